@@ -1,0 +1,100 @@
+/** The planner's language: the contract of `helsctl plan --input` (design section 6). Seconds, bytes, half-open ranges. */
+
+/** One latency line; coefficients >= 0, absent = 0. All in seconds for all layers. */
+export interface LatencyLine {
+  constant?: number;
+  perHeadGroup?: number;
+  perFfnColumn?: number;
+  perVocabRow?: number;
+  perTokenHeadGroup?: number;
+  perTokenFfnColumn?: number;
+  perTokenVocabRow?: number;
+  perContextHeadGroup?: number;
+}
+
+export interface LinkLine {
+  constant: number;
+  perToken: number;
+}
+
+export interface RestoreCosts {
+  reloadSecondsPerTokenHeadGroup: number;
+  hiddenSecondsPerToken: number;
+  hiddenSecondsPerTokenHeadGroup: number;
+}
+
+export interface PlanDevice {
+  id: string;
+  memoryBytes: number;
+  reservedBytes: number;
+  /** The latency is the maximum over one to four lines. */
+  decode: LatencyLine | LatencyLine[];
+  prefill: LatencyLine | LatencyLine[];
+  link?: LinkLine;
+  restore?: RestoreCosts;
+}
+
+/** The model's shape as the planner sees it. */
+export interface PlanModel {
+  layers: number;
+  hiddenSize: number;
+  headGroups: number;
+  queryHeadsPerGroup: number;
+  headDim: number;
+  ffnColumns: number;
+  ffnGranule: number;
+  /** Matrices of the MLP: 3 gated, 2 otherwise. */
+  ffnMatrices: number;
+  vocabRows: number;
+  weightBytesPerParam: number;
+  kvBytesPerElement: number;
+}
+
+export interface PlanWorkload {
+  sequences: number;
+  contextTokens: number;
+  prefillChunk: number;
+  outputTokens: number;
+  allowEviction?: boolean;
+}
+
+export const planPolicies = ['hels', 'stepwise', 'optimal', 'compute', 'memory', 'equal'] as const;
+export type PlanPolicy = (typeof planPolicies)[number];
+
+export interface PlanInput {
+  model: PlanModel;
+  workload: PlanWorkload;
+  devices: PlanDevice[];
+  /** Default of devices without one. */
+  link?: LinkLine;
+  policy?: PlanPolicy;
+}
+
+export type HalfOpenRange = readonly [begin: number, end: number];
+
+export interface PlannedRank {
+  device: string;
+  headGroups: HalfOpenRange;
+  ffnColumns: HalfOpenRange;
+  vocabRows: HalfOpenRange;
+  weightBytes: number;
+  kvBytes: number;
+  kvTokens: number;
+  kvShare: number;
+}
+
+export interface PlanOutput {
+  policy: PlanPolicy;
+  feasible: boolean;
+  /** Only devices that are used, in the order of the input. */
+  ranks: PlannedRank[];
+  predicted: {
+    decodeSeconds: number;
+    prefillSeconds: number;
+    /** Decode seconds of each rank, link included, in the order of `ranks`. */
+    perRankSeconds: number[];
+    kvTokensTotal: number;
+    bindingConstraint: 'compute' | 'memory' | 'kv' | 'link' | 'granularity';
+  };
+  solver: { iterations: number; milliseconds: number };
+}

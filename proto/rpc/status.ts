@@ -1,0 +1,68 @@
+/** HelsError <-> gRPC status. The code travels in the `hels-code` trailer, so a client gets the very error back. */
+import * as grpc from '@grpc/grpc-js';
+import { type ErrorCode, HelsError, isErrorCode, toHelsError } from '../domain/errors.ts';
+
+const statusOf: Readonly<Record<ErrorCode, grpc.status>> = {
+  usage: grpc.status.INVALID_ARGUMENT,
+  'config-invalid': grpc.status.INVALID_ARGUMENT,
+  'model-invalid': grpc.status.FAILED_PRECONDITION,
+  'request-invalid': grpc.status.INVALID_ARGUMENT,
+  'model-not-found': grpc.status.NOT_FOUND,
+  'context-too-long': grpc.status.OUT_OF_RANGE,
+  'memory-exceeded': grpc.status.RESOURCE_EXHAUSTED,
+  'plan-infeasible': grpc.status.FAILED_PRECONDITION,
+  'digest-mismatch': grpc.status.FAILED_PRECONDITION,
+  'stale-fence': grpc.status.ABORTED,
+  'not-ready': grpc.status.UNAVAILABLE,
+  overloaded: grpc.status.RESOURCE_EXHAUSTED,
+  'worker-lost': grpc.status.UNAVAILABLE,
+  draining: grpc.status.UNAVAILABLE,
+  cancelled: grpc.status.CANCELLED,
+  'deadline-exceeded': grpc.status.DEADLINE_EXCEEDED,
+  unreachable: grpc.status.UNAVAILABLE,
+  denied: grpc.status.PERMISSION_DENIED,
+  'numeric-range': grpc.status.INTERNAL,
+  internal: grpc.status.INTERNAL,
+};
+
+const codeKey = 'hels-code';
+const fieldKey = 'hels-field';
+
+/** What a service handler passes to its callback or emits on its stream. */
+export function toServiceError(error: unknown): Partial<grpc.ServiceError> {
+  const failure = toHelsError(error);
+  const metadata = new grpc.Metadata();
+  metadata.set(codeKey, failure.code);
+  if (failure.field !== null) metadata.set(fieldKey, failure.field);
+  return {
+    code: statusOf[failure.code],
+    details: failure.message,
+    message: failure.message,
+    metadata,
+  };
+}
+
+/** What a client makes of a failed call; `peer` says who did not answer. */
+export function fromServiceError(error: unknown, peer: string): HelsError {
+  if (error instanceof HelsError) return error;
+  const failure = error as Partial<grpc.ServiceError>;
+  const code = failure.metadata?.get(codeKey)[0]?.toString();
+  const field = failure.metadata?.get(fieldKey)[0]?.toString();
+  const details = failure.details ?? (error instanceof Error ? error.message : String(error));
+  if (code !== undefined && isErrorCode(code)) {
+    return new HelsError(code, details, field === undefined ? {} : { field });
+  }
+  switch (failure.code) {
+    case grpc.status.UNAVAILABLE:
+      return new HelsError('unreachable', `nothing answers at ${peer}: ${details}`);
+    case grpc.status.DEADLINE_EXCEEDED:
+      return new HelsError('deadline-exceeded', `${peer} did not answer in time: ${details}`);
+    case grpc.status.CANCELLED:
+      return new HelsError('cancelled', `the call to ${peer} was cancelled`);
+    case grpc.status.PERMISSION_DENIED:
+    case grpc.status.UNAUTHENTICATED:
+      return new HelsError('denied', `${peer}: ${details}`);
+    default:
+      return new HelsError('internal', `${peer}: ${details}`, { cause: error });
+  }
+}
