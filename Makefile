@@ -1,0 +1,64 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything they need is set up on the way and remembered in .stamps.
+SHELL := /bin/bash
+STAMPS := .stamps
+TS_SOURCES := $(shell find proto controller worker client -name '*.ts' -not -path 'proto/gen/*' 2>/dev/null) $(wildcard proto/hels/v1/*.proto)
+NATIVE_SOURCES := $(shell find native -not -path 'native/build*' \( -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt \) 2>/dev/null)
+HELSCTL := npm run -s helsctl --
+
+.PHONY: demo up build test bench soak check clean setup setup-test native-test
+
+demo: build
+	@$(HELSCTL) demo
+
+up: build
+	@$(HELSCTL) up
+
+build: $(STAMPS)/native $(STAMPS)/typescript
+
+setup: $(STAMPS)/packages $(STAMPS)/npm
+
+$(STAMPS)/packages: deploy/packages.sh
+	@mkdir -p $(STAMPS)
+	@deploy/packages.sh build
+	@touch $@
+
+$(STAMPS)/test-packages: deploy/packages.sh
+	@mkdir -p $(STAMPS)
+	@deploy/packages.sh build test
+	@touch $@
+
+$(STAMPS)/npm: package-lock.json $(STAMPS)/packages
+	@echo "==> npm ci"
+	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(STAMPS)/native: $(NATIVE_SOURCES) $(STAMPS)/npm
+	@echo "==> building the native addon (C++20)"
+	@npm run -s build:native
+	@touch $@
+
+$(STAMPS)/typescript: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.json $(STAMPS)/npm
+	@echo "==> building TypeScript"
+	@npm run -s build:ts
+	@touch $@
+
+# Everything: style and types, native tests under the sanitizers, then every TypeScript test (real daemons, real etcd).
+test: setup-test build check native-test
+	@npm test
+
+setup-test: $(STAMPS)/test-packages
+
+check: $(STAMPS)/npm $(STAMPS)/test-packages
+	@npm run -s check
+
+native-test: $(STAMPS)/npm $(STAMPS)/test-packages
+	@native/run-tests.sh
+
+bench: build
+	@npm run -s bench
+
+soak: build
+	@npm run -s soak
+
+clean:
+	rm -rf dist proto/gen native/build native/build-* $(STAMPS)

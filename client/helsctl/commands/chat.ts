@@ -1,0 +1,110 @@
+import { createInterface } from 'node:readline/promises';
+import type { Command } from 'commander';
+import {
+  type ChatMessage,
+  type GenerateOptions,
+  type HelsClient,
+  HelsError,
+} from '../../sdk/index.ts';
+import { type Context, outputOf, withClient } from '../context.ts';
+import { formatMilliseconds, type Output } from '../output.ts';
+import { parseNumber, parseWholeNumber } from '../values.ts';
+
+interface ChatCommandOptions {
+  message?: string;
+  system?: string;
+  model?: string;
+  maxTokens?: string;
+  temperature: string;
+  seed?: string;
+}
+
+function generateOptions(options: ChatCommandOptions): GenerateOptions {
+  return {
+    temperature: parseNumber(options.temperature, '--temperature', 0, 100),
+    ...(options.model === undefined ? {} : { model: options.model }),
+    ...(options.maxTokens === undefined
+      ? {}
+      : { maxTokens: parseWholeNumber(options.maxTokens, '--max-tokens', 1, 2 ** 20) }),
+    ...(options.seed === undefined
+      ? {}
+      : { seed: parseWholeNumber(options.seed, '--seed', 0, Number.MAX_SAFE_INTEGER) }),
+  };
+}
+
+/** One turn: streams the answer to stdout (or collects it for --json) and returns it. */
+async function answer(
+  client: HelsClient,
+  messages: ChatMessage[],
+  options: GenerateOptions,
+  output: Output,
+  signal: AbortSignal,
+): Promise<string> {
+  let text = '';
+  let seed = 0;
+  for await (const event of client.generate({ messages }, options, { signal })) {
+    if (event.type === 'started') seed = event.seed;
+    if (event.type === 'delta') {
+      text += event.text;
+      if (!output.json) output.write(event.text);
+    }
+    if (event.type === 'finished') {
+      output.result({ text, seed, ...event }, () => '');
+      output.note(
+        `${event.completionTokens} tokens, TTFT ${formatMilliseconds(event.timeToFirstTokenSeconds)}, ` +
+          `TPOT ${formatMilliseconds(event.timePerOutputTokenSeconds)}`,
+      );
+    }
+  }
+  return text;
+}
+
+async function converse(
+  client: HelsClient,
+  messages: ChatMessage[],
+  options: GenerateOptions,
+  output: Output,
+  context: Context,
+): Promise<void> {
+  if (!context.stdin.isTTY) {
+    throw new HelsError('usage', '--message is needed when the input is not a terminal');
+  }
+  const terminal = createInterface({ input: context.stdin, output: context.stderr });
+  try {
+    while (!context.signal.aborted) {
+      const content = await terminal.question('> ', { signal: context.signal });
+      if (content.trim() === '') return;
+      messages.push({ role: 'user', content });
+      const text = await answer(client, messages, options, output, context.signal);
+      messages.push({ role: 'assistant', content: text });
+    }
+  } finally {
+    terminal.close();
+  }
+}
+
+export function addChatCommand(program: Command, context: Context): void {
+  program
+    .command('chat')
+    .description('talk to the served model; an empty line ends the conversation')
+    .option('-m, --message <text>', 'ask once and exit')
+    .option('--system <text>', 'system message')
+    .option('--model <id>', 'model id (default: the one being served)')
+    .option('--max-tokens <n>', 'longest answer')
+    .option('--temperature <t>', '0 = always the most likely token', '0')
+    .option('--seed <n>', 'makes a sampled answer repeatable')
+    .action(async (options: ChatCommandOptions, command: Command) => {
+      const output = outputOf(context, command);
+      const parameters = generateOptions(options);
+      const messages: ChatMessage[] =
+        options.system === undefined ? [] : [{ role: 'system', content: options.system }];
+      await withClient(command, async (client) => {
+        if (options.message === undefined) {
+          await converse(client, messages, parameters, output, context);
+          return;
+        }
+        messages.push({ role: 'user', content: options.message });
+        await answer(client, messages, parameters, output, context.signal);
+      });
+    });
+}

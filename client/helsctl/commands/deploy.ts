@@ -1,0 +1,88 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { planPolicies } from '../../../proto/domain/plan.ts';
+import { type DeployOptions, HelsError } from '../../sdk/index.ts';
+import { type Context, outputOf, withClient } from '../context.ts';
+import { deployWithProgress } from '../deploy-progress.ts';
+import { formatPlan } from '../plan-table.ts';
+import { parseWholeNumber } from '../values.ts';
+
+interface DeployCommandOptions {
+  model: string;
+  name?: string;
+  policy: string;
+  numerics: string;
+  workers: string;
+  timeout: string;
+  sequences?: string;
+  context?: string;
+  ranks?: string;
+}
+
+/** `worker-0=3/2,worker-1=5/1`: head groups and relative weight of the FFN columns per worker. */
+export function parseRanks(text: string): NonNullable<DeployOptions['ranks']> {
+  return text.split(',').map((part) => {
+    const match = /^([^=]+)=(\d+)\/(\d+(?:\.\d+)?)$/.exec(part);
+    if (match === null) {
+      throw new HelsError(
+        'usage',
+        `--ranks: '${part}' is not WORKER=HEADGROUPS/FFNWEIGHT, for example worker-0=3/2`,
+      );
+    }
+    return { workerId: match[1] ?? '', headGroups: Number(match[2]), ffnWeight: Number(match[3]) };
+  });
+}
+
+function oneOf<T extends string>(value: string, allowed: readonly T[], option: string): T {
+  const found = allowed.find((candidate) => candidate === value);
+  if (found === undefined) {
+    throw new HelsError('usage', `${option}: '${value}' is not one of ${allowed.join(', ')}`);
+  }
+  return found;
+}
+
+function deployOptions(options: DeployCommandOptions): DeployOptions {
+  return {
+    modelPath: resolve(options.model),
+    ...(options.name === undefined ? {} : { modelId: options.name }),
+    policy: oneOf(options.policy, planPolicies, '--policy'),
+    numerics: oneOf(options.numerics, ['exact', 'fast'] as const, '--numerics'),
+    workersMin: parseWholeNumber(options.workers, '--workers', 1, 1024),
+    workersTimeoutMs: 1000 * parseWholeNumber(options.timeout, '--timeout', 1, 86_400),
+    workload: {
+      ...(options.sequences === undefined
+        ? {}
+        : { sequences: parseWholeNumber(options.sequences, '--sequences', 1, 65_536) }),
+      ...(options.context === undefined
+        ? {}
+        : { contextTokens: parseWholeNumber(options.context, '--context', 1, 2 ** 20) }),
+    },
+    ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
+  };
+}
+
+export function addDeployCommand(program: Command, context: Context): void {
+  program
+    .command('deploy')
+    .description('profile the workers, plan the split, load the model and serve it')
+    .requiredOption(
+      '--model <dir>',
+      'Hugging Face model directory, as controller and workers see it',
+    )
+    .option('--name <id>', "model id in the HTTP API (default: the directory's name)")
+    .option('--policy <policy>', `one of ${planPolicies.join(', ')}`, 'hels')
+    .option('--numerics <mode>', 'exact or fast', 'exact')
+    .option('--workers <n>', 'wait for at least this many workers', '1')
+    .option('--timeout <seconds>', 'how long to wait for workers', '60')
+    .option('--sequences <n>', 'running sequences the plan is made for')
+    .option('--context <tokens>', 'context length per sequence the plan is made for')
+    .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
+    .action(async (options: DeployCommandOptions, command: Command) => {
+      const output = outputOf(context, command);
+      const request = deployOptions(options);
+      await withClient(command, async (client) => {
+        const report = await deployWithProgress(client, request, output, context.signal);
+        output.result(report, () => formatPlan(report));
+      });
+    });
+}

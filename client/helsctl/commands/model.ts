@@ -1,0 +1,42 @@
+import type { Command } from 'commander';
+import { type Context, globalOptions } from '../context.ts';
+import { runTool } from '../run-tool.ts';
+
+/** The values the user gave, as parameters for the tool that does the work. */
+function forward(options: Record<string, unknown>, command: Command): string[] {
+  const given = Object.entries(options).flatMap(([name, value]) =>
+    typeof value === 'string' ? [`--${name}`, value] : [],
+  );
+  return globalOptions(command).json ? [...given, '--json'] : given;
+}
+
+export function addModelCommands(program: Command, context: Context): void {
+  const model = program.command('model').description('look into model directories');
+  model
+    .command('inspect')
+    .description('architecture, tensors, digest; names what Hels cannot serve')
+    .requiredOption('--model <dir>', 'model directory')
+    .action(async (options: { model: string }, command: Command) => {
+      const { model: directory } = options;
+      const parameters = forward({ model: directory }, command);
+      context.setExitCode(await runTool('worker/tools/main', ['inspect', ...parameters]));
+    });
+  model
+    .command('verify')
+    .description('run a model in this process over a split and compare it with reference logits')
+    .requiredOption('--model <dir>', 'model directory')
+    .requiredOption('--golden <file>', 'golden.json with reference logits')
+    .option(
+      '--ranks <h/w,...>',
+      'head groups and relative FFN weight of each rank (default: one rank)',
+    )
+    .option('--dtype <type>', 'auto, f32 or bf16')
+    .option('--chunk <n>', 'prefill chunk in tokens (default: whole prompt)')
+    .option('--corrupt <rank:tensor:byte>', "flip a byte in the named rank's loaded slice")
+    .action(async (_options: object, command: Command) => {
+      const options = command.opts<Record<string, unknown>>();
+      context.setExitCode(
+        await runTool('worker/tools/main', ['verify', ...forward(options, command)]),
+      );
+    });
+}

@@ -1,0 +1,36 @@
+import type { Command } from 'commander';
+import type { Status } from '../../sdk/index.ts';
+import { type Context, outputOf, withClient } from '../context.ts';
+import { formatTable } from '../output.ts';
+import { describeDevice } from '../plan-table.ts';
+
+export function formatStatus(status: Status): string {
+  const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
+  const detail = status.detail === '' ? '' : ` (${status.detail})`;
+  const lines = [
+    `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${status.numericsClass || '-'}`,
+    `requests ${status.requestsRunning} running, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used; ${status.steps} steps`,
+  ];
+  if (status.workers.length === 0) return [...lines, 'no workers registered'].join('\n');
+  const rows = status.workers.map((worker) => [
+    worker.workerId,
+    worker.state,
+    worker.address,
+    describeDevice(worker.device),
+    `${worker.heartbeatAgeSeconds.toFixed(1)} s`,
+    worker.version,
+  ]);
+  const header = ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'];
+  return [...lines, formatTable(header, rows)].join('\n');
+}
+
+export function addStatusCommand(program: Command, context: Context): void {
+  program
+    .command('status')
+    .description('what is served, by which workers, how busy')
+    .action(async (_options: object, command: Command) => {
+      const output = outputOf(context, command);
+      const status = await withClient(command, (client) => client.status());
+      output.result(status, () => formatStatus(status));
+    });
+}

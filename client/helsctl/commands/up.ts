@@ -1,0 +1,145 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import { type HelsClient, HelsError, type PlanReport } from '../../sdk/index.ts';
+import { type Context, outputOf } from '../context.ts';
+import { deployWithProgress } from '../deploy-progress.ts';
+import { LocalCluster, type LocalClusterOptions } from '../local-cluster.ts';
+import type { Output } from '../output.ts';
+import { formatPlan } from '../plan-table.ts';
+import { streamChat } from '../stream-chat.ts';
+
+/** Unequal on purpose: full speed, an emulated slow-down, and a small memory budget. */
+const demoDevices = ['cpu?threads=1', 'cpu?threads=1&speed=0.4', 'cpu?threads=1&memory=64MiB'];
+const demoQuestion = 'What is Hels?';
+
+interface UpOptions {
+  model: string;
+  device: string[];
+  http: string;
+  grpc: string;
+  dataDir: string;
+  logLevel: string;
+}
+
+function bundledModel(): string {
+  // dist/client/helsctl/commands -> the package root.
+  return fileURLToPath(new URL('../../../../deploy/models/hels-tiny', import.meta.url));
+}
+
+async function deployLocal(
+  client: HelsClient,
+  model: string,
+  workers: number,
+  output: Output,
+  signal: AbortSignal,
+): Promise<PlanReport> {
+  const options = { modelPath: resolve(model), workersMin: workers, workersTimeoutMs: 30_000 };
+  return await deployWithProgress(client, options, output, signal);
+}
+
+/** Starts a local cluster, runs `use`, and stops every process whatever happens. */
+async function withLocalCluster(
+  options: LocalClusterOptions,
+  output: Output,
+  use: (cluster: LocalCluster) => Promise<void>,
+): Promise<void> {
+  output.progress(`starting    one controller, ${options.devices.length} workers on loopback`);
+  const cluster = await LocalCluster.start(options);
+  try {
+    const died = cluster.firstExit().then((process) => {
+      throw new HelsError(
+        'worker-lost',
+        `${process.name} ended by itself; the end of its log:\n${process.logTail()}`,
+      );
+    });
+    await Promise.race([use(cluster), died]);
+  } finally {
+    output.progress('stopping    controller and workers');
+    await cluster.stop();
+  }
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) done();
+    signal.addEventListener('abort', () => done(), { once: true });
+  });
+}
+
+async function runUp(options: UpOptions, output: Output, signal: AbortSignal): Promise<void> {
+  const devices = options.device.length > 0 ? options.device : demoDevices;
+  const local = { ...options, devices, dataDirectory: options.dataDir };
+  await withLocalCluster(local, output, async (cluster) => {
+    const report = await deployLocal(cluster.client, options.model, devices.length, output, signal);
+    const urls = {
+      http: `${cluster.httpUrl}/v1`,
+      dashboard: cluster.httpUrl,
+      grpc: cluster.grpcAddress,
+    };
+    output.result({ ...urls, report }, () => formatPlan(report));
+    output.note(
+      `\nOpenAI API  ${urls.http}\ndashboard   ${urls.dashboard}\ngRPC        ${urls.grpc}`,
+    );
+    output.note(`logs        ${cluster.logDirectory}\nCtrl-C stops everything`);
+    await untilAborted(signal);
+  });
+}
+
+async function runDemo(model: string, output: Output, signal: AbortSignal): Promise<void> {
+  const dataDirectory = mkdtempSync(join(tmpdir(), 'hels-demo-'));
+  const local = {
+    devices: demoDevices,
+    dataDirectory,
+    http: '127.0.0.1:0',
+    grpc: '127.0.0.1:0',
+    logLevel: 'info',
+  };
+  try {
+    await withLocalCluster(local, output, async (cluster) => {
+      const report = await deployLocal(cluster.client, model, demoDevices.length, output, signal);
+      output.note(`\n${demoQuestion}`);
+      const chat = await streamChat(cluster.httpUrl, demoQuestion, signal, (text) => {
+        if (!output.json) output.write(text);
+      });
+      const current = await cluster.client.plan();
+      output.result({ chat, report: current }, () => `\n\n${formatPlan(current)}`);
+      output.note(
+        `${report.ranks.length} workers answered together: ${chat.completionTokens} tokens, ` +
+          `TTFT ${(chat.ttftSeconds * 1000).toFixed(1)} ms, TPOT ${(chat.tpotSeconds * 1000).toFixed(1)} ms`,
+      );
+    });
+  } finally {
+    rmSync(dataDirectory, { recursive: true, force: true });
+  }
+}
+
+export function addUpCommands(program: Command, context: Context): void {
+  const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
+  program
+    .command('up')
+    .description('start a controller and workers on this machine, serve a model, stay until Ctrl-C')
+    .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
+    .option(
+      '--device <device>',
+      'one worker each, repeatable: cpu?threads=N&speed=S&memory=SIZE',
+      (value: string, all: string[]) => [...all, value],
+      [],
+    )
+    .option('--http <host:port>', 'where the OpenAI API listens', '127.0.0.1:8080')
+    .option('--grpc <host:port>', 'where the controller listens', '127.0.0.1:7070')
+    .option('--data-dir <dir>', 'state and logs', join(state, 'hels'))
+    .option('--log-level <level>', 'error, warn, info or debug', 'info')
+    .action((options: UpOptions, command: Command) =>
+      runUp(options, outputOf(context, command), context.signal),
+    );
+  program
+    .command('demo')
+    .description('three unequal workers answer one question together, then everything stops')
+    .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
+    .action((options: { model: string }, command: Command) =>
+      runDemo(options.model, outputOf(context, command), context.signal),
+    );
+}

@@ -1,0 +1,75 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { HelsError } from '../../proto/domain/errors.ts';
+
+export interface ListeningEvent {
+  event: 'listening';
+  address?: string;
+  http?: string;
+  grpc?: string;
+}
+
+/** A daemon of ours as a child process: it says on stdout when it listens; its log goes to a file. */
+export class LocalProcess {
+  readonly name: string;
+  readonly logFile: string;
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<number | null>;
+
+  constructor(name: string, entry: string, parameters: string[], logFile: string) {
+    this.name = name;
+    this.logFile = logFile;
+    const log = openSync(logFile, 'a');
+    this.#child = spawn(process.execPath, [entry, ...parameters], {
+      stdio: ['ignore', 'pipe', log],
+      // Its own process group: Ctrl-C reaches it through us, in order.
+      detached: true,
+    });
+    closeSync(log);
+    this.#exited = new Promise((resolve) => {
+      this.#child.once('exit', (code) => resolve(code));
+      this.#child.once('error', () => resolve(null));
+    });
+  }
+
+  get exited(): Promise<number | null> {
+    return this.#exited;
+  }
+
+  /** Resolves with the daemon's `listening` line; throws with the end of its log when it exits or the deadline passes first. */
+  async listening(deadlineMs: number): Promise<ListeningEvent> {
+    const { stdout } = this.#child;
+    if (stdout === null) throw new HelsError('internal', `${this.name} has no stdout`);
+    const line = new Promise<string>((resolve) => {
+      createInterface({ input: stdout }).on('line', (text) => {
+        if (text.includes('"listening"')) resolve(text);
+      });
+    });
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<'late'>((resolve) => {
+      timer = setTimeout(() => resolve('late'), deadlineMs);
+    });
+    const first = await Promise.race([line, late, this.#exited]);
+    clearTimeout(timer);
+    if (typeof first === 'string' && first !== 'late') return JSON.parse(first) as ListeningEvent;
+    const what = first === 'late' ? `did not start within ${deadlineMs} ms` : `exited (${first})`;
+    throw new HelsError(
+      'unreachable',
+      `${this.name} ${what}; the end of its log:\n${this.logTail()}`,
+    );
+  }
+
+  logTail(lines = 12): string {
+    return readFileSync(this.logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+  }
+
+  /** SIGTERM, then SIGKILL when the deadline passes. */
+  async stop(deadlineMs: number): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.kill('SIGTERM');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), deadlineMs);
+    await this.#exited;
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import { addChatCommand } from './commands/chat.ts';
+import { addDeployCommand } from './commands/deploy.ts';
+import { addModelCommands } from './commands/model.ts';
+import { addPlanCommand } from './commands/plan.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addUpCommands } from './commands/up.ts';
+import { addVersionCommand } from './commands/version.ts';
+import type { Context } from './context.ts';
+import { reportError } from './output.ts';
+
+function buildProgram(context: Context): Command {
+  const program = new Command('helsctl')
+    .description('heterogeneity-aware LLM serving: deploy, look, ask')
+    .option(
+      '--address <host:port>',
+      'gRPC address of the controller',
+      process.env['HELS_ADDRESS'] ?? '127.0.0.1:7070',
+    )
+    .option('--json', 'results and errors as JSON', false)
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 ok, 1 other, 2 usage, 3 config, 4 model, 5 unreachable, 6 denied',
+    )
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride();
+  addUpCommands(program, context);
+  addDeployCommand(program, context);
+  addStatusCommand(program, context);
+  addPlanCommand(program, context);
+  addChatCommand(program, context);
+  addModelCommands(program, context);
+  addVersionCommand(program, context);
+  return program;
+}
+
+function abortOnSignals(controller: AbortController): void {
+  let count = 0;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      count += 1;
+      controller.abort(new HelsError('cancelled', `stopped by ${signal}`));
+      // A second Ctrl-C does not wait for the drain.
+      if (count > 1) process.exit(1);
+    });
+  }
+}
+
+async function main(): Promise<void> {
+  const controller = new AbortController();
+  abortOnSignals(controller);
+  const context: Context = {
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    signal: controller.signal,
+    setExitCode: (code) => {
+      process.exitCode = code;
+    },
+  };
+  try {
+    await buildProgram(context).parseAsync(process.argv);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      return;
+    }
+    process.exitCode = reportError(
+      toHelsError(error),
+      process.argv.includes('--json'),
+      process.stderr,
+    );
+  }
+}
+
+await main();

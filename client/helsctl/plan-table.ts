@@ -1,0 +1,52 @@
+import { formatBytes } from '../../proto/domain/device.ts';
+import type { PlanReport, Status } from '../sdk/index.ts';
+import { formatMilliseconds, formatTable } from './output.ts';
+
+type DeviceStatus = Status['workers'][number]['device'];
+
+/** "cpu 1 thread, speed 0.4 (emulated)": what a person needs to tell the devices apart. */
+export function describeDevice(device: DeviceStatus): string {
+  if (device === null) return '-';
+  const threads = `${device.threads} thread${device.threads === 1 ? '' : 's'}`;
+  const speed = device.speed < 1 ? `, speed ${device.speed}` : '';
+  const label = device.emulated ? ' (emulated)' : '';
+  return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${label}`;
+}
+
+/** The plan as people read it: what each device got, and its step time predicted and measured. */
+export function formatPlan(report: PlanReport): string {
+  const { plan } = report;
+  if (plan === null) return 'no plan';
+  const rows = plan.ranks.map((rank, index) => {
+    const measured = report.ranks[index];
+    const range = (r: { begin: number; end: number } | null) =>
+      r === null || r.begin === r.end ? '0' : `${r.end - r.begin} [${r.begin},${r.end})`;
+    return [
+      rank.workerId,
+      describeDevice(measured?.device ?? null),
+      range(rank.headGroups),
+      range(rank.ffnColumns),
+      `${(rank.kvShare * 100).toFixed(1)} %`,
+      formatBytes(rank.weightBytes),
+      formatMilliseconds(measured?.predictedDecodeSeconds ?? 0),
+      formatMilliseconds(measured?.measuredDecodeSeconds ?? 0),
+    ];
+  });
+  const header = [
+    'worker',
+    'device',
+    'head groups',
+    'FFN columns',
+    'KV share',
+    'weights',
+    'predicted step',
+    'measured step',
+  ];
+  const kvTokens = plan.kvBlocks * plan.kvBlockTokens;
+  const summary =
+    `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
+    `room for ${kvTokens} tokens of KV, bound by ${plan.bindingConstraint}; ` +
+    `whole step predicted ${formatMilliseconds(plan.predictedDecodeSeconds)}, ` +
+    `measured ${formatMilliseconds(report.measuredDecodeSeconds)} with collectives`;
+  return `${formatTable(header, rows)}\n${summary}`;
+}

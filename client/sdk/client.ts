@@ -1,0 +1,143 @@
+import * as grpc from '@grpc/grpc-js';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { DeployRequest } from '../../proto/gen/hels/v1/DeployRequest.ts';
+import type { GenerateRequest } from '../../proto/gen/hels/v1/GenerateRequest.ts';
+import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
+import { channelOptions, HelsService } from '../../proto/rpc/definitions.ts';
+import { fromServiceError } from '../../proto/rpc/status.ts';
+import { iterate } from './server-stream.ts';
+import type {
+  CallOptions,
+  DeployEvent,
+  DeployOptions,
+  GenerateEvent,
+  GenerateInput,
+  GenerateOptions,
+  PlanReport,
+  Status,
+} from './types.ts';
+
+const unaryDeadlineMs = 10_000;
+
+export interface HelsClientOptions {
+  /** host:port of the controller's gRPC port. */
+  address: string;
+  /** TLS: the authority's certificate and, with client certificates, one's own pair. Absent: plain text. */
+  tls?: { authority: Buffer; certificate?: Buffer; key?: Buffer };
+}
+
+function deadlineOf(options: CallOptions, fallbackMs: number | null): grpc.CallOptions {
+  const ms = options.deadlineMs ?? fallbackMs;
+  return ms === null ? {} : { deadline: Date.now() + ms };
+}
+
+/**
+ * A client of one controller. Every method throws HelsError; `close()` ends the connection. Streams are async iterables: leaving the
+ * loop cancels the work on the server.
+ */
+export class HelsClient {
+  readonly #stub: HelsStub;
+  readonly #address: string;
+
+  constructor(options: HelsClientOptions) {
+    const { tls } = options;
+    const credentials = tls
+      ? grpc.credentials.createSsl(tls.authority, tls.key ?? null, tls.certificate ?? null)
+      : grpc.credentials.createInsecure();
+    this.#address = options.address;
+    this.#stub = new HelsService(options.address, credentials, channelOptions);
+  }
+
+  /** Streams an answer: one `started`, then `delta`s, then one `finished`; or throws. */
+  async *generate(
+    input: GenerateInput,
+    options: GenerateOptions = {},
+    call: CallOptions = {},
+  ): AsyncGenerator<GenerateEvent, void, undefined> {
+    const stream = this.#stub.generate(generateRequest(input, options), deadlineOf(call, null));
+    for await (const message of iterate(stream, this.#address, call.signal)) {
+      if (message.started) yield { type: 'started', ...message.started };
+      else if (message.delta) yield { type: 'delta', ...message.delta };
+      else if (message.finished) yield { type: 'finished', ...message.finished };
+    }
+  }
+
+  /** Brings a model up; progress events, then one `ready`; throws what went wrong. */
+  async *deploy(
+    options: DeployOptions,
+    call: CallOptions = {},
+  ): AsyncGenerator<DeployEvent, void, undefined> {
+    const request: DeployRequest = {
+      ...options,
+      workload: options.workload ?? null,
+      ranks: options.ranks ?? [],
+    };
+    const stream = this.#stub.deploy(request, deadlineOf(call, null));
+    for await (const message of iterate(stream, this.#address, call.signal)) {
+      if (message.progress) yield { type: 'progress', ...message.progress };
+      else if (message.ready) yield { type: 'ready', report: message.ready };
+    }
+  }
+
+  /** Stops serving the model and frees the workers. */
+  async undeploy(modelId: string, call: CallOptions = {}): Promise<void> {
+    await this.#unary<object>(
+      (options, done) => this.#stub.undeploy({ modelId }, options, done),
+      call,
+    );
+  }
+
+  status(call: CallOptions = {}): Promise<Status> {
+    return this.#unary<Status>((options, done) => this.#stub.getStatus({}, options, done), call);
+  }
+
+  /** The plan being served, with predictions beside measurements; throws not-ready without one. */
+  plan(call: CallOptions = {}): Promise<PlanReport> {
+    return this.#unary<PlanReport>((options, done) => this.#stub.getPlan({}, options, done), call);
+  }
+
+  close(): void {
+    this.#stub.close();
+  }
+
+  #unary<T>(
+    invoke: (
+      options: grpc.CallOptions,
+      done: (error: grpc.ServiceError | null, value?: T) => void,
+    ) => grpc.ClientUnaryCall,
+    options: CallOptions,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const call = invoke(deadlineOf(options, unaryDeadlineMs), (error, value) => {
+        options.signal?.removeEventListener('abort', cancel);
+        if (error !== null) reject(fromServiceError(error, this.#address));
+        else if (value === undefined) reject(new HelsError('internal', 'empty answer'));
+        else resolve(value);
+      });
+      const cancel = () => call.cancel();
+      options.signal?.addEventListener('abort', cancel, { once: true });
+      if (options.signal?.aborted) cancel();
+    });
+  }
+}
+
+function generateRequest(input: GenerateInput, options: GenerateOptions): GenerateRequest {
+  return {
+    ...('prompt' in input ? { prompt: input.prompt } : {}),
+    ...('promptTokenIds' in input ? { promptTokenIds: { ids: input.promptTokenIds } } : {}),
+    ...('messages' in input ? { messages: { messages: input.messages } } : {}),
+    model: options.model ?? '',
+    maxTokens: options.maxTokens ?? 0,
+    stop: options.stop ?? [],
+    seedGiven: options.seed !== undefined,
+    ignoreEndOfText: options.ignoreEndOfText ?? false,
+    resume: options.resume ?? null,
+    sampling: {
+      temperature: options.temperature ?? 0,
+      topP: options.topP ?? 1,
+      topK: options.topK ?? 0,
+      seed: options.seed ?? 0,
+      logprobs: options.logprobs ?? -1,
+    },
+  };
+}

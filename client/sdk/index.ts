@@ -1,0 +1,14 @@
+/** The public face of the client SDK. */
+export { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
+export { HelsClient, type HelsClientOptions } from './client.ts';
+export type {
+  CallOptions,
+  ChatMessage,
+  DeployEvent,
+  DeployOptions,
+  GenerateEvent,
+  GenerateInput,
+  GenerateOptions,
+  PlanReport,
+  Status,
+} from './types.ts';

@@ -1,0 +1,73 @@
+/** What a client of the gRPC API sees. Plain data; ids and sizes in the units their names say. */
+import type { DeployProgress__Output } from '../../proto/gen/hels/v1/DeployProgress.ts';
+import type { GenerateDelta__Output } from '../../proto/gen/hels/v1/GenerateDelta.ts';
+import type { GenerateFinished__Output } from '../../proto/gen/hels/v1/GenerateFinished.ts';
+import type { GenerateStarted__Output } from '../../proto/gen/hels/v1/GenerateStarted.ts';
+import type { PlanReport__Output } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { Status__Output } from '../../proto/gen/hels/v1/Status.ts';
+
+export type Status = Status__Output;
+export type PlanReport = PlanReport__Output;
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+
+/** Text, token ids or a chat; exactly one. */
+export type GenerateInput =
+  | { prompt: string }
+  | { promptTokenIds: number[] }
+  | { messages: ChatMessage[] };
+
+export interface GenerateOptions {
+  model?: string;
+  maxTokens?: number;
+  /** 0 = greedy (default). */
+  temperature?: number;
+  topP?: number;
+  topK?: number;
+  /** Drawn by the controller when absent, and told in the first event. */
+  seed?: number;
+  stop?: string[];
+  /** n = logprobs of the sampled token and of the n most likely ones. */
+  logprobs?: number;
+  ignoreEndOfText?: boolean;
+  /** Continue a stream that broke: the tokens already received and the seed of its first event. */
+  resume?: { tokenIds: number[]; seed: number };
+}
+
+export type GenerateEvent =
+  | ({ type: 'started' } & GenerateStarted__Output)
+  | ({ type: 'delta' } & GenerateDelta__Output)
+  | ({ type: 'finished' } & GenerateFinished__Output);
+
+export interface DeployOptions {
+  /** The model directory as controller and workers see it. */
+  modelPath: string;
+  modelId?: string;
+  policy?: 'hels' | 'stepwise' | 'optimal' | 'compute' | 'memory' | 'equal';
+  numerics?: 'exact' | 'fast';
+  /** Wait for this many workers before planning; default 1. */
+  workersMin?: number;
+  workersTimeoutMs?: number;
+  workload?: {
+    sequences?: number;
+    contextTokens?: number;
+    prefillChunk?: number;
+    outputTokens?: number;
+  };
+  /** A split given by hand instead of a policy. */
+  ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];
+}
+
+export type DeployEvent =
+  | ({ type: 'progress' } & DeployProgress__Output)
+  | { type: 'ready'; report: PlanReport };
+
+export interface CallOptions {
+  /** Aborting cancels the call on the server too. */
+  signal?: AbortSignal;
+  /** The whole call; default 10 s for unary calls, none for streams. */
+  deadlineMs?: number;
+}

@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import { formatBytes, parseBytes, parseDeviceOption } from '../../../proto/domain/device.ts';
+
+describe('device options', () => {
+  it('reads threads, speed and memory', () => {
+    expect(parseDeviceOption('cpu?threads=2&speed=0.4&memory=1.5GiB')).toEqual({
+      kind: 'cpu',
+      threads: 2,
+      speed: 0.4,
+      memoryBytes: 1.5 * 2 ** 30,
+    });
+    expect(parseDeviceOption('cpu')).toEqual({
+      kind: 'cpu',
+      threads: 1,
+      speed: 1,
+      memoryBytes: null,
+    });
+  });
+
+  it.each([
+    ['gpu', "'gpu' is not known"],
+    ['cpu?threads=0', "device threads: '0' is not a whole number from 1 to 1024"],
+    ['cpu?speed=0', "device speed: '0' is not a number from 0.01 to 1"],
+    ['cpu?speed=fast', "device speed: 'fast'"],
+    ['cpu?memory=much', "device memory: 'much' is not a size"],
+    [
+      'cpu?cores=2',
+      "device option 'cores' is not known; the options are threads, speed and memory",
+    ],
+  ])('refuses %s naming what is wrong', (text, message) => {
+    expect(() => parseDeviceOption(text)).toThrow(message);
+  });
+
+  it('reads sizes in binary and decimal units and refuses nonsense', () => {
+    expect(parseBytes('1KiB', 'x')).toBe(1024);
+    expect(parseBytes('2GB', 'x')).toBe(2e9);
+    expect(parseBytes('4096', 'x')).toBe(4096);
+    for (const bad of ['', '0', '-1GiB', '1 parsec', '1e400', 'GiB']) {
+      expect(() => parseBytes(bad, 'x')).toThrow(`x: '${bad}' is not a size`);
+    }
+  });
+
+  it('prints sizes with two decimals', () => {
+    expect(formatBytes(2 ** 30)).toBe('1.00 GiB');
+    expect(formatBytes(1536)).toBe('1.50 KiB');
+    expect(formatBytes(7)).toBe('7 B');
+  });
+});
