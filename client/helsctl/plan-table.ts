@@ -46,7 +46,8 @@ export function formatPlan(report: PlanReport): string {
   const summary =
     `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
     `room for ${kvTokens} tokens of KV, bound by ${plan.bindingConstraint}; ` +
-    `whole step predicted ${formatMilliseconds(plan.predictedDecodeSeconds)}, ` +
-    `measured ${formatMilliseconds(report.measuredDecodeSeconds)} with collectives`;
+    `decode step of ${report.measuredSequences} sequences: kernels predicted ` +
+    `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
+    `${formatMilliseconds(report.measuredDecodeSeconds)} with collectives`;
   return `${formatTable(header, rows)}\n${summary}`;
 }

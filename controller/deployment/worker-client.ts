@@ -1,6 +1,8 @@
 import type * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ConnectRequest } from '../../proto/gen/hels/v1/ConnectRequest.ts';
+import type { DescribeRequest } from '../../proto/gen/hels/v1/DescribeRequest.ts';
+import type { DescribeResponse__Output } from '../../proto/gen/hels/v1/DescribeResponse.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareEvent__Output } from '../../proto/gen/hels/v1/PrepareEvent.ts';
 import type { PrepareRequest } from '../../proto/gen/hels/v1/PrepareRequest.ts';
@@ -10,6 +12,8 @@ import type { ProfileRequest } from '../../proto/gen/hels/v1/ProfileRequest.ts';
 import type { WorkerClient as WorkerStub } from '../../proto/gen/hels/v1/Worker.ts';
 import { channelOptions, WorkerService } from '../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
+
+const describeDeadlineMs = 10_000;
 
 /** The controller's side of one worker's service. Every call has a deadline and throws HelsError naming the worker's address. */
 export class WorkerClient {
@@ -21,6 +25,15 @@ export class WorkerClient {
     this.address = address;
     this.#nowUnixMs = nowUnixMs;
     this.stub = new WorkerService(address, credentials, channelOptions);
+  }
+
+  describe(request: DescribeRequest): Promise<DescribeResponse__Output> {
+    return new Promise((resolve, reject) => {
+      this.stub.describe(request, this.#deadline(describeDeadlineMs), (error, response) => {
+        if (error) reject(fromServiceError(error, this.address));
+        else if (response) resolve(response);
+      });
+    });
   }
 
   /** Measured seconds by point, in the order of the request's points. */

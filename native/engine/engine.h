@@ -1,5 +1,6 @@
-// One rank's engine: its slices of the weights, its KV blocks, and the forward step it runs in lock-step with the other ranks.
-// Not thread-safe: one thread owns an engine (engine_thread.h gives it that thread); only abort() may come from another.
+// One rank's engine: its slices of the weights, its KV blocks, and the forward step it runs in lock-step with the other
+// ranks. Not thread-safe: one thread owns an engine (engine_thread.h gives it that thread); only abort() may come from
+// another.
 #pragma once
 
 #include <chrono>
@@ -11,6 +12,7 @@
 
 #include "comm/communicator.h"
 #include "model/model_spec.h"
+#include "model/weight_block.h"
 #include "model/weight_source.h"
 #include "shard/shard_spec.h"
 
@@ -18,22 +20,15 @@ namespace hels {
 
 enum class Numerics : uint8_t { kExact, kFast };
 
-/// Flips all bits of one byte of a tensor as this rank loads it (`byte` counts from the tensor's start in the file).
-/// Has no effect when this rank does not load that byte. For `helsctl model verify --corrupt`.
-struct Corruption {
-  std::string tensor;
-  uint64_t byte = 0;
-};
-
 struct EngineOptions {
   int threads = 1;
-  double speed = 1.0;              // < 1 emulates a slower device: each kernel's measured wall time is stretched by 1/speed
-  uint64_t memoryBytes = 0;        // budget for weights, KV and scratch; 0 = not limited
+  double speed = 1.0;        // < 1 emulates a slower device: each kernel's measured wall time is stretched by 1/speed
+  uint64_t memoryBytes = 0;  // budget for weights, KV and scratch; 0 = not limited
   Numerics numerics = Numerics::kExact;
   int64_t kvBlockTokens = 16;
-  int64_t kvBlocks = 0;            // blocks of this rank's pool
-  int64_t stepTokensMax = 512;     // tokens of one step, all sequences together
-  int64_t sequencesMax = 256;      // slots
+  int64_t kvBlocks = 0;         // blocks of this rank's pool
+  int64_t stepTokensMax = 512;  // tokens of one step, all sequences together
+  int64_t sequencesMax = 256;   // slots
   std::optional<Corruption> corruption;
 };
 
@@ -42,18 +37,18 @@ struct SamplingParameters {
   float topP = 1.0F;         // 1 = off
   int32_t topK = 0;          // 0 = off
   uint64_t seed = 0;
-  int32_t logprobs = -1;     // -1 = none; n = logprob of the sampled token and of the n most likely
+  int32_t logprobs = -1;  // -1 = none; n = logprob of the sampled token and of the n most likely
 };
 
 /// One sequence's part of a step: tokens at positions [startPosition, startPosition + tokens).
 struct SequenceStep {
-  int32_t slot = 0;                 // < sequencesMax; remembers the token last sampled for it
-  bool takeSampled = false;         // the single input token is the one last sampled for `slot`; tokens is empty
+  int32_t slot = 0;          // < sequencesMax; remembers the token last sampled for it
+  bool takeSampled = false;  // the single input token is the one last sampled for `slot`; tokens is empty
   std::vector<int32_t> tokens;
   int64_t startPosition = 0;
-  std::vector<int32_t> blockTable;  // covers positions [0, startPosition + count)
+  std::vector<int32_t> blockTable;             // covers positions [0, startPosition + count)
   std::optional<SamplingParameters> sampling;  // sample from the last token's logits
-  bool returnLogits = false;        // return this rank's logits of every token (its vocabulary rows)
+  bool returnLogits = false;                   // return this rank's logits of every token (its vocabulary rows)
 };
 
 struct StepBatch {
@@ -69,7 +64,7 @@ struct TokenLogprob {
 struct SampledToken {
   int32_t slot = 0;
   int32_t tokenId = 0;
-  float logprob = 0.0F;                 // 0 unless logprobs were asked for
+  float logprob = 0.0F;  // 0 unless logprobs were asked for
   std::vector<TokenLogprob> topLogprobs;
 };
 
@@ -82,36 +77,36 @@ struct StepResult {
 };
 
 struct EngineReport {
-  uint64_t weightBytesLoaded = 0;   // bytes of the files' tensors this rank read: its slices and what is replicated
+  uint64_t weightBytesLoaded = 0;      // bytes of the files' tensors this rank read: its slices and what is replicated
   uint64_t weightBytesReplicated = 0;  // of these, what every rank holds
   uint64_t weightBytesResident = 0;
   uint64_t kvBytes = 0;
   uint64_t scratchBytes = 0;
   uint64_t allReduceCount = 0;
   uint64_t allReduceBytes = 0;
-  std::string fingerprint;          // equal fingerprints promise equal bits
+  std::string fingerprint;  // equal fingerprints promise equal bits
   std::string gemmImplementation;
 };
 
 class Engine {
  public:
   /// Loads this rank's slices and runs the self-check. Throws kModelInvalid, kShapeInvalid, kMemoryExceeded.
-  static std::unique_ptr<Engine> load(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
-                                      const EngineOptions& options);
+  static std::unique_ptr<Engine> load(const ModelSpec& model, const ShardSpec& shard,
+                                      std::shared_ptr<WeightSource> weights, const EngineOptions& options);
   virtual ~Engine() = default;
 
   /// The ranks of this epoch. Needed before step() unless shard.ranks == 1.
   virtual void connect(std::shared_ptr<Communicator> communicator) = 0;
-  /// Runs one forward step. On a throw KV and slots of the batch's sequences are undefined; the engine stays usable only for
-  /// kShapeInvalid (checked before any work).
+  /// Runs one forward step. On a throw KV and slots of the batch's sequences are undefined; the engine stays usable
+  /// only for kShapeInvalid (checked before any work).
   virtual StepResult step(const StepBatch& batch) = 0;
   virtual EngineReport report() const = 0;
   /// From any thread.
   virtual void abort() noexcept = 0;
 };
 
-/// One point of the profiling grid: a step of `tokens` tokens attending to `contextTokens` in sum, on a device that would own
-/// these shares of every layer.
+/// One point of the profiling grid: a step of `tokens` tokens attending to `contextTokens` in sum, on a device that
+/// would own these shares of every layer.
 struct ProfilePoint {
   bool prefill = false;
   int64_t tokens = 1;
@@ -121,8 +116,8 @@ struct ProfilePoint {
   int64_t vocabRows = 0;
 };
 
-/// Seconds of one step at `point`, all layers: median over `repetitions` of real kernels on `layers` layers with made-up weights,
-/// scaled to model.layers; the emulated stretch included, collectives not.
+/// Seconds of one step at `point`, all layers: median over `repetitions` of real kernels on `layers` layers with
+/// made-up weights, scaled to model.layers; the emulated stretch included, collectives not.
 double profileStep(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point, int repetitions);
 
 }  // namespace hels

@@ -16,6 +16,8 @@ namespace hels {
 struct TensorView {
   std::string name;
   std::string file;
+  std::string storedType;            // as the file spells it: "F32", "BF16", "F16", or a type that is listed but cannot be read
+  bool readable = false;             // storedType is one of DataType's; otherwise `type` means nothing and get() refuses the tensor
   DataType type = DataType::kF32;
   std::vector<int64_t> shape;
   const std::byte* data = nullptr;
@@ -32,7 +34,7 @@ class WeightSource {
 
   /// null when the model has no such tensor.
   virtual const TensorView* find(const std::string& name) const = 0;
-  /// Throws kModelInvalid naming the tensor, and for a wrong shape both shapes.
+  /// Throws kModelInvalid naming the tensor, and for a wrong shape both shapes, for an unreadable type the type.
   virtual const TensorView& get(const std::string& name, const std::vector<int64_t>& shape) const = 0;
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
 };

@@ -2,13 +2,13 @@
 export interface Clock {
   /** Monotonic milliseconds; differences only. */
   nowMs(): number;
-  /** Wall clock, seconds since 1970, for `created` fields and logs. */
-  unixSeconds(): number;
+  /** Wall clock, milliseconds since 1970: for `created` fields and gRPC deadlines, never for differences. */
+  unixMs(): number;
 }
 
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
-  unixSeconds: () => Math.floor(Date.now() / 1000),
+  unixMs: () => Date.now(),
 };
 
 /** Resolves after `ms`, or at once when the signal aborts. */

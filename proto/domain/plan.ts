@@ -86,6 +86,8 @@ export interface PlannedRank {
 export interface PlanOutput {
   policy: PlanPolicy;
   feasible: boolean;
+  /** When not feasible: the constraint that fails and the bytes or heads that lack, for a person. */
+  reason?: string;
   /** Only devices that are used, in the order of the input. */
   ranks: PlannedRank[];
   predicted: {

@@ -1,0 +1,105 @@
+/** A generation as a client asks for it, whatever edge it came through. Field names in errors are those of the HTTP and gRPC APIs. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import { limits } from '../limits.ts';
+import type { ChatMessage } from '../tokenizer/text-jobs.ts';
+
+export type TextInput =
+  | { type: 'text'; text: string }
+  | { type: 'tokens'; tokenIds: readonly number[] }
+  | { type: 'chat'; messages: readonly ChatMessage[] };
+
+export interface TextRequest {
+  /** null: the model being served. */
+  model: string | null;
+  input: TextInput;
+  /** 0 = greedy. */
+  temperature: number;
+  /** 1 = off. */
+  topP: number;
+  /** 0 = off. */
+  topK: number;
+  /** -1 = none; n = logprob of each token and of the n most likely ones. */
+  logprobs: number;
+  /** null: drawn, and told in the first event. With `resume` its seed counts. */
+  seed: number | null;
+  /** null: as many as fit. Tokens of `resume` count. */
+  maxTokens: number | null;
+  stop: readonly string[];
+  ignoreEndOfText: boolean;
+  /** Tokens the client already has of this answer, and the seed they were made with. */
+  resume: { tokenIds: readonly number[]; seed: number } | null;
+}
+
+export function requestInvalid(field: string, value: unknown, allowed: string): HelsError {
+  return new HelsError('request-invalid', `${field}: ${shown(value)} is not ${allowed}`, { field });
+}
+
+/** A value in a message: short, on one line. */
+export function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function checkNumber(field: string, value: number, low: number, high: number, whole: boolean) {
+  const inRange = value >= low && value <= high && (!whole || Number.isInteger(value));
+  if (inRange) return;
+  const kind = whole ? 'a whole number' : 'a number';
+  throw requestInvalid(field, value, `${kind} from ${low} to ${high}`);
+}
+
+/** Throws request-invalid naming the field, its value and the allowed range. What depends on the model is checked with it. */
+export function checkTextRequest(request: TextRequest): void {
+  checkNumber('temperature', request.temperature, 0, limits.temperatureMax, false);
+  if (!(request.topP > 0 && request.topP <= 1)) {
+    throw requestInvalid('top_p', request.topP, 'a number above 0 and up to 1');
+  }
+  checkNumber('top_k', request.topK, 0, 2 ** 31 - 1, true);
+  checkNumber('logprobs', request.logprobs, -1, limits.logprobsMax, true);
+  if (request.seed !== null) checkSeed('seed', request.seed);
+  if (request.maxTokens !== null) {
+    checkNumber('max_tokens', request.maxTokens, 1, 2 ** 31 - 1, true);
+  }
+  if (request.resume !== null) checkSeed('resume.seed', request.resume.seed);
+  checkStop(request.stop);
+  checkInput(request.input);
+}
+
+function checkSeed(field: string, seed: number): void {
+  if (Number.isSafeInteger(seed) && seed >= 0) return;
+  throw requestInvalid(field, seed, 'a whole number from 0 to 2^53 - 1');
+}
+
+function checkStop(stop: readonly string[]): void {
+  if (stop.length > limits.stopStringsMax) {
+    throw requestInvalid('stop', stop, `a list of at most ${limits.stopStringsMax} texts`);
+  }
+  for (const text of stop) {
+    if (text.length < 1 || text.length > limits.stopCharactersMax) {
+      throw requestInvalid('stop', text, `a text of 1 to ${limits.stopCharactersMax} characters`);
+    }
+  }
+}
+
+function checkInput(input: TextInput): void {
+  if (input.type !== 'chat') return;
+  const count = input.messages.length;
+  if (count < 1 || count > limits.chatMessagesMax) {
+    const allowed = `1 to ${limits.chatMessagesMax} messages`;
+    throw new HelsError('request-invalid', `messages: ${count} are not ${allowed}`, {
+      field: 'messages',
+    });
+  }
+}
+
+/** Token ids from a client must be rows of the embedding. */
+export function checkTokenIds(
+  field: string,
+  tokenIds: readonly number[],
+  vocabularySize: number,
+): void {
+  for (const [index, id] of tokenIds.entries()) {
+    if (Number.isInteger(id) && id >= 0 && id < vocabularySize) continue;
+    const allowed = `a token id of the model, 0 to ${vocabularySize - 1}`;
+    throw requestInvalid(`${field}[${index}]`, id, allowed);
+  }
+}

@@ -1,0 +1,50 @@
+/** Turns plain async functions into gRPC handlers: errors become statuses, a client's cancel becomes an AbortSignal. */
+import type * as grpc from '@grpc/grpc-js';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import { toServiceError } from '../../../proto/rpc/status.ts';
+
+export function unaryHandler<Request, Response>(
+  handle: (request: Request) => Response | Promise<Response>,
+): grpc.handleUnaryCall<Request, Response> {
+  return (call, done) => {
+    Promise.resolve()
+      .then(() => handle(call.request))
+      .then(
+        (response) => done(null, response),
+        (error: unknown) => done(toServiceError(error)),
+      );
+  };
+}
+
+/** Resolves when the stream can take more; a client that went away ends the wait. */
+function drained(call: grpc.ServerWritableStream<unknown, unknown>, signal: AbortSignal) {
+  return new Promise<void>((resolve) => {
+    const finish = () => {
+      call.off('drain', finish);
+      signal.removeEventListener('abort', finish);
+      resolve();
+    };
+    call.once('drain', finish);
+    signal.addEventListener('abort', finish, { once: true });
+  });
+}
+
+export function streamHandler<Request, Response>(
+  handle: (request: Request, signal: AbortSignal) => AsyncIterable<Response>,
+): grpc.handleServerStreamingCall<Request, Response> {
+  return (call) => {
+    const abort = new AbortController();
+    call.on('cancelled', () => abort.abort(new HelsError('cancelled', 'the client went away')));
+    const run = async () => {
+      // A throw before the first message must become a status too.
+      for await (const message of handle(call.request, abort.signal)) {
+        if (abort.signal.aborted) return;
+        if (!call.write(message)) await drained(call, abort.signal);
+      }
+      call.end();
+    };
+    run().catch((error: unknown) => {
+      if (!abort.signal.aborted) call.emit('error', toServiceError(error));
+    });
+  };
+}

@@ -1,0 +1,121 @@
+import { HelsError } from '../../../proto/domain/errors.ts';
+import { planPolicies } from '../../../proto/domain/plan.ts';
+import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
+import type { DeployRequest__Output } from '../../../proto/gen/hels/v1/DeployRequest.ts';
+import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
+import type { GenerateRequest__Output } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
+import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
+import type { PlanReport } from '../../../proto/gen/hels/v1/PlanReport.ts';
+import type { Status } from '../../../proto/gen/hels/v1/Status.ts';
+import type { TextInput, TextRequest } from '../generation-request.ts';
+import type { GenerationService, TextEvent } from '../generation-service.ts';
+import { streamHandler, unaryHandler } from './handlers.ts';
+
+/** What the client API needs of the controller besides generation. */
+export interface OperationsPort {
+  deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent>;
+  undeploy(modelId: string): Promise<void>;
+  status(): Status;
+  plan(): PlanReport;
+}
+
+const roles = ['system', 'user', 'assistant'];
+
+function inputOf(request: GenerateRequest__Output): TextInput {
+  switch (request.input) {
+    case 'prompt':
+      return { type: 'text', text: request.prompt ?? '' };
+    case 'promptTokenIds':
+      return { type: 'tokens', tokenIds: request.promptTokenIds?.ids ?? [] };
+    case 'messages':
+      return {
+        type: 'chat',
+        messages: (request.messages?.messages ?? []).map(({ role, content }, index) => {
+          if (roles.includes(role)) return { role, content };
+          throw new HelsError(
+            'request-invalid',
+            `messages[${index}].role: '${role.slice(0, 40)}' is not one of ${roles.join(', ')}`,
+            { field: `messages[${index}].role` },
+          );
+        }),
+      };
+    default:
+      throw new HelsError(
+        'request-invalid',
+        'input is missing; give one of prompt, prompt_token_ids and messages',
+        { field: 'input' },
+      );
+  }
+}
+
+/** The wire's zero values mean "not given"; the generation service checks the ranges. */
+function textRequestOf(request: GenerateRequest__Output): TextRequest {
+  const { sampling, resume } = request;
+  return {
+    model: request.model === '' ? null : request.model,
+    input: inputOf(request),
+    temperature: sampling?.temperature ?? 0,
+    topP: sampling === null || sampling.topP === 0 ? 1 : sampling.topP,
+    topK: sampling?.topK ?? 0,
+    logprobs: sampling?.logprobs ?? -1,
+    seed: request.seedGiven ? (sampling?.seed ?? 0) : null,
+    maxTokens: request.maxTokens === 0 ? null : request.maxTokens,
+    stop: request.stop,
+    ignoreEndOfText: request.ignoreEndOfText,
+    resume: resume === null ? null : { tokenIds: resume.tokenIds, seed: resume.seed },
+  };
+}
+
+function generateEventOf(event: TextEvent): GenerateEvent {
+  switch (event.type) {
+    case 'started':
+      return { started: { ...event, promptTokenIds: [...event.promptTokenIds] } };
+    case 'delta':
+      return { delta: event };
+    case 'finished':
+      return { finished: event };
+  }
+}
+
+function checkDeployRequest(request: DeployRequest__Output): void {
+  const refuse = (field: string, value: string, allowed: string): never => {
+    throw new HelsError('request-invalid', `${field}: '${value}' is not ${allowed}`, { field });
+  };
+  const policies: readonly string[] = planPolicies;
+  if (request.modelPath === '') refuse('model_path', '', 'a model directory');
+  if (request.policy !== '' && !policies.includes(request.policy)) {
+    refuse('policy', request.policy, `one of ${planPolicies.join(', ')}`);
+  }
+  if (!['', 'exact', 'fast'].includes(request.numerics)) {
+    refuse('numerics', request.numerics, 'exact or fast');
+  }
+  if (!/^[\w./:-]{0,128}$/.test(request.modelId)) {
+    refuse('model_id', request.modelId.slice(0, 140), 'at most 128 letters, digits and . _ / : -');
+  }
+}
+
+export function helsHandlers(
+  generation: GenerationService,
+  operations: OperationsPort,
+  nowMs: () => number,
+): HelsHandlers {
+  return {
+    Generate: streamHandler<GenerateRequest__Output, GenerateEvent>(
+      async function* (request, signal) {
+        const arrivalMs = nowMs();
+        const events = generation.generate(textRequestOf(request), { arrivalMs, signal });
+        for await (const event of events) yield generateEventOf(event);
+      },
+    ),
+    Deploy: streamHandler<DeployRequest__Output, DeployEvent>((request, signal) => {
+      checkDeployRequest(request);
+      return operations.deploy(request, signal);
+    }),
+    Undeploy: unaryHandler(async ({ modelId }) => {
+      await operations.undeploy(modelId);
+      return {};
+    }),
+    GetStatus: unaryHandler(() => operations.status()),
+    GetPlan: unaryHandler(() => operations.plan()),
+  };
+}

@@ -1,0 +1,64 @@
+import type { ServerResponse } from 'node:http';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import { limits } from '../../limits.ts';
+import type { ErrorAnswer } from './api-error.ts';
+
+/** Server-sent events of one answer. Headers go out with the first event, so that until then a failure can still be a status. */
+export class EventStream {
+  readonly #response: ServerResponse;
+  readonly #signal: AbortSignal;
+
+  constructor(response: ServerResponse, signal: AbortSignal) {
+    this.#response = response;
+    this.#signal = signal;
+  }
+
+  get opened(): boolean {
+    return this.#response.headersSent;
+  }
+
+  /** Resolves when more can be written; throws deadline-exceeded when the client does not read, the abort reason when it left. */
+  async send(data: unknown): Promise<void> {
+    if (!this.opened) this.#open();
+    if (!this.#response.write(`data: ${JSON.stringify(data)}\n\n`)) await this.#drained();
+  }
+
+  end(): void {
+    this.#response.end('data: [DONE]\n\n');
+  }
+
+  /** The last event of an answer that broke: a client never waits for one that does not come. */
+  fail(answer: ErrorAnswer): void {
+    this.#response.end(`data: ${JSON.stringify(answer.body)}\n\n`);
+  }
+
+  #open(): void {
+    this.#response.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache',
+      'x-accel-buffering': 'no',
+      'x-content-type-options': 'nosniff',
+    });
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = (error?: unknown) => {
+        clearTimeout(timer);
+        this.#response.off('drain', onDrain);
+        this.#signal.removeEventListener('abort', onAbort);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const onDrain = () => settle();
+      const onAbort = () => settle(this.#signal.reason);
+      const timer = setTimeout(() => {
+        const message = `the client read nothing for ${limits.httpWriteStallTimeoutMs} ms`;
+        settle(new HelsError('deadline-exceeded', message));
+      }, limits.httpWriteStallTimeoutMs);
+      this.#response.once('drain', onDrain);
+      this.#signal.addEventListener('abort', onAbort, { once: true });
+      if (this.#signal.aborted) onAbort();
+    });
+  }
+}

@@ -1,0 +1,165 @@
+/** Carries out /v1/completions and /v1/chat/completions: one generation per choice, whole or as a stream. */
+import { HelsError, toHelsError } from '../../../proto/domain/errors.ts';
+import type {
+  GenerationService,
+  PreparedText,
+  TextDelta,
+  TextEvent,
+} from '../generation-service.ts';
+import type { AnswerFormat, FinishReason, PlacedLogprob } from './answer-format.ts';
+import { errorAnswer } from './api-error.ts';
+import { EventStream } from './event-stream.ts';
+import { type Exchange, sendJson } from './exchange.ts';
+import { merge } from './merge.ts';
+import type { AnswersWanted } from './request-schema.ts';
+
+interface AnswersContext {
+  service: GenerationService;
+  exchange: Exchange;
+  format: AnswerFormat;
+  wanted: AnswersWanted;
+  createdUnixSeconds: number;
+}
+
+/** One answer under way. */
+interface Choice {
+  prepared: PreparedText;
+  text: string;
+  logprobs: PlacedLogprob[];
+  reason: FinishReason;
+  promptTokens: number;
+  completionTokens: number;
+}
+
+export async function generateAnswers(context: AnswersContext): Promise<void> {
+  const { service, exchange, wanted } = context;
+  const prompts = await Promise.all(wanted.requests.map((request) => service.prepare(request)));
+  const choices = prompts.flatMap((prepared) => makeChoices(prepared, wanted.n));
+  // One answer that fails ends the others of its request.
+  const others = new AbortController();
+  const call = {
+    arrivalMs: exchange.arrivalMs,
+    signal: AbortSignal.any([exchange.signal, others.signal]),
+  };
+  const events = merge(choices.map((choice) => service.run(choice.prepared, call)));
+  try {
+    if (wanted.stream) await streamAnswers(context, choices, events);
+    else await sendAnswers(context, choices, events);
+  } catch (error) {
+    others.abort(toHelsError(error));
+    throw error;
+  }
+}
+
+/** The n answers of one prompt have seeds that follow each other, so a given seed repeats all of them. */
+function makeChoices(prepared: PreparedText, n: number): Choice[] {
+  return Array.from({ length: n }, (_, i) => ({
+    prepared: { ...prepared, seed: (prepared.seed + i) % Number.MAX_SAFE_INTEGER },
+    text: '',
+    logprobs: [],
+    reason: 'stop',
+    promptTokens: prepared.promptTokenIds.length,
+    completionTokens: 0,
+  }));
+}
+
+type Events = AsyncIterable<{ index: number; item: TextEvent }>;
+
+async function sendAnswers(context: AnswersContext, choices: Choice[], events: Events) {
+  const { exchange, format } = context;
+  for await (const { index, item } of events) {
+    const choice = choices[index];
+    if (choice === undefined) continue;
+    if (item.type === 'finished') finish(choice, item);
+    if (item.type === 'delta') choice.logprobs.push(...take(choice, item));
+  }
+  sendJson(exchange.response, 200, {
+    ...head(context, choices, format.objects.whole),
+    choices: choices.map((choice, index) => {
+      const { text, reason, prepared } = choice;
+      const asked = prepared.request.logprobs >= 0;
+      const logprobs = asked ? format.logprobs(choice.logprobs, prepared.model.text) : null;
+      return format.whole(index, { text, reason, logprobs });
+    }),
+    usage: usage(choices, context.wanted.n),
+  });
+}
+
+async function streamAnswers(context: AnswersContext, choices: Choice[], events: Events) {
+  const { exchange, format, wanted } = context;
+  const stream = new EventStream(exchange.response, exchange.signal);
+  const send = (choice: object | null, total: object | null = null) =>
+    stream.send({
+      ...head(context, choices, format.objects.chunk),
+      choices: choice === null ? [] : [choice],
+      ...(wanted.includeUsage ? { usage: total } : {}),
+    });
+  try {
+    for await (const { index, item } of events) {
+      const choice = choices[index];
+      const chunk = choice === undefined ? null : chunkOf(format, choice, index, item);
+      if (chunk !== null) await send(chunk);
+    }
+    if (wanted.includeUsage) await send(null, usage(choices, wanted.n));
+    stream.end();
+  } catch (error) {
+    if (stream.opened) stream.fail(errorAnswer(error, exchange.requestId));
+    throw error;
+  }
+}
+
+/** The choice of the chunk that tells of this event; null when it has nothing to tell yet. */
+function chunkOf(format: AnswerFormat, choice: Choice, index: number, event: TextEvent) {
+  if (event.type === 'started') return format.begin(index);
+  if (event.type === 'finished') {
+    finish(choice, event);
+    return format.end(index, event.reason);
+  }
+  const entries = take(choice, event);
+  if (entries.length > 0) {
+    return format.delta(index, event.text, format.logprobs(entries, choice.prepared.model.text));
+  }
+  return event.text === '' ? null : format.delta(index, event.text, null);
+}
+
+/** Adds a delta to its answer; its logprobs with the place in the answer's text where their tokens begin. */
+function take(choice: Choice, delta: TextDelta): PlacedLogprob[] {
+  const textOffset = choice.text.length;
+  choice.text += delta.text;
+  return delta.logprobs.map((entry) => ({ ...entry, textOffset }));
+}
+
+function finish(choice: Choice, event: Extract<TextEvent, { type: 'finished' }>): void {
+  choice.reason = event.reason;
+  choice.completionTokens = event.completionTokens;
+}
+
+/** Fields of every answer and chunk. `hels` is ours: what repeats this answer, and whether it can be repeated bit by bit. */
+function head(context: AnswersContext, choices: readonly Choice[], object: string): object {
+  const { exchange, format, createdUnixSeconds } = context;
+  const first = choices[0]?.prepared;
+  if (first === undefined) throw new HelsError('internal', 'an answer without choices');
+  const { modelDigest, numericsClass } = first.group;
+  return {
+    id: `${format.idPrefix}-${exchange.requestId}`,
+    object,
+    created: createdUnixSeconds,
+    model: first.model.modelId,
+    system_fingerprint: `${numericsClass}-${modelDigest.slice(0, 16)}`,
+    hels: { seed: first.seed, model_digest: modelDigest, numerics_class: numericsClass },
+  };
+}
+
+/** Each prompt counts once, however many answers it got. */
+function usage(choices: readonly Choice[], n: number): object {
+  const promptTokens = choices.reduce(
+    (sum, choice, index) => sum + (index % n === 0 ? choice.promptTokens : 0),
+    0,
+  );
+  const completionTokens = choices.reduce((sum, choice) => sum + choice.completionTokens, 0);
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+  };
+}

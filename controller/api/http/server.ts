@@ -1,0 +1,151 @@
+import * as http from 'node:http';
+import * as https from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { Clock } from '../../../proto/base/clock.ts';
+import type { Logger } from '../../../proto/base/log.ts';
+import { HelsError, toHelsError } from '../../../proto/domain/errors.ts';
+import { limits } from '../../limits.ts';
+import type { Chance } from '../chance.ts';
+import { type AccessRules, checkHost, corsHeaders } from './access.ts';
+import { errorAnswer, isOurFault } from './api-error.ts';
+import { type Exchange, sendJson } from './exchange.ts';
+import type { Routes } from './routes.ts';
+
+export interface HttpServerOptions {
+  routes: Routes;
+  access: AccessRules;
+  /** PEM; null: plain HTTP. */
+  tls: { certificate: Buffer; key: Buffer } | null;
+  clock: Clock;
+  chance: Chance;
+  logger: Logger;
+}
+
+/** The controller's HTTP port. Every request gets an answer, also while it stops: never silence. */
+export class HttpServer {
+  readonly #options: HttpServerOptions;
+  readonly #server: http.Server;
+  /** Requests under way. */
+  readonly #running = new Set<AbortController>();
+  #draining = false;
+  #idle: (() => void) | null = null;
+
+  constructor(options: HttpServerOptions) {
+    this.#options = options;
+    const timeouts = {
+      headersTimeout: limits.httpHeadersTimeoutMs,
+      requestTimeout: limits.httpBodyTimeoutMs,
+      keepAliveTimeout: limits.httpKeepAliveTimeoutMs,
+      maxHeaderSize: limits.httpHeaderBytesMax,
+    };
+    const { tls } = options;
+    this.#server =
+      tls === null
+        ? http.createServer(timeouts)
+        : https.createServer({ ...timeouts, cert: tls.certificate, key: tls.key });
+    this.#server.maxConnections = limits.httpConnectionsMax;
+    this.#server.on('request', (request, response) => void this.#serve(request, response));
+  }
+
+  /** Resolves to the port bound; throws config-invalid when the address cannot be. */
+  listen(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', (cause) => {
+        const message = `--http ${host}:${port}: cannot listen there: ${cause.message}; choose another address or port`;
+        reject(new HelsError('config-invalid', message, { field: '--http', cause }));
+      });
+      this.#server.listen(port, host, () => resolve((this.#server.address() as AddressInfo).port));
+    });
+  }
+
+  /** Takes no more requests and lets those under way end; what still runs at the deadline ends with the error `draining`. */
+  async close(drainDeadlineMs: number): Promise<void> {
+    this.#draining = true;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    await this.#untilIdle(drainDeadlineMs);
+    const error = new HelsError('draining', 'the controller stops; send the request again');
+    for (const abort of this.#running) abort.abort(error);
+    await this.#untilIdle(limits.httpLastWordsTimeoutMs);
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  #untilIdle(deadlineMs: number): Promise<void> {
+    if (this.#running.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, deadlineMs);
+      this.#idle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+    const abort = new AbortController();
+    const exchange: Exchange = {
+      request,
+      response,
+      path: (request.url ?? '/').split('?', 1)[0] ?? '/',
+      requestId: this.#options.chance.requestId(),
+      arrivalMs: this.#options.clock.nowMs(),
+      signal: abort.signal,
+    };
+    const deadline = setTimeout(() => {
+      const message = `the request took longer than ${limits.requestDeadlineMs} ms`;
+      abort.abort(new HelsError('deadline-exceeded', message));
+    }, limits.requestDeadlineMs);
+    response.once('close', () => {
+      if (!response.writableFinished) {
+        abort.abort(new HelsError('cancelled', 'the client went away'));
+      }
+    });
+    this.#running.add(abort);
+    try {
+      await this.#answer(exchange);
+    } catch (error) {
+      this.#fail(exchange, error);
+    } finally {
+      clearTimeout(deadline);
+      this.#leave(abort);
+    }
+  }
+
+  async #answer(exchange: Exchange): Promise<void> {
+    const { request, response } = exchange;
+    const { access, routes } = this.#options;
+    response.setHeader('x-request-id', exchange.requestId);
+    const cors = corsHeaders(request.headers, access);
+    for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
+    checkHost(request.headers, access);
+    if (request.method === 'OPTIONS' && Object.keys(cors).length > 0) {
+      response.writeHead(204).end();
+      return;
+    }
+    if (this.#draining) {
+      response.setHeader('connection', 'close');
+      if (request.method === 'POST') {
+        throw new HelsError('draining', 'the controller stops; send the request to another one');
+      }
+    }
+    await routes.handle(exchange);
+  }
+
+  #fail(exchange: Exchange, error: unknown): void {
+    const { request, response, requestId, path } = exchange;
+    if (isOurFault(error)) {
+      const { message, stack } = toHelsError(error);
+      this.#options.logger.error(message, { requestId, method: request.method, path, stack });
+    }
+    const { status, headers, body } = errorAnswer(error, requestId);
+    if (!response.headersSent) sendJson(response, status, body, headers);
+    // A stream that broke has said so in its last event; anything else under way can only be cut.
+    else if (!response.writableEnded) response.destroy();
+  }
+
+  #leave(abort: AbortController): void {
+    this.#running.delete(abort);
+    if (this.#running.size === 0) this.#idle?.();
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * The life of the one group that serves a model. Pure: (state, event) -> (state, effects).
+ *
+ *   empty --deploy--> deploying(epoch) --serving(epoch)--> ready --worker-lost, epoch-failed--> deploying(epoch + 1) ...
+ *                        |  failed(epoch)                    | undeploy
+ *                        v                                   v
+ *                     waiting (a worker joins: try again)  empty
+ *
+ * Epochs only grow; an event of another epoch than the current one changes nothing.
+ */
+export interface DeploymentRequest {
+  modelPath: string;
+  modelId: string;
+  policy: string;
+  numerics: string;
+  workersMin: number;
+  workload: {
+    sequences: number;
+    contextTokens: number;
+    prefillChunk: number;
+    outputTokens: number;
+  } | null;
+  ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
+}
+
+export type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';
+
+export interface Group {
+  readonly phase: GroupPhase;
+  /** The newest epoch begun. */
+  readonly epoch: number;
+  readonly request: DeploymentRequest | null;
+  /** Worker id -> incarnation, of the epoch's workers. */
+  readonly members: ReadonlyMap<string, string>;
+  /** Why the group does not serve; empty when it does. */
+  readonly detail: string;
+  /** A person waits for this deployment: its failure is theirs to see, not a reason to try again. */
+  readonly attended: boolean;
+  /** What served before an attended deployment: it comes back when that one fails. */
+  readonly fallback: DeploymentRequest | null;
+}
+
+export type GroupEvent =
+  | { type: 'deploy'; request: DeploymentRequest; attended: boolean }
+  | { type: 'members-chosen'; epoch: number; members: ReadonlyMap<string, string> }
+  | { type: 'serving'; epoch: number }
+  | { type: 'deploy-failed'; epoch: number; reason: string }
+  | { type: 'epoch-failed'; epoch: number; reason: string }
+  | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
+  | { type: 'worker-joined' }
+  | { type: 'undeploy' };
+
+export type GroupEffect =
+  /** Every request of the epoch ends with an explicit error; the ranks free what they hold. */
+  | { type: 'end-epoch'; epoch: number; reason: string }
+  /** Run a deployment under this epoch; whatever runs for an older one stops. */
+  | { type: 'start-deployment'; epoch: number; request: DeploymentRequest }
+  | { type: 'persist-deployment'; request: DeploymentRequest | null };
+
+export interface GroupStep {
+  group: Group;
+  effects: GroupEffect[];
+}
+
+export function initialGroup(epoch: number): Group {
+  return {
+    phase: 'empty',
+    epoch,
+    request: null,
+    members: new Map(),
+    detail: '',
+    attended: false,
+    fallback: null,
+  };
+}
+
+/** Ends what runs, if anything does. */
+function endEffects(group: Group, reason: string): GroupEffect[] {
+  const active = group.phase === 'deploying' || group.phase === 'ready';
+  return active ? [{ type: 'end-epoch', epoch: group.epoch, reason }] : [];
+}
+
+function begin(
+  group: Group,
+  request: DeploymentRequest,
+  attended: boolean,
+  why: string,
+): GroupStep {
+  const epoch = group.epoch + 1;
+  return {
+    group: {
+      ...group,
+      phase: 'deploying',
+      epoch,
+      request,
+      members: new Map(),
+      detail: why,
+      attended,
+    },
+    effects: [...endEffects(group, why), { type: 'start-deployment', epoch, request }],
+  };
+}
+
+/** What follows a loss: the same model over the workers that are left. */
+function recover(group: Group, reason: string): GroupStep {
+  if (group.request === null) return { group, effects: [] };
+  return begin(group, group.request, false, reason);
+}
+
+export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
+  const unchanged: GroupStep = { group, effects: [] };
+  switch (event.type) {
+    case 'deploy': {
+      const { request, attended } = event;
+      const fallback = group.attended ? group.fallback : group.request;
+      const next = { ...group, fallback: attended ? fallback : null };
+      const step = begin(next, request, attended, `deploying ${request.modelPath}`);
+      return { ...step, effects: [{ type: 'persist-deployment', request }, ...step.effects] };
+    }
+    case 'members-chosen':
+      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
+      return { group: { ...group, members: event.members }, effects: [] };
+    case 'serving':
+      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
+      return {
+        group: { ...group, phase: 'ready', detail: '', attended: false, fallback: null },
+        effects: [],
+      };
+    case 'deploy-failed':
+      return deployFailed(group, event);
+    case 'epoch-failed':
+      if (event.epoch !== group.epoch || group.phase !== 'ready') return unchanged;
+      return recover(group, event.reason);
+    case 'worker-lost':
+      if (group.members.get(event.id) !== event.incarnation || group.phase !== 'ready') {
+        // A deployment under way meets the loss in its own calls.
+        return unchanged;
+      }
+      return recover(group, `worker '${event.id}' was lost: ${event.reason}`);
+    case 'worker-joined':
+      return group.phase === 'waiting' ? recover(group, 'a worker joined') : unchanged;
+    case 'undeploy':
+      return {
+        group: { ...initialGroup(group.epoch), detail: '' },
+        effects: [
+          { type: 'persist-deployment', request: null },
+          ...endEffects(group, 'the model was undeployed'),
+        ],
+      };
+  }
+}
+
+function deployFailed(
+  group: Group,
+  event: Extract<GroupEvent, { type: 'deploy-failed' }>,
+): GroupStep {
+  if (event.epoch !== group.epoch || group.phase !== 'deploying') return { group, effects: [] };
+  const effects = endEffects(group, event.reason);
+  if (!group.attended) {
+    // Nobody is there to correct it: wait until the cluster changes.
+    return {
+      group: { ...group, phase: 'waiting', members: new Map(), detail: event.reason },
+      effects,
+    };
+  }
+  const { fallback } = group;
+  if (fallback !== null) {
+    const step = begin({ ...group, fallback: null }, fallback, false, event.reason);
+    return {
+      ...step,
+      effects: [{ type: 'persist-deployment', request: fallback }, ...step.effects],
+    };
+  }
+  return {
+    group: { ...group, phase: 'failed', request: null, members: new Map(), detail: event.reason },
+    effects: [...effects, { type: 'persist-deployment', request: null }],
+  };
+}

@@ -1,0 +1,185 @@
+/**
+ * Who is in the cluster. Pure: (state, event) -> (state, effects); the caller brings the time and carries out the effects.
+ *
+ *   register            -> alive           a new incarnation of a known worker ends the old one first
+ *   heartbeat           -> alive           suspect when it computes nothing although steps are outstanding
+ *   silent > suspectMs  -> suspect
+ *   silent > leaseMs    -> lost (removed)
+ *   deregister          -> gone (removed)
+ */
+
+/** What a worker says of its device when it registers. */
+export interface MemberDevice {
+  kind: string;
+  name: string;
+  threads: number;
+  speed: number;
+  emulated: boolean;
+  memoryBytes: number;
+  memoryFreeBytes: number;
+}
+
+export interface Member {
+  id: string;
+  incarnation: string;
+  address: string;
+  version: string;
+  device: MemberDevice;
+  state: 'alive' | 'suspect';
+  lastHeartbeatMs: number;
+  /** Steps finished in this life. */
+  progress: number;
+  /** When `progress` last grew, or when there was nothing to do. */
+  lastProgressMs: number;
+}
+
+export interface Membership {
+  readonly members: ReadonlyMap<string, Member>;
+}
+
+export interface MembershipLimits {
+  suspectMs: number;
+  leaseMs: number;
+  /** Alive means progressing: steps outstanding for longer than this without one finished. */
+  stuckMs: number;
+}
+
+export type MembershipEvent =
+  | {
+      type: 'register';
+      nowMs: number;
+      worker: Pick<Member, 'id' | 'incarnation' | 'address' | 'version' | 'device'>;
+    }
+  | {
+      type: 'heartbeat';
+      nowMs: number;
+      id: string;
+      incarnation: string;
+      progress: number;
+      memoryFreeBytes: number;
+      /** Steps that this worker has been sent and has not answered. */
+      stepsOutstanding: boolean;
+    }
+  | { type: 'deregister'; id: string; incarnation: string; reason: string }
+  | { type: 'tick'; nowMs: number };
+
+export type MembershipEffect =
+  | { type: 'worker-joined'; id: string; incarnation: string }
+  | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
+  | { type: 'worker-suspect'; id: string; reason: string };
+
+export interface MembershipStep {
+  membership: Membership;
+  effects: MembershipEffect[];
+}
+
+export const emptyMembership: Membership = { members: new Map() };
+
+/** Whether a heartbeat comes from the life of the worker that is registered; otherwise it must register again. */
+export function isCurrent(membership: Membership, id: string, incarnation: string): boolean {
+  return membership.members.get(id)?.incarnation === incarnation;
+}
+
+function without(membership: Membership, id: string): Membership {
+  const members = new Map(membership.members);
+  members.delete(id);
+  return { members };
+}
+
+function withMember(membership: Membership, member: Member): Membership {
+  return { members: new Map(membership.members).set(member.id, member) };
+}
+
+function lost(member: Member, reason: string): MembershipEffect {
+  return { type: 'worker-lost', id: member.id, incarnation: member.incarnation, reason };
+}
+
+export function applyMembershipEvent(
+  membership: Membership,
+  event: MembershipEvent,
+  limits: MembershipLimits,
+): MembershipStep {
+  switch (event.type) {
+    case 'register':
+      return register(membership, event);
+    case 'heartbeat':
+      return heartbeat(membership, event, limits);
+    case 'deregister': {
+      const member = membership.members.get(event.id);
+      if (member?.incarnation !== event.incarnation) return { membership, effects: [] };
+      return { membership: without(membership, event.id), effects: [lost(member, event.reason)] };
+    }
+    case 'tick':
+      return tick(membership, event.nowMs, limits);
+  }
+}
+
+function register(
+  membership: Membership,
+  event: Extract<MembershipEvent, { type: 'register' }>,
+): MembershipStep {
+  const { worker, nowMs } = event;
+  const known = membership.members.get(worker.id);
+  const member: Member = {
+    ...worker,
+    state: 'alive',
+    lastHeartbeatMs: nowMs,
+    progress: 0,
+    lastProgressMs: nowMs,
+  };
+  // The same life registering again (after the controller forgot to answer) changes nothing for its group.
+  if (known?.incarnation === worker.incarnation) {
+    return {
+      membership: withMember(membership, { ...member, progress: known.progress }),
+      effects: [],
+    };
+  }
+  const joined: MembershipEffect = {
+    type: 'worker-joined',
+    id: worker.id,
+    incarnation: worker.incarnation,
+  };
+  const replaced = known === undefined ? [] : [lost(known, 'it started again')];
+  return { membership: withMember(membership, member), effects: [...replaced, joined] };
+}
+
+function heartbeat(
+  membership: Membership,
+  event: Extract<MembershipEvent, { type: 'heartbeat' }>,
+  limits: MembershipLimits,
+): MembershipStep {
+  const member = membership.members.get(event.id);
+  if (member?.incarnation !== event.incarnation) return { membership, effects: [] };
+  const progressing = event.progress > member.progress || !event.stepsOutstanding;
+  const lastProgressMs = progressing ? event.nowMs : member.lastProgressMs;
+  const stuck = event.nowMs - lastProgressMs > limits.stuckMs;
+  const next: Member = {
+    ...member,
+    device: { ...member.device, memoryFreeBytes: event.memoryFreeBytes },
+    state: stuck ? 'suspect' : 'alive',
+    lastHeartbeatMs: event.nowMs,
+    progress: Math.max(member.progress, event.progress),
+    lastProgressMs,
+  };
+  const effects: MembershipEffect[] =
+    stuck && member.state === 'alive'
+      ? [{ type: 'worker-suspect', id: member.id, reason: 'it finishes no steps' }]
+      : [];
+  return { membership: withMember(membership, next), effects };
+}
+
+function tick(membership: Membership, nowMs: number, limits: MembershipLimits): MembershipStep {
+  const effects: MembershipEffect[] = [];
+  let next = membership;
+  for (const member of membership.members.values()) {
+    const silentMs = nowMs - member.lastHeartbeatMs;
+    if (silentMs > limits.leaseMs) {
+      next = without(next, member.id);
+      effects.push(lost(member, `it was silent for ${Math.round(silentMs)} ms`));
+    } else if (silentMs > limits.suspectMs && member.state === 'alive') {
+      next = withMember(next, { ...member, state: 'suspect' });
+      effects.push({ type: 'worker-suspect', id: member.id, reason: 'its heartbeat is late' });
+    }
+  }
+  return { membership: next, effects };
+}

@@ -1,0 +1,292 @@
+/** Carries out what controller/cluster decides: the edge between its pure machines and workers, engine and store. */
+import type { ChannelCredentials } from '@grpc/grpc-js';
+import type { Clock } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
+import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import {
+  applyGroupEvent,
+  type DeploymentRequest,
+  type Group,
+  type GroupEffect,
+  type GroupEvent,
+  initialGroup,
+} from '../cluster/group.ts';
+import type { LoadedGroup, RunPorts } from './deployment-run.ts';
+import { runDeployment } from './deployment-run.ts';
+import type { GroupWorker } from './group-worker.ts';
+import { releaseRanks } from './load-plan.ts';
+import { PhaseChannel } from './phase-channel.ts';
+import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import { readServedFiles, type ServedFiles } from './served-files.ts';
+import { WorkerClient } from './worker-client.ts';
+import type { WorkerRegistry } from './worker-registry.ts';
+
+/** A loaded group in the engine: warmed up, then attached to the APIs, until closed. */
+export interface EngineGroup {
+  warmUp(sequences: number): Promise<MeasuredSteps>;
+  attach(): void;
+  /** Every request ends with the error; the step streams close. */
+  close(error: HelsError): Promise<void>;
+}
+
+export type OpenEngineGroup = (
+  group: LoadedGroup,
+  term: number,
+  onFailed: (error: HelsError) => void,
+) => EngineGroup;
+
+/** What outlives the process. */
+export interface DeploymentStore {
+  saveDeployment(request: DeploymentRequest | null): Promise<void>;
+  savePlan(plan: ShardPlan__Output): Promise<void>;
+}
+
+export interface CoordinatorOptions {
+  term: number;
+  /** Epochs go on from here. */
+  lastEpoch: number;
+  registry: WorkerRegistry;
+  store: DeploymentStore;
+  openGroup: OpenEngineGroup;
+  credentials: ChannelCredentials;
+  clock: Clock;
+  log: Logger;
+}
+
+const workersTimeoutMsDefault = 60_000;
+
+/** The attempt under way or the group being served. */
+interface Attempt {
+  epoch: number;
+  abort: AbortController;
+  channel: PhaseChannel;
+  files: ServedFiles | null;
+  loaded: LoadedGroup | null;
+  engineGroup: EngineGroup | null;
+  report: PlanReport | null;
+  workersTimeoutMs: number;
+}
+
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #clients = new Map<string, WorkerClient>();
+  #group: Group;
+  #attempt: Attempt | null = null;
+  /** What the next start-deployment effect takes over from the caller that waits for it. */
+  #attended: { channel: PhaseChannel; files: ServedFiles; workersTimeoutMs: number } | null = null;
+  #ending: Promise<void> = Promise.resolve();
+
+  constructor(options: CoordinatorOptions) {
+    this.#options = options;
+    this.#group = initialGroup(options.lastEpoch);
+  }
+
+  get group(): Group {
+    return this.#group;
+  }
+
+  /** The model being served; null while there is none. */
+  get served(): ServedFiles | null {
+    return this.#group.phase === 'ready' ? (this.#attempt?.files ?? null) : null;
+  }
+
+  /** Throws not-ready without a plan being served. */
+  report(): PlanReport {
+    const report = this.#attempt?.report ?? null;
+    if (report === null) {
+      throw new HelsError('not-ready', `no plan is being served${this.#why()}`);
+    }
+    return report;
+  }
+
+  /** Checks the model first, so that a mistake does not disturb what is being served; then replaces it. */
+  async *deploy(
+    request: DeploymentRequest,
+    workersTimeoutMs: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<DeployEvent, void, undefined> {
+    const files = await readServedFiles(request.modelPath, request.modelId);
+    const channel = new PhaseChannel();
+    const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
+    this.#attended = { channel, files, workersTimeoutMs: timeoutMs };
+    this.#dispatch({ type: 'deploy', request, attended: true });
+    const { epoch } = this.#group;
+    const cancel = () =>
+      this.#dispatch({
+        type: 'deploy-failed',
+        epoch,
+        reason: 'the caller of deploy went away before it was ready',
+      });
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      yield* channel;
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Brings back what was deployed when the controller last ran; waits for workers as long as it takes. */
+  restore(request: DeploymentRequest): void {
+    this.#dispatch({ type: 'deploy', request, attended: false });
+  }
+
+  async undeploy(modelId: string): Promise<void> {
+    const current = this.#attempt?.files?.modelId;
+    if (current !== modelId) {
+      const what = current === undefined ? 'no model is deployed' : `the model is '${current}'`;
+      throw new HelsError('model-not-found', `model: '${modelId}' is not deployed; ${what}`, {
+        field: 'model_id',
+      });
+    }
+    this.#dispatch({ type: 'undeploy' });
+    await this.#ending;
+  }
+
+  workerLost(id: string, incarnation: string, reason: string): void {
+    this.#dispatch({ type: 'worker-lost', id, incarnation, reason });
+  }
+
+  workerJoined(): void {
+    this.#dispatch({ type: 'worker-joined' });
+  }
+
+  /** Ends what runs; resolves when the workers have been told. */
+  async close(reason: HelsError): Promise<void> {
+    this.#endAttempt(reason);
+    await this.#ending;
+    for (const client of this.#clients.values()) client.close();
+  }
+
+  #why(): string {
+    return this.#group.detail === '' ? '' : `: ${this.#group.detail}`;
+  }
+
+  #dispatch(event: GroupEvent): void {
+    const { group, effects } = applyGroupEvent(this.#group, event);
+    this.#group = group;
+    for (const effect of effects) this.#execute(effect);
+  }
+
+  #execute(effect: GroupEffect): void {
+    switch (effect.type) {
+      case 'persist-deployment':
+        this.#options.store.saveDeployment(effect.request).catch((error: unknown) => {
+          this.#options.log.error('the deployment could not be stored', { error: String(error) });
+        });
+        return;
+      case 'end-epoch':
+        this.#endAttempt(new HelsError('worker-lost', effect.reason));
+        return;
+      case 'start-deployment':
+        void this.#start(effect.epoch, effect.request);
+        return;
+    }
+  }
+
+  #endAttempt(error: HelsError): void {
+    const attempt = this.#attempt;
+    if (attempt === null) return;
+    this.#attempt = null;
+    attempt.abort.abort(error);
+    attempt.channel.failed(error);
+    const end = async () => {
+      await attempt.engineGroup?.close(error);
+      const fence = { term: this.#options.term, epoch: attempt.epoch };
+      if (attempt.loaded !== null) await releaseRanks(attempt.loaded.workers, fence);
+      await attempt.files?.text.close();
+    };
+    this.#ending = Promise.all([this.#ending, end()]).then(() => undefined);
+  }
+
+  async #start(epoch: number, request: DeploymentRequest): Promise<void> {
+    const attended = this.#attended;
+    this.#attended = null;
+    const attempt: Attempt = {
+      epoch,
+      abort: new AbortController(),
+      channel: attended?.channel ?? new PhaseChannel(),
+      files: attended?.files ?? null,
+      loaded: null,
+      engineGroup: null,
+      report: null,
+      workersTimeoutMs: attended?.workersTimeoutMs ?? Number.POSITIVE_INFINITY,
+    };
+    this.#attempt = attempt;
+    try {
+      await this.#ending;
+      await this.#bringUp(attempt, request);
+    } catch (error) {
+      if (this.#attempt !== attempt) return;
+      const failure = toHelsError(error);
+      this.#options.log.error('deployment failed', { epoch, error: failure.message });
+      attempt.channel.failed(failure);
+      this.#dispatch({ type: 'deploy-failed', epoch, reason: failure.message });
+    }
+  }
+
+  async #bringUp(attempt: Attempt, request: DeploymentRequest): Promise<void> {
+    const { epoch } = attempt;
+    attempt.files ??= await readServedFiles(request.modelPath, request.modelId);
+    const ports = this.#runPorts(attempt);
+    attempt.loaded = await runDeployment(epoch, this.#options.term, request, attempt.files, ports);
+    ports.phase('warming')('a real generation goes through every rank', 0);
+    const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
+      this.#dispatch({ type: 'epoch-failed', epoch, reason: error.message }),
+    );
+    attempt.engineGroup = group;
+    const sequences = attempt.loaded.input.workload.sequences;
+    attempt.report = planReportOf(attempt.loaded, await group.warmUp(sequences));
+    ports.phase('warming')('ready', 1);
+    group.attach();
+    this.#dispatch({ type: 'serving', epoch });
+    attempt.channel.ready(attempt.report);
+    this.#options.log.info('serving', {
+      epoch,
+      model: attempt.files.modelId,
+      ranks: attempt.loaded.workers.length,
+      numerics: attempt.loaded.numericsClass,
+    });
+  }
+
+  #runPorts(attempt: Attempt): RunPorts {
+    const { registry, clock, store } = this.#options;
+    const { signal } = attempt.abort;
+    return {
+      phase: (name) => {
+        signal.throwIfAborted();
+        this.#group = { ...this.#group, detail: name };
+        return (message, fraction) => attempt.channel.progress(name, message, fraction);
+      },
+      workers: async (count) => {
+        const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
+        return members.map((member) => ({ ...member, client: this.#clientOf(member.address) }));
+      },
+      membersChosen: (workers) => {
+        signal.throwIfAborted();
+        this.#dispatch({
+          type: 'members-chosen',
+          epoch: attempt.epoch,
+          members: incarnations(workers),
+        });
+      },
+      savePlan: (plan) => store.savePlan(plan),
+      nowMs: () => clock.nowMs(),
+    };
+  }
+
+  #clientOf(address: string): WorkerClient {
+    const known = this.#clients.get(address);
+    if (known !== undefined) return known;
+    const { credentials, clock } = this.#options;
+    const client = new WorkerClient(address, credentials, () => clock.unixMs());
+    this.#clients.set(address, client);
+    return client;
+  }
+}
+
+function incarnations(workers: readonly GroupWorker[]): Map<string, string> {
+  return new Map(workers.map(({ id, incarnation }) => [id, incarnation]));
+}

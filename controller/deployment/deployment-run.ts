@@ -1,0 +1,157 @@
+/** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
+import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
+import type { ProfiledDevice } from '../profiler/plan-input.ts';
+import type { GroupWorker, Progress } from './group-worker.ts';
+import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
+import { type MadePlan, makePlan } from './make-plan.ts';
+import { type ProfileRun, profileWorkers } from './profile-workers.ts';
+import type { ServedFiles } from './served-files.ts';
+
+/** Sizes of the engine that do not come from a measurement but from what serving promises. */
+export const engineSizes = {
+  /** Tokens of one step: bounds the time that a long prompt can hold up the running sequences. */
+  stepTokensMax: 512,
+  /** Sequences that run at once. */
+  sequencesMax: 64,
+  /** Positions of a KV block; divides the engine's attention chunk of 64. */
+  kvBlockTokens: 16,
+} as const;
+
+/** What a plan is made for when nobody says: a handful of chats at once. */
+const defaultWorkload = {
+  sequences: 8,
+  contextTokens: 256,
+  prefillChunk: 256,
+  outputTokens: 128,
+} as const;
+
+export interface RunPorts {
+  /** Reports a phase; throws when this attempt has been superseded. */
+  phase(name: string): Progress;
+  /** Alive workers, waiting for `count` of them. */
+  workers(count: number): Promise<GroupWorker[]>;
+  /** Told as soon as the plan says who takes part. */
+  membersChosen(workers: readonly GroupWorker[]): void;
+  savePlan(plan: ShardPlan__Output): Promise<void>;
+  nowMs(): number;
+}
+
+/** A group whose weights are loaded and whose collective stands; not yet warmed up. */
+export interface LoadedGroup extends MadePlan {
+  workers: GroupWorker[];
+  prepared: PrepareResult__Output[];
+  profiles: Map<string, ProfileRun>;
+  fingerprints: string[];
+  numericsClass: 'exact' | 'mixed' | 'fast';
+}
+
+function policyOf(request: DeploymentRequest): PlanPolicy {
+  const policy = request.policy === '' ? 'hels' : request.policy;
+  const known = planPolicies.find((candidate) => candidate === policy);
+  if (known === undefined) {
+    throw new HelsError(
+      'config-invalid',
+      `policy: '${policy}' is not one of ${planPolicies.join(', ')}`,
+      {
+        field: 'policy',
+      },
+    );
+  }
+  return known;
+}
+
+function workloadOf(request: DeploymentRequest, model: ModelSpec) {
+  const given = request.workload;
+  const pick = (value: number | undefined, fallback: number) => (value ? value : fallback);
+  const contextTokens = pick(given?.contextTokens, defaultWorkload.contextTokens);
+  return {
+    sequences: pick(given?.sequences, defaultWorkload.sequences),
+    contextTokens: Math.min(contextTokens, model.maxPositions),
+    prefillChunk: pick(given?.prefillChunk, defaultWorkload.prefillChunk),
+    outputTokens: pick(given?.outputTokens, defaultWorkload.outputTokens),
+  };
+}
+
+async function describeDevices(
+  workers: readonly GroupWorker[],
+  model: ModelSpec,
+  profiles: ReadonlyMap<string, ProfileRun>,
+): Promise<ProfiledDevice[]> {
+  const { stepTokensMax, sequencesMax } = engineSizes;
+  return await Promise.all(
+    workers.map(async (worker) => {
+      const described = await worker.client.describe({ model, stepTokensMax, sequencesMax });
+      const profile = profiles.get(worker.id);
+      if (profile === undefined || described.device === null) {
+        throw new HelsError('internal', `worker '${worker.id}' was not profiled`);
+      }
+      return {
+        id: worker.id,
+        memoryBytes: described.device.memoryFreeBytes,
+        reservedBytes: described.reservedBytes,
+        decode: profile.fit.decode,
+        prefill: profile.fit.prefill,
+        // Not measured before the collective stands; the step's predicted time is that of the kernels.
+        link: { constant: 0, perToken: 0 },
+      };
+    }),
+  );
+}
+
+export async function runDeployment(
+  epoch: number,
+  term: number,
+  request: DeploymentRequest,
+  files: ServedFiles,
+  ports: RunPorts,
+): Promise<LoadedGroup> {
+  const fence = { term, epoch };
+  ports.phase('waiting')(`for ${request.workersMin} workers`, 0);
+  const workers = await ports.workers(request.workersMin);
+
+  const profiling = ports.phase('profiling');
+  const { stepTokensMax } = engineSizes;
+  const profiles = await profileWorkers(
+    workers,
+    files.spec,
+    stepTokensMax,
+    fence,
+    ports.nowMs,
+    profiling,
+  );
+
+  ports.phase('planning')('solving the split', 0);
+  const made = makePlan(
+    {
+      epoch,
+      modelId: files.modelId,
+      modelPath: files.directory,
+      modelDigest: files.digest,
+      model: files.spec,
+      devices: await describeDevices(workers, files.spec, profiles),
+      workload: workloadOf(request, files.spec),
+      policy: policyOf(request),
+      manual: request.ranks,
+      numerics: request.numerics === 'fast' ? 'fast' : 'exact',
+      ...engineSizes,
+    },
+    ports.nowMs,
+  );
+  const { shardPlan } = made;
+  const chosen = shardPlan.ranks.flatMap(
+    ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],
+  );
+  ports.membersChosen(chosen);
+  await ports.savePlan(shardPlan);
+
+  const prepared = await prepareRanks(chosen, shardPlan, fence, ports.phase('loading'));
+  ports.phase('connecting')(`forming the collective of ${chosen.length} ranks`, 0);
+  const fingerprints = await connectRanks(chosen, shardPlan, fence, prepared);
+  const numericsClass = numericsClassOf(shardPlan, fingerprints);
+  return { ...made, workers: chosen, prepared, profiles, fingerprints, numericsClass };
+}

@@ -1,0 +1,114 @@
+/** Profiles, memory and a workload -> the shard plan of a new epoch. Pure apart from timing the solver. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { plan } from '../planner/plan.ts';
+import { planFromCounts } from '../planner/plan-from-counts.ts';
+import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
+
+export interface ManualRank {
+  workerId: string;
+  headGroups: number;
+  ffnWeight: number;
+}
+
+export interface PlanRequest {
+  epoch: number;
+  modelId: string;
+  modelPath: string;
+  modelDigest: string;
+  model: ModelSpec;
+  devices: readonly ProfiledDevice[];
+  workload: PlanWorkload;
+  policy: PlanPolicy;
+  /** Empty: the policy decides. */
+  manual: readonly ManualRank[];
+  numerics: 'exact' | 'fast';
+  stepTokensMax: number;
+  sequencesMax: number;
+  kvBlockTokens: number;
+}
+
+export interface MadePlan {
+  shardPlan: ShardPlan__Output;
+  input: PlanInput;
+}
+
+type Solved = Pick<PlanOutput, 'feasible' | 'reason' | 'ranks' | 'predicted'>;
+
+function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
+  const unknown = manual.find((rank) => !input.devices.some(({ id }) => id === rank.workerId));
+  if (unknown !== undefined) {
+    const known = input.devices.map(({ id }) => id).join(', ');
+    throw new HelsError(
+      'config-invalid',
+      `ranks: worker '${unknown.workerId}' is not registered; the workers are ${known}`,
+      { field: 'ranks' },
+    );
+  }
+  // A rank of a split by hand takes part even with nothing to compute; other devices stay out.
+  const share = (id: string) => manual.find((rank) => rank.workerId === id);
+  const devices = input.devices.filter(({ id }) => share(id) !== undefined);
+  return planFromCounts(
+    { ...input, devices },
+    {
+      headGroups: devices.map(({ id }) => share(id)?.headGroups ?? 0),
+      ffnWeights: devices.map(({ id }) => share(id)?.ffnWeight ?? 0),
+    },
+  );
+}
+
+/** Blocks of every rank's pool: what the tightest rank has room for, and no more than all sequences at full length can use. */
+function kvBlocksOf(solved: Solved, request: PlanRequest): number {
+  const { sequencesMax, kvBlockTokens, model } = request;
+  const usable = sequencesMax * Math.ceil(model.maxPositions / kvBlockTokens);
+  return Math.min(Math.floor(solved.predicted.kvTokensTotal / kvBlockTokens), usable);
+}
+
+const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
+
+/** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model. */
+export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
+  const { model, devices, workload, policy, manual, kvBlockTokens } = request;
+  const input = toPlanInput(model, devices, workload, policy);
+  const solved: Solved = manual.length > 0 ? solveManual(input, manual) : plan(input, nowMs);
+  if (!solved.feasible) {
+    throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
+  }
+  const kvBlocks = kvBlocksOf(solved, request);
+  const ranks = solved.ranks.map((rank, index) => {
+    const headGroups = rank.headGroups[1] - rank.headGroups[0];
+    return {
+      rank: index,
+      workerId: rank.device,
+      headGroups: rangeOf(rank.headGroups),
+      ffnColumns: rangeOf(rank.ffnColumns),
+      vocabRows: rangeOf(rank.vocabRows),
+      weightBytes: rank.weightBytes,
+      kvBytes: kvBlocks * kvBlockTokens * kvBytesPerToken(model, headGroups),
+      kvTokens: rank.kvTokens,
+      kvShare: rank.kvShare,
+    };
+  });
+  const { predicted } = solved;
+  const shardPlan: ShardPlan__Output = {
+    epoch: request.epoch,
+    modelId: request.modelId,
+    modelPath: request.modelPath,
+    modelDigest: request.modelDigest,
+    model,
+    ranks,
+    kvBlockTokens,
+    kvBlocks,
+    stepTokensMax: request.stepTokensMax,
+    sequencesMax: request.sequencesMax,
+    numerics: request.numerics,
+    policy: manual.length > 0 ? 'manual' : policy,
+    predictedDecodeSeconds: predicted.decodeSeconds,
+    predictedPrefillSeconds: predicted.prefillSeconds,
+    predictedRankSeconds: [...predicted.perRankSeconds],
+    bindingConstraint: predicted.bindingConstraint,
+  };
+  return { shardPlan, input };
+}

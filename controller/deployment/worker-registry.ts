@@ -1,0 +1,129 @@
+import type { Clock } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { HeartbeatRequest__Output } from '../../proto/gen/hels/v1/HeartbeatRequest.ts';
+import type { RegistryPort, WorkerRegistration } from '../api/grpc/registry-service.ts';
+import {
+  applyMembershipEvent,
+  emptyMembership,
+  isCurrent,
+  type Member,
+  type Membership,
+  type MembershipEvent,
+  type MembershipLimits,
+} from '../cluster/membership.ts';
+
+/** A worker sends three heartbeats in the time after which it counts as suspect. */
+const heartbeatIntervalMs = 500;
+const membershipLimits: MembershipLimits = { suspectMs: 1_500, leaseMs: 5_000, stuckMs: 10_000 };
+
+export interface RegistryListener {
+  workerJoined(): void;
+  workerLost(id: string, incarnation: string, reason: string): void;
+}
+
+/** The registered workers: membership's machine with a clock and listeners. */
+export class WorkerRegistry implements RegistryPort {
+  readonly #term: number;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #waiting = new Set<() => void>();
+  #listener: RegistryListener | null = null;
+  #membership: Membership = emptyMembership;
+  /** Whether the worker has been sent steps that it has not answered. */
+  #stepsOutstanding: (workerId: string) => boolean = () => false;
+
+  constructor(term: number, clock: Clock, log: Logger) {
+    this.#term = term;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  connect(listener: RegistryListener, stepsOutstanding: (workerId: string) => boolean): void {
+    this.#listener = listener;
+    this.#stepsOutstanding = stepsOutstanding;
+  }
+
+  members(): Member[] {
+    return [...this.#membership.members.values()];
+  }
+
+  register(registration: WorkerRegistration) {
+    const { workerId, ...worker } = registration;
+    this.#dispatch({
+      type: 'register',
+      nowMs: this.#clock.nowMs(),
+      worker: { id: workerId, ...worker },
+    });
+    return { term: this.#term, heartbeatIntervalMs, leaseMs: membershipLimits.leaseMs };
+  }
+
+  heartbeat(heartbeat: HeartbeatRequest__Output) {
+    const { workerId, incarnation, progress, memoryFreeBytes } = heartbeat;
+    this.#dispatch({
+      type: 'heartbeat',
+      nowMs: this.#clock.nowMs(),
+      id: workerId,
+      incarnation,
+      progress,
+      memoryFreeBytes,
+      stepsOutstanding: this.#stepsOutstanding(workerId),
+    });
+    return { known: isCurrent(this.#membership, workerId, incarnation), term: this.#term };
+  }
+
+  deregister(workerId: string, incarnation: string, reason: string): void {
+    this.#dispatch({ type: 'deregister', id: workerId, incarnation, reason });
+  }
+
+  tick(): void {
+    this.#dispatch({ type: 'tick', nowMs: this.#clock.nowMs() });
+  }
+
+  /** All alive workers once there are `count`; throws deadline-exceeded naming how many there are. */
+  async waitForAlive(count: number, timeoutMs: number, signal: AbortSignal): Promise<Member[]> {
+    const untilMs = this.#clock.nowMs() + timeoutMs;
+    for (;;) {
+      signal.throwIfAborted();
+      const alive = this.members().filter(({ state }) => state === 'alive');
+      if (alive.length >= Math.max(1, count)) return alive.sort((a, b) => (a.id < b.id ? -1 : 1));
+      const leftMs = untilMs - this.#clock.nowMs();
+      if (leftMs <= 0) {
+        throw new HelsError(
+          'deadline-exceeded',
+          `${alive.length} of ${count} workers registered within ${timeoutMs} ms; start more, or lower --workers`,
+        );
+      }
+      await this.#change(Math.min(leftMs, 1_000), signal);
+    }
+  }
+
+  /** Resolves when the membership changes, or after `ms`, or when the signal aborts. */
+  #change(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        clearTimeout(timer);
+        this.#waiting.delete(finish);
+        signal.removeEventListener('abort', finish);
+        resolve();
+      };
+      const timer = setTimeout(finish, ms);
+      this.#waiting.add(finish);
+      signal.addEventListener('abort', finish, { once: true });
+    });
+  }
+
+  #dispatch(event: MembershipEvent): void {
+    const step = applyMembershipEvent(this.#membership, event, membershipLimits);
+    this.#membership = step.membership;
+    for (const effect of step.effects) {
+      const { type, ...fields } = effect;
+      this.#log.info(type, fields);
+      if (effect.type === 'worker-joined') this.#listener?.workerJoined();
+      if (effect.type === 'worker-lost') {
+        this.#listener?.workerLost(effect.id, effect.incarnation, effect.reason);
+      }
+    }
+    if (step.effects.length > 0) for (const wake of [...this.#waiting]) wake();
+  }
+}

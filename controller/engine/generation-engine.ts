@@ -1,0 +1,55 @@
+/** The engine that the APIs see: the step loop of the epoch being served, or a clear not-ready while there is none. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import type {
+  GenerationEngine,
+  GenerationEvent,
+  GenerationLimits,
+  GenerationRequest,
+} from '../../proto/domain/generation.ts';
+import type { StepLoop } from './step-loop.ts';
+
+export interface ServingGroup {
+  loop: StepLoop;
+  limits: GenerationLimits;
+}
+
+export class SwitchingEngine implements GenerationEngine {
+  #serving: ServingGroup | null = null;
+  #draining = false;
+
+  attach(group: ServingGroup): void {
+    this.#serving = group;
+  }
+
+  /** Only when this loop is the one being served: a late end of an old epoch must not take the new one away. */
+  detach(loop: StepLoop): void {
+    if (this.#serving?.loop === loop) this.#serving = null;
+  }
+
+  get serving(): ServingGroup | null {
+    return this.#serving;
+  }
+
+  limits(): GenerationLimits | null {
+    return this.#serving?.limits ?? null;
+  }
+
+  generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
+    if (this.#draining) {
+      throw new HelsError('draining', 'the server is stopping and takes no new requests');
+    }
+    if (this.#serving === null) {
+      throw new HelsError(
+        'not-ready',
+        'no model is being served yet; deploy one, or try again soon',
+      );
+    }
+    return this.#serving.loop.submit(request, signal);
+  }
+
+  /** Refuses new requests and lets running ones end until the deadline. */
+  async drain(deadlineMs: number): Promise<void> {
+    this.#draining = true;
+    await this.#serving?.loop.drain(deadlineMs);
+  }
+}

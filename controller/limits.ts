@@ -1,0 +1,85 @@
+/**
+ * Every bound of the controller's edges, and the relations between them. A request is measured against these before anything is
+ * allocated, queued or computed for it.
+ */
+const MiB = 2 ** 20;
+
+export const limits = {
+  /** One HTTP request body. */
+  httpBodyBytesMax: 8 * MiB,
+  httpHeaderBytesMax: 16 * 1024,
+  httpConnectionsMax: 4096,
+  /** From the first byte of a request to its last header. */
+  httpHeadersTimeoutMs: 10_000,
+  /** From the first byte of a request to the last of its body. */
+  httpBodyTimeoutMs: 60_000,
+  /** An idle connection; longer than the 60 s after which common proxies drop theirs, so that they close first. */
+  httpKeepAliveTimeoutMs: 65_000,
+  /** A client that reads nothing of its stream for this long is gone. */
+  httpWriteStallTimeoutMs: 60_000,
+  /** After a refused body: how long its rest is read and thrown away, so that the client sees the answer, not a reset. */
+  httpDiscardTimeoutMs: 2_000,
+  /** After the drain deadline: how long requests that were ended have to say so. */
+  httpLastWordsTimeoutMs: 1_000,
+  /** One generation, waiting included. */
+  requestDeadlineMs: 30 * 60_000,
+  /** What a refused client is told to wait. */
+  retryAfterSeconds: 1,
+
+  /** Text of one prompt, UTF-16 units. */
+  promptCharactersMax: 2 * MiB,
+  chatMessagesMax: 4096,
+  contentPartsMax: 256,
+  /** Answers of one request: prompts times n. */
+  choicesMax: 64,
+  stopStringsMax: 4,
+  stopCharactersMax: 256,
+  logprobsMax: 20,
+  temperatureMax: 2,
+  /** Below this a temperature means greedy: logits divided by it would leave the range of f32. */
+  temperatureMin: 1e-3,
+  modelIdCharactersMax: 256,
+
+  /** A file of a model's text side, except tokenizer.json. */
+  modelTextFileBytesMax: 4 * MiB,
+  tokenizerFileBytesMax: 256 * MiB,
+  chatTemplateCharactersMax: MiB,
+  /** Rendering or encoding one prompt; a template that runs longer is stopped with its thread. */
+  textJobTimeoutMs: 5_000,
+  /** Reading tokenizer.json and building the tables of the tokenizer. */
+  textThreadStartTimeoutMs: 60_000,
+  textJobsWaitingMax: 512,
+  textThreadHeapMiB: 2048,
+} as const;
+
+function assertRelation(holds: boolean, relation: string): void {
+  if (!holds) throw new Error(`controller/limits.ts: ${relation} does not hold`);
+}
+
+// A body can carry the longest prompt even when JSON writes each character as two bytes, and leave room for the rest.
+assertRelation(
+  limits.httpBodyBytesMax > 2 * limits.promptCharactersMax,
+  'httpBodyBytesMax > 2 * promptCharactersMax',
+);
+assertRelation(
+  limits.httpHeadersTimeoutMs <= limits.httpBodyTimeoutMs,
+  'httpHeadersTimeoutMs <= httpBodyTimeoutMs',
+);
+// One client alone cannot fill the text queue with the choices of one request (each prompt is one job or, for a chat, two).
+assertRelation(
+  limits.textJobsWaitingMax >= 2 * limits.choicesMax,
+  'textJobsWaitingMax >= 2 * choicesMax',
+);
+assertRelation(
+  limits.textJobTimeoutMs < limits.requestDeadlineMs,
+  'textJobTimeoutMs < requestDeadlineMs',
+);
+assertRelation(
+  limits.httpWriteStallTimeoutMs < limits.requestDeadlineMs,
+  'httpWriteStallTimeoutMs < requestDeadlineMs',
+);
+assertRelation(
+  limits.chatTemplateCharactersMax <= limits.modelTextFileBytesMax,
+  'chatTemplateCharactersMax <= modelTextFileBytesMax',
+);
+assertRelation(limits.temperatureMin < limits.temperatureMax, 'temperatureMin < temperatureMax');

@@ -1,0 +1,96 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { ErrorCode } from '../../proto/domain/errors.ts';
+
+/** What is read at the moment of a scrape. */
+export interface ServingGauges {
+  requestsRunning: number;
+  requestsWaiting: number;
+  kvBlocksUsed: number;
+  kvBlocksTotal: number;
+  workersAlive: number;
+  epoch: number;
+}
+
+/** Interactive answers lie between a millisecond and minutes; the steps are about 2 and 2.5, as Prometheus histograms use them. */
+const latencyBuckets = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
+];
+
+/** The metrics of serving. Whoever measures observes; nothing here reads a clock. Seconds throughout. */
+export class ServingMetrics {
+  readonly registry: Registry;
+  /** Arrival of the request to its first token. */
+  readonly timeToFirstToken: Histogram;
+  /** (last token - first token) / (tokens - 1) of one answer. */
+  readonly timePerOutputToken: Histogram;
+  /** Between two tokens of one answer. */
+  readonly interTokenLatency: Histogram;
+  /** Arrival in the scheduler's queue to the first step. */
+  readonly requestQueue: Histogram;
+  /** Forward pass of a step over all ranks. */
+  readonly step: Histogram;
+  readonly promptTokens: Counter;
+  readonly tokensGenerated: Counter;
+  readonly sequencesPreempted: Counter;
+  readonly #requests: Counter<'outcome'>;
+
+  constructor(registry: Registry, gauges: () => ServingGauges) {
+    const registers = [registry];
+    const histogram = (name: string, help: string) =>
+      new Histogram({ name, help, buckets: latencyBuckets, registers });
+    const counter = (name: string, help: string) => new Counter({ name, help, registers });
+    this.registry = registry;
+    this.timeToFirstToken = histogram(
+      'hels_time_to_first_token_seconds',
+      'Arrival of a request to its first token',
+    );
+    this.timePerOutputToken = histogram(
+      'hels_time_per_output_token_seconds',
+      'Mean time per token of an answer after its first',
+    );
+    this.interTokenLatency = histogram(
+      'hels_inter_token_latency_seconds',
+      'Time between two tokens of an answer',
+    );
+    this.requestQueue = histogram(
+      'hels_request_queue_seconds',
+      'Time a request waits before its first step',
+    );
+    this.step = histogram('hels_step_seconds', 'Forward pass of one step over all ranks');
+    this.promptTokens = counter('hels_prompt_tokens_total', 'Tokens of prompts accepted');
+    this.tokensGenerated = counter('hels_tokens_generated_total', 'Tokens generated');
+    this.sequencesPreempted = counter(
+      'hels_sequences_preempted_total',
+      'Sequences whose KV was given up and computed again',
+    );
+    this.#requests = new Counter({
+      name: 'hels_requests_total',
+      help: 'Answers by how they ended: stop, length or an error code',
+      labelNames: ['outcome'],
+      registers,
+    });
+    registerGauges(registers, gauges);
+  }
+
+  requestEnded(outcome: 'stop' | 'length' | ErrorCode): void {
+    this.#requests.inc({ outcome });
+  }
+}
+
+function registerGauges(registers: Registry[], gauges: () => ServingGauges): void {
+  const gauge = (name: string, help: string, read: (values: ServingGauges) => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read(gauges()));
+      },
+    });
+  gauge('hels_requests_running', 'Sequences being computed', (v) => v.requestsRunning);
+  gauge('hels_requests_waiting', 'Requests in the queue', (v) => v.requestsWaiting);
+  gauge('hels_kv_blocks_used', 'KV blocks in use', (v) => v.kvBlocksUsed);
+  gauge('hels_kv_blocks_total', 'KV blocks of the plan', (v) => v.kvBlocksTotal);
+  gauge('hels_workers_alive', 'Workers that answer heartbeats', (v) => v.workersAlive);
+  gauge('hels_plan_epoch', 'Version of the plan being served', (v) => v.epoch);
+}

@@ -1,0 +1,125 @@
+import type { Counts, Problem, ProblemDevice, StepLine } from './problem.ts';
+
+/** What one device is given. */
+export interface Share {
+  readonly headGroups: number;
+  readonly ffnColumns: number;
+  readonly vocabRows: number;
+}
+
+export function isUsed(share: Share): boolean {
+  return share.headGroups > 0 || share.ffnColumns > 0 || share.vocabRows > 0;
+}
+
+/** Seconds of a share: the maximum over the device's lines, link not included. */
+export function linesSeconds(lines: readonly StepLine[], share: Share): number {
+  let seconds = 0;
+  for (const line of lines) {
+    const value =
+      line.constant +
+      line.perHeadGroup * share.headGroups +
+      line.perColumn * share.ffnColumns +
+      line.perRow * share.vocabRows;
+    if (value > seconds) seconds = value;
+  }
+  return seconds;
+}
+
+/**
+ * Shares of a split. Ranges follow the device order, so the last device with FFN columns gets the last granule, which is short when
+ * the granule does not divide the columns.
+ */
+export function sharesOf(problem: Problem, counts: Counts): Share[] {
+  let granule = 0;
+  return problem.devices.map((_, index) => {
+    const begin = Math.min(granule * problem.granuleColumns, problem.ffnColumns);
+    granule += counts.granules[index] ?? 0;
+    const end = Math.min(granule * problem.granuleColumns, problem.ffnColumns);
+    return {
+      headGroups: counts.headGroups[index] ?? 0,
+      ffnColumns: end - begin,
+      vocabRows: counts.vocabRows[index] ?? 0,
+    };
+  });
+}
+
+/** Bytes of weights that a used device holds; 0 for an unused one. */
+export function weightBytes(problem: Problem, share: Share): number {
+  if (!isUsed(share)) return 0;
+  const { footprint } = problem;
+  return (
+    footprint.fixed +
+    footprint.perHeadGroup * share.headGroups +
+    footprint.perColumn * share.ffnColumns +
+    footprint.perRow * share.vocabRows
+  );
+}
+
+/** Tokens of KV that fit beside the weights; null when the share has no heads and so holds no KV. */
+export function kvTokensOf(problem: Problem, device: ProblemDevice, share: Share): number | null {
+  if (share.headGroups === 0) return null;
+  const room = device.roomBytes - weightBytes(problem, share);
+  const perToken = problem.footprint.kvPerTokenHeadGroup * share.headGroups;
+  return Math.max(0, Math.floor(room / perToken));
+}
+
+/** True when weights and the resident KV fit the device. */
+export function fitsMemory(problem: Problem, device: ProblemDevice, share: Share): boolean {
+  const kv = problem.residentTokens * problem.footprint.kvPerTokenHeadGroup * share.headGroups;
+  return weightBytes(problem, share) + kv <= device.roomBytes;
+}
+
+export interface Evaluation {
+  readonly shares: readonly Share[];
+  readonly feasible: boolean;
+  /** Seconds of the slowest used device, link included. */
+  readonly decodeSeconds: number;
+  readonly prefillSeconds: number;
+  /** Decode seconds by device, link included; 0 for an unused one. */
+  readonly deviceSeconds: readonly number[];
+}
+
+/** Step time and feasibility of a split. */
+export function evaluate(problem: Problem, counts: Counts): Evaluation {
+  const shares = sharesOf(problem, counts);
+  const linked = shares.filter(isUsed).length > 1;
+  const deviceSeconds: number[] = [];
+  let decodeSeconds = 0;
+  let prefillSeconds = 0;
+  let feasible = true;
+  for (const [index, device] of problem.devices.entries()) {
+    const share = shares[index] as Share;
+    if (!isUsed(share)) {
+      deviceSeconds.push(0);
+      continue;
+    }
+    const decode = linesSeconds(device.decode, share) + (linked ? device.decodeLink : 0);
+    const prefill = linesSeconds(device.prefill, share) + (linked ? device.prefillLink : 0);
+    deviceSeconds.push(decode);
+    decodeSeconds = Math.max(decodeSeconds, decode);
+    prefillSeconds = Math.max(prefillSeconds, prefill);
+    feasible &&= fitsMemory(problem, device, share);
+  }
+  return { shares, feasible, decodeSeconds, prefillSeconds, deviceSeconds };
+}
+
+/** A split with its evaluation. */
+export interface Candidate {
+  readonly counts: Counts;
+  readonly evaluation: Evaluation;
+}
+
+export function candidateOf(problem: Problem, counts: Counts): Candidate {
+  return { counts, evaluation: evaluate(problem, counts) };
+}
+
+/** The faster feasible candidate: decode seconds first, prefill seconds between equals. */
+export function better(first: Candidate | null, second: Candidate | null): Candidate | null {
+  if (first === null || !first.evaluation.feasible) {
+    return second?.evaluation.feasible === true ? second : null;
+  }
+  if (second === null || !second.evaluation.feasible) return first;
+  const difference = second.evaluation.decodeSeconds - first.evaluation.decodeSeconds;
+  if (difference !== 0) return difference < 0 ? second : first;
+  return second.evaluation.prefillSeconds < first.evaluation.prefillSeconds ? second : first;
+}

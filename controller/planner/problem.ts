@@ -1,0 +1,129 @@
+import type {
+  LatencyLine,
+  LinkLine,
+  PlanDevice,
+  PlanInput,
+  PlanModel,
+} from '../../proto/domain/plan.ts';
+
+/** One latency line at a fixed load (T, A): seconds = constant + perHeadGroup*h + perColumn*f + perRow*v. */
+export interface StepLine {
+  readonly constant: number;
+  readonly perHeadGroup: number;
+  readonly perColumn: number;
+  readonly perRow: number;
+}
+
+/** A device at the workload's load. Bytes and seconds; all layers. */
+export interface ProblemDevice {
+  readonly id: string;
+  readonly decode: readonly StepLine[];
+  readonly prefill: readonly StepLine[];
+  /** Link seconds of one step; paid only when more than one device is used. */
+  readonly decodeLink: number;
+  readonly prefillLink: number;
+  /** Memory for weights and KV: memoryBytes - reservedBytes, at least 0. */
+  readonly roomBytes: number;
+}
+
+/** Memory prices, equal on every device (bytes, all layers). */
+export interface Footprint {
+  /** Replicated on every used device: the token embedding. */
+  readonly fixed: number;
+  readonly perHeadGroup: number;
+  readonly perColumn: number;
+  readonly perRow: number;
+  /** KV of one token of one head group. */
+  readonly kvPerTokenHeadGroup: number;
+}
+
+/** The plan input compiled to numbers for one workload: what every policy works on. */
+export interface Problem {
+  readonly devices: readonly ProblemDevice[];
+  readonly footprint: Footprint;
+  readonly headGroups: number;
+  readonly ffnColumns: number;
+  readonly granuleColumns: number;
+  /** ceil(ffnColumns / granuleColumns): the last granule is what remains. */
+  readonly granules: number;
+  readonly vocabRows: number;
+  /** Tokens whose KV must be resident on every rank with heads. */
+  readonly residentTokens: number;
+}
+
+/** A split: units per device, in the order of `Problem.devices`. Sums are headGroups, granules and vocabRows. */
+export interface Counts {
+  readonly headGroups: readonly number[];
+  readonly granules: readonly number[];
+  readonly vocabRows: readonly number[];
+}
+
+const noLink: LinkLine = { constant: 0, perToken: 0 };
+
+/** The line with T and A filled in (design section 6). */
+function lineAt(line: LatencyLine, tokens: number, contextTokens: number): StepLine {
+  return {
+    constant: line.constant ?? 0,
+    perHeadGroup:
+      (line.perHeadGroup ?? 0) +
+      (line.perTokenHeadGroup ?? 0) * tokens +
+      (line.perContextHeadGroup ?? 0) * contextTokens,
+    perColumn: (line.perFfnColumn ?? 0) + (line.perTokenFfnColumn ?? 0) * tokens,
+    perRow: (line.perVocabRow ?? 0) + (line.perTokenVocabRow ?? 0) * tokens,
+  };
+}
+
+export function linesAt(
+  lines: LatencyLine | LatencyLine[],
+  tokens: number,
+  contextTokens: number,
+): StepLine[] {
+  return [lines].flat().map((line) => lineAt(line, tokens, contextTokens));
+}
+
+/** Bytes of weights and KV by unit (design section 6). */
+export function footprintOf(model: PlanModel): Footprint {
+  const { layers, hiddenSize, headDim, weightBytesPerParam } = model;
+  const attentionMatrices = 2 * model.queryHeadsPerGroup + 2;
+  return {
+    fixed: model.vocabRows * hiddenSize * weightBytesPerParam,
+    perHeadGroup: layers * hiddenSize * headDim * attentionMatrices * weightBytesPerParam,
+    perColumn: layers * model.ffnMatrices * hiddenSize * weightBytesPerParam,
+    perRow: hiddenSize * weightBytesPerParam,
+    kvPerTokenHeadGroup: layers * 2 * headDim * model.kvBytesPerElement,
+  };
+}
+
+function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
+  const { sequences, contextTokens, prefillChunk } = input.workload;
+  const link = device.link ?? input.link ?? noLink;
+  // The chunk starts a prompt: token i of it attends to i tokens, itself included.
+  const prefillContext = (prefillChunk * (prefillChunk + 1)) / 2;
+  return {
+    id: device.id,
+    decode: linesAt(device.decode, sequences, sequences * contextTokens),
+    prefill: linesAt(device.prefill, prefillChunk, prefillContext),
+    decodeLink: link.constant + link.perToken * sequences,
+    prefillLink: link.constant + link.perToken * prefillChunk,
+    roomBytes: Math.max(0, device.memoryBytes - device.reservedBytes),
+  };
+}
+
+/**
+ * Compiles a checked input. Without eviction the KV of every sequence is resident; with it at least one whole sequence is, since a
+ * sequence runs only when all its KV can be reached.
+ */
+export function compileProblem(input: PlanInput): Problem {
+  const { model, workload } = input;
+  const residentSequences = workload.allowEviction === true ? 1 : workload.sequences;
+  return {
+    devices: input.devices.map((device) => compileDevice(device, input)),
+    footprint: footprintOf(model),
+    headGroups: model.headGroups,
+    ffnColumns: model.ffnColumns,
+    granuleColumns: model.ffnGranule,
+    granules: Math.ceil(model.ffnColumns / model.ffnGranule),
+    vocabRows: model.vocabRows,
+    residentTokens: residentSequences * workload.contextTokens,
+  };
+}

@@ -1,0 +1,159 @@
+import type { Problem } from '../problem.ts';
+import { type Capacity, capacitiesWithin } from './capacity.ts';
+import { greedyMerge } from './greedy-merge.ts';
+
+/** Worth of one FFN column and of one vocabulary row. */
+interface Prices {
+  readonly perColumn: number;
+  readonly perRow: number;
+}
+
+/** FFN columns and rows (real numbers) that a device takes beside its heads, and their worth; -1 when the heads do not fit. */
+interface Corner {
+  worth: number;
+  columns: number;
+  rows: number;
+}
+
+/** Sets `corner` to the most rows beside `columns`, if that is worth more. */
+function tryColumns(
+  problem: Problem,
+  capacity: Capacity,
+  heads: number,
+  columns: number,
+  prices: Prices,
+  corner: Corner,
+): void {
+  let rows = problem.vocabRows;
+  for (const bound of capacity) {
+    const slack = bound.limit - bound.perHeadGroup * heads - bound.perColumn * columns;
+    if (bound.perRow * rows > slack) rows = Math.max(0, slack) / bound.perRow;
+  }
+  const worth = prices.perColumn * columns + prices.perRow * rows;
+  if (worth > corner.worth) {
+    corner.worth = worth;
+    corner.columns = columns;
+    corner.rows = rows;
+  }
+}
+
+/**
+ * Sets `corner` to what a device with `heads` can take that is worth most: a linear program in two unknowns, whose optimum lies where
+ * two bounds meet, or where one meets the whole vocabulary, or at the most or the fewest columns.
+ */
+function solveCorner(
+  problem: Problem,
+  capacity: Capacity,
+  heads: number,
+  prices: Prices,
+  corner: Corner,
+): void {
+  corner.worth = -1;
+  corner.columns = 0;
+  corner.rows = 0;
+  if (capacity.length === 0) {
+    if (heads === 0) corner.worth = 0;
+    return;
+  }
+  let most = problem.ffnColumns;
+  for (const bound of capacity) {
+    const slack = bound.limit - bound.perHeadGroup * heads;
+    if (slack < 0) return;
+    if (bound.perColumn * most > slack) most = slack / bound.perColumn;
+  }
+  const consider = (columns: number): void => {
+    if (columns > 0 && columns < most) {
+      tryColumns(problem, capacity, heads, columns, prices, corner);
+    }
+  };
+  tryColumns(problem, capacity, heads, 0, prices, corner);
+  tryColumns(problem, capacity, heads, most, prices, corner);
+  for (const [index, first] of capacity.entries()) {
+    const firstSlack = first.limit - first.perHeadGroup * heads;
+    consider((firstSlack - first.perRow * problem.vocabRows) / first.perColumn);
+    for (let other = index + 1; other < capacity.length; other += 1) {
+      const second = capacity[other] as Capacity[number];
+      const secondSlack = second.limit - second.perHeadGroup * heads;
+      const slope = first.perColumn * second.perRow - second.perColumn * first.perRow;
+      consider((firstSlack * second.perRow - secondSlack * first.perRow) / slope);
+    }
+  }
+}
+
+/** Heads of most worth at fixed prices, with the FFN columns and rows beside them in shares of the whole; null when they do not fit. */
+function mergeHeads(
+  problem: Problem,
+  capacities: readonly Capacity[],
+  prices: Prices,
+): { heads: readonly number[]; columns: number; rows: number } | null {
+  const corner: Corner = { worth: 0, columns: 0, rows: 0 };
+  const worthOf = (device: number, count: number): number => {
+    solveCorner(problem, capacities[device] as Capacity, count, prices, corner);
+    return corner.worth;
+  };
+  // Marginal costs are asked for in rising order: the worth after one unit is the worth before the next.
+  const knownCount = new Int32Array(capacities.length).fill(-1);
+  const knownWorth = new Float64Array(capacities.length);
+  const heads = greedyMerge(problem.headGroups, capacities.length, (device, count) => {
+    const before =
+      knownCount[device] === count ? (knownWorth[device] as number) : worthOf(device, count);
+    const after = worthOf(device, count + 1);
+    knownCount[device] = count + 1;
+    knownWorth[device] = after;
+    return after < 0 ? Number.POSITIVE_INFINITY : Math.max(0, before - after);
+  });
+  if (heads === null) return null;
+  let columns = 0;
+  let rows = 0;
+  for (const [device, count] of heads.entries()) {
+    worthOf(device, count);
+    columns += corner.columns / problem.ffnColumns;
+    rows += corner.rows / problem.vocabRows;
+  }
+  return { heads, columns, rows };
+}
+
+/** The relaxed answer for one step time. */
+export interface Relaxation {
+  /** False proves that no split, even with fractional FFN columns and rows, meets the step time. */
+  readonly possible: boolean;
+  /** Heads per device of the relaxed optimum; null when the heads alone do not fit. */
+  readonly heads: readonly number[] | null;
+  /** Worth of the whole vocabulary beside that of the whole FFN, in [0, 1], at which the bound is tightest. */
+  readonly vocabularyPrice: number;
+}
+
+const priceStepsMax = 8;
+
+/** Supply of rows and columns differing by less than this share of the whole: the price is good enough. */
+const balanced = 0.002;
+
+/**
+ * Relaxes the split at one step time: whole heads, fractional columns and rows, and one exchange rate between columns and rows
+ * instead of two separate sums (a Lagrangian bound). For a fixed rate a device's worth is concave in its heads, so a greedy merge is
+ * exact; the rate is bisected from `firstPrice` on to where the supplies of rows and columns meet, the tightest bound.
+ */
+export function relaxHeads(problem: Problem, seconds: number, firstPrice: number): Relaxation {
+  const capacities = capacitiesWithin(problem, seconds);
+  let low = 0;
+  let high = 1;
+  let vocabularyPrice = firstPrice;
+  let heads: readonly number[] | null = null;
+  for (let step = 0; step < priceStepsMax; step += 1) {
+    const merged = mergeHeads(problem, capacities, {
+      perColumn: (1 - vocabularyPrice) / problem.ffnColumns,
+      perRow: vocabularyPrice / problem.vocabRows,
+    });
+    if (merged === null) return { possible: false, heads: null, vocabularyPrice };
+    const { columns, rows } = merged;
+    heads = merged.heads;
+    const worth = (1 - vocabularyPrice) * columns + vocabularyPrice * rows;
+    if (worth < 1 - 1e-9) return { possible: false, heads, vocabularyPrice };
+    if (Math.abs(rows - columns) < balanced) break;
+    // The bound is convex in the price with slope rows - columns: more rows than columns means that rows are priced too high.
+    if (rows > columns) high = vocabularyPrice;
+    else low = vocabularyPrice;
+    vocabularyPrice = (low + high) / 2;
+  }
+  return { possible: true, heads, vocabularyPrice };
+}

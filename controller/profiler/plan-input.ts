@@ -1,0 +1,55 @@
+import { bytesPerWeight, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import type {
+  LatencyLine,
+  LinkLine,
+  PlanInput,
+  PlanModel,
+  PlanPolicy,
+  PlanWorkload,
+} from '../../proto/domain/plan.ts';
+
+/** A device as the planner needs it: its fitted lines and its memory. */
+export interface ProfiledDevice {
+  readonly id: string;
+  readonly memoryBytes: number;
+  /** Scratch, norms and whatever else is neither weights that are split, embedding nor KV. */
+  readonly reservedBytes: number;
+  readonly decode: LatencyLine[];
+  readonly prefill: LatencyLine[];
+  readonly link: LinkLine;
+}
+
+/** The model's shape as the planner sees it. */
+export function planModel(model: ModelSpec): PlanModel {
+  const { layers, hiddenSize, headGroups, queryHeadsPerGroup, headDim } = model;
+  const { ffnColumns, ffnGranule, vocabRows } = model;
+  const bytes = bytesPerWeight(model.weightType);
+  return {
+    layers,
+    hiddenSize,
+    headGroups,
+    queryHeadsPerGroup,
+    headDim,
+    ffnColumns,
+    ffnGranule,
+    ffnMatrices: model.gatedMlp ? 3 : 2,
+    vocabRows,
+    weightBytesPerParam: bytes,
+    kvBytesPerElement: bytes,
+  };
+}
+
+/** The planner's input from profiles. */
+export function toPlanInput(
+  model: ModelSpec,
+  devices: readonly ProfiledDevice[],
+  workload: PlanWorkload,
+  policy: PlanPolicy,
+): PlanInput {
+  return {
+    model: planModel(model),
+    workload,
+    devices: devices.map((device) => ({ ...device })),
+    policy,
+  };
+}

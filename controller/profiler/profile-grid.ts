@@ -1,0 +1,106 @@
+import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { LoadPoint } from './latency-terms.ts';
+
+export interface ProfileLimits {
+  /** Bytes that the grid's largest KV may take: a share of what the device has free. */
+  readonly kvBytesMax: number;
+  /** Tokens of one step that the engine accepts; the largest batch and chunk measured. */
+  readonly stepTokensMax: number;
+}
+
+/** A device's share of every layer, as fractions of the model. */
+interface Mixture {
+  readonly heads: number;
+  readonly columns: number;
+  readonly rows: number;
+  /** Context as a fraction of the longest. */
+  readonly context: number;
+}
+
+/**
+ * The shares measured at every token count. Each part alone, all together at short and long context, and mixtures of halves and
+ * small shares: together they identify every term, whole shares and splinters alike.
+ */
+const mixtures: readonly Mixture[] = [
+  { heads: 1, columns: 1, rows: 1, context: 0.1 },
+  { heads: 1, columns: 1, rows: 1, context: 1 },
+  { heads: 0.5, columns: 0.5, rows: 0.5, context: 0.5 },
+  { heads: 1, columns: 0, rows: 0, context: 1 },
+  { heads: 0.5, columns: 0, rows: 0, context: 0.1 },
+  { heads: 0, columns: 1, rows: 0, context: 0.1 },
+  { heads: 0, columns: 0.5, rows: 1, context: 0.1 },
+  { heads: 0.25, columns: 0.75, rows: 0.25, context: 1 },
+  { heads: 0.75, columns: 0.25, rows: 0.5, context: 0.3 },
+];
+
+const decodeTokens = [1, 2, 4, 8, 16, 32, 64];
+const prefillTokens = [16, 64, 256, 512];
+
+/** The longest context in tokens that a grid measures: long enough for its slope, short enough to be quick. */
+const contextTokensMax = 1024;
+
+/** A share in whole units: at least one unless it is 0, a multiple of `granule` or everything. */
+function unitsOf(share: number, total: number, granule: number): number {
+  if (share === 0) return 0;
+  return Math.min(total, Math.max(1, Math.round((share * total) / granule)) * granule);
+}
+
+function pointOf(
+  model: ModelSpec,
+  mixture: Mixture,
+  load: { prefill: boolean; tokens: number; contextTokens: number },
+): LoadPoint {
+  return {
+    ...load,
+    headGroups: unitsOf(mixture.heads, model.headGroups, 1),
+    ffnColumns: unitsOf(mixture.columns, model.ffnColumns, model.ffnGranule),
+    vocabRows: unitsOf(mixture.rows, model.vocabRows, 1),
+  };
+}
+
+/** Tokens of one sequence that positions and memory allow when `sequences` are resident. */
+function contextMax(model: ModelSpec, limits: ProfileLimits, sequences: number): number {
+  const resident = limits.kvBytesMax / kvBytesPerToken(model, model.headGroups);
+  return Math.floor(Math.min(model.maxPositions, contextTokensMax, resident / sequences));
+}
+
+/** Decode: `tokens` sequences, each attending to the same number of tokens. */
+function decodePoints(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
+  return decodeTokens.flatMap((tokens) => {
+    const longest = contextMax(model, limits, tokens);
+    if (longest < 1 || tokens > limits.stepTokensMax) return [];
+    return mixtures.map((mixture) => {
+      const context = Math.max(1, Math.round(mixture.context * longest));
+      return pointOf(model, mixture, { prefill: false, tokens, contextTokens: tokens * context });
+    });
+  });
+}
+
+/** Prefill: a chunk of `tokens` that ends at the context; token i of it attends to all before it and to itself. */
+function prefillPoints(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
+  const longest = contextMax(model, limits, 1);
+  const chunks = new Set(
+    prefillTokens.map((tokens) => Math.min(tokens, longest, limits.stepTokensMax)),
+  );
+  return [...chunks].flatMap((tokens) => {
+    if (tokens < 1) return [];
+    return mixtures.map((mixture) => {
+      const before = Math.round(mixture.context * (longest - tokens));
+      const contextTokens = tokens * before + (tokens * (tokens + 1)) / 2;
+      return pointOf(model, mixture, { prefill: true, tokens, contextTokens });
+    });
+  });
+}
+
+/** Points of equal load, such as mixtures of a model with one head group, are measured once. */
+function distinct(points: readonly LoadPoint[]): LoadPoint[] {
+  return [...new Map(points.map((point) => [JSON.stringify(point), point])).values()];
+}
+
+/**
+ * The loads to measure on a device, decode first: about a hundred steps of the model, within its positions, `kvBytesMax` and
+ * `stepTokensMax`. Empty for a phase only when not even one token fits.
+ */
+export function profileGrid(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
+  return distinct([...decodePoints(model, limits), ...prefillPoints(model, limits)]);
+}

@@ -1,0 +1,330 @@
+/**
+ * Which tokens go into which step. Pure: no clock, no chance, no I/O; the step loop asks for a plan, sends it and brings the results.
+ *
+ * Continuous batching under a token budget: decode first, then prompts in chunks, then new requests in the order of arrival. KV comes
+ * in blocks; when they run out the newest running sequence gives its blocks back and waits at the front of the queue, to be prefilled
+ * again with the tokens it already has. Plans may be made before the results of the last one are back: the ranks then take "the token
+ * just sampled". Blocks and slots are reused only after every rank has answered the last step that names them.
+ */
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { GenerationRequest, SamplingParameters } from '../../proto/domain/generation.ts';
+import { BlockPool } from './block-pool.ts';
+import { Sequence } from './sequence.ts';
+
+export interface SchedulerLimits {
+  kvBlocks: number;
+  kvBlockTokens: number;
+  stepTokensMax: number;
+  sequencesMax: number;
+  /** Positions of one sequence. */
+  contextTokensMax: number;
+  /** Requests that may wait; one more is refused as overloaded. */
+  waitingMax: number;
+}
+
+export interface PlannedSequence {
+  requestId: string;
+  slot: number;
+  /** The one input token is the one last sampled for the slot; `tokens` is empty. */
+  takeSampled: boolean;
+  tokens: number[];
+  startPosition: number;
+  blockTable: number[];
+  /** null: nothing is sampled (a prompt's chunk that is not its last). */
+  sampling: SamplingParameters | null;
+}
+
+export interface StepPlan {
+  step: number;
+  sequences: PlannedSequence[];
+}
+
+export interface SampledResult {
+  slot: number;
+  tokenId: number;
+}
+
+export type SchedulerEvent<Sampled extends SampledResult> =
+  | { type: 'token'; requestId: string; sampled: Sampled }
+  | { type: 'finished'; requestId: string; reason: 'stop' | 'length' };
+
+interface Held {
+  afterStep: number;
+  blocks: number[];
+  slot: number;
+}
+
+export class Scheduler {
+  readonly #limits: SchedulerLimits;
+  readonly #pool: BlockPool;
+  readonly #freeSlots: number[];
+  readonly #sequences = new Map<string, Sequence>();
+  #waiting: Sequence[] = [];
+  /** In the order of arrival. */
+  #running: Sequence[] = [];
+  /** What ended sequences hold until the ranks have answered the last step that names it. */
+  #held: Held[] = [];
+  #submitted = new Map<number, { sequence: Sequence; slot: number }[]>();
+  #step = 0;
+  #answered = 0;
+  #arrivals = 0;
+  #preempted = 0;
+
+  constructor(limits: SchedulerLimits) {
+    if (limits.sequencesMax > limits.stepTokensMax) {
+      throw new Error(
+        'sequencesMax must not exceed stepTokensMax: each running sequence may decode',
+      );
+    }
+    this.#limits = limits;
+    this.#pool = new BlockPool(limits.kvBlocks);
+    this.#freeSlots = Array.from(
+      { length: limits.sequencesMax },
+      (_, index) => limits.sequencesMax - 1 - index,
+    );
+  }
+
+  get counts() {
+    return {
+      running: this.#running.length,
+      waiting: this.#waiting.length,
+      kvBlocksUsed: this.#pool.usedCount,
+      kvBlocksTotal: this.#pool.total,
+      preempted: this.#preempted,
+    };
+  }
+
+  /** Positions that one sequence can have: the model's and the pool's limit. */
+  get contextTokensMax(): number {
+    const { contextTokensMax, kvBlocks, kvBlockTokens } = this.#limits;
+    return Math.min(contextTokensMax, kvBlocks * kvBlockTokens);
+  }
+
+  /** Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait. */
+  add(request: GenerationRequest): void {
+    const wanted = request.promptTokenIds.length + request.maxTokens;
+    if (request.promptTokenIds.length === 0) {
+      throw new HelsError('request-invalid', 'prompt: it has no tokens; give at least one', {
+        field: 'prompt',
+      });
+    }
+    if (wanted > this.contextTokensMax) {
+      throw new HelsError(
+        'context-too-long',
+        `prompt of ${request.promptTokenIds.length} tokens plus max_tokens ${request.maxTokens} is ${wanted}; ` +
+          `one sequence may have ${this.contextTokensMax}`,
+        { field: 'max_tokens' },
+      );
+    }
+    if (this.#waiting.length >= this.#limits.waitingMax) {
+      throw new HelsError(
+        'overloaded',
+        `${this.#waiting.length} requests are waiting already, the most allowed; try again later`,
+      );
+    }
+    if (this.#sequences.has(request.requestId)) {
+      throw new HelsError('internal', `request '${request.requestId}' is here already`);
+    }
+    this.#arrivals += 1;
+    const sequence = new Sequence(request, this.#arrivals);
+    this.#sequences.set(request.requestId, sequence);
+    this.#waiting.push(sequence);
+  }
+
+  /** The request's tokens no longer matter; what it holds comes back once the ranks are done with it. Unknown ids are ignored. */
+  cancel(requestId: string): void {
+    const sequence = this.#sequences.get(requestId);
+    if (sequence !== undefined) this.#end(sequence);
+  }
+
+  /** The next step, or null when there is nothing to compute until a result or a request comes. */
+  schedule(): StepPlan | null {
+    let budget = this.#limits.stepTokensMax;
+    const planned: { sequence: Sequence; count: number }[] = [];
+    const take = (sequence: Sequence, count: number) => {
+      planned.push({ sequence, count });
+      budget -= count;
+    };
+    const roomForAll = this.#takeDecodes((sequence) => take(sequence, 1));
+    // A prompt that is to be preempted must not be named again, or its blocks would never come free.
+    if (roomForAll) {
+      for (const sequence of this.#running) {
+        if (sequence.pending > 1 && budget > 0) take(sequence, Math.min(sequence.pending, budget));
+      }
+      while (budget > 0 && this.#admitNext()) {
+        const sequence = this.#running.at(-1) as Sequence;
+        take(sequence, Math.min(sequence.pending, budget));
+      }
+    }
+    return planned.length === 0 ? null : this.#submit(planned);
+  }
+
+  /** Every rank has answered `step`, the oldest one under way. What sequences that have ended would have got is dropped. */
+  apply<Sampled extends SampledResult>(
+    step: number,
+    sampled: readonly Sampled[],
+  ): SchedulerEvent<Sampled>[] {
+    const submitted = this.#submitted.get(step);
+    if (step !== this.#answered + 1 || submitted === undefined) {
+      throw new Error(`step ${step} answered after step ${this.#answered}`);
+    }
+    this.#submitted.delete(step);
+    this.#answered = step;
+    const bySlot = new Map(sampled.map((result) => [result.slot, result]));
+    const events: SchedulerEvent<Sampled>[] = [];
+    for (const { sequence, slot } of submitted) {
+      if (sequence.ended) continue;
+      const result = bySlot.get(slot);
+      if (result === undefined) throw new Error(`step ${step} has no token for slot ${slot}`);
+      events.push(...this.#accept(sequence, result));
+    }
+    this.#releaseHeld();
+    return events;
+  }
+
+  /** Throws unless every block has one owner and every slot one sequence. */
+  checkIntegrity(): void {
+    this.#pool.checkIntegrity();
+    const holders = [...this.#running.map(({ blocks, slot }) => ({ blocks, slot })), ...this.#held];
+    const blocks = holders.flatMap((holder) => holder.blocks);
+    const slots = [...holders.map(({ slot }) => slot), ...this.#freeSlots];
+    if (new Set(blocks).size !== blocks.length || blocks.length !== this.#pool.usedCount) {
+      throw new Error(`${blocks.length} blocks are held, ${this.#pool.usedCount} are allocated`);
+    }
+    if (
+      new Set(slots).size !== this.#limits.sequencesMax ||
+      slots.length !== this.#limits.sequencesMax
+    ) {
+      throw new Error(`${slots.length} slots of ${this.#limits.sequencesMax} are accounted for`);
+    }
+  }
+
+  #blocksFor(positions: number): number {
+    return Math.ceil(positions / this.#limits.kvBlockTokens);
+  }
+
+  /**
+   * One token of each sequence that decodes, oldest first. False when one found no room: newer ones are then left out of this step,
+   * so that the newest comes to rest and can be preempted.
+   */
+  #takeDecodes(take: (sequence: Sequence) => void): boolean {
+    for (const sequence of [...this.#running]) {
+      if (sequence.slot === null) return false;
+      if (sequence.pending !== 1 || sequence.complete) continue;
+      if (!this.#makeRoom(sequence)) return false;
+      take(sequence);
+    }
+    return true;
+  }
+
+  /** A block for the next position, preempting newer sequences when none is free. False: not in this step. */
+  #makeRoom(sequence: Sequence): boolean {
+    const lacking = this.#blocksFor(sequence.length) - sequence.blocks.length;
+    if (lacking <= 0) return true;
+    while (!this.#pool.canAllocate(lacking)) {
+      const victim = this.#running.at(-1);
+      // A token on its way belongs to the victim: it is preempted when that token is back.
+      if (victim === undefined || victim.samplesInFlight > 0 || !this.#isIdle(victim)) return false;
+      this.#preempt(victim);
+      if (victim === sequence) return false;
+    }
+    sequence.blocks.push(...this.#pool.allocate(lacking));
+    return true;
+  }
+
+  /** No step under way names it, so its blocks can be reused at once. */
+  #isIdle(sequence: Sequence): boolean {
+    return sequence.lastStep <= this.#answered;
+  }
+
+  #preempt(victim: Sequence): void {
+    this.#running.pop();
+    this.#pool.free(victim.blocks);
+    if (victim.slot !== null) this.#freeSlots.push(victim.slot);
+    victim.blocks = [];
+    victim.slot = null;
+    victim.computed = 0;
+    this.#waiting.unshift(victim);
+    this.#preempted += 1;
+  }
+
+  #admitNext(): boolean {
+    const next = this.#waiting[0];
+    if (next === undefined) return false;
+    const blocks = this.#blocksFor(next.length);
+    const slot = this.#freeSlots.at(-1);
+    if (slot === undefined || !this.#pool.canAllocate(blocks)) return false;
+    this.#waiting.shift();
+    this.#freeSlots.pop();
+    next.slot = slot;
+    next.blocks = this.#pool.allocate(blocks);
+    this.#running.push(next);
+    return true;
+  }
+
+  #submit(planned: readonly { sequence: Sequence; count: number }[]): StepPlan {
+    this.#step += 1;
+    const step = this.#step;
+    const sampling: { sequence: Sequence; slot: number }[] = [];
+    const sequences = planned.map(({ sequence, count }) => {
+      const startPosition = sequence.computed;
+      const last = startPosition + count === sequence.length;
+      const takeSampled = sequence.samplesInFlight > 0;
+      const slot = sequence.slot as number;
+      const tokens = takeSampled ? [] : sequence.tokens.slice(startPosition, startPosition + count);
+      sequence.computed += count;
+      sequence.lastStep = step;
+      if (last) {
+        sequence.samplesInFlight += 1;
+        sampling.push({ sequence, slot });
+      }
+      return {
+        requestId: sequence.request.requestId,
+        slot,
+        takeSampled,
+        tokens,
+        startPosition,
+        blockTable: sequence.blocks.slice(0, this.#blocksFor(startPosition + count)),
+        sampling: last ? sequence.request.sampling : null,
+      };
+    });
+    this.#submitted.set(step, sampling);
+    return { step, sequences };
+  }
+
+  #accept<Sampled extends SampledResult>(
+    sequence: Sequence,
+    sampled: Sampled,
+  ): SchedulerEvent<Sampled>[] {
+    const { requestId, stopTokenIds, promptTokenIds, maxTokens } = sequence.request;
+    sequence.samplesInFlight -= 1;
+    sequence.tokens.push(sampled.tokenId);
+    const token = { type: 'token' as const, requestId, sampled };
+    const stopped = stopTokenIds.includes(sampled.tokenId);
+    if (!stopped && sequence.tokens.length - promptTokenIds.length < maxTokens) return [token];
+    this.#end(sequence);
+    return [token, { type: 'finished', requestId, reason: stopped ? 'stop' : 'length' }];
+  }
+
+  #end(sequence: Sequence): void {
+    sequence.ended = true;
+    this.#sequences.delete(sequence.request.requestId);
+    if (sequence.slot === null) {
+      this.#waiting = this.#waiting.filter((other) => other !== sequence);
+      return;
+    }
+    this.#running = this.#running.filter((other) => other !== sequence);
+    const { lastStep, blocks, slot } = sequence;
+    this.#held.push({ afterStep: lastStep, blocks, slot });
+    this.#releaseHeld();
+  }
+
+  #releaseHeld(): void {
+    const free = this.#held.filter(({ afterStep }) => afterStep <= this.#answered);
+    this.#held = this.#held.filter(({ afterStep }) => afterStep > this.#answered);
+    for (const { blocks, slot } of free) {
+      this.#pool.free(blocks);
+      this.#freeSlots.push(slot);
+    }
+  }
+}

@@ -1,0 +1,49 @@
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
+
+/**
+ * One token stream.
+ *
+ *   known tokens          [0 ............ prompt ............ known)
+ *   sampled, not returned                                     [known, length)     at most two: the controller is one step ahead
+ *   KV submitted          [0 ......... computed)
+ *   still to compute                   [computed, length)     one: decode; more: prefill
+ */
+export class Sequence {
+  readonly request: GenerationRequest;
+  /** Arrival order; a preempted sequence keeps its place. */
+  readonly order: number;
+  readonly tokens: number[];
+  computed = 0;
+  /** Tokens sampled by submitted steps whose results are not back. */
+  samplesInFlight = 0;
+  /** null while waiting. */
+  slot: number | null = null;
+  blocks: number[] = [];
+  /** The newest step that names this sequence; 0 = none. */
+  lastStep = 0;
+  ended = false;
+
+  constructor(request: GenerationRequest, order: number) {
+    this.request = request;
+    this.order = order;
+    this.tokens = [...request.promptTokenIds];
+  }
+
+  /** Positions including those whose tokens are still on their way. */
+  get length(): number {
+    return this.tokens.length + this.samplesInFlight;
+  }
+
+  get pending(): number {
+    return this.length - this.computed;
+  }
+
+  get generated(): number {
+    return this.length - this.request.promptTokenIds.length;
+  }
+
+  /** All its tokens are sampled or on their way: nothing more to submit. */
+  get complete(): boolean {
+    return this.generated >= this.request.maxTokens;
+  }
+}

@@ -1,0 +1,84 @@
+import type { Clock } from '../proto/base/clock.ts';
+import { version } from '../proto/base/version.ts';
+import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
+import type { Status } from '../proto/gen/hels/v1/Status.ts';
+import type { Coordinator } from './deployment/coordinator.ts';
+import type { WorkerRegistry } from './deployment/worker-registry.ts';
+import type { SwitchingEngine } from './engine/generation-engine.ts';
+import type { ServingGauges } from './metrics/serving-metrics.ts';
+
+/** What the process looks like from outside: put together on request from those who own each part. */
+export class StatusView {
+  readonly #term: number;
+  readonly #registry: WorkerRegistry;
+  readonly #coordinator: Coordinator;
+  readonly #engine: SwitchingEngine;
+  readonly #clock: Clock;
+
+  constructor(
+    term: number,
+    registry: WorkerRegistry,
+    coordinator: Coordinator,
+    engine: SwitchingEngine,
+    clock: Clock,
+  ) {
+    this.#term = term;
+    this.#registry = registry;
+    this.#coordinator = coordinator;
+    this.#engine = engine;
+    this.#clock = clock;
+  }
+
+  readiness(): { ready: boolean; reason: string } {
+    const { phase, detail } = this.#coordinator.group;
+    return { ready: phase === 'ready', reason: detail === '' ? phase : `${phase}: ${detail}` };
+  }
+
+  planOrNull(): PlanReport | null {
+    return this.#coordinator.served === null ? null : this.#coordinator.report();
+  }
+
+  gauges(): ServingGauges {
+    const counts = this.#engine.serving?.loop.scheduler.counts;
+    return {
+      requestsRunning: counts?.running ?? 0,
+      requestsWaiting: counts?.waiting ?? 0,
+      kvBlocksUsed: counts?.kvBlocksUsed ?? 0,
+      kvBlocksTotal: counts?.kvBlocksTotal ?? 0,
+      workersAlive: this.#registry.members().filter(({ state }) => state === 'alive').length,
+      epoch: this.#coordinator.group.epoch,
+    };
+  }
+
+  status(): Status {
+    const { phase, epoch, detail } = this.#coordinator.group;
+    const { served } = this.#coordinator;
+    const nowMs = this.#clock.nowMs();
+    const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal } = this.gauges();
+    return {
+      version: version(),
+      state: phase,
+      term: this.#term,
+      epoch,
+      modelId: served?.modelId ?? '',
+      modelDigest: served?.digest ?? '',
+      numericsClass: this.#engine.limits()?.numericsClass ?? '',
+      detail,
+      requestsRunning,
+      requestsWaiting,
+      kvBlocksUsed,
+      kvBlocksTotal,
+      steps: this.#engine.serving?.loop.stepsFinished ?? 0,
+      workers: this.#registry.members().map((member) => ({
+        workerId: member.id,
+        address: member.address,
+        state: member.state,
+        incarnation: member.incarnation,
+        device: member.device,
+        progress: member.progress,
+        heartbeatAgeSeconds: (nowMs - member.lastHeartbeatMs) / 1000,
+        version: member.version,
+      })),
+    };
+  }
+}

@@ -1,0 +1,190 @@
+/** The embedded default: a log of checksummed records in one directory, held by one process at a time. */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { HelsError } from '../../proto/domain/errors.ts';
+import { type Change, KeyValueState } from './key-value-state.ts';
+import { MemoryStore } from './memory-store.ts';
+
+const logName = 'store.log';
+const lockName = 'store.lock';
+
+/** Records beyond this are folded into one per key when the store opens. */
+const recordsMax = 10_000;
+
+/** One transaction. Leased keys are not kept: their holder was the process that is gone. */
+interface LogRecord {
+  revision: number;
+  changes: { key: string; value: string | null }[];
+}
+
+function encode(record: LogRecord): string {
+  const text = JSON.stringify(record);
+  return `${checksum(text)} ${text}\n`;
+}
+
+function checksum(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+function decode(line: string): LogRecord | null {
+  const text = line.slice(17);
+  return line.slice(0, 16) === checksum(text) ? (JSON.parse(text) as LogRecord) : null;
+}
+
+interface Replay {
+  state: KeyValueState;
+  records: number;
+  /** Bytes of whole records; what follows is a record that was being written when the process died. */
+  goodBytes: number;
+}
+
+function replay(file: string): Replay {
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const lines = text.split('\n');
+  const tail = lines.pop() ?? '';
+  const records: LogRecord[] = [];
+  let goodBytes = 0;
+  for (const [index, line] of lines.entries()) {
+    const record = decode(line);
+    if (record === null) {
+      if (index === lines.length - 1 && tail === '') break;
+      throw new HelsError(
+        'config-invalid',
+        `${file}: record ${index + 1} of ${lines.length} does not match its checksum; restore the file from a backup, or move it away to start empty`,
+        { field: '--data-dir' },
+      );
+    }
+    records.push(record);
+    goodBytes += Buffer.byteLength(line) + 1;
+  }
+  return { state: stateOf(records), records: records.length, goodBytes };
+}
+
+function stateOf(records: readonly LogRecord[]): KeyValueState {
+  const first = records[0];
+  const state = new KeyValueState(first === undefined ? 0 : first.revision - 1);
+  for (const { revision, changes } of records) {
+    // Folding leaves gaps in the revisions; they only have to grow.
+    while (state.revision < revision - 1) state.apply([]);
+    state.apply(
+      changes.map(({ key, value }) =>
+        value === null ? { key, value } : { key, value, leaseId: null },
+      ),
+    );
+  }
+  return state;
+}
+
+/** Refuses when another live process holds the directory; a lock left by a dead one is taken over. */
+function lock(directory: string): string {
+  const file = join(directory, lockName);
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const descriptor = openSync(file, 'wx');
+      writeSync(descriptor, String(process.pid));
+      closeSync(descriptor);
+      return file;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) {
+        throw new HelsError('config-invalid', `${file} cannot be written: ${String(error)}`, {
+          field: '--data-dir',
+        });
+      }
+    }
+    const holder = Number(readFileSync(file, 'utf8'));
+    if (isAlive(holder)) {
+      throw new HelsError(
+        'config-invalid',
+        `${directory} is in use by process ${holder}; stop it, or choose another --data-dir`,
+        { field: '--data-dir' },
+      );
+    }
+    unlinkSync(file);
+  }
+}
+
+function isAlive(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+export class FileStore extends MemoryStore {
+  readonly #descriptor: number;
+  readonly #lockFile: string;
+
+  private constructor(state: KeyValueState, descriptor: number, lockFile: string) {
+    super(state);
+    this.#descriptor = descriptor;
+    this.#lockFile = lockFile;
+  }
+
+  /** Throws config-invalid when the directory is in use or its log is damaged (a torn last record is not: it never happened). */
+  static open(directory: string): FileStore {
+    mkdirSync(directory, { recursive: true });
+    const lockFile = lock(directory);
+    try {
+      const file = join(directory, logName);
+      const { state, records, goodBytes } = replay(file);
+      if (records > recordsMax) fold(file, state);
+      const descriptor = openSync(file, 'a');
+      if (records <= recordsMax) ftruncateSync(descriptor, goodBytes);
+      return new FileStore(state, descriptor, lockFile);
+    } catch (error) {
+      unlinkSync(lockFile);
+      throw error;
+    }
+  }
+
+  override async close(): Promise<void> {
+    await super.close();
+    closeSync(this.#descriptor);
+    unlinkSync(this.#lockFile);
+  }
+
+  /** On the disk before it is visible. */
+  protected override record(revision: number, changes: readonly Change[]): void {
+    const kept = changes
+      .filter((change) => change.value === null || change.leaseId === null)
+      .map(({ key, value }) => ({ key, value }));
+    writeSync(this.#descriptor, encode({ revision, changes: kept }));
+    fsyncSync(this.#descriptor);
+  }
+}
+
+/** Writes the state as one record per key beside the log and puts it in the log's place. */
+function fold(file: string, state: KeyValueState): void {
+  const next = `${file}.next`;
+  const descriptor = openSync(next, 'w');
+  const entries = state.list('').sort((a, b) => a.revision - b.revision);
+  const byRevision = new Map<number, LogRecord>();
+  for (const { key, value, revision } of entries) {
+    const record = byRevision.get(revision) ?? { revision, changes: [] };
+    record.changes.push({ key, value });
+    byRevision.set(revision, record);
+  }
+  for (const record of byRevision.values()) writeSync(descriptor, encode(record));
+  // The newest revision may belong to a key that is gone; the count must not go back.
+  if (!byRevision.has(state.revision)) {
+    writeSync(descriptor, encode({ revision: state.revision, changes: [] }));
+  }
+  fsyncSync(descriptor);
+  closeSync(descriptor);
+  renameSync(next, file);
+}

@@ -1,0 +1,62 @@
+/** One controller leads at a time. Its term is the revision of the election key; every write it makes is fenced by it. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import { keys } from './keys.ts';
+import type { Condition, Lease, Store, Write } from './store.ts';
+
+export interface Leadership {
+  /** Grows with every leader; workers refuse an older one. */
+  readonly term: number;
+  /** Aborts when the leadership may be over; stop deciding at once. */
+  readonly lost: AbortSignal;
+  /** Writes only while this term leads; throws stale-fence otherwise. False: a condition of the caller's did not hold. */
+  write(conditions: readonly Condition[], writes: readonly Write[]): Promise<boolean>;
+  resign(): Promise<void>;
+}
+
+const leaseTtlMs = 5_000;
+
+/** Waits until this process leads, or throws when the signal aborts. `name` is for people who look at the key. */
+export async function campaign(
+  store: Store,
+  name: string,
+  signal: AbortSignal,
+): Promise<Leadership> {
+  for (;;) {
+    signal.throwIfAborted();
+    const lease = await store.grantLease(leaseTtlMs);
+    const won = await store.transact(
+      [{ key: keys.election, revision: 0 }],
+      [{ type: 'put', key: keys.election, value: name, lease }],
+    );
+    if (won.applied) return leadershipOf(store, won.revision, lease);
+    await lease.revoke();
+    await untilFree(store, signal);
+  }
+}
+
+async function untilFree(store: Store, signal: AbortSignal): Promise<void> {
+  const held = await store.get(keys.election);
+  if (held === null) return;
+  for await (const event of store.watch(keys.election, held.revision, signal)) {
+    if (event.type === 'delete') return;
+  }
+}
+
+function leadershipOf(store: Store, term: number, lease: Lease): Leadership {
+  return {
+    term,
+    lost: lease.lost,
+    async write(conditions, writes) {
+      const fence = { key: keys.election, revision: term };
+      const result = await store.transact([fence, ...conditions], writes);
+      if (result.applied) return true;
+      const current = await store.get(keys.election);
+      if (current?.revision === term) return false;
+      throw new HelsError(
+        'stale-fence',
+        `term ${term} no longer leads; the election key has revision ${current?.revision ?? 0}`,
+      );
+    },
+    resign: () => lease.revoke(),
+  };
+}

@@ -1,0 +1,167 @@
+/** Text on one side, token ids on the other, for one model directory. */
+import { join, resolve } from 'node:path';
+import { Template } from '@huggingface/jinja';
+import { Tokenizer } from '@huggingface/tokenizers';
+import { HelsError } from '../../proto/domain/errors.ts';
+import { limits } from '../limits.ts';
+import { IncrementalDetokenizer } from './incremental-detokenizer.ts';
+import { endOfTextIds, templateTokensOf } from './special-tokens.ts';
+import { modelInvalid, readTextFiles, type TextFiles } from './text-files.ts';
+import type { ChatMessage, TextAnswer, TextJob } from './text-jobs.ts';
+import { TextThread, type TextThreadOptions, textThreadDefaults } from './text-thread.ts';
+import { type TokenAlphabet, tokenAlphabetOf, tokenBytes } from './token-bytes.ts';
+
+/**
+ * Encoding and chat templates run on a thread of their own (see TextThread); decoding, microseconds per token, stays on the caller's.
+ * Own a TextModel and close it.
+ */
+export class TextModel {
+  /** Generation ends after one of these. */
+  readonly endOfTextIds: readonly number[];
+  /** Ids a prompt may hold are below this: rows of the embedding, or the vocabulary when config.json does not say. */
+  readonly vocabularySize: number;
+  readonly #tokenizer: Tokenizer;
+  readonly #specialIds: ReadonlySet<number>;
+  readonly #alphabet: TokenAlphabet;
+  readonly #hasChatTemplate: boolean;
+  readonly #thread: TextThread;
+
+  private constructor(files: TextFiles, tokenizer: Tokenizer, thread: TextThread) {
+    const added = [...tokenizer.get_added_tokens_decoder()];
+    this.#tokenizer = tokenizer;
+    this.#specialIds = new Set(added.filter(([, token]) => token.special).map(([id]) => id));
+    this.#alphabet = tokenAlphabetOf(files.tokenizer);
+    this.#hasChatTemplate = files.chatTemplate !== null;
+    this.#thread = thread;
+    this.endOfTextIds = endOfTextIds(files, (token) => tokenizer.token_to_id(token));
+    const rows = files.config['vocab_size'];
+    this.vocabularySize = typeof rows === 'number' ? rows : tokenizer.get_vocab(true).size;
+  }
+
+  /** Throws model-invalid naming the file and field that is missing or wrong. */
+  static async load(
+    directory: string,
+    threadOptions: Partial<TextThreadOptions> = {},
+  ): Promise<TextModel> {
+    const files = await readTextFiles(resolve(directory));
+    const tokenizer = buildTokenizer(files);
+    checkTemplate(files);
+    const thread = new TextThread(
+      {
+        tokenizer: files.tokenizer,
+        tokenizerConfig: files.tokenizerConfig,
+        chatTemplate: files.chatTemplate?.text ?? null,
+        templateTokens: templateTokensOf(files),
+      },
+      { ...textThreadDefaults, ...threadOptions },
+    );
+    const model = new TextModel(files, tokenizer, thread);
+    // The first job starts the thread: a served model has it running before the first request.
+    await model.encode('', false).catch(async (error: unknown) => {
+      await thread.close();
+      const reason = error instanceof Error ? error.message : String(error);
+      throw modelInvalid(join(files.directory, 'tokenizer.json'), reason, error);
+    });
+    return model;
+  }
+
+  /** addSpecialTokens: what tokenizer.json's post-processor adds, often a begin-of-text token. */
+  async encode(text: string, addSpecialTokens: boolean): Promise<number[]> {
+    if (text.length > limits.promptCharactersMax) {
+      throw new HelsError(
+        'context-too-long',
+        `prompt: ${text.length} characters are more than the ${limits.promptCharactersMax} one prompt may have`,
+        { field: 'prompt' },
+      );
+    }
+    const answer = await this.#run({ type: 'encode', text, addSpecialTokens }, 'prompt');
+    if (answer.type === 'tokens') return answer.tokenIds;
+    throw new HelsError('request-invalid', `prompt: cannot be tokenized: ${reasonOf(answer)}`, {
+      field: 'prompt',
+    });
+  }
+
+  /** The prompt of a chat, ready to be encoded without special tokens: the template writes them. */
+  async renderChat(messages: readonly ChatMessage[]): Promise<string> {
+    if (!this.#hasChatTemplate) {
+      throw new HelsError(
+        'request-invalid',
+        `messages: the model has no chat template; use /v1/completions with a prompt, or add chat_template.jinja to the model directory and deploy it again`,
+        { field: 'messages' },
+      );
+    }
+    const answer = await this.#run({ type: 'render', messages }, 'messages');
+    if (answer.type === 'text') return answer.text;
+    throw new HelsError(
+      'request-invalid',
+      `messages: the model's chat template refuses them: ${reasonOf(answer)}`,
+      { field: 'messages' },
+    );
+  }
+
+  /** The text of one answer as its tokens come; special tokens have none. */
+  detokenizer(): IncrementalDetokenizer {
+    return new IncrementalDetokenizer((tokenIds) => this.decode(tokenIds));
+  }
+
+  /** Text of the tokens, special ones and ids without a token left out. */
+  decode(tokenIds: readonly number[]): string {
+    const visible = tokenIds.filter(
+      (id) => !this.#specialIds.has(id) && this.#tokenizer.id_to_token(id) !== undefined,
+    );
+    // Clean-up rewrites what was already given out (" ." becomes "."), so a streamed text cannot have it.
+    const options = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
+    return visible.length === 0 ? '' : this.#tokenizer.decode(visible, options);
+  }
+
+  /** Bytes of one token as the vocabulary writes it; special tokens by their name, none for an id without a token. */
+  tokenBytes(tokenId: number): Uint8Array {
+    const token = this.#tokenizer.id_to_token(tokenId) ?? '';
+    return tokenBytes(token, this.#specialIds.has(tokenId) ? 'plain' : this.#alphabet);
+  }
+
+  close(): Promise<void> {
+    return this.#thread.close();
+  }
+
+  async #run(job: TextJob, field: string): Promise<TextAnswer> {
+    try {
+      return await this.#thread.run(job);
+    } catch (error) {
+      if (!(error instanceof HelsError) || error.code !== 'deadline-exceeded') throw error;
+      throw new HelsError('request-invalid', `${field}: ${error.message}; send less text`, {
+        field,
+        cause: error,
+      });
+    }
+  }
+}
+
+function reasonOf(answer: TextAnswer): string {
+  return answer.type === 'failed' ? answer.message : `unexpected answer ${answer.type}`;
+}
+
+function buildTokenizer(files: TextFiles): Tokenizer {
+  const file = join(files.directory, 'tokenizer.json');
+  for (const field of ['model', 'added_tokens']) {
+    const value = files.tokenizer[field];
+    if (typeof value !== 'object' || value === null) {
+      throw modelInvalid(file, `${field} is missing; the file must be written by tokenizers`);
+    }
+  }
+  try {
+    return new Tokenizer(files.tokenizer, files.tokenizerConfig);
+  } catch (error) {
+    throw modelInvalid(file, error instanceof Error ? error.message : String(error), error);
+  }
+}
+
+function checkTemplate(files: TextFiles): void {
+  if (files.chatTemplate === null) return;
+  try {
+    new Template(files.chatTemplate.text);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw modelInvalid(files.chatTemplate.origin, `is not a template: ${reason}`, error);
+  }
+}

@@ -1,0 +1,25 @@
+import { performance } from 'node:perf_hooks';
+import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import { planCommand } from './plan-command.ts';
+
+const usage = `Usage: node dist/controller/tools/main.js plan --input FILE [--policy NAME] [--json]
+
+Computes a plan from a file alone (docs/planner.md). FILE may be - for standard input.
+Exit codes: 0 the plan was computed (feasible or not: see "feasible"), 2 wrong usage, 3 bad input.
+`;
+
+async function run([command, ...args]: string[]): Promise<string> {
+  if (command === '--help' || command === '-h' || args.includes('--help')) return usage;
+  if (command !== 'plan') {
+    throw new HelsError('usage', `'${command ?? ''}' is not a command; the command is plan`);
+  }
+  return await planCommand(args, () => performance.now());
+}
+
+try {
+  process.stdout.write(await run(process.argv.slice(2)));
+} catch (error) {
+  const failure = toHelsError(error);
+  process.stderr.write(`${failure.message}\n`);
+  process.exitCode = exitCodeOf[failure.code];
+}

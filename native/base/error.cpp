@@ -1,0 +1,27 @@
+#include "base/error.h"
+
+namespace hels {
+
+const char* errorCodeName(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kModelInvalid:
+      return "model-invalid";
+    case ErrorCode::kShapeInvalid:
+      return "shape-invalid";
+    case ErrorCode::kMemoryExceeded:
+      return "memory-exceeded";
+    case ErrorCode::kNumericRange:
+      return "numeric-range";
+    case ErrorCode::kPeerLost:
+      return "peer-lost";
+    case ErrorCode::kDeadlineExceeded:
+      return "deadline-exceeded";
+    case ErrorCode::kAborted:
+      return "aborted";
+    case ErrorCode::kInternal:
+      return "internal";
+  }
+  return "internal";
+}
+
+}  // namespace hels

@@ -1,0 +1,80 @@
+// A connected group over Gloo's TCP pairs.
+//
+// Messages go pairwise through bound buffers in Gloo's synchronous mode: the calling thread itself blocks in the kernel, so no event loop
+// competes for a core and a message costs one wake-up. What that mode lacks is added on the sockets: a deadline for each call
+// (SO_RCVTIMEO), and an end from another thread (shutdown).
+#pragma once
+
+#include <gloo/transport/buffer.h>
+#include <gloo/transport/context.h>
+#include <gloo/transport/device.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/socket_handle.h"
+
+namespace hels {
+
+class GlooCommunicator final : public Communicator {
+ public:
+  /// `context` has a pair to every other rank, not yet connected.
+  GlooCommunicator(std::shared_ptr<gloo::transport::Device> device, std::shared_ptr<gloo::transport::Context> context);
+  ~GlooCommunicator() override;
+  GlooCommunicator(const GlooCommunicator&) = delete;
+  GlooCommunicator& operator=(const GlooCommunicator&) = delete;
+
+  /// All pairs are connected now: takes over their sockets and greets every rank. Throws kPeerLost, kDeadlineExceeded.
+  void start(std::chrono::steady_clock::time_point deadlineAt);
+
+  int rank() const override { return context_->rank; }
+  int ranks() const override { return context_->size; }
+  void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override;
+  void abort() noexcept override;
+
+ private:
+  /// Messages of one kind from one rank to another; each says what is summed in all and which sum it belongs to.
+  struct Message {
+    std::vector<int64_t> words;
+    std::unique_ptr<gloo::transport::Buffer> buffer;
+  };
+  struct Channel {
+    Message out;
+    Message in;
+  };
+  struct Peer {
+    int rank = 0;
+    Channel addends;  // values to be summed by the receiver
+    Channel sums;     // finished sums
+  };
+  /// The collective that is running.
+  struct Call {
+    int64_t count = 0;
+    std::chrono::nanoseconds deadline{0};
+    std::chrono::steady_clock::time_point deadlineAt;
+  };
+
+  void sumDirectly(std::span<int64_t> values);
+  void sumScattered(std::span<int64_t> values);
+  Channel openChannel(int peer, int slot);
+  void send(Channel& channel, std::span<const int64_t> values);
+  std::span<const int64_t> receive(Channel& channel, size_t count);
+  void receiveAddends(std::span<int64_t> values);
+  void armTimeouts();
+  void shutdownAll() noexcept;
+
+  std::shared_ptr<gloo::transport::Device> device_;
+  std::shared_ptr<gloo::transport::Context> context_;
+  std::vector<SocketHandle> sockets_;
+  std::vector<Peer> peers_;  // the buffers in it must go before the context's pairs
+  Call call_;
+  int64_t sequence_ = 0;
+  std::chrono::nanoseconds armedTimeout_{0};
+  std::atomic<bool> started_{false};
+  std::atomic<bool> aborted_{false};
+};
+
+}  // namespace hels

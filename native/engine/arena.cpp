@@ -1,0 +1,38 @@
+#include "engine/arena.h"
+
+#include <sys/mman.h>
+
+#include <string>
+
+#include "base/error.h"
+
+namespace hels {
+namespace {
+
+constexpr size_t kAlignmentBytes = 64;
+
+}  // namespace
+
+Arena::Arena(size_t sizeBytes, const char* purpose) : sizeBytes_(sizeBytes), counting_(false) {
+  if (sizeBytes == 0) return;
+  void* region = mmap(nullptr, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  require(region != MAP_FAILED, ErrorCode::kMemoryExceeded,
+          "the system refused " + std::to_string(sizeBytes) + " bytes for " + purpose);
+  madvise(region, sizeBytes, MADV_HUGEPAGE);  // a hint: fewer page-table walks over large weights
+  data_ = static_cast<std::byte*>(region);
+}
+
+Arena::~Arena() {
+  if (data_ != nullptr) munmap(data_, sizeBytes_);
+}
+
+std::byte* Arena::takeBytes(size_t sizeBytes) {
+  const size_t begin = usedBytes_;
+  usedBytes_ += (sizeBytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+  if (counting_) return nullptr;
+  require(usedBytes_ <= sizeBytes_, ErrorCode::kInternal,
+          "an arena of " + std::to_string(sizeBytes_) + " bytes was asked for " + std::to_string(usedBytes_));
+  return data_ + begin;
+}
+
+}  // namespace hels

@@ -1,0 +1,37 @@
+// One region of memory, handed out in order. The same layout code runs twice: on a counting arena, to know the size
+// before anything is allocated, and on a real one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hels {
+
+class Arena {
+ public:
+  /// Counts only: take() returns null.
+  Arena() = default;
+  /// A zeroed region of `sizeBytes`. Throws kMemoryExceeded naming `purpose` when the system refuses.
+  Arena(size_t sizeBytes, const char* purpose);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  /// The next `sizeBytes`, aligned to a cache line.
+  std::byte* takeBytes(size_t sizeBytes);
+  template <typename Element>
+  Element* take(int64_t count) {
+    return reinterpret_cast<Element*>(takeBytes(static_cast<size_t>(count) * sizeof(Element)));
+  }
+  size_t usedBytes() const { return usedBytes_; }
+  /// Forgets what was taken; the memory stays and keeps its contents.
+  void rewind() { usedBytes_ = 0; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t sizeBytes_ = 0;
+  size_t usedBytes_ = 0;
+  bool counting_ = true;
+};
+
+}  // namespace hels

@@ -1,0 +1,36 @@
+#include "engine/collective.h"
+
+#include <string>
+
+#include "base/error.h"
+
+namespace hels {
+
+void Collective::connect(std::shared_ptr<Communicator> communicator) {
+  require(communicator != nullptr && communicator->rank() == rank_ && communicator->ranks() == ranks_,
+          ErrorCode::kShapeInvalid,
+          "the communicator is not that of rank " + std::to_string(rank_) + " of " + std::to_string(ranks_));
+  std::lock_guard lock(mutex_);
+  communicator_ = std::move(communicator);
+}
+
+void Collective::requireConnected() const {
+  require(ranks_ == 1 || communicator_ != nullptr, ErrorCode::kShapeInvalid,
+          "a shard of " + std::to_string(ranks_) + " ranks needs connect() before step()");
+}
+
+void Collective::sum(std::span<int64_t> values) {
+  if (ranks_ == 1) return;
+  clock_.endCompute();
+  communicator_->allReduceSum(values, deadline_);
+  clock_.beginCompute();
+  ++count_;
+  bytes_ += values.size_bytes();
+}
+
+void Collective::abort() noexcept {
+  std::lock_guard lock(mutex_);
+  if (communicator_) communicator_->abort();
+}
+
+}  // namespace hels

@@ -1,0 +1,47 @@
+// The engine's side of a collective: what lies around Communicator::allReduceSum in every use.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "comm/communicator.h"
+#include "engine/device_clock.h"
+
+namespace hels {
+
+class Collective {
+ public:
+  Collective(int rank, int ranks, DeviceClock& clock) : rank_(rank), ranks_(ranks), clock_(clock) {}
+
+  /// Throws kShapeInvalid when its rank or number of ranks is not the shard's.
+  void connect(std::shared_ptr<Communicator> communicator);
+  /// Throws kShapeInvalid when ranks > 1 and connect() was not called.
+  void requireConnected() const;
+  void setDeadline(std::chrono::nanoseconds deadline) { deadline_ = deadline; }
+
+  int rank() const { return rank_; }
+  int ranks() const { return ranks_; }
+  /// Sum over all ranks; with one rank nothing happens. Emulated time is paid first, so that peers wait as for a slow
+  /// device.
+  void sum(std::span<int64_t> values);
+  /// From any thread.
+  void abort() noexcept;
+
+  uint64_t count() const { return count_; }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  const int rank_;
+  const int ranks_;
+  DeviceClock& clock_;
+  mutable std::mutex mutex_;  // guards communicator_ against abort() from another thread
+  std::shared_ptr<Communicator> communicator_;
+  std::chrono::nanoseconds deadline_{0};
+  uint64_t count_ = 0;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace hels

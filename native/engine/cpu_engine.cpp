@@ -1,0 +1,189 @@
+#include "engine/cpu_engine.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/self_check.h"
+#include "engine/weight_loader.h"
+#include "kernels/cpu/fixed_point.h"
+
+namespace hels {
+namespace {
+
+/// For a step that names no deadline: every wait has one.
+constexpr std::chrono::seconds kDefaultCollectiveDeadline{30};
+
+std::string gibibytes(size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.3f GiB", static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30));
+  return text;
+}
+
+void requireRange(const char* field, int64_t value, int64_t low, int64_t high) {
+  require(value >= low && value <= high, ErrorCode::kShapeInvalid,
+          std::string(field) + " is " + std::to_string(value) + "; allowed is " + std::to_string(low) + " to " +
+              std::to_string(high));
+}
+
+KvShape kvShapeOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options) {
+  return {model.weightType, model.layers,          shard.headGroups.size(),
+          model.headDim,    options.kvBlockTokens, options.kvBlocks};
+}
+
+/// Checks everything that later code relies on, then the budget, before anything is allocated.
+EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
+                           const Gemm& gemm) {
+  const EngineMemory memory = measureMemory(model, shard, options, gemm);
+  const size_t total = memory.weightBytes + memory.kvBytes + memory.scratchBytes;
+  require(options.memoryBytes == 0 || total <= options.memoryBytes, ErrorCode::kMemoryExceeded,
+          "rank " + std::to_string(shard.rank) + " needs " + gibibytes(total) + " (weights " +
+              gibibytes(memory.weightBytes) + ", KV " + gibibytes(memory.kvBytes) + ", scratch " +
+              gibibytes(memory.scratchBytes) + "), its memory budget is " + gibibytes(options.memoryBytes) +
+              "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
+  return memory;
+}
+
+}  // namespace
+
+void validateEngineOptions(const ModelSpec& model, const EngineOptions& options) {
+  requireRange("threads", options.threads, 1, 1024);
+  require(options.speed > 0.0 && options.speed <= 1.0, ErrorCode::kShapeInvalid,
+          "speed is " + std::to_string(options.speed) + "; allowed is above 0 to 1");
+  validateKvBlockTokens(options.kvBlockTokens);
+  requireRange("kvBlocks", options.kvBlocks, 1, int64_t{1} << 31);
+  requireRange("stepTokensMax", options.stepTokensMax, 1, int64_t{1} << 20);
+  requireRange("sequencesMax", options.sequencesMax, 1, int64_t{1} << 20);
+  requireRange("headGroups", model.headGroups, 1, kFixedPointPartialsMax);
+  require(divCeil(model.ffnColumns, model.ffnGranule) <= kFixedPointPartialsMax, ErrorCode::kShapeInvalid,
+          "ffnGranule is " + std::to_string(model.ffnGranule) + ": at most " + std::to_string(kFixedPointPartialsMax) +
+              " granules of " + std::to_string(model.ffnColumns) + " FFN columns can be summed");
+}
+
+std::unique_ptr<Gemm> makeGemm(const EngineOptions& options) {
+  return options.numerics == Numerics::kExact ? makeChainGemm(options.threads) : makeOneDnnGemm(options.threads);
+}
+
+EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
+                           const Gemm& gemm) {
+  Arena weights;
+  layoutWeights(model, shard, model.layers, gemm, weights);
+  Arena scratch;
+  layoutScratch(model, shard, options, scratch);
+  return {weights.usedBytes(), kvShapeOf(model, shard, options).sizeBytes(), scratch.usedBytes() + kLoadStagingBytes};
+}
+
+std::unique_ptr<Engine> Engine::load(const ModelSpec& model, const ShardSpec& shard,
+                                     std::shared_ptr<WeightSource> weights, const EngineOptions& options) {
+  validateModelSpec(model);
+  validateShardSpec(model, shard);
+  validateEngineOptions(model, options);
+  return std::make_unique<CpuEngine>(model, shard, std::move(weights), options);
+}
+
+CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
+                     const EngineOptions& options)
+    : model_(model),
+      shard_(shard),
+      options_(options),
+      gemm_(makeGemm(options)),
+      memory_(checkedMemory(model_, shard_, options_, *gemm_)),
+      weightArena_(memory_.weightBytes, "weights"),
+      kvArena_(memory_.kvBytes, "KV"),
+      scratchArena_(memory_.scratchBytes, "scratch"),
+      weights_(layoutWeights(model_, shard_, model_.layers, *gemm_, weightArena_)),
+      scratch_(layoutScratch(model_, shard_, options_, scratchArena_)),
+      clock_(options_.speed),
+      collective_(shard_.rank, shard_.ranks, clock_),
+      forward_(model_, shard_, options_, *gemm_, weights_,
+               KvCache(kvShapeOf(model_, shard_, options_), kvArena_.takeBytes(memory_.kvBytes)), scratch_,
+               collective_),
+      sampler_(model_, shard_, scratch_, collective_),
+      fingerprint_(selfCheck(model_, options_, *gemm_)),
+      sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
+  WeightReader reader(std::move(weights), options_.corruption);
+  loadWeights(model_, shard_, *gemm_, reader, weights_);
+  accounting_ = reader.accounting();
+}
+
+void CpuEngine::connect(std::shared_ptr<Communicator> communicator) { collective_.connect(std::move(communicator)); }
+
+void CpuEngine::abort() noexcept { collective_.abort(); }
+
+StepResult CpuEngine::step(const StepBatch& batch) {
+  const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
+  collective_.requireConnected();
+  collective_.setDeadline(batch.collectiveDeadline.count() > 0 ? batch.collectiveDeadline : kDefaultCollectiveDeadline);
+  try {
+    return run(batch, tokens);
+  } catch (...) {
+    collective_.abort();  // the peers would wait for this rank until their deadline
+    throw;
+  }
+}
+
+StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
+  clock_.beginStep();
+  StepResult result;
+  sampler_.begin();
+  forward_.run(tokens);
+  computeLogits(batch, tokens, result);
+  result.sampled = sampler_.finish();
+  for (const SampledToken& sampled : result.sampled) {
+    sampledTokens_[static_cast<size_t>(sampled.slot)] = sampled.tokenId;
+  }
+  clock_.endStep();
+  result.computeSeconds = clock_.computeSeconds();
+  result.collectiveSeconds = clock_.collectiveSeconds();
+  result.totalSeconds = clock_.totalSeconds();
+  return result;
+}
+
+/// Logits of the tokens that need them, kLogitRowsMax at a time: kept in the result, offered to the sampler, or both.
+void CpuEngine::computeLogits(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {
+  struct LogitRow {
+    int64_t token;
+    size_t sequence;
+    bool samples;
+  };
+  std::vector<LogitRow> rows;
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const BatchSequence& sequence = tokens.sequences[i];
+    const bool samples = batch.sequences[i].sampling.has_value();
+    const int64_t last = sequence.firstToken + sequence.tokens - 1;
+    const int64_t first = batch.sequences[i].returnLogits ? sequence.firstToken : samples ? last : last + 1;
+    for (int64_t token = first; token <= last; ++token) rows.push_back({token, i, samples && token == last});
+  }
+  const int64_t columns = shard_.vocabRows.size();
+  std::vector<int64_t> part;
+  for (size_t begin = 0; begin < rows.size(); begin += part.size()) {
+    const size_t end = std::min(rows.size(), begin + static_cast<size_t>(kLogitRowsMax));
+    part.clear();
+    for (size_t row = begin; row < end; ++row) part.push_back(rows[row].token);
+    const float* logits = forward_.logits(part);
+    for (size_t row = begin; row < end; ++row, logits += scratch_.logitsStride) {
+      const SequenceStep& sequence = batch.sequences[rows[row].sequence];
+      if (sequence.returnLogits) result.logits.insert(result.logits.end(), logits, logits + columns);
+      if (!rows[row].samples) continue;
+      const int64_t position = tokens.positions[static_cast<size_t>(rows[row].token)] + 1;
+      sampler_.add(sequence.slot, *sequence.sampling, position, logits);
+    }
+  }
+}
+
+EngineReport CpuEngine::report() const {
+  EngineReport report;
+  report.weightBytesLoaded = accounting_.bytesLoaded;
+  report.weightBytesReplicated = accounting_.bytesReplicated;
+  report.weightBytesResident = memory_.weightBytes;
+  report.kvBytes = memory_.kvBytes;
+  report.scratchBytes = memory_.scratchBytes;
+  report.allReduceCount = collective_.count();
+  report.allReduceBytes = collective_.bytes();
+  report.fingerprint = fingerprint_;
+  report.gemmImplementation = gemm_->implementation();
+  return report;
+}
+
+}  // namespace hels

@@ -1,0 +1,64 @@
+// The engine on a CPU: owns a rank's memory and runs its steps. The arithmetic is in forward_pass.h, the choice of
+// tokens in sampler.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/arena.h"
+#include "engine/forward_pass.h"
+#include "engine/sampler.h"
+#include "model/weight_block.h"
+
+namespace hels {
+
+/// Throws kShapeInvalid naming the field, its value and the allowed range.
+void validateEngineOptions(const ModelSpec& model, const EngineOptions& options);
+
+/// The implementation of products for options.numerics.
+std::unique_ptr<Gemm> makeGemm(const EngineOptions& options);
+
+/// The largest parts of an engine's memory, known before any of it is allocated.
+struct EngineMemory {
+  size_t weightBytes = 0;
+  size_t kvBytes = 0;
+  size_t scratchBytes = 0;
+};
+EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
+                           const Gemm& gemm);
+
+class CpuEngine final : public Engine {
+ public:
+  CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
+            const EngineOptions& options);
+
+  void connect(std::shared_ptr<Communicator> communicator) override;
+  StepResult step(const StepBatch& batch) override;
+  EngineReport report() const override;
+  void abort() noexcept override;
+
+ private:
+  StepResult run(const StepBatch& batch, const TokenBatch& tokens);
+  void computeLogits(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
+
+  const ModelSpec model_;
+  const ShardSpec shard_;
+  const EngineOptions options_;
+  const std::unique_ptr<Gemm> gemm_;
+  const EngineMemory memory_;
+  Arena weightArena_;
+  Arena kvArena_;
+  Arena scratchArena_;
+  ModelWeights weights_;
+  Scratch scratch_;
+  DeviceClock clock_;
+  Collective collective_;
+  ForwardPass forward_;
+  Sampler sampler_;
+  LoadAccounting accounting_;
+  std::string fingerprint_;
+  std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet
+};
+
+}  // namespace hels

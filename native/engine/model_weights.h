@@ -1,0 +1,56 @@
+// One rank's weights in memory, as views into one arena.
+#pragma once
+
+#include <vector>
+
+#include "engine/arena.h"
+#include "kernels/cpu/gemm.h"
+#include "model/model_spec.h"
+#include "shard/shard_spec.h"
+
+namespace hels {
+
+/// bias is null for RMS normalization.
+struct NormWeights {
+  float* weight = nullptr;
+  float* bias = nullptr;
+};
+
+/// bias is null when the model has none.
+struct Linear {
+  WeightMatrix matrix;
+  float* bias = nullptr;
+};
+
+/// Columns of one rank. A rank without heads or FFN columns has matrices of zero columns or zero depth.
+struct LayerWeights {
+  NormWeights attentionNorm;
+  Linear queryKeyValue;  // columns: queries, keys, values of this rank's head groups; bias too
+  float* queryNorm = nullptr;
+  float* keyNorm = nullptr;
+  Linear attentionOutput;  // depth: this rank's query heads; bias replicated, added after the sum over ranks
+  NormWeights mlpNorm;
+  Linear mlpInput;   // columns: gate then up, or the one input matrix; this rank's FFN columns
+  Linear mlpOutput;  // depth: this rank's FFN columns; bias replicated
+};
+
+struct ModelWeights {
+  std::byte* embedding = nullptr;  // (vocabRows, embeddingSize) in the weights' type; replicated
+  std::byte* positions = nullptr;  // (learnedPositionOffset + maxPositions, hiddenSize); null without learned positions
+  Linear projectIn;                // embeddingSize -> hiddenSize, when they differ; replicated
+  Linear projectOut;
+  std::vector<LayerWeights> layers;
+  NormWeights finalNorm;
+  Linear head;  // columns: this rank's vocabulary rows
+};
+
+bool hasEmbeddingProjection(const ModelSpec& model);
+/// Sizes of one rank's share.
+int64_t queryColumns(const ModelSpec& model, const ShardSpec& shard);
+int64_t keyValueColumns(const ModelSpec& model, const ShardSpec& shard);  // keys and values, each
+
+/// Lays out `layers` layers; with a counting arena every pointer is null.
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const Gemm& gemm,
+                           Arena& arena);
+
+}  // namespace hels

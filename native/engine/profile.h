@@ -1,0 +1,38 @@
+// Measures a device without its model: the real layers, in the real code, over made-up weights at the shares of a
+// profiling point.
+#pragma once
+
+#include <memory>
+
+#include "engine/arena.h"
+#include "engine/engine.h"
+#include "kernels/cpu/gemm.h"
+
+namespace hels {
+
+/// Keeps its buffers from point to point; profileStep() is a Profiler for one point. Not thread-safe.
+class Profiler {
+ public:
+  /// Of `options`: threads, speed, numerics, kvBlockTokens; memoryBytes bounds the made-up weights and KV. Throws
+  /// kShapeInvalid.
+  Profiler(const ModelSpec& model, const EngineOptions& options);
+  ~Profiler();
+
+  /// As profileStep(). Throws kShapeInvalid naming the field of the point.
+  double measure(const ProfilePoint& point, int repetitions);
+
+ private:
+  struct Setup;  // one point's made-up device
+
+  Setup makeSetup(const ProfilePoint& point);
+  /// A buffer of at least `sizeBytes`, filled with small weights when new.
+  Arena& arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t sizeBytes, bool weights);
+
+  const ModelSpec model_;
+  const EngineOptions options_;
+  const std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<Arena> weightArena_, kvArena_, scratchArena_;
+  size_t weightCapacity_ = 0, kvCapacity_ = 0, scratchCapacity_ = 0;
+};
+
+}  // namespace hels

@@ -1,0 +1,109 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "base/error.h"
+
+namespace hels {
+namespace {
+
+constexpr int64_t kSlotValues = 2;  // value bits; token id + 1 (0 = none)
+
+/// Two f32 patterns per int64; ranks fill disjoint bits, so a sum carries nothing over.
+int64_t packedRowSize(const ModelSpec& model) { return divCeil(model.vocabRows, 2); }
+
+}  // namespace
+
+void Sampler::begin() {
+  requests_.clear();
+  results_.clear();
+  candidates_.clear();
+  rows_.clear();
+}
+
+void Sampler::add(int32_t slot, const SamplingParameters& sampling, int64_t position, const float* logits) {
+  const size_t index = requests_.size();
+  requests_.push_back({slot, sampling, position, {}});
+  results_.emplace_back().slot = slot;
+  if (!needsWholeRow(sampling)) {
+    candidates_.push_back(index);
+    requests_[index].candidate = bestCandidate(logits, shard_.vocabRows.size(),
+                                               static_cast<int32_t>(shard_.vocabRows.begin), sampling, position);
+    return;
+  }
+  if (rows_.size() == static_cast<size_t>(kGatherRowsMax)) agree(false);
+  packRow(logits, static_cast<int64_t>(rows_.size()));
+  rows_.push_back(index);
+}
+
+void Sampler::packRow(const float* logits, int64_t row) {
+  int64_t* target = scratch_.sampling + row * packedRowSize(model_);
+  std::fill_n(target, packedRowSize(model_), 0);
+  for (int64_t i = 0; i < shard_.vocabRows.size(); ++i) {
+    const int64_t token = shard_.vocabRows.begin + i;
+    const uint64_t bits = std::bit_cast<uint32_t>(logits[i]);
+    target[token / 2] |= static_cast<int64_t>(bits << (token % 2 * 32));
+  }
+}
+
+std::vector<float> Sampler::unpackRow(int64_t row) const {
+  const int64_t* source = scratch_.sampling + row * packedRowSize(model_);
+  std::vector<float> logits(static_cast<size_t>(model_.vocabRows));
+  for (size_t token = 0; token < logits.size(); ++token) {
+    const auto bits = static_cast<uint64_t>(source[token / 2]) >> (token % 2 * 32);
+    logits[token] = std::bit_cast<float>(static_cast<uint32_t>(bits));
+  }
+  return logits;
+}
+
+/// Sums the waiting rows, and the slots [candidate][rank] behind them; takes the results.
+void Sampler::agree(bool withCandidates) {
+  const int64_t rowsSize = static_cast<int64_t>(rows_.size()) * packedRowSize(model_);
+  const int64_t slotsSize = withCandidates ? static_cast<int64_t>(candidates_.size()) * shard_.ranks * kSlotValues : 0;
+  int64_t* slots = scratch_.sampling + rowsSize;
+  std::fill_n(slots, slotsSize, 0);
+  for (size_t i = 0; withCandidates && i < candidates_.size(); ++i) {
+    const Candidate& candidate = requests_[candidates_[i]].candidate;
+    int64_t* slot = slots + (static_cast<int64_t>(i) * shard_.ranks + shard_.rank) * kSlotValues;
+    slot[0] = std::bit_cast<int64_t>(candidate.value);
+    slot[1] = candidate.tokenId + 1;
+  }
+  collective_.sum({scratch_.sampling, static_cast<size_t>(rowsSize + slotsSize)});
+
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    const Request& request = requests_[rows_[row]];
+    results_[rows_[row]] = sampleRow(unpackRow(static_cast<int64_t>(row)), request.sampling, request.position);
+    results_[rows_[row]].slot = request.slot;
+  }
+  for (size_t i = 0; withCandidates && i < candidates_.size(); ++i) {
+    results_[candidates_[i]].tokenId = readCandidate(static_cast<int64_t>(i)).tokenId;
+  }
+  rows_.clear();
+}
+
+/// The best of all ranks' candidates; call before `rows_` is cleared.
+Candidate Sampler::readCandidate(int64_t index) const {
+  const int64_t* slots = scratch_.sampling + static_cast<int64_t>(rows_.size()) * packedRowSize(model_);
+  Candidate best;
+  for (int64_t rank = 0; rank < shard_.ranks; ++rank) {
+    const int64_t* slot = slots + (index * shard_.ranks + rank) * kSlotValues;
+    const Candidate candidate{std::bit_cast<double>(slot[0]), static_cast<int32_t>(slot[1] - 1)};
+    if (better(candidate, best)) best = candidate;
+  }
+  return best;
+}
+
+std::vector<SampledToken> Sampler::finish() {
+  if (requests_.empty()) return {};
+  agree(true);
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    require(results_[i].tokenId >= 0, ErrorCode::kNumericRange,
+            "no logit of slot " + std::to_string(requests_[i].slot) + " at position " +
+                std::to_string(requests_[i].position) + " is a number");
+  }
+  return std::move(results_);
+}
+
+}  // namespace hels

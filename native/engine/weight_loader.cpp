@@ -1,0 +1,186 @@
+#include "engine/weight_loader.h"
+
+#include <algorithm>
+#include <string>
+
+namespace hels {
+namespace {
+
+/// Tensor names of a family, without ".weight" and ".bias".
+struct TensorNames {
+  std::string embedding, positions, projectIn, projectOut, layers, finalNorm, head;
+  std::string query, key, value, attentionOutput, attentionNorm, mlpNorm, gate, up, mlpOutput;
+};
+
+TensorNames namesOf(TensorNaming naming) {
+  if (naming == TensorNaming::kLlama) {
+    return {"model.embed_tokens",
+            "",
+            "",
+            "",
+            "model.layers.",
+            "model.norm",
+            "lm_head",
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "input_layernorm",
+            "post_attention_layernorm",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj"};
+  }
+  const std::string decoder = "model.decoder.";
+  return {decoder + "embed_tokens",
+          decoder + "embed_positions",
+          decoder + "project_in",
+          decoder + "project_out",
+          decoder + "layers.",
+          decoder + "final_layer_norm",
+          "lm_head",
+          "self_attn.q_proj",
+          "self_attn.k_proj",
+          "self_attn.v_proj",
+          "self_attn.out_proj",
+          "self_attn_layer_norm",
+          "final_layer_norm",
+          "",
+          "fc1",
+          "fc2"};
+}
+
+std::byte* bytesAt(float* values) { return reinterpret_cast<std::byte*>(values); }
+
+class Loader {
+ public:
+  Loader(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader)
+      : model_(model), shard_(shard), gemm_(gemm), reader_(reader), names_(namesOf(model.naming)) {}
+
+  void load(const ModelWeights& weights) {
+    table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
+    if (weights.positions != nullptr) {
+      table(names_.positions, model_.learnedPositionOffset + model_.maxPositions, model_.hiddenSize, weights.positions);
+    }
+    if (hasEmbeddingProjection(model_)) {
+      replicated(weights.projectIn.matrix, names_.projectIn);
+      replicated(weights.projectOut.matrix, names_.projectOut);
+    }
+    for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
+      const std::string prefix = names_.layers + std::to_string(layer) + ".";
+      attention(prefix, weights.layers[layer]);
+      mlp(prefix, weights.layers[layer]);
+    }
+    if (model_.finalNorm) norm(names_.finalNorm, weights.finalNorm);
+    head(weights);
+  }
+
+ private:
+  void attention(const std::string& prefix, const LayerWeights& layer) {
+    const int64_t groupQueries = model_.queryHeadsPerGroup * model_.headDim;
+    const Range groups = shard_.headGroups;
+    const Range queries{groups.begin * groupQueries, groups.end * groupQueries};
+    const Range keys{groups.begin * model_.headDim, groups.end * model_.headDim};
+    const int64_t allQueries = model_.headGroups * groupQueries;
+    const int64_t allKeys = model_.headGroups * model_.headDim;
+    norm(prefix + names_.attentionNorm, layer.attentionNorm);
+    const Linear& linear = layer.queryKeyValue;
+    columns(linear, 0, prefix + names_.query, allQueries, queries);
+    columns(linear, queries.size(), prefix + names_.key, allKeys, keys);
+    columns(linear, queries.size() + keys.size(), prefix + names_.value, allKeys, keys);
+    if (model_.queryKeyNorm) {
+      vector(prefix + "self_attn.q_norm.weight", model_.headDim, layer.queryNorm);
+      vector(prefix + "self_attn.k_norm.weight", model_.headDim, layer.keyNorm);
+    }
+    rows(layer.attentionOutput, prefix + names_.attentionOutput, allQueries, queries);
+  }
+
+  void mlp(const std::string& prefix, const LayerWeights& layer) {
+    const Range ffn = shard_.ffnColumns;
+    norm(prefix + names_.mlpNorm, layer.mlpNorm);
+    if (model_.gatedMlp) columns(layer.mlpInput, 0, prefix + names_.gate, model_.ffnColumns, ffn);
+    columns(layer.mlpInput, model_.gatedMlp ? ffn.size() : 0, prefix + names_.up, model_.ffnColumns, ffn);
+    rows(layer.mlpOutput, prefix + names_.mlpOutput, model_.ffnColumns, ffn);
+  }
+
+  /// The embedding is replicated, so a tied head takes its rows from memory.
+  void head(const ModelWeights& weights) {
+    const Range vocabulary = shard_.vocabRows;
+    if (model_.tiedEmbeddings) {
+      const size_t rowBytes = static_cast<size_t>(model_.embeddingSize) * bytesOf(model_.weightType);
+      gemm_.pack(weights.head.matrix, 0, vocabulary.size(),
+                 weights.embedding + static_cast<size_t>(vocabulary.begin) * rowBytes);
+    } else {
+      pack(weights.head.matrix, 0, names_.head + ".weight", {model_.vocabRows, model_.embeddingSize}, vocabulary,
+           {0, model_.embeddingSize}, Ownership::kSliced);
+    }
+  }
+
+  void norm(const std::string& name, const NormWeights& target) {
+    vector(name + ".weight", model_.hiddenSize, target.weight);
+    if (target.bias != nullptr) vector(name + ".bias", model_.hiddenSize, target.bias);
+  }
+
+  void vector(const std::string& name, int64_t length, float* target) {
+    reader_.readVector(name, length, {0, length}, DataType::kF32, bytesAt(target), Ownership::kReplicated);
+  }
+
+  void table(const std::string& name, int64_t rows, int64_t columns, std::byte* target) {
+    reader_.readMatrix(name + ".weight", {rows, columns}, {0, rows}, {0, columns}, model_.weightType, target,
+                       Ownership::kReplicated);
+  }
+
+  void replicated(const WeightMatrix& matrix, const std::string& name) {
+    pack(matrix, 0, name + ".weight", {matrix.columns, matrix.depth}, {0, matrix.columns}, {0, matrix.depth},
+         Ownership::kReplicated);
+  }
+
+  /// Column-parallel: this rank's rows of the tensor, with its bias, become columns of the result from `firstColumn`
+  /// on.
+  void columns(const Linear& linear, int64_t firstColumn, const std::string& name, int64_t allRows, Range slice) {
+    pack(linear.matrix, firstColumn, name + ".weight", {allRows, model_.hiddenSize}, slice, {0, model_.hiddenSize},
+         Ownership::kSliced);
+    if (linear.bias == nullptr) return;
+    reader_.readVector(name + ".bias", allRows, slice, DataType::kF32, bytesAt(linear.bias + firstColumn),
+                       Ownership::kSliced);
+  }
+
+  /// Row-parallel: this rank's columns of the tensor; the bias is added once, after the sum over ranks, so every rank
+  /// holds it.
+  void rows(const Linear& linear, const std::string& name, int64_t allColumns, Range slice) {
+    pack(linear.matrix, 0, name + ".weight", {model_.hiddenSize, allColumns}, {0, model_.hiddenSize}, slice,
+         Ownership::kSliced);
+    if (linear.bias != nullptr) vector(name + ".bias", model_.hiddenSize, linear.bias);
+  }
+
+  void pack(const WeightMatrix& matrix, int64_t firstColumn, const std::string& name, const std::vector<int64_t>& shape,
+            Range rows, Range columns, Ownership ownership) {
+    const auto rowBytes = static_cast<int64_t>(bytesOf(model_.weightType)) * columns.size();
+    const int64_t batch =
+        std::max<int64_t>(1, static_cast<int64_t>(kLoadStagingBytes) / std::max<int64_t>(1, rowBytes));
+    int64_t row = rows.begin;
+    do {  // once even for an empty slice: the tensor's shape is checked all the same
+      const Range part{row, std::min(rows.end, row + batch)};
+      staging_.resize(static_cast<size_t>(part.size() * rowBytes));
+      reader_.readMatrix(name, shape, part, columns, model_.weightType, staging_.data(), ownership);
+      gemm_.pack(matrix, firstColumn + row - rows.begin, part.size(), staging_.data());
+      row = part.end;
+    } while (row < rows.end);
+  }
+
+  const ModelSpec& model_;
+  const ShardSpec& shard_;
+  const Gemm& gemm_;
+  WeightReader& reader_;
+  const TensorNames names_;
+  std::vector<std::byte> staging_;
+};
+
+}  // namespace
+
+void loadWeights(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader,
+                 const ModelWeights& weights) {
+  Loader(model, shard, gemm, reader).load(weights);
+}
+
+}  // namespace hels

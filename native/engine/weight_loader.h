@@ -1,0 +1,16 @@
+// Fills a rank's weights from a model's files: which tensor, which slice of it, whose share it is.
+#pragma once
+
+#include "engine/model_weights.h"
+#include "model/weight_block.h"
+
+namespace hels {
+
+/// Bytes of the buffer through which slices pass while they are packed.
+inline constexpr size_t kLoadStagingBytes = size_t{1} << 20;
+
+/// `weights` as laid out by layoutWeights() for the same model and shard. Throws kModelInvalid.
+void loadWeights(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader,
+                 const ModelWeights& weights);
+
+}  // namespace hels

@@ -1,0 +1,17 @@
+// Element-wise activations of the MLP, in place.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/isa.h"
+
+namespace hels {
+
+/// values[i] = values[i] / (1 + exp(-values[i])), with the project's own exp.
+void silu(float* values, int64_t count, Isa isa);
+/// values[i] = max(values[i], 0); NaN stays NaN.
+void relu(float* values, int64_t count);
+/// values[i] *= factors[i].
+void multiplyBy(float* values, const float* factors, int64_t count);
+
+}  // namespace hels

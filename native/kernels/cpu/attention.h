@@ -1,0 +1,54 @@
+// Attention of query rows over a paged KV cache. KV is taken in chunks of 64 positions anchored at absolute positions:
+// chunk c is [64 c, 64 c + 64). Per row and chunk: scores (a chain over headDim per position), their maximum m, p =
+// exp(s - m), l = the sum of p (16 lanes by position mod 16, then a fixed tree), o = a chain over the visible positions
+// of p * v. Chunks are merged in ascending order. Each row sees only its own position and window, so prefill and
+// decode, any batch, any tiling of rows and any placement of blocks give the same bits. The (m, l, o) of a chunk are
+// what a remote holder of KV would send.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/data_type.h"
+#include "kernels/cpu/isa.h"
+
+namespace hels {
+
+inline constexpr int64_t kAttentionChunkTokens = 64;
+/// Positions of one tile: the granularity of the cache's layout; blocks are multiples of it.
+inline constexpr int64_t kAttentionTileTokens = 16;
+inline constexpr int64_t kAttentionTiles = kAttentionChunkTokens / kAttentionTileTokens;
+inline constexpr int kAttentionRowsMax = 8;
+
+/// KV of one sequence, layer and head group. Keys of a block: (blockTokens / 16, headDim, 16); values: (blockTokens,
+/// headDim).
+struct KvBlocks {
+  DataType type = DataType::kF32;
+  const std::byte* keys = nullptr;    // of block 0
+  const std::byte* values = nullptr;  // of block 0
+  int64_t blockStrideBytes = 0;
+  int64_t blockTokens = 0;
+  const int32_t* blockTable = nullptr;
+};
+
+/// Query rows of one sequence and head group, in ascending order of position.
+struct AttentionRows {
+  int count = 0;  // <= kAttentionRowsMax
+  const float* queries[kAttentionRowsMax] = {};
+  int64_t positions[kAttentionRowsMax] = {};
+  float* outputs[kAttentionRowsMax] = {};  // (headDim) each
+};
+
+struct AttentionShape {
+  int64_t headDim = 0;
+  int64_t window = 0;  // positions a row sees, itself included; 0 = all
+  float scale = 1.0F;
+};
+
+/// Floats of scratch that one call needs.
+size_t attentionWorkspaceFloats(int64_t headDim);
+
+/// outputs[i] = softmax(scale * queries[i] K^T, masked) V. Reads only positions the rows see (and tiles they lie in).
+void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa);
+
+}  // namespace hels

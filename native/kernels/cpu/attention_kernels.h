@@ -1,0 +1,26 @@
+// The inner kernels of attention over one chunk, one set per instruction set; portable ones define the bits.
+#pragma once
+
+#include "kernels/cpu/attention.h"
+
+namespace hels {
+
+struct AttentionKernels {
+  /// scores[row][16 t + j] = chain over d of queries[row][d] * keys[t][d][j], for tiles [firstTile, endTile).
+  void (*scores)(DataType type, int64_t headDim, const float* const* queries, int rows, const std::byte* const* keys,
+                 int64_t firstTile, int64_t endTile, float* scores);
+  /// In place: row[j] = exp(scale * row[j] - maximum) for j in [begin, end), exactly 0 elsewhere; sets maximum and sum.
+  void (*softmax)(float* row, int64_t begin, int64_t end, float scale, float* maximum, float* sum);
+  /// outputs[row][d] = chain over positions [begin, end) of weights[row][position] * values[position][d].
+  void (*values)(DataType type, int64_t headDim, const float* weights, int rows, const std::byte* const* values,
+                 int64_t begin, int64_t end, float* outputs, int64_t outputStride);
+  /// total[d] = fma(total[d], totalScale, part[d] * partScale).
+  void (*merge)(float* total, float totalScale, const float* part, float partScale, int64_t count);
+};
+
+const AttentionKernels& portableAttentionKernels();
+#ifdef HELS_X86
+const AttentionKernels& avx2AttentionKernels();
+#endif
+
+}  // namespace hels

@@ -1,0 +1,56 @@
+// Products with weight matrices: the one interface through which the engine multiplies, in two implementations:
+// chain (exact numerics: bits independent of rows, columns, tiling and threads) and oneDNN (fast numerics).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/data_type.h"
+#include "kernels/cpu/isa.h"
+
+namespace hels {
+
+inline constexpr int64_t divCeil(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+inline constexpr int64_t roundUp(int64_t value, int64_t multiple) { return divCeil(value, multiple) * multiple; }
+
+/// Rows of results are padded to a multiple of this: `yStride` >= roundUp(columns, kColumnPadding).
+inline constexpr int64_t kColumnPadding = 16;
+
+/// W(columns, depth), a view: `data` has Gemm::packedBytes() bytes in the implementation's own layout, owned by the
+/// arena.
+struct WeightMatrix {
+  DataType type = DataType::kF32;
+  int64_t columns = 0;
+  int64_t depth = 0;
+  std::byte* data = nullptr;
+};
+
+class Gemm {
+ public:
+  virtual ~Gemm() = default;
+  /// For reports: "chain/avx2", "onednn/gemm:jit".
+  virtual std::string implementation() const = 0;
+  virtual size_t packedBytes(DataType type, int64_t columns, int64_t depth) const = 0;
+  /// Takes rows of W, source(count, depth) in matrix.type, as the columns [firstColumn, firstColumn + count) of the
+  /// result.
+  virtual void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const = 0;
+
+  /// y(rows, columns) = x(rows, depth) W^T. Strides in elements. The padding columns of y are overwritten.
+  virtual void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
+                        int64_t yStride) = 0;
+
+  /// sums(rows, columns) += fixed point of the product of each granule of `granuleDepth` inputs (the last may be
+  /// shorter), each rounded by itself. Returns -1, or the first row with a partial that is NaN, infinite or >= 2^24
+  /// (sums are then undefined).
+  virtual int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
+                                     int64_t granuleDepth, int64_t* sums, int64_t sumStride) = 0;
+};
+
+/// `isa` must be supported by this processor.
+std::unique_ptr<Gemm> makeChainGemm(int threads, Isa isa = bestIsa());
+/// Weights of a type that this processor cannot multiply are kept as f32.
+std::unique_ptr<Gemm> makeOneDnnGemm(int threads);
+
+}  // namespace hels

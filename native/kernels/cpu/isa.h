@@ -1,0 +1,24 @@
+// The instruction sets that kernels are written for. All give the same bits: every kernel is defined by its scalar form
+// (chains of std::fma in a fixed order), the vector forms only run many chains at once.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#define HELS_X86 1
+#define HELS_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define HELS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#endif
+
+namespace hels {
+
+enum class Isa : uint8_t { kPortable, kAvx2, kAvx512 };
+
+/// The fastest set this processor has.
+Isa bestIsa();
+/// Whether this processor can run kernels of `isa`.
+bool isaSupported(Isa isa);
+/// "portable", "avx2", "avx512".
+const char* isaName(Isa isa);
+
+}  // namespace hels

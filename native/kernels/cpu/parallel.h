@@ -1,0 +1,33 @@
+// Loops over independent work items on a fixed number of threads. Which thread runs which item never changes a result.
+#pragma once
+
+#include <omp.h>
+
+#include <cstdint>
+
+namespace hels {
+
+/// Runs body(item) for item in [0, items), in equal contiguous parts. `body` must not throw. One thread or item: no
+/// team is formed.
+template <typename Body>
+void parallelFor(int threads, int64_t items, const Body& body) {
+  if (threads <= 1 || items <= 1) {
+    for (int64_t item = 0; item < items; ++item) body(item);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t item = 0; item < items; ++item) body(item);
+}
+
+/// The same for items of unequal cost: a free thread takes the next item. body(item, thread), thread < threads.
+template <typename Body>
+void parallelForDynamic(int threads, int64_t items, const Body& body) {
+  if (threads <= 1 || items <= 1) {
+    for (int64_t item = 0; item < items; ++item) body(item, 0);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (int64_t item = 0; item < items; ++item) body(item, omp_get_thread_num());
+}
+
+}  // namespace hels

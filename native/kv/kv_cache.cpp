@@ -1,0 +1,56 @@
+#include "kv/kv_cache.h"
+
+#include <string>
+
+#include "base/error.h"
+
+namespace hels {
+namespace {
+
+template <typename Element, typename Narrow>
+void storeTyped(std::byte* keyBlock, std::byte* valueBlock, int64_t headDim, int64_t offset, const float* key,
+                const float* value, const Narrow& narrow) {
+  Element* keys = reinterpret_cast<Element*>(keyBlock) +
+                  offset / kAttentionTileTokens * headDim * kAttentionTileTokens + offset % kAttentionTileTokens;
+  Element* values = reinterpret_cast<Element*>(valueBlock) + offset * headDim;
+  for (int64_t d = 0; d < headDim; ++d) {
+    keys[d * kAttentionTileTokens] = narrow(key[d]);
+    values[d] = narrow(value[d]);
+  }
+}
+
+}  // namespace
+
+void validateKvBlockTokens(int64_t blockTokens) {
+  const bool good = blockTokens > 0 && blockTokens % kAttentionTileTokens == 0 &&
+                    (kAttentionChunkTokens % blockTokens == 0 || blockTokens % kAttentionChunkTokens == 0);
+  require(good, ErrorCode::kShapeInvalid,
+          "kvBlockTokens is " + std::to_string(blockTokens) + "; allowed are 16, 32 and multiples of 64");
+}
+
+std::byte* KvCache::keys(int64_t layer, int64_t group) const {
+  return data_ + (layer * shape_.headGroups + group) * shape_.blocks * shape_.blockBytes();
+}
+
+std::byte* KvCache::values(int64_t layer, int64_t group) const {
+  return keys(shape_.layers, 0) + (layer * shape_.headGroups + group) * shape_.blocks * shape_.blockBytes();
+}
+
+void KvCache::store(int64_t layer, int64_t group, int32_t block, int64_t offset, const float* key, const float* value) {
+  std::byte* keyBlock = keys(layer, group) + block * shape_.blockBytes();
+  std::byte* valueBlock = values(layer, group) + block * shape_.blockBytes();
+  switch (shape_.type) {
+    case DataType::kF32:
+      return storeTyped<float>(keyBlock, valueBlock, shape_.headDim, offset, key, value, [](float x) { return x; });
+    case DataType::kBf16:
+      return storeTyped<uint16_t>(keyBlock, valueBlock, shape_.headDim, offset, key, value, f32ToBf16);
+    case DataType::kF16:
+      return storeTyped<uint16_t>(keyBlock, valueBlock, shape_.headDim, offset, key, value, f32ToF16);
+  }
+}
+
+KvBlocks KvCache::blocks(int64_t layer, int64_t group, const int32_t* blockTable) const {
+  return {shape_.type, keys(layer, group), values(layer, group), shape_.blockBytes(), shape_.blockTokens, blockTable};
+}
+
+}  // namespace hels

@@ -1,0 +1,50 @@
+// This rank's KV of its own head groups, in blocks of kvBlockTokens positions. A block id names the same positions in
+// every layer and head group. Layout: keys and values each [layer][head group][block]; a block's keys are (blockTokens
+// / 16, headDim, 16) and its values (blockTokens, headDim), as attention reads them. Elements have the weights' type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/data_type.h"
+#include "kernels/cpu/attention.h"
+
+namespace hels {
+
+struct KvShape {
+  DataType type = DataType::kF32;
+  int64_t layers = 0;
+  int64_t headGroups = 0;
+  int64_t headDim = 0;
+  int64_t blockTokens = 16;
+  int64_t blocks = 0;
+
+  int64_t blockBytes() const { return blockTokens * headDim * static_cast<int64_t>(bytesOf(type)); }
+  /// Keys and values of all layers and head groups.
+  size_t sizeBytes() const { return static_cast<size_t>(2 * layers * headGroups * blocks * blockBytes()); }
+};
+
+/// Throws kShapeInvalid unless blockTokens is a multiple of 16 that divides 64 or is a multiple of it.
+void validateKvBlockTokens(int64_t blockTokens);
+
+class KvCache {
+ public:
+  KvCache() = default;
+  /// `data` has shape.sizeBytes() bytes, zeroed, and outlives the cache.
+  KvCache(const KvShape& shape, std::byte* data) : shape_(shape), data_(data) {}
+
+  const KvShape& shape() const { return shape_; }
+  /// Stores key(headDim) and value(headDim) of one position, rounded to the cache's type.
+  void store(int64_t layer, int64_t group, int32_t block, int64_t offset, const float* key, const float* value);
+  /// For attend(); blockTable is kept by reference.
+  KvBlocks blocks(int64_t layer, int64_t group, const int32_t* blockTable) const;
+
+ private:
+  std::byte* keys(int64_t layer, int64_t group) const;
+  std::byte* values(int64_t layer, int64_t group) const;
+
+  KvShape shape_;
+  std::byte* data_ = nullptr;
+};
+
+}  // namespace hels

@@ -1,0 +1,262 @@
+// What an engine refuses, reports and measures: batches, budgets, accounting, corruption, emulation, profiling, its
+// thread.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <future>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/local_communicator.h"
+#include "engine/engine_thread.h"
+#include "engine/profile.h"
+#include "reference/rank_group.h"
+
+namespace hels {
+namespace {
+
+using namespace reference;
+
+void expectError(ErrorCode code, const std::string& part, const std::function<void()>& body) {
+  try {
+    body();
+    ADD_FAILURE() << "no error; expected: " << part;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+}
+
+TEST(StepBatchCheck, RefusesWhatCouldReachForeignMemory) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  RankGroup group(model, {{4, 0, 0}});
+  const std::pair<const char*, std::function<void(StepBatch&)>> cases[] = {
+      {"no sequences", [](StepBatch& b) { b.sequences.clear(); }},
+      {"slot is -1", [](StepBatch& b) { b.sequences[0].slot = -1; }},
+      {"slot is 32", [](StepBatch& b) { b.sequences[0].slot = 32; }},
+      {"slot 0 is used twice", [](StepBatch& b) { b.sequences[1].slot = 0; }},
+      {"token is 101", [](StepBatch& b) { b.sequences[0].tokens[1] = 101; }},
+      {"token is -1", [](StepBatch& b) { b.sequences[0].tokens[1] = -1; }},
+      {"no tokens", [](StepBatch& b) { b.sequences[0].tokens.clear(); }},
+      {"exclude each other", [](StepBatch& b) { b.sequences[0].takeSampled = true; }},
+      {"nothing was sampled", [](StepBatch& b) { b.sequences[0].takeSampled = true, b.sequences[0].tokens.clear(); }},
+      {"startPosition is -1", [](StepBatch& b) { b.sequences[0].startPosition = -1; }},
+      {"startPosition is 255", [](StepBatch& b) { b.sequences[0].startPosition = 255; }},
+      {"startPosition is 9223372036854775807", [](StepBatch& b) { b.sequences[0].startPosition = INT64_MAX; }},
+      {"blockTable has 1 blocks; 17 positions need 2", [](StepBatch& b) { b.sequences[0].startPosition = 14; }},
+      {"block is 64", [](StepBatch& b) { b.sequences[0].blockTable[0] = 64; }},
+      {"block is -5", [](StepBatch& b) { b.sequences[0].blockTable[0] = -5; }},
+      {"block 1 is used twice", [](StepBatch& b) { b.sequences[0].blockTable[0] = 1; }},
+      {"more than stepTokensMax",
+       [](StepBatch& b) {
+         b.sequences[0].tokens.assign(126, 1);
+         b.sequences[0].blockTable = {2, 3, 4, 5, 6, 7, 8, 9};
+       }},
+      {"tokens is 129", [](StepBatch& b) { b.sequences[0].tokens.assign(129, 1); }},
+      {"temperature is -1",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{-1.0F, 1, 0, 0, -1};
+       }},
+      {"temperature is nan",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{NAN, 1, 0, 0, -1};
+       }},
+      {"topP is 0",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{1, 0.0F, 0, 0, -1};
+       }},
+      {"topK is -2",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{1, 1, -2, 0, -1};
+       }},
+      {"logprobs is 102",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{1, 1, 0, 0, 102};
+       }},
+  };
+  StepBatch good;
+  good.sequences.push_back(sequenceStep(0, {1, 2, 3}, 0, {0}));
+  good.sequences.push_back(sequenceStep(1, {1, 2, 3}, 0, {1}));
+  for (const auto& [message, change] : cases) {
+    StepBatch bad = good;
+    change(bad);
+    expectError(ErrorCode::kShapeInvalid, message, [&] { group.step(bad); });
+  }
+  EXPECT_NO_THROW(group.step(good)) << "the engine stays usable";
+}
+
+TEST(EngineOptionsCheck, NamesTheField) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  const std::pair<const char*, std::function<void(EngineOptions&)>> cases[] = {
+      {"threads is 0", [](EngineOptions& o) { o.threads = 0; }},
+      {"speed is 0", [](EngineOptions& o) { o.speed = 0; }},
+      {"speed is 1.5", [](EngineOptions& o) { o.speed = 1.5; }},
+      {"kvBlockTokens is 24", [](EngineOptions& o) { o.kvBlockTokens = 24; }},
+      {"kvBlocks is 0", [](EngineOptions& o) { o.kvBlocks = 0; }},
+      {"stepTokensMax is 0", [](EngineOptions& o) { o.stepTokensMax = 0; }},
+      {"sequencesMax is -1", [](EngineOptions& o) { o.sequencesMax = -1; }},
+  };
+  for (const auto& [message, change] : cases) {
+    EngineOptions options = tinyOptions();
+    change(options);
+    expectError(ErrorCode::kShapeInvalid, message, [&] { RankGroup(model, {{4, 0, 0}}, options); });
+  }
+}
+
+TEST(Memory, IsCheckedBeforeItIsTaken) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  EngineOptions options = tinyOptions();
+  const EngineReport report = RankGroup(model, {{4, 0, 0}}, options).engine(0).report();
+  const uint64_t total = report.weightBytesResident + report.kvBytes + report.scratchBytes;
+  EXPECT_EQ(report.kvBytes, 2U * 3 * 4 * 12 * 4 * 64 * 16);  // keys and values, layers, groups, headDim, f32, blocks
+  options.memoryBytes = total;
+  EXPECT_NO_THROW(RankGroup(model, {{4, 0, 0}}, options));
+  options.memoryBytes = total - 1;
+  expectError(ErrorCode::kMemoryExceeded, "GiB", [&] { RankGroup(model, {{4, 0, 0}}, options); });
+  options.memoryBytes = 0;
+  options.kvBlocks = int64_t{1} << 31;  // refused by the system or the budget, never half taken
+  options.memoryBytes = uint64_t{1} << 30;
+  expectError(ErrorCode::kMemoryExceeded, "KV ", [&] { RankGroup(model, {{4, 0, 0}}, options); });
+}
+
+TEST(Accounting, LoadedBytesAddUpToTheModel) {
+  for (const bool tied : {false, true}) {
+    ModelSpec spec = tinyLlama();
+    spec.tiedEmbeddings = tied;
+    spec.qkvBias = spec.attentionOutputBias = spec.mlpBias = true;
+    const TinyModel model = makeTinyModel(spec, 1);
+    uint64_t modelBytes = 0;
+    for (const auto& [name, tensor] : model.source->tensors()) modelBytes += tensor.sizeBytes;
+    RankGroup group(model, {{0, 2, 20}, {1, 0, 30}, {3, 0, 0}});
+    uint64_t sliced = 0;
+    for (size_t rank = 0; rank < 3; ++rank) {
+      const EngineReport report = group.engine(rank).report();
+      sliced += report.weightBytesLoaded - report.weightBytesReplicated;
+      EXPECT_EQ(report.weightBytesReplicated, group.engine(0).report().weightBytesReplicated);
+    }
+    EXPECT_EQ(sliced + group.engine(0).report().weightBytesReplicated, modelBytes);
+  }
+}
+
+TEST(Corrupt, ChangesTheLogitsOfTheRankThatOwnsTheByte) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  const std::vector<ShardSpec> shards = shardsOf(model.spec, {{2, 1, 30}, {2, 0, 0}});
+  const std::vector<int32_t> tokens{1, 2, 3, 4};
+  RankGroup intact(model, {{2, 1, 30}, {2, 0, 0}});
+  const std::vector<float> expected = prefillLogits(intact, tokens, 4);
+  for (const int rank : {0, 1}) {
+    EngineOptions options = tinyOptions();
+    options.corruption = Corruption{"model.layers.1.self_attn.q_proj.weight", 3};  // row 0: rank 0's
+    const auto communicators = createLocalGroup(2);
+    std::vector<std::unique_ptr<Engine>> engines;
+    for (int r = 0; r < 2; ++r) {
+      engines.push_back(
+          Engine::load(model.spec, shards[static_cast<size_t>(r)], model.source, r == rank ? options : tinyOptions()));
+      engines.back()->connect(communicators[static_cast<size_t>(r)]);
+    }
+    StepBatch batch;
+    batch.sequences.push_back(sequenceStep(0, tokens, 0, {0}));
+    batch.sequences[0].returnLogits = true;
+    auto other = std::async(std::launch::async, [&] { return engines[1]->step(batch); });
+    const StepResult first = engines[0]->step(batch);
+    other.get();
+    const bool same = first.logits[5] == expected[5] && first.logits[95] == expected[101 * 3 + 5];
+    EXPECT_EQ(same, rank == 1);
+  }
+}
+
+TEST(Emulation, StretchesComputeBySpeed) {
+  ModelSpec spec = tinyLlama();
+  spec.hiddenSize = spec.embeddingSize = 256;
+  spec.ffnColumns = 1024;
+  spec.ffnGranule = 256;
+  const TinyModel model = makeTinyModel(spec, 1);
+  EngineOptions options = tinyOptions();
+  RankGroup fast(model, {{4, 0, 0}}, options);
+  options.speed = 0.1;
+  RankGroup slow(model, {{4, 0, 0}}, options);
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(0, randomTokens(16, 101, 1), 0, {0}));
+  double fastest[2] = {1e9, 1e9};
+  for (int i = 0; i < 5; ++i) {
+    fastest[0] = std::min(fastest[0], fast.step(batch).computeSeconds);
+    const StepResult result = slow.step(batch);
+    fastest[1] = std::min(fastest[1], result.computeSeconds);
+    EXPECT_GE(result.totalSeconds, result.computeSeconds);
+  }
+  EXPECT_GT(fastest[1], 5 * fastest[0]);
+}
+
+TEST(Profile, GrowsWithTheShareAndNamesBadFields) {
+  ModelSpec spec = tinyLlama();
+  spec.hiddenSize = spec.embeddingSize = 256;
+  spec.ffnColumns = 1024;
+  spec.ffnGranule = 128;
+  spec.maxPositions = 1024;
+  EngineOptions options;
+  options.memoryBytes = 32 << 20;
+  Profiler profiler(spec, options);
+  const double none = profiler.measure({false, 4, 400, 0, 0, 0}, 5);
+  const double whole = profiler.measure({false, 4, 400, 4, 1024, 101}, 5);
+  const double prefill = profiler.measure({true, 128, 128 * 200, 4, 1024, 101}, 3);
+  EXPECT_GT(none, 0.0);
+  EXPECT_GT(whole, none);
+  EXPECT_GT(prefill, 2 * whole);
+  options.speed = 0.25;
+  EXPECT_GT(profileStep(spec, options, {false, 4, 400, 4, 1024, 101}, 5), 1.5 * whole);
+  expectError(ErrorCode::kShapeInvalid, "headGroups is 5", [&] { profiler.measure({false, 1, 1, 5, 0, 0}, 1); });
+  expectError(ErrorCode::kShapeInvalid, "tokens is 0", [&] { profiler.measure({false, 0, 1, 1, 0, 0}, 1); });
+  expectError(ErrorCode::kShapeInvalid, "contextTokens is 5000", [&] {
+    profiler.measure({false, 1, 5000, 1, 0, 0}, 1);
+  });
+}
+
+TEST(Connect, IsNeededForSeveralRanks) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  const auto shards = shardsOf(model.spec, {{2, 1, 30}, {2, 0, 0}});
+  const auto engine = Engine::load(model.spec, shards[0], model.source, tinyOptions());
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(0, {1}, 0, {0}));
+  expectError(ErrorCode::kShapeInvalid, "needs connect()", [&] { engine->step(batch); });
+  expectError(ErrorCode::kShapeInvalid, "rank 0 of 2", [&] { engine->connect(createLocalGroup(2)[1]); });
+}
+
+TEST(Thread, RunsInOrderAbortsAndSettlesEverything) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  const auto shards = shardsOf(model.spec, {{2, 1, 30}, {2, 0, 0}});
+  const auto communicators = createLocalGroup(2);
+  EngineThread thread(3);
+  std::promise<void> loaded;
+  thread.post({[&](EngineSlot& slot) {
+                 slot.set(Engine::load(model.spec, shards[0], model.source, tinyOptions()));
+                 slot.get()->connect(communicators[0]);
+               },
+               [&](std::exception_ptr failure) { failure ? loaded.set_exception(failure) : loaded.set_value(); }});
+  loaded.get_future().get();
+
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(0, {1}, 0, {0}));
+  batch.collectiveDeadline = std::chrono::seconds(60);  // its peer never comes: only abort() can end it
+  std::promise<void> stepping;
+  std::atomic<int> settled{0};
+  std::promise<std::exception_ptr> aborted;
+  thread.post({[&](EngineSlot& slot) {
+                 stepping.set_value();
+                 slot.get()->step(batch);
+               },
+               [&](std::exception_ptr failure) { aborted.set_value(failure); }});
+  stepping.get_future().wait();
+  for (int i = 0; i < 3; ++i) thread.post({[](EngineSlot&) {}, [&](std::exception_ptr) { ++settled; }});
+  expectError(ErrorCode::kShapeInvalid, "queue is full", [&] { thread.post({[](EngineSlot&) {}, {}}); });
+  thread.abort();
+  expectError(ErrorCode::kAborted, "", [&] { std::rethrow_exception(aborted.get_future().get()); });
+  thread.close();
+  EXPECT_EQ(settled, 3);
+  expectError(ErrorCode::kAborted, "closed", [&] { thread.post({[](EngineSlot&) {}, {}}); });
+  thread.close();
+}
+
+}  // namespace
+}  // namespace hels

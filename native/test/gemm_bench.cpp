@@ -1,0 +1,65 @@
+// Speed of the chain GEMM beside oneDNN, weights from memory: gemm_bench [threads] [columns] [depth].
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/gemm.h"
+
+namespace {
+
+using namespace hels;
+
+double secondsOf(Gemm& gemm, const std::vector<WeightMatrix>& matrices, int64_t rows, const std::vector<float>& x,
+                 std::vector<float>& y) {
+  double best = 1e30;
+  for (int repetition = 0; repetition < 5; ++repetition) {
+    const auto start = std::chrono::steady_clock::now();
+    for (const WeightMatrix& matrix : matrices) {
+      gemm.multiply(matrix, x.data(), matrix.depth, rows, y.data(), roundUp(matrix.columns, kColumnPadding));
+    }
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    best = std::min(best, seconds.count() / static_cast<double>(matrices.size()));
+  }
+  return best;
+}
+
+void bench(Gemm& gemm, DataType type, int64_t columns, int64_t depth) {
+  const size_t bytes = gemm.packedBytes(type, columns, depth);
+  const size_t copies = std::max<size_t>(1, (size_t{160} << 20) / bytes);  // well beyond the last-level cache
+  std::vector<std::byte> data(bytes * copies);
+  std::vector<float> row(static_cast<size_t>(depth), 0.01F);
+  std::vector<uint16_t> narrow(static_cast<size_t>(depth), f32ToBf16(0.01F));
+  std::vector<WeightMatrix> matrices;
+  for (size_t copy = 0; copy < copies; ++copy) {
+    matrices.push_back({type, columns, depth, data.data() + copy * bytes});
+    for (int64_t column = 0; column < columns; ++column) {
+      gemm.pack(matrices.back(), column, 1,
+                type == DataType::kF32 ? reinterpret_cast<std::byte*>(row.data())
+                                       : reinterpret_cast<std::byte*>(narrow.data()));
+    }
+  }
+  for (const int64_t rows : {1, 2, 3, 4, 8, 16, 32, 64, 256}) {
+    const std::vector<float> x(static_cast<size_t>(rows * depth), 0.5F);
+    std::vector<float> y(static_cast<size_t>(rows * roundUp(columns, kColumnPadding)));
+    const double seconds = secondsOf(gemm, matrices, rows, x, y);
+    std::printf("%-22s %-4s rows %4ld  %8.3f ms  %7.1f GFLOP/s  %6.1f GB/s of weights\n", gemm.implementation().c_str(),
+                dataTypeName(type), static_cast<long>(rows), seconds * 1e3,
+                2e-9 * static_cast<double>(rows * columns * depth) / seconds,
+                1e-9 * static_cast<double>(bytes) / seconds);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
+  const int64_t columns = argc > 2 ? std::atol(argv[2]) : 4096;
+  const int64_t depth = argc > 3 ? std::atol(argv[3]) : 2048;
+  for (const auto type : {hels::DataType::kF32, hels::DataType::kBf16, hels::DataType::kF16}) {
+    bench(*hels::makeChainGemm(threads), type, columns, depth);
+    if (type != hels::DataType::kF16) bench(*hels::makeOneDnnGemm(threads), type, columns, depth);
+  }
+  return 0;
+}

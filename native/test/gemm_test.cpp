@@ -1,0 +1,230 @@
+// The chain GEMM: right, and the same bits however it is cut. oneDNN is the oracle for magnitude, a plain chain for
+// bits.
+#include "kernels/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/fixed_point.h"
+
+namespace hels {
+namespace {
+
+constexpr DataType kTypes[] = {DataType::kF32, DataType::kBf16, DataType::kF16};
+
+std::vector<float> randomValues(int64_t count, uint64_t seed, float scale = 1.0F) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0.0F, scale);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+/// W(columns, depth) in `type`, with its widened values.
+struct Weights {
+  DataType type;
+  int64_t columns, depth;
+  std::vector<float> values;
+  std::vector<std::byte> bytes;
+
+  Weights(DataType t, int64_t n, int64_t k) : type(t), columns(n), depth(k), values(randomValues(n * k, 7)) {
+    bytes.resize(values.size() * bytesOf(type));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t bits = type == DataType::kF16 ? f32ToF16(values[i]) : f32ToBf16(values[i]);
+      if (type != DataType::kF32) values[i] = type == DataType::kF16 ? f16ToF32(bits) : bf16ToF32(bits);
+      std::memcpy(bytes.data() + i * bytesOf(type),
+                  type == DataType::kF32 ? static_cast<const void*>(&values[i]) : &bits, bytesOf(type));
+    }
+  }
+};
+
+struct Packed {
+  std::vector<std::byte> data;
+  WeightMatrix matrix;
+};
+
+/// Columns [begin, end), inputs [depthBegin, depthEnd), packed in uneven batches.
+Packed pack(const Gemm& gemm, const Weights& weights, int64_t begin, int64_t end, int64_t depthBegin,
+            int64_t depthEnd) {
+  Packed packed;
+  packed.matrix = {weights.type, end - begin, depthEnd - depthBegin, nullptr};
+  packed.data.resize(gemm.packedBytes(weights.type, end - begin, depthEnd - depthBegin));
+  packed.matrix.data = packed.data.data();
+  const size_t element = bytesOf(weights.type);
+  for (int64_t column = begin; column < end;) {
+    const int64_t count = std::min<int64_t>(1 + column % 23, end - column);
+    std::vector<std::byte> rows;
+    for (int64_t row = column; row < column + count; ++row) {
+      const std::byte* source = weights.bytes.data() + static_cast<size_t>(row * weights.depth) * element;
+      rows.insert(rows.end(), source + static_cast<size_t>(depthBegin) * element,
+                  source + static_cast<size_t>(depthEnd) * element);
+    }
+    gemm.pack(packed.matrix, column - begin, count, rows.data());
+    column += count;
+  }
+  return packed;
+}
+
+std::vector<float> multiply(Gemm& gemm, const Weights& weights, int64_t begin, int64_t end, const std::vector<float>& x,
+                            int64_t rows) {
+  const Packed packed = pack(gemm, weights, begin, end, 0, weights.depth);
+  const int64_t stride = roundUp(end - begin, kColumnPadding);
+  std::vector<float> y(static_cast<size_t>(rows * stride));
+  gemm.multiply(packed.matrix, x.data(), weights.depth, rows, y.data(), stride);
+  std::vector<float> dense;
+  for (int64_t row = 0; row < rows; ++row) {
+    dense.insert(dense.end(), y.begin() + row * stride, y.begin() + row * stride + (end - begin));
+  }
+  return dense;
+}
+
+float chain(const Weights& weights, int64_t column, const float* x, int64_t begin, int64_t end) {
+  float sum = 0.0F;
+  for (int64_t k = begin; k < end; ++k) {
+    sum = std::fma(x[k], weights.values[static_cast<size_t>(column * weights.depth + k)], sum);
+  }
+  return sum;
+}
+
+std::vector<Isa> isas() {
+  std::vector<Isa> supported;
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+    if (isaSupported(isa)) supported.push_back(isa);
+  }
+  return supported;
+}
+
+class GemmTypes : public testing::TestWithParam<DataType> {};
+
+TEST_P(GemmTypes, EveryElementIsItsOwnChain) {
+  for (const Isa isa : isas()) {
+    for (const int threads : {1, 2}) {
+      const auto gemm = makeChainGemm(threads, isa);
+      for (const int64_t depth : {1, 37, 520}) {  // 520: three depth blocks
+        const Weights weights(GetParam(), 150, depth);
+        const std::vector<float> x = randomValues(70 * depth, 3);
+        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 70}) {
+          const std::vector<float> y = multiply(*gemm, weights, 0, 150, x, rows);
+          for (int64_t row = 0; row < rows; ++row) {
+            for (int64_t column = 0; column < 150; ++column) {
+              ASSERT_EQ(y[static_cast<size_t>(row * 150 + column)],
+                        chain(weights, column, x.data() + row * depth, 0, depth))
+                  << isaName(isa) << " rows " << rows << " row " << row << " column " << column << " depth " << depth;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(GemmTypes, LargeProductsOnTwoThreadsKeepTheBits) {
+  const Weights weights(GetParam(), 300, 700);
+  const std::vector<float> x = randomValues(65 * 700, 4);
+  const auto one = makeChainGemm(1);
+  const auto two = makeChainGemm(2);
+  for (const int64_t rows : {1, 2, 65}) {
+    EXPECT_EQ(multiply(*one, weights, 0, 300, x, rows), multiply(*two, weights, 0, 300, x, rows));
+  }
+  const std::vector<float> whole = multiply(*one, weights, 0, 300, x, 65);
+  const std::vector<float> slice = multiply(*two, weights, 33, 250, x, 65);
+  for (int64_t row = 0; row < 65; ++row) {
+    EXPECT_EQ(std::memcmp(&whole[static_cast<size_t>(row * 300 + 33)], &slice[static_cast<size_t>(row * 217)],
+                          217 * sizeof(float)),
+              0);
+  }
+}
+
+TEST_P(GemmTypes, OneDnnAgreesInMagnitude) {
+  const Weights weights(GetParam(), 90, 200);
+  const std::vector<float> x = randomValues(9 * 200, 5);
+  const std::vector<float> ours = multiply(*makeChainGemm(1), weights, 0, 90, x, 9);
+  const std::vector<float> theirs = multiply(*makeOneDnnGemm(1), weights, 0, 90, x, 9);
+  for (size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], theirs[i], GetParam() == DataType::kBf16 ? 0.5 : 1e-3);
+}
+
+TEST_P(GemmTypes, FixedPointSumsDoNotDependOnGrouping) {
+  const int64_t depth = 7 * 24 + 10;  // the last granule is shorter
+  const Weights weights(GetParam(), 45, depth);
+  const std::vector<float> x = randomValues(70 * depth, 6);
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(2, isa);
+    for (const int64_t rows : {1, 3, 6, 8, 70}) {
+      std::vector<int64_t> expected(static_cast<size_t>(rows * 45), 5);  // sums are added to what is there
+      for (int64_t begin = 0; begin < depth; begin += 24) {
+        for (int64_t row = 0; row < rows; ++row) {
+          for (int64_t column = 0; column < 45; ++column) {
+            expected[static_cast<size_t>(row * 45 + column)] +=
+                toFixedPoint(chain(weights, column, x.data() + row * depth, begin, std::min(begin + 24, depth)));
+          }
+        }
+      }
+      std::vector<int64_t> sums(expected.size(), 5);
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 72}, {72, 72}, {72, depth}}) {  // three ranks
+        const Packed packed = pack(*gemm, weights, 0, 45, begin, end);
+        EXPECT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data() + begin, depth, rows, 24, sums.data(), 45), -1);
+      }
+      ASSERT_EQ(sums, expected) << isaName(isa) << " rows " << rows;
+    }
+  }
+}
+
+TEST_P(GemmTypes, FixedPointNamesTheRowOutOfRange) {
+  const Weights weights(GetParam(), 20, 16);
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(1, isa);
+    const Packed packed = pack(*gemm, weights, 0, 20, 0, 16);
+    for (const float bad : {NAN, INFINITY, -INFINITY, 1e9F}) {
+      std::vector<float> x = randomValues(10 * 16, 8);
+      x[7 * 16 + 3] = bad;
+      std::vector<int64_t> sums(10 * 20);
+      EXPECT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data(), 16, 10, 8, sums.data(), 20), 7)
+          << isaName(isa) << bad;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GemmTypes, testing::ValuesIn(kTypes),
+                         [](const auto& info) { return std::string(dataTypeName(info.param)); });
+
+TEST(FixedPoint, RoundsToNearestEvenAndKeepsItsRange) {
+  EXPECT_EQ(toFixedPoint(1.0F), int64_t{1} << 32);
+  EXPECT_EQ(toFixedPoint(std::ldexp(0.5F, -32)), 0);
+  EXPECT_EQ(toFixedPoint(std::ldexp(1.5F, -32)), 2);
+  EXPECT_EQ(toFixedPoint(-std::ldexp(2.5F, -32)), -2);
+  EXPECT_EQ(fromFixedPoint(toFixedPoint(-0.3F)), -0.3F);
+  EXPECT_TRUE(inFixedPointRange(std::nextafter(kFixedPointLimit, 0.0F)));
+  EXPECT_FALSE(inFixedPointRange(kFixedPointLimit));
+  EXPECT_FALSE(inFixedPointRange(NAN));
+}
+
+TEST(FixedPoint, VectorKernelsRoundAsTheDefinition) {
+  // Weights of 1 on the diagonal pass chosen values through the whole path.
+  std::vector<float> chosen;
+  for (int exponent = -45; exponent < 24; ++exponent) {
+    for (const float mantissa : {1.0F, 1.5F, 1.25F, 1.9999999F, 1.3333333F}) {
+      chosen.push_back(std::ldexp(mantissa, exponent));
+      chosen.push_back(-chosen.back());
+    }
+  }
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(1, isa);
+    for (size_t begin = 0; begin + 16 <= chosen.size(); begin += 16) {
+      std::vector<float> identity(16 * 16);
+      for (size_t i = 0; i < 16; ++i) identity[i * 17] = 1.0F;
+      std::vector<std::byte> data(gemm->packedBytes(DataType::kF32, 16, 16));
+      const WeightMatrix matrix{DataType::kF32, 16, 16, data.data()};
+      gemm->pack(matrix, 0, 16, reinterpret_cast<const std::byte*>(identity.data()));
+      std::vector<int64_t> sums(16);
+      ASSERT_EQ(gemm->multiplyFixedPoint(matrix, chosen.data() + begin, 16, 1, 16, sums.data(), 16), -1);
+      for (size_t i = 0; i < 16; ++i) EXPECT_EQ(sums[i], toFixedPoint(chosen[begin + i])) << chosen[begin + i];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hels

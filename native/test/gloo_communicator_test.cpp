@@ -1,0 +1,245 @@
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "comm/socket_address.h"
+#include "process_group.h"
+
+namespace hels::test {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kAmple = 20s;
+
+int64_t valueOf(int rank, size_t index, int call) {
+  return (rank + 1) * (static_cast<int64_t>(index * 7919 % 1'000'003) - 500'000) + (int64_t{1} << 40) * rank + call;
+}
+
+bool sumIsRight(Communicator& communicator, size_t count, int call) {
+  std::vector<int64_t> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = valueOf(communicator.rank(), i, call);
+  communicator.allReduceSum(values, kAmple);
+  for (size_t i = 0; i < count; ++i) {
+    int64_t expected = 0;
+    for (int rank = 0; rank < communicator.ranks(); ++rank) expected += valueOf(rank, i, call);
+    if (values[i] != expected) return false;
+  }
+  return true;
+}
+
+/// The code of what the sum throws, and how long that took.
+struct Outcome {
+  std::optional<ErrorCode> code;
+  std::chrono::nanoseconds duration;
+};
+
+Outcome sumOnce(Communicator& communicator, std::chrono::nanoseconds deadline, size_t count = 1000) {
+  std::vector<int64_t> values(count, 1);
+  const auto start = Clock::now();
+  try {
+    communicator.allReduceSum(values, deadline);
+  } catch (const Error& error) {
+    return {error.code(), Clock::now() - start};
+  }
+  return {std::nullopt, Clock::now() - start};
+}
+
+class GlooSum : public testing::TestWithParam<int> {};
+
+TEST_P(GlooSum, IsRightForEveryLength) {
+  const int ranks = GetParam();
+  ProcessGroup group(ranks, [](int, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    int call = 0;
+    for (const size_t count : {0, 1, 2, 3, 7, 255, 256, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 24576, 24577, 100'003, 500'000, 1}) {
+      for (int repetition = 0; repetition < 3; ++repetition) {
+        if (!sumIsRight(*communicator, count, ++call)) return 1;
+      }
+    }
+    return kSuccess;
+  });
+  for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(group.wait(rank), kSuccess) << "rank " << rank;
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, GlooSum, testing::Values(1, 2, 3, 4, 5));
+
+TEST(GlooCommunicator, KilledPeerIsLostAtOnce) {
+  ProcessGroup group(3, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    if (!sumIsRight(*communicator, 1000, 1)) return 1;
+    if (rank == 1) ::raise(SIGKILL);
+    const Outcome outcome = sumOnce(*communicator, kAmple);
+    return outcome.code == ErrorCode::kPeerLost && outcome.duration < 2s ? kSuccess : 2;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+  EXPECT_EQ(group.wait(1), kKilled);
+  EXPECT_EQ(group.wait(2), kSuccess);
+}
+
+TEST(GlooCommunicator, StoppedPeerExceedsTheDeadline) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    if (!sumIsRight(*communicator, 1000, 1)) return 1;
+    if (rank == 1) ::raise(SIGSTOP);
+    const Outcome outcome = sumOnce(*communicator, 300ms);
+    if (outcome.code != ErrorCode::kDeadlineExceeded || outcome.duration < 300ms || outcome.duration > 1s) return 2;
+    // And it is dead from then on.
+    return sumOnce(*communicator, 10s).code == ErrorCode::kPeerLost ? kSuccess : 3;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+}
+
+TEST(GlooCommunicator, StoppedPeerEndsALongSumInTime) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    if (rank == 1) ::raise(SIGSTOP);
+    const Outcome outcome = sumOnce(*communicator, 300ms, 1'000'000);
+    return outcome.code == ErrorCode::kDeadlineExceeded && outcome.duration < 1s ? kSuccess : 2;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+}
+
+TEST(GlooCommunicator, ShortStallWithinTheDeadlineIsHarmless) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    for (int call = 0; call < 3; ++call) {
+      if (rank == 1) std::this_thread::sleep_for(500ms);
+      if (sumOnce(*communicator, 2s).code.has_value()) return 1;
+    }
+    return kSuccess;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+  EXPECT_EQ(group.wait(1), kSuccess);
+}
+
+TEST(GlooCommunicator, AbortEndsARunningSum) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    if (rank == 1) {
+      std::this_thread::sleep_for(600ms);
+      sumOnce(*communicator, kAmple);  // may still succeed: what rank 0 sent before it aborted has arrived
+      return sumOnce(*communicator, kAmple).code == ErrorCode::kPeerLost ? kSuccess : 1;
+    }
+    std::thread aborter([&] {
+      std::this_thread::sleep_for(100ms);
+      communicator->abort();
+      communicator->abort();
+    });
+    const Outcome outcome = sumOnce(*communicator, kAmple);
+    aborter.join();
+    if (outcome.code != ErrorCode::kAborted || outcome.duration > 500ms) return 2;
+    return sumOnce(*communicator, kAmple).code == ErrorCode::kAborted ? kSuccess : 3;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+  EXPECT_EQ(group.wait(1), kSuccess);
+}
+
+TEST(GlooCommunicator, DifferentLengthsAreRefused) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    const Outcome outcome = sumOnce(*communicator, kAmple, rank == 0 ? 100 : 101);
+    return outcome.code == ErrorCode::kShapeInvalid ? kSuccess : 1;
+  });
+  EXPECT_EQ(group.wait(0), kSuccess);
+  EXPECT_EQ(group.wait(1), kSuccess);
+}
+
+/// Which of two ends waits for the other to dial in depends on their addresses, so each rank is the absent one once.
+class GlooConnect : public testing::TestWithParam<int> {};
+
+TEST_P(GlooConnect, AbsentPeerExceedsTheDeadline) {
+  const int absent = GetParam();
+  ProcessGroup group(2, [absent](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    if (rank == absent) {
+      std::this_thread::sleep_for(5s);
+      return kSuccess;
+    }
+    const auto start = Clock::now();
+    try {
+      connector.connect(addresses, 300ms);
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::kDeadlineExceeded && Clock::now() - start < 1s ? kSuccess : 1;
+    }
+    return 2;
+  });
+  EXPECT_EQ(group.wait(1 - absent), kSuccess);
+}
+
+TEST_P(GlooConnect, DeadPeerIsAnErrorInTime) {
+  const int dead = GetParam();
+  ProcessGroup group(2, [dead](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    if (rank == dead) return kSuccess;
+    std::this_thread::sleep_for(200ms);
+    try {
+      connector.connect(addresses, 500ms);
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::kPeerLost || error.code() == ErrorCode::kDeadlineExceeded ? kSuccess : 1;
+    }
+    return 2;
+  });
+  EXPECT_EQ(group.wait(1 - dead, 5s), kSuccess);
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, GlooConnect, testing::Values(0, 1));
+
+template <typename Action>
+std::string messageOf(ErrorCode code, const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return "";
+}
+
+TEST(GlooConnector, RefusesBadArguments) {
+  const auto make = [](int rank, int ranks, const std::string& hostname) { return [=] { GlooConnector(rank, ranks, hostname); }; };
+  EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(2, 2, "127.0.0.1")).find("rank is 2"), std::string::npos);
+  EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(0, 0, "127.0.0.1")).find("ranks is 0"), std::string::npos);
+  EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(0, 2, "203.0.113.7")).find("203.0.113.7"), std::string::npos);
+  EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(0, 2, "not a name")).find("not a name"), std::string::npos);
+}
+
+TEST(GlooConnector, RefusesBadAddresses) {
+  GlooConnector connector(0, 2, "127.0.0.1");
+  const std::string own = connector.address();
+  messageOf(ErrorCode::kShapeInvalid, [&] { connector.connect({own}, 1s); });
+  messageOf(ErrorCode::kShapeInvalid, [&] { connector.connect({own, own}, 1s); });
+  messageOf(ErrorCode::kShapeInvalid, [&] { connector.connect({own, "127.0.0.1:99999,-"}, 1s); });
+  messageOf(ErrorCode::kShapeInvalid, [&] { connector.connect({own, ",-"}, 1s); });
+}
+
+TEST(SocketAddress, TextIsReadBack) {
+  for (const char* text : {"127.0.0.1:4711", "[::1]:80", "10.1.2.3:65535"}) {
+    EXPECT_EQ(socketAddressText(parseSocketAddress(text)), text);
+  }
+  for (const char* text : {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:12x", "::1:80", "host:80"}) {
+    EXPECT_THROW(parseSocketAddress(text), Error) << text;
+  }
+}
+
+/// Several ranks of several groups live in one process (model verify does that); their sockets must not be mixed up.
+TEST(GlooCommunicator, RanksOfOneProcess) {
+  constexpr int kRanks = 3;
+  std::vector<std::unique_ptr<GlooConnector>> connectors;
+  std::vector<std::string> addresses;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    connectors.push_back(std::make_unique<GlooConnector>(rank, kRanks, "localhost"));
+    addresses.push_back(connectors.back()->address());
+  }
+  std::vector<std::thread> threads;
+  std::array<bool, kRanks> right = {};
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto communicator = connectors[static_cast<size_t>(rank)]->connect(addresses, kAmple);
+      right[static_cast<size_t>(rank)] = sumIsRight(*communicator, 30'000, 1);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(std::accumulate(right.begin(), right.end(), 0), kRanks);
+}
+
+}  // namespace
+}  // namespace hels::test

@@ -1,0 +1,53 @@
+// All ranks of a split in one process: engines on threads with the local communicator, stepped together.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "engine/engine.h"
+#include "reference/tiny_model.h"
+
+namespace hels::reference {
+
+/// One rank's sizes: head groups, FFN granules, vocabulary rows.
+struct RankShare {
+  int64_t headGroups = 0;
+  int64_t ffnGranules = 0;
+  int64_t vocabRows = 0;
+};
+
+/// The shards of adjacent ranges; the last rank's FFN columns and vocabulary rows take what is left.
+std::vector<ShardSpec> shardsOf(const ModelSpec& model, const std::vector<RankShare>& shares);
+
+/// f32 exact, one thread, 64 blocks of 16 tokens, 128 tokens of a step, 32 sequences.
+EngineOptions tinyOptions();
+
+class RankGroup {
+ public:
+  RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const EngineOptions& options = tinyOptions());
+
+  /// Steps all ranks; throws what the first failing rank threw. Sampled tokens are checked to be equal on all ranks;
+  /// logits are whole rows of the vocabulary.
+  StepResult step(const StepBatch& batch);
+
+  Engine& engine(size_t rank) { return *engines_[rank]; }
+  size_t ranks() const { return engines_.size(); }
+
+ private:
+  StepResult merged(const std::vector<StepResult>& results) const;
+
+  int64_t vocabRows_;
+  std::vector<ShardSpec> shards_;
+  std::vector<std::unique_ptr<Engine>> engines_;
+};
+
+/// A sequence's part of a step; positions [start, start + tokens), blocks from the table for all of `positions`.
+SequenceStep sequenceStep(int32_t slot, const std::vector<int32_t>& tokens, int64_t start,
+                          const std::vector<int32_t>& blocks);
+
+/// Logits of all positions of one sequence, fed in chunks of at most `chunk` tokens.
+std::vector<float> prefillLogits(RankGroup& group, const std::vector<int32_t>& tokens, int64_t chunk,
+                                 const std::vector<int32_t>& blocks = {});
+
+}  // namespace hels::reference

@@ -1,0 +1,203 @@
+// Sampling: right in distribution, a pure function of (seed, position), and the same on any split.
+#include "engine/sampling.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <random>
+#include <set>
+
+#include "engine/gumbel.h"
+#include "reference/rank_group.h"
+
+namespace hels {
+namespace {
+
+using namespace reference;
+
+SamplingParameters parameters(float temperature, float topP, int32_t topK, uint64_t seed, int32_t logprobs = -1) {
+  return {temperature, topP, topK, seed, logprobs};
+}
+
+std::vector<float> randomLogits(int64_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0.0F, 2.0F);
+  std::vector<float> logits(static_cast<size_t>(count));
+  for (float& value : logits) value = normal(random);
+  return logits;
+}
+
+std::vector<double> softmax(const std::vector<float>& logits, double temperature) {
+  std::vector<double> result;
+  double sum = 0.0;
+  for (const float logit : logits) sum += result.emplace_back(std::exp(static_cast<double>(logit) / temperature));
+  for (double& value : result) value /= sum;
+  return result;
+}
+
+TEST(Log, IsAccurate) {
+  std::mt19937_64 random(1);
+  std::uniform_real_distribution<double> exponent(-740.0, 700.0);
+  for (int i = 0; i < 100000; ++i) {
+    const double x = i % 2 == 0 ? std::exp(exponent(random) / 1.1) : 1.0 + exponent(random) * 1e-5;
+    ASSERT_NEAR(logF64(x), std::log(x), 1e-15 * std::max(1e-4, std::abs(std::log(x)))) << x;
+  }
+  EXPECT_EQ(logF64(1.0), 0.0);
+}
+
+TEST(Gumbel, BoundHoldsAndExtremesAreFinite) {
+  const uint64_t last = (uint64_t{1} << 53) - 1;
+  for (const uint64_t bits : {uint64_t{0}, uint64_t{1}, last / 2, last - 1, last}) {
+    EXPECT_TRUE(std::isfinite(GumbelNoise::value(bits)));
+    EXPECT_LE(GumbelNoise::value(bits), GumbelNoise::bound(bits));
+  }
+  double sum = 0.0;
+  for (int32_t token = 0; token < 200000; ++token) {
+    const uint64_t bits = GumbelNoise(5, 9).bits(token);
+    ASSERT_LE(GumbelNoise::value(bits), GumbelNoise::bound(bits));
+    sum += GumbelNoise::value(bits);
+  }
+  EXPECT_NEAR(sum / 200000, 0.5772, 0.01);  // Euler's constant
+}
+
+TEST(Candidates, FollowTheSoftmax) {
+  const std::vector<float> logits = randomLogits(20, 3);
+  for (const double temperature : {0.7, 1.0, 2.5}) {
+    const std::vector<double> expected = softmax(logits, temperature);
+    std::vector<double> seen(logits.size());
+    constexpr int kDraws = 40000;
+    for (int position = 0; position < kDraws; ++position) {
+      const Candidate best =
+          bestCandidate(logits.data(), 20, 0, parameters(static_cast<float>(temperature), 1, 0, 77), position);
+      seen[static_cast<size_t>(best.tokenId)] += 1.0;
+    }
+    double chiSquare = 0.0;
+    for (size_t i = 0; i < seen.size(); ++i) {
+      chiSquare += std::pow(seen[i] - kDraws * expected[i], 2) / (kDraws * expected[i]);
+    }
+    EXPECT_LT(chiSquare, 43.8) << "19 degrees of freedom, 0.1 %";
+    EXPECT_GT(chiSquare, 5.0) << "too good to be chance";
+  }
+}
+
+TEST(Candidates, OfSlicesGiveTheWhole) {
+  const std::vector<float> logits = randomLogits(500, 4);
+  for (int64_t position = 0; position < 200; ++position) {
+    const SamplingParameters sampling = parameters(position % 3 == 0 ? 0.0F : 1.3F, 1, 0, 5);
+    const Candidate whole = bestCandidate(logits.data(), 500, 0, sampling, position);
+    Candidate best;
+    for (const auto& [begin, end] : {std::pair<int, int>{0, 123}, {123, 123}, {123, 400}, {400, 500}}) {
+      const Candidate part = bestCandidate(logits.data() + begin, end - begin, begin, sampling, position);
+      if (better(part, best)) best = part;
+    }
+    EXPECT_EQ(best.tokenId, whole.tokenId);
+    EXPECT_EQ(best.value, whole.value);
+  }
+}
+
+TEST(Candidates, TiesGoToTheLowestIdAndNaNNeverWins) {
+  const std::vector<float> logits{NAN, 1.0F, 3.0F, 3.0F, NAN, -INFINITY};
+  EXPECT_EQ(bestCandidate(logits.data(), 6, 10, parameters(0, 1, 0, 0), 0).tokenId, 12);
+  const std::vector<float> none{NAN, NAN};
+  EXPECT_EQ(bestCandidate(none.data(), 2, 0, parameters(1, 1, 0, 0), 0).tokenId, -1);
+  EXPECT_EQ(bestCandidate(none.data(), 0, 0, parameters(0, 1, 0, 0), 0).tokenId, -1);
+}
+
+TEST(WholeRow, TopKAndTopPRestrictTheSet) {
+  const std::vector<float> logits = randomLogits(300, 6);
+  std::vector<int32_t> order(300);
+  for (int32_t i = 0; i < 300; ++i) order[static_cast<size_t>(i)] = i;
+  std::sort(order.begin(), order.end(),
+            [&](int32_t a, int32_t b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; });
+  const std::vector<double> probability = softmax(logits, 1.5);
+  size_t nucleus = 0;
+  for (double sum = 0.0; sum < 0.6; ++nucleus) sum += probability[static_cast<size_t>(order[nucleus])];
+  ASSERT_GT(nucleus, 5U);
+  std::set<int32_t> topK, topP, both;
+  for (int64_t position = 0; position < 3000; ++position) {
+    topK.insert(sampleRow(logits, parameters(1.5F, 1.0F, 5, 8), position).tokenId);
+    topP.insert(sampleRow(logits, parameters(1.5F, 0.6F, 0, 8), position).tokenId);
+    both.insert(sampleRow(logits, parameters(1.5F, 0.5F, 4, 8), position).tokenId);
+  }
+  EXPECT_EQ(topK, std::set<int32_t>(order.begin(), order.begin() + 5));
+  EXPECT_EQ(topP, std::set<int32_t>(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(nucleus)));
+  EXPECT_LT(both.size(), 4U);  // top_p of what top_k left
+  EXPECT_EQ(sampleRow(logits, parameters(1.5F, 1e-6F, 0, 8), 3).tokenId, order[0]);
+}
+
+TEST(WholeRow, IsThePlainChoiceWhenNothingIsFiltered) {
+  const std::vector<float> logits = randomLogits(300, 6);
+  for (int64_t position = 0; position < 100; ++position) {
+    const SamplingParameters sampling = parameters(0.9F, 1.0F, 0, 8, 3);
+    EXPECT_EQ(sampleRow(logits, sampling, position).tokenId,
+              bestCandidate(logits.data(), 300, 0, sampling, position).tokenId);
+  }
+}
+
+TEST(WholeRow, LogprobsAreOfTheRawLogits) {
+  const std::vector<float> logits = randomLogits(200, 9);
+  const SampledToken token = sampleRow(logits, parameters(2.0F, 0.9F, 50, 8, 4), 17);
+  const std::vector<double> probability = softmax(logits, 1.0);
+  EXPECT_NEAR(token.logprob, std::log(probability[static_cast<size_t>(token.tokenId)]), 1e-5);
+  ASSERT_EQ(token.topLogprobs.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_NEAR(token.topLogprobs[i].logprob, std::log(probability[static_cast<size_t>(token.topLogprobs[i].tokenId)]),
+                1e-5);
+    if (i > 0) {
+      EXPECT_GE(token.topLogprobs[i - 1].logprob, token.topLogprobs[i].logprob);
+    }
+  }
+  EXPECT_TRUE(sampleRow(logits, parameters(0, 1, 0, 0, 0), 1).topLogprobs.empty());
+}
+
+/// Tokens of 20 sequences over several steps, every second one by takeSampled.
+std::vector<int32_t> generate(const std::vector<RankShare>& shares, uint64_t seed) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 2);
+  RankGroup group(model, shares);
+  std::vector<int32_t> generated;
+  for (int64_t step = 0; step < 6; ++step) {
+    StepBatch batch;
+    for (int32_t slot = 0; slot < 20; ++slot) {
+      const int64_t start = step == 0 ? 0 : step + 2;
+      SequenceStep sequence =
+          sequenceStep(slot, step == 0 ? std::vector<int32_t>{slot, 2, 3} : std::vector<int32_t>{}, start, {slot});
+      sequence.takeSampled = step > 0;
+      sequence.sampling = parameters(slot % 4 == 0 ? 0.0F : 1.2F, slot % 4 == 2 ? 0.8F : 1.0F, slot % 4 == 3 ? 7 : 0,
+                                     seed, slot > 10 ? 2 : -1);
+      batch.sequences.push_back(sequence);
+    }
+    const StepResult result = group.step(batch);
+    for (size_t i = 0; i < result.sampled.size(); ++i) {
+      EXPECT_EQ(result.sampled[i].slot, static_cast<int32_t>(i));
+      generated.push_back(result.sampled[i].tokenId);
+    }
+  }
+  return generated;
+}
+
+TEST(Engine, SamplesTheSameTokensOnAnySplit) {
+  const std::vector<int32_t> expected = generate({{4, 0, 0}}, 42);
+  EXPECT_EQ(expected.size(), 120U);
+  EXPECT_EQ(generate({{4, 0, 0}}, 42), expected);
+  EXPECT_NE(generate({{4, 0, 0}}, 43), expected);
+  EXPECT_EQ(generate({{2, 1, 30}, {2, 0, 0}}, 42), expected);
+  EXPECT_EQ(generate({{0, 1, 0}, {2, 1, 40}, {2, 0, 0}}, 42), expected);
+}
+
+TEST(Engine, GreedyTakesTheHighestLogit) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 2);
+  RankGroup group(model, {{2, 1, 30}, {2, 0, 0}});
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(3, {5, 6, 7}, 0, {0}));
+  batch.sequences[0].returnLogits = true;
+  batch.sequences[0].sampling = SamplingParameters{};
+  const StepResult result = group.step(batch);
+  const auto last = result.logits.end() - 101;
+  ASSERT_EQ(result.sampled.size(), 1U);
+  EXPECT_EQ(result.sampled[0].tokenId, std::max_element(last, result.logits.end()) - last);
+}
+
+}  // namespace
+}  // namespace hels

@@ -1,0 +1,139 @@
+/** The product as a user meets it: three unequal worker daemons, one controller, real sockets and collectives. */
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { GenerateEvent } from '../../client/sdk/index.ts';
+import { bundledModel, bundledModelId, startTestCluster, type TestCluster } from '../support/daemons.ts';
+
+interface Question {
+  question: string;
+  mustContain: string[];
+}
+
+const questions = JSON.parse(
+  readFileSync(new URL('../../deploy/models/recipe/questions.json', import.meta.url), 'utf8'),
+) as Question[];
+
+async function collect(events: AsyncIterable<GenerateEvent>) {
+  let text = '';
+  const tokenIds: number[] = [];
+  let finished: GenerateEvent | null = null;
+  for await (const event of events) {
+    if (event.type === 'delta') {
+      text += event.text;
+      tokenIds.push(...event.tokenIds);
+    }
+    if (event.type === 'finished') finished = event;
+  }
+  return { text, tokenIds, finished };
+}
+
+let test: TestCluster;
+
+const ask = (content: string, options = {}) =>
+  collect(test.cluster.client.generate({ messages: [{ role: 'user', content }] }, options));
+
+async function idle(): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const status = await test.cluster.client.status();
+    if (status.requestsRunning === 0 && status.kvBlocksUsed === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error('requests or KV blocks are still in use after 5 s');
+}
+
+beforeAll(async () => {
+  test = await startTestCluster([
+    'cpu?threads=1',
+    'cpu?threads=1&speed=0.4',
+    'cpu?threads=1&memory=64MiB',
+  ]);
+  await test.deploy();
+});
+
+afterAll(async () => {
+  await test?.stop();
+});
+
+describe('three unequal workers', () => {
+  it('share the model: every head group, FFN column and vocabulary row exactly once', async () => {
+    const { plan } = await test.cluster.client.plan();
+    expect(plan?.ranks.length).toBeGreaterThan(0);
+    for (const field of ['headGroups', 'ffnColumns', 'vocabRows'] as const) {
+      let next = 0;
+      for (const rank of plan?.ranks ?? []) {
+        const range = rank[field];
+        expect(range?.begin).toBe(next);
+        next = range?.end ?? -1;
+      }
+      const total = plan?.model?.[field];
+      expect(next).toBe(total);
+    }
+  });
+
+  it.each(questions)('answers: $question', async ({ question, mustContain }) => {
+    const { text } = await ask(question, { maxTokens: 100 });
+    for (const word of mustContain) expect(text.toLowerCase()).toContain(word.toLowerCase());
+  });
+
+  it('answers 64 questions at once exactly as it answers each alone', async () => {
+    const alone = new Map<string, number[]>();
+    for (const { question } of questions.slice(0, 8)) {
+      alone.set(question, (await ask(question, { maxTokens: 40 })).tokenIds);
+    }
+    const asked = Array.from({ length: 64 }, (_, i) => questions[i % 8]?.question ?? '');
+    const answers = await Promise.all(asked.map((question) => ask(question, { maxTokens: 40 })));
+    answers.forEach(({ tokenIds, finished }, i) => {
+      expect(finished?.type).toBe('finished');
+      expect(tokenIds).toEqual(alone.get(asked[i] ?? ''));
+    });
+    await idle();
+  });
+
+  it('repeats a sampled answer for the same seed, and continues a broken stream with the same tokens', async () => {
+    const options = { temperature: 1, topP: 0.9, seed: 7, maxTokens: 24, ignoreEndOfText: true };
+    const first = await ask('What is Hels?', options);
+    const again = await ask('What is Hels?', options);
+    expect(again.tokenIds).toEqual(first.tokenIds);
+    const resume = { tokenIds: first.tokenIds.slice(0, 10), seed: 7 };
+    const rest = await ask('What is Hels?', { ...options, resume });
+    expect(rest.tokenIds).toEqual(first.tokenIds.slice(10));
+  });
+
+  it('gives the KV blocks back when a client goes away in mid-stream', async () => {
+    const abort = new AbortController();
+    const stream = test.cluster.client.generate(
+      { messages: [{ role: 'user', content: 'What is Hels?' }] },
+      { maxTokens: 500, ignoreEndOfText: true },
+      { signal: abort.signal },
+    );
+    await expect(
+      (async () => {
+        for await (const event of stream) if (event.type === 'delta') abort.abort();
+      })(),
+    ).rejects.toMatchObject({ code: 'cancelled' });
+    await idle();
+  });
+
+  it('gives the same tokens for splits made by hand, with empty shares too', async () => {
+    const question = questions[0]?.question ?? '';
+    const options = { maxTokens: 32, temperature: 1, seed: 11 };
+    const reference = (await ask(question, options)).tokenIds;
+    const headGroups = (await test.cluster.client.plan()).plan?.model?.headGroups ?? 0;
+    const splits = [
+      [[headGroups, 1], [0, 1], [0, 2]],
+      [[1, 0], [headGroups - 2, 3], [1, 1]],
+    ];
+    for (const split of splits) {
+      const ranks = split.map(([heads = 0, ffnWeight = 0], i) => ({
+        workerId: `worker-${i}`,
+        headGroups: heads,
+        ffnWeight,
+      }));
+      const report = await test.deploy({ modelPath: bundledModel, modelId: bundledModelId, ranks });
+      expect(report.plan?.ranks.map((rank) => (rank.headGroups?.end ?? 0) - (rank.headGroups?.begin ?? 0))).toEqual(
+        ranks.map((rank) => rank.headGroups),
+      );
+      expect((await ask(question, options)).tokenIds).toEqual(reference);
+    }
+  });
+});

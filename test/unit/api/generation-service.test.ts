@@ -1,0 +1,229 @@
+import { Registry } from 'prom-client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { TextRequest } from '../../../controller/api/generation-request.ts';
+import { GenerationService, type TextEvent } from '../../../controller/api/generation-service.ts';
+import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
+import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import {
+  type FakeEngineOptions,
+  FakeGenerationEngine,
+} from '../../support/fake-generation-engine.ts';
+import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+
+let text: TextModel;
+beforeAll(async () => {
+  text = await loadTextModel(tokenizerFixture('byte-level'));
+});
+afterAll(() => text.close());
+
+/** Tokens of every single byte, so that answers are full of half and broken characters. */
+const bytes = Array.from({ length: 256 }, (_, i) => i + 4);
+
+function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
+  const engine = new FakeGenerationEngine({ alphabet: bytes, ...engineOptions });
+  const registry = new Registry();
+  const metrics = new ServingMetrics(registry, () => ({
+    requestsRunning: 0,
+    requestsWaiting: 0,
+    kvBlocksUsed: 0,
+    kvBlocksTotal: 0,
+    workersAlive: 0,
+    epoch: 0,
+  }));
+  let now = 1000;
+  const service = new GenerationService({
+    engine,
+    metrics,
+    servedModel: () => ({ modelId: 'fake', text, createdUnixSeconds: 0 }),
+    // Each look at the clock is 100 ms after the last.
+    clock: {
+      nowMs: () => {
+        now += 100;
+        return now;
+      },
+      unixMs: () => 0,
+    },
+    chance: { seed: () => 77, requestId: () => 'id-1' },
+  });
+  return { engine, service, registry };
+}
+
+const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
+  model: null,
+  input: { type: 'tokens', tokenIds: [10, 11, 12] },
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  logprobs: -1,
+  seed: null,
+  maxTokens: 20,
+  stop: [],
+  ignoreEndOfText: true,
+  resume: null,
+  ...fields,
+});
+
+async function collect(service: GenerationService, asked: TextRequest, signal?: AbortSignal) {
+  const context = { arrivalMs: 600, signal: signal ?? new AbortController().signal };
+  const events: TextEvent[] = [];
+  for await (const event of service.generate(asked, context)) events.push(event);
+  const deltas = events.filter((event) => event.type === 'delta');
+  return {
+    started: events.find((event) => event.type === 'started'),
+    deltas,
+    text: deltas.map((delta) => delta.text).join(''),
+    tokenIds: deltas.flatMap((delta) => delta.tokenIds),
+    finished: events.find((event) => event.type === 'finished'),
+  };
+}
+
+describe('an answer', () => {
+  it('begins with what is needed to continue it elsewhere', async () => {
+    const { started } = await collect(setUp().service, request());
+    expect(started).toEqual({
+      type: 'started',
+      requestId: 'id-1',
+      seed: 77,
+      modelDigest: 'd'.repeat(64),
+      numericsClass: 'exact',
+      promptTokenIds: [10, 11, 12],
+    });
+  });
+
+  it('ends with counts and times: TTFT from arrival, TPOT between first and last token', async () => {
+    const { service, registry } = setUp();
+    const { finished } = await collect(service, request({ maxTokens: 5 }));
+    expect(finished).toMatchObject({ reason: 'length', promptTokens: 3, completionTokens: 5 });
+    expect(finished?.timeToFirstTokenSeconds).toBeCloseTo(0.5);
+    expect(finished?.timePerOutputTokenSeconds).toBeCloseTo(0.1);
+    const metrics = await registry.metrics();
+    expect(metrics).toContain('hels_tokens_generated_total 5');
+    expect(metrics).toContain('hels_time_to_first_token_seconds_sum 0.5');
+    expect(metrics).toContain('hels_inter_token_latency_seconds_count 4');
+    expect(metrics).toContain('hels_requests_total{outcome="length"} 1');
+  });
+
+  it('has as many tokens as fit when none are named', async () => {
+    const { service, engine } = setUp();
+    const { finished } = await collect(service, request({ maxTokens: null }));
+    expect(finished?.completionTokens).toBe(509);
+    expect(engine.requests[0]?.maxTokens).toBe(509);
+  });
+
+  it('ends at an end-of-text token, which is delivered without text', async () => {
+    const { service } = setUp({ script: [76, 0, 77] });
+    const answer = await collect(service, request({ ignoreEndOfText: false }));
+    expect(answer.tokenIds).toEqual([76, 0]);
+    expect(answer.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
+    expect(answer.text).toBe(text.decode([76]));
+  });
+
+  it('streams characters that several tokens make', async () => {
+    const written = 'あい👨‍👩‍👧語';
+    const script = await text.encode(written, false);
+    const { service } = setUp({ script });
+    const { deltas, text: answer } = await collect(service, request({ maxTokens: script.length }));
+    expect(answer).toBe(written);
+    expect(deltas.length).toBe(script.length);
+  });
+
+  it('treats a temperature next to 0 as 0', async () => {
+    const { service, engine } = setUp();
+    await collect(service, request({ temperature: 1e-6, maxTokens: 1 }));
+    expect(engine.requests[0]?.sampling.temperature).toBe(0);
+  });
+});
+
+describe('resume', () => {
+  it('goes on after any token with the tokens and the text that were still to come', async () => {
+    const { service } = setUp();
+    const sampled = { temperature: 1, stop: ['\uFFFDzz', 'never'] };
+    const whole = await collect(service, request(sampled));
+    for (let had = 0; had <= whole.tokenIds.length; had += 1) {
+      const resume = { tokenIds: whole.tokenIds.slice(0, had), seed: 77 };
+      const rest = await collect(service, request({ ...sampled, seed: 1, resume }));
+      const hadText = whole.deltas.slice(0, had).map((delta) => delta.text);
+      expect(rest.tokenIds).toEqual(whole.tokenIds.slice(had));
+      // The text after the last token, held back until the end, belongs to no token; one who has all tokens asks for nothing more.
+      if (had < whole.tokenIds.length) expect(hadText.join('') + rest.text).toBe(whole.text);
+      expect(rest.finished).toMatchObject({ reason: 'length', completionTokens: 20 });
+    }
+  });
+
+  it('ends at once when the tokens end the text already', async () => {
+    const { service, engine } = setUp();
+    const resume = { tokenIds: [76, 0], seed: 1 };
+    const { finished } = await collect(service, request({ resume, ignoreEndOfText: false }));
+    expect(finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
+    const stop = [text.decode([80, 81])];
+    const again = await collect(
+      service,
+      request({ resume: { tokenIds: [80, 81], seed: 1 }, stop }),
+    );
+    expect(again.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
+    expect(engine.requests).toEqual([]);
+  });
+});
+
+describe('a failure', () => {
+  it('of the engine is thrown, and counted', async () => {
+    const { service, registry } = setUp({ failAfterTokens: 3 });
+    await expect(collect(service, request())).rejects.toMatchObject({ code: 'worker-lost' });
+    expect(await registry.metrics()).toContain('hels_requests_total{outcome="worker-lost"} 1');
+  });
+
+  it('is the reason the edge gave when the edge ended the request', async () => {
+    const { service, engine } = setUp({ tokenDelayMs: 5 });
+    const abort = new AbortController();
+    const answer = collect(service, request({ maxTokens: 200 }), abort.signal);
+    setTimeout(() => abort.abort(new HelsError('draining', 'stopping')), 30);
+    await expect(answer).rejects.toMatchObject({ code: 'draining' });
+    expect(engine.running).toBe(0);
+  });
+
+  it('of a request is found before the engine sees it', async () => {
+    const { service, engine } = setUp();
+    const wrong: [Partial<TextRequest>, object][] = [
+      [{ model: 'other' }, { code: 'model-not-found', field: 'model' }],
+      [{ temperature: Number.NaN }, { code: 'request-invalid', field: 'temperature' }],
+      [{ topP: 1.5 }, { code: 'request-invalid', field: 'top_p' }],
+      [{ seed: 2 ** 53 }, { code: 'request-invalid', field: 'seed' }],
+      [{ stop: [''] }, { code: 'request-invalid', field: 'stop' }],
+      [{ maxTokens: 510 }, { code: 'context-too-long' }],
+      [{ input: { type: 'tokens', tokenIds: [] } }, { code: 'request-invalid', field: 'prompt' }],
+      [{ input: { type: 'tokens', tokenIds: [5, -1] } }, { field: 'prompt[1]' }],
+      [{ input: { type: 'text', text: '' } }, { code: 'request-invalid', field: 'prompt' }],
+      [{ input: { type: 'chat', messages: [] } }, { field: 'messages' }],
+      [{ resume: { tokenIds: [1e9], seed: 0 } }, { field: 'resume.token_ids[0]' }],
+    ];
+    for (const [fields, error] of wrong) {
+      await expect(collect(service, request(fields))).rejects.toMatchObject(error);
+    }
+    expect(engine.requests).toEqual([]);
+  });
+
+  it('says not-ready while nothing is served', async () => {
+    const { service } = setUp({ limits: null });
+    await expect(collect(service, request())).rejects.toMatchObject({ code: 'not-ready' });
+  });
+});
+
+describe('leaving early', () => {
+  it('frees the engine when the consumer stops reading', async () => {
+    const { service, engine } = setUp();
+    const context = { arrivalMs: 0, signal: new AbortController().signal };
+    for await (const event of service.generate(request({ maxTokens: 200 }), context)) {
+      if (event.type === 'delta') break;
+    }
+    expect(engine.running).toBe(0);
+  });
+
+  it('frees the engine when a stop string ends the answer', async () => {
+    const { service, engine } = setUp({ script: [80, 81, 82, 83] });
+    const answer = await collect(service, request({ stop: [text.decode([81, 82])] }));
+    expect(answer.text).toBe(text.decode([80]));
+    expect(answer.finished).toMatchObject({ reason: 'stop', completionTokens: 3 });
+    expect(engine.running).toBe(0);
+  });
+});

@@ -1,0 +1,282 @@
+import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import { limits } from '../../../controller/limits.ts';
+import {
+  type HttpTestOptions,
+  type HttpTestServer,
+  startHttpTestServer,
+} from '../../support/http-test-server.ts';
+
+let server: HttpTestServer;
+const start = async (options: HttpTestOptions = {}) => {
+  server = await startHttpTestServer(options);
+};
+afterEach(() => server.close());
+
+const json = { 'content-type': 'application/json' };
+const completion = { model: 'fake', prompt: 'Hels', max_tokens: 8, temperature: 0 };
+const post = (body: unknown, headers: Record<string, string> = json) =>
+  fetch(`${server.url}/v1/completions`, {
+    method: 'POST',
+    headers,
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+  });
+const errorOf = async (response: Response) =>
+  ((await response.json()) as { error: { code: string; message: string; param: unknown } }).error;
+
+/** fetch sets Host itself. */
+function getWithHost(host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    httpRequest(`${server.url}/health`, { headers: { host } }, (response) => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    })
+      .on('error', reject)
+      .end();
+  });
+}
+
+describe('what is no request for us', () => {
+  it('gets the status and the envelope of OpenAI', async () => {
+    await start();
+    const malformed = await post('{"model": ');
+    expect([malformed.status, (await errorOf(malformed)).code]).toEqual([400, 'invalid_json']);
+    const list = await post('[1]');
+    expect([list.status, (await errorOf(list)).code]).toEqual([400, 'invalid_json']);
+    const form = await post('a=b', { 'content-type': 'application/x-www-form-urlencoded' });
+    expect([form.status, (await errorOf(form)).code]).toEqual([415, 'unsupported_media_type']);
+    const zipped = await post('{}', { ...json, 'content-encoding': 'gzip' });
+    expect(zipped.status).toBe(415);
+    const wrongMethod = await fetch(`${server.url}/v1/completions`);
+    expect([wrongMethod.status, wrongMethod.headers.get('allow')]).toEqual([405, 'POST']);
+    const unknown = await fetch(`${server.url}/v1/embeddings`, { method: 'POST' });
+    expect([unknown.status, (await errorOf(unknown)).code]).toEqual([404, 'unknown_url']);
+    const badId = await fetch(`${server.url}/v1/models/%zz`);
+    expect(badId.status).toBe(400);
+    expect(badId.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  it('is refused by its declared size, and by its real one', async () => {
+    await start();
+    const big = 'x'.repeat(limits.httpBodyBytesMax + 1);
+    const declared = await post(big);
+    expect([declared.status, (await errorOf(declared)).code]).toEqual([413, 'request_too_large']);
+    const stream = new ReadableStream({
+      start(controller) {
+        for (let sent = 0; sent <= limits.httpBodyBytesMax; sent += 2 ** 20) {
+          controller.enqueue(new Uint8Array(2 ** 20));
+        }
+        controller.close();
+      },
+    });
+    const chunked = await fetch(`${server.url}/v1/completions`, {
+      method: 'POST',
+      headers: json,
+      body: stream,
+      duplex: 'half',
+    } as RequestInit);
+    expect(chunked.status).toBe(413);
+    expect((await post(completion)).status).toBe(200);
+  });
+});
+
+describe('access', () => {
+  it('is by the names of this server only', async () => {
+    await start();
+    expect(await getWithHost('localhost:1234')).toBe(200);
+    expect(await getWithHost('[::1]:80')).toBe(200);
+    expect(await getWithHost('evil.example')).toBe(403);
+    expect(await getWithHost('127.0.0.1.evil.example')).toBe(403);
+  });
+
+  it('needs the key for models, answers and status, not for health', async () => {
+    await start({ access: { apiKey: 'secret' } });
+    for (const path of ['/v1/models', '/v1/models/fake', '/status']) {
+      const response = await fetch(server.url + path);
+      expect([response.status, (await errorOf(response)).code]).toEqual([401, 'invalid_api_key']);
+    }
+    expect((await post(completion, { ...json, authorization: 'Bearer wrong' })).status).toBe(401);
+    expect((await post(completion, { ...json, authorization: 'Bearer secret' })).status).toBe(200);
+    for (const path of ['/health', '/ready', '/metrics', '/']) {
+      expect((await fetch(server.url + path)).status).toBe(200);
+    }
+  });
+
+  it('is given to pages of configured origins only', async () => {
+    await start({ access: { corsOrigins: ['https://chat.example'] } });
+    const preflight = (origin: string) =>
+      fetch(`${server.url}/v1/completions`, {
+        method: 'OPTIONS',
+        headers: { origin, 'access-control-request-method': 'POST' },
+      });
+    const allowed = await preflight('https://chat.example');
+    expect(allowed.status).toBe(204);
+    expect(allowed.headers.get('access-control-allow-origin')).toBe('https://chat.example');
+    const other = await preflight('https://other.example');
+    expect(other.status).toBe(405);
+    expect(other.headers.get('access-control-allow-origin')).toBeNull();
+  });
+});
+
+describe('state', () => {
+  it('is told by health, ready, metrics, status and the page', async () => {
+    await start();
+    server.readiness.ready = false;
+    server.readiness.reason = 'waiting for workers';
+    const ready = await fetch(`${server.url}/ready`);
+    expect([ready.status, await ready.json()]).toEqual([
+      503,
+      { status: 'not ready', reason: 'waiting for workers' },
+    ]);
+    expect(await (await fetch(`${server.url}/health`)).json()).toEqual({ status: 'ok' });
+    await post(completion);
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    expect(metrics).toMatch(/hels_tokens_generated_total [1-9]/);
+    expect(metrics).toContain('hels_kv_blocks_total 64');
+    const status = (await (await fetch(`${server.url}/status`)).json()) as { status: object };
+    expect(status.status).toMatchObject({ state: 'ready', modelId: 'fake' });
+    const page = await fetch(server.url);
+    expect(page.headers.get('content-security-policy')).toMatch(
+      /^default-src 'none'; script-src 'sha256-/,
+    );
+    expect(await page.text()).not.toMatch(/https?:\/\//);
+  });
+
+  it('without a model is an empty list and 503', async () => {
+    await start({ modelId: null, engine: { limits: null } });
+    const models = await fetch(`${server.url}/v1/models`);
+    expect(await models.json()).toEqual({ object: 'list', data: [] });
+    const response = await post(completion);
+    expect([response.status, response.headers.get('retry-after')]).toEqual([503, '1']);
+    expect((await errorOf(response)).code).toBe('not_ready');
+  });
+});
+
+describe('failures while an answer is made', () => {
+  it('are a status before the first token: 429 when full, 503 for a lost worker', async () => {
+    await start({ engine: { runningMax: 0 } });
+    const full = await post({ ...completion, stream: true });
+    expect([full.status, full.headers.get('retry-after')]).toEqual([429, '1']);
+    expect((await errorOf(full)).code).toBe('overloaded');
+    await server.close();
+    await start({ engine: { failAfterTokens: 0 } });
+    const lost = await post({ ...completion, stream: true });
+    expect([lost.status, (await errorOf(lost)).code]).toEqual([503, 'worker_lost']);
+  });
+
+  it('are the last event of a stream, never silence', async () => {
+    await start({ engine: { failAfterTokens: 3 } });
+    const response = await post({ ...completion, stream: true });
+    expect(response.status).toBe(200);
+    const events = (await response.text()).trim().split('\n\n');
+    expect(events.length).toBeGreaterThan(1);
+    const last = JSON.parse(events.at(-1)?.replace('data: ', '') ?? '') as { error: object };
+    expect(last.error).toMatchObject({ code: 'worker_lost', type: 'service_unavailable' });
+    expect(events).not.toContain('data: [DONE]');
+  });
+
+  it('of ours are not told in detail', async () => {
+    const failure = new Error('secret path') as never;
+    await start({ engine: { failAfterTokens: 0, failure } });
+    const response = await post(completion);
+    expect(response.status).toBe(500);
+    const { message } = await errorOf(response);
+    expect(message).not.toContain('secret');
+    expect(message).toContain(response.headers.get('x-request-id'));
+  });
+
+  it('of one answer end the others of its request', async () => {
+    await start({ engine: { runningMax: 2, tokenDelayMs: 2 } });
+    const response = await post({ ...completion, n: 3, max_tokens: 400, ignore_eos: true });
+    expect(response.status).toBe(429);
+    await expect.poll(() => server.engine.running).toBe(0);
+  });
+});
+
+describe('a client', () => {
+  it('that leaves while it waits for a whole answer frees the engine', async () => {
+    await start({ engine: { tokenDelayMs: 5 } });
+    const abort = new AbortController();
+    const response = fetch(`${server.url}/v1/completions`, {
+      method: 'POST',
+      headers: json,
+      body: JSON.stringify({ ...completion, max_tokens: 400, ignore_eos: true }),
+      signal: abort.signal,
+    });
+    await expect.poll(() => server.engine.running).toBe(1);
+    abort.abort();
+    await expect(response).rejects.toThrow();
+    await expect.poll(() => server.engine.running).toBe(0);
+    expect(server.engine.aborted).toBe(1);
+  });
+
+  it('that does not read slows its own answer down instead of filling the memory', async () => {
+    const limitsOfModel = { modelId: 'fake', modelDigest: 'd', numericsClass: 'exact' } as const;
+    const contextTokensMax = 2 ** 20;
+    await start({ engine: { limits: { ...limitsOfModel, contextTokensMax }, script: [] } });
+    const body = JSON.stringify({
+      ...completion,
+      max_tokens: 1e6,
+      ignore_eos: true,
+      stream: true,
+      n: 64,
+    });
+    const { port } = new URL(server.url);
+    const socket = connect(Number(port), '127.0.0.1');
+    socket.pause();
+    socket.write(
+      `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await expect.poll(() => server.engine.requests.length, { timeout: 10_000 }).toBe(64);
+    const generated = async () =>
+      Number(
+        /hels_tokens_generated_total (\d+)/.exec(
+          await (await fetch(`${server.url}/metrics`)).text(),
+        )?.[1],
+      );
+    // The sockets' own buffers fill first; then nothing more is generated.
+    let before = -1;
+    await expect
+      .poll(
+        async () => {
+          const now = await generated();
+          const still = now === before;
+          before = now;
+          return still;
+        },
+        { interval: 500, timeout: 15_000 },
+      )
+      .toBe(true);
+    expect(before).toBeGreaterThan(0);
+    socket.destroy();
+    await expect.poll(() => server.engine.running).toBe(0);
+  });
+});
+
+describe('stopping', () => {
+  it('lets answers end within the deadline', async () => {
+    await start({ engine: { tokenDelayMs: 5 } });
+    const response = post({ ...completion, max_tokens: 20, stream: true });
+    await expect.poll(() => server.engine.running).toBe(1);
+    const closed = server.server.close(5_000);
+    expect(await (await response).text()).toContain('data: [DONE]');
+    await closed;
+    await expect(post(completion)).rejects.toThrow();
+  });
+
+  it('ends what is late with an explicit error, streamed or whole', async () => {
+    await start({ engine: { tokenDelayMs: 5 } });
+    const long = { ...completion, max_tokens: 400, ignore_eos: true };
+    const [streamed, whole] = [post({ ...long, stream: true }), post(long)];
+    await expect.poll(() => server.engine.running).toBe(2);
+    await streamed;
+    const closed = server.server.close(50);
+    const events = (await (await streamed).text()).trim().split('\n\n');
+    expect(events.at(-1)).toContain('"code":"draining"');
+    const response = await whole;
+    expect([response.status, (await errorOf(response)).code]).toEqual([503, 'draining']);
+    await closed;
+    expect(server.engine.running).toBe(0);
+  });
+});

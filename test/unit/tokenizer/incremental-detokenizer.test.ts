@@ -1,0 +1,63 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { IncrementalDetokenizer } from '../../../controller/tokenizer/incremental-detokenizer.ts';
+
+/** Tokens are byte strings; decoded as a byte-level tokenizer does. */
+function stream(tokens: readonly Uint8Array[]) {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  let decodedTokens = 0;
+  const detokenizer = new IncrementalDetokenizer((ids) => {
+    expect(ids.length).toBeGreaterThan(0);
+    decodedTokens += ids.length;
+    return decoder.decode(Buffer.concat(ids.map((id) => tokens[id] ?? new Uint8Array())));
+  });
+  const pieces = tokens.map((_, id) => detokenizer.push(id));
+  pieces.push(detokenizer.flush());
+  return { pieces, decodedTokens };
+}
+
+function cut(text: string, lengths: readonly number[]): Uint8Array[] {
+  const bytes = Buffer.from(text, 'utf8');
+  const tokens: Uint8Array[] = [];
+  for (let begin = 0, i = 0; begin < bytes.length; i += 1) {
+    const length = lengths[i % lengths.length] ?? 1;
+    tokens.push(bytes.subarray(begin, begin + length));
+    begin += length;
+  }
+  return tokens;
+}
+
+describe('incremental detokenizer', () => {
+  it('gives any text back, in whole characters, wherever tokens cut its bytes', () => {
+    const characters = fc.constantFrom('a', ' ', 'é', 'あ', '語', '😀', '\u200D', '👨‍👩‍👧');
+    const lengths = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 7 });
+    fc.assert(
+      fc.property(fc.string({ unit: characters, maxLength: 30 }), lengths, (text, cuts) => {
+        const { pieces } = stream(cut(text, cuts));
+        expect(pieces.join('')).toBe(text);
+        for (const piece of pieces) expect(piece).not.toContain('\uFFFD');
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('gives a character out with the token that completes it', () => {
+    const { pieces } = stream(cut('xあy', [1, 1, 2, 1]));
+    expect(pieces).toEqual(['x', '', 'あ', 'y', '']);
+  });
+
+  it('does not wait for a character that cannot come any more', () => {
+    const { pieces } = stream(Array.from({ length: 20 }, () => Uint8Array.of(0x80)));
+    expect(pieces.join('')).toBe('\uFFFD'.repeat(20));
+    expect(pieces.findIndex((piece) => piece !== '')).toBeLessThan(5);
+  });
+
+  it('shows an unfinished character at the end', () => {
+    expect(stream(cut('aあ', [1, 2]).slice(0, 2)).pieces.join('')).toBe('a\uFFFD');
+  });
+
+  it('decodes a few tokens per token, however long the answer is', () => {
+    const tokens = cut('word あ😀 '.repeat(500), [2]);
+    expect(stream(tokens).decodedTokens).toBeLessThan(tokens.length * 8);
+  });
+});

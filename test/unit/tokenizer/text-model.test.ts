@@ -1,0 +1,166 @@
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { limits } from '../../../controller/limits.ts';
+import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { tokenText } from '../../../controller/tokenizer/token-bytes.ts';
+import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+
+const family = '\u{1F468}\u200D\u{1F469}\u200D\u{1F467}';
+const texts = [
+  'Hello world',
+  ' the head of the token, and. ',
+  'あああいうえお日本語テキスト',
+  `emoji 😀😘🎉 ${family} done`,
+  'naïve café \u{1D518} Ωmega',
+  'two  spaces\nnew line',
+];
+
+const models: Record<string, TextModel> = {};
+beforeAll(async () => {
+  for (const name of ['byte-level', 'byte-fallback'] as const) {
+    models[name] = await loadTextModel(tokenizerFixture(name));
+  }
+});
+afterAll(() => Promise.all(Object.values(models).map((model) => model.close())));
+
+describe.each(['byte-level', 'byte-fallback'])('%s', (name) => {
+  it.each(texts)('streams %j piece by piece, never half a character', async (text) => {
+    const model = models[name] as TextModel;
+    const tokenIds = await model.encode(text, true);
+    const detokenizer = model.detokenizer();
+    const pieces = tokenIds.map((id) => detokenizer.push(id));
+    for (const piece of pieces) expect(piece).not.toContain('\uFFFD');
+    expect(pieces.join('') + detokenizer.flush()).toBe(text);
+    expect(pieces.filter((piece) => piece !== '').length).toBeGreaterThan(1);
+  });
+
+  it('gives the bytes of single tokens, which together are the text', async () => {
+    const model = models[name] as TextModel;
+    const tokenIds = await model.encode('Hello あ😀', false);
+    const bytes = Buffer.concat(tokenIds.map((id) => model.tokenBytes(id)));
+    expect(bytes.toString('utf8').trimStart()).toBe('Hello あ😀');
+  });
+});
+
+describe('special tokens', () => {
+  it('have no text, end the text, and are written by the template or the post-processor', async () => {
+    const level = models['byte-level'] as TextModel;
+    const fallback = models['byte-fallback'] as TextModel;
+    expect(level.endOfTextIds).toEqual([0]);
+    expect(fallback.endOfTextIds).toEqual([2]);
+    expect((await fallback.encode('the', true))[0]).toBe(1);
+    expect((await fallback.encode('the', false))[0]).not.toBe(1);
+    expect(level.decode([0, 1, 2])).toBe('');
+    expect(level.decode([])).toBe('');
+    expect(level.decode([2 ** 20])).toBe('');
+    expect(tokenText(level.tokenBytes(0))).toBe('<|end|>');
+  });
+});
+
+describe('chat template', () => {
+  it('is rendered from a named list and from chat_template.jinja', async () => {
+    const messages = [{ role: 'user', content: 'Hi' }];
+    expect(await models['byte-level']?.renderChat(messages)).toBe('<|user|>Hi<|end|><|assistant|>');
+    expect(await models['byte-fallback']?.renderChat(messages)).toBe('<s>[user] Hi ');
+  });
+
+  it('tells what the template refuses', async () => {
+    await expect(
+      models['byte-fallback']?.renderChat([{ role: 'system', content: 'x' }]),
+    ).rejects.toMatchObject({
+      code: 'request-invalid',
+      field: 'messages',
+      message: expect.stringContaining('only user and assistant take part'),
+    });
+  });
+});
+
+describe('a model directory', () => {
+  let directory: string;
+  const withFiles = (files: Record<string, string>, base: 'byte-level' | 'byte-fallback') => {
+    directory = mkdtempSync(join(tmpdir(), 'hels-text-'));
+    cpSync(tokenizerFixture(base), directory, { recursive: true });
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
+    return directory;
+  };
+  afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+  it.each([
+    ['tokenizer.json', '{', /tokenizer\.json: is not JSON/],
+    ['tokenizer.json', '[]', /tokenizer\.json: must hold a JSON object/],
+    ['tokenizer.json', '{"added_tokens": []}', /tokenizer\.json: model is missing/],
+    [
+      'generation_config.json',
+      '{"eos_token_id": "x"}',
+      /generation_config\.json: eos_token_id: "x"/,
+    ],
+    ['tokenizer_config.json', '{"eos_token": "nope"}', /eos_token 'nope' is not in the vocabulary/],
+    ['tokenizer_config.json', '{"chat_template": 7}', /chat_template: must be a text/],
+    ['chat_template.jinja', '{% if %}', /chat_template\.jinja: is not a template/],
+  ])('with a wrong %s (%s) is refused by name', async (file, text, message) => {
+    await expect(loadTextModel(withFiles({ [file]: text }, 'byte-level'))).rejects.toMatchObject({
+      code: 'model-invalid',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it('without tokenizer.json is refused by name', async () => {
+    directory = mkdtempSync(join(tmpdir(), 'hels-text-'));
+    await expect(loadTextModel(directory)).rejects.toMatchObject({
+      code: 'model-invalid',
+      message: expect.stringContaining('tokenizer.json: is missing'),
+    });
+  });
+
+  it('without a chat template serves texts, and says so to a chat', async () => {
+    const model = await loadTextModel(withFiles({ 'tokenizer_config.json': '{}' }, 'byte-level'));
+    await expect(model.renderChat([{ role: 'user', content: 'Hi' }])).rejects.toMatchObject({
+      code: 'request-invalid',
+      message: expect.stringContaining('no chat template'),
+    });
+    expect((await model.encode('Hi', true)).length).toBe(2);
+    await model.close();
+  });
+
+  it('with a template that never ends fails that chat only', async () => {
+    const template =
+      '{% for a in range(100000) %}{% for b in range(100000) %}{% set c = b %}{% endfor %}{% endfor %}';
+    const model = await loadTextModel(
+      withFiles({ 'chat_template.jinja': template }, 'byte-level'),
+      {
+        jobTimeoutMs: 300,
+      },
+    );
+    const chat = model.renderChat([{ role: 'user', content: 'Hi' }]);
+    const after = model.encode('Hi', true);
+    await expect(chat).rejects.toMatchObject({
+      code: 'request-invalid',
+      message: expect.stringContaining('longer than 300 ms'),
+    });
+    expect(await after).toHaveLength(2);
+    await model.close();
+  });
+});
+
+describe('limits', () => {
+  it('refuses a text that is too long before tokenizing it', async () => {
+    const text = 'a'.repeat(limits.promptCharactersMax + 1);
+    await expect(models['byte-level']?.encode(text, true)).rejects.toMatchObject({
+      code: 'context-too-long',
+    });
+  });
+
+  it('refuses more jobs than may wait', async () => {
+    const jobs = Array.from({ length: limits.textJobsWaitingMax + 10 }, () =>
+      (models['byte-level'] as TextModel).encode('a', true).then(
+        () => 'done',
+        (error: { code: string }) => error.code,
+      ),
+    );
+    const outcomes = await Promise.all(jobs);
+    expect(outcomes.filter((outcome) => outcome === 'overloaded')).toHaveLength(9);
+    expect(outcomes.filter((outcome) => outcome === 'done').length).toBe(outcomes.length - 9);
+  });
+});

@@ -1,0 +1,69 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { planCommand } from '../../../controller/tools/plan-command.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import type { PlanOutput } from '../../../proto/domain/plan.ts';
+import { device, smallInput } from '../planner/inputs.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hels-plan-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+const input = smallInput([
+  device('fast', { perHeadGroup: 1 }),
+  device('slow', { perHeadGroup: 3 }, { memoryBytes: 3000 }),
+]);
+const good = file('good.json', JSON.stringify(input));
+const frozen = (): number => 0;
+
+async function failureOf(args: string[]): Promise<HelsError> {
+  try {
+    await planCommand(args, frozen);
+  } catch (error) {
+    if (error instanceof HelsError) return error;
+    throw error;
+  }
+  throw new Error('the command succeeded');
+}
+
+describe('plan', () => {
+  test('--json prints the plan of the contract', async () => {
+    const output = JSON.parse(await planCommand(['--input', good, '--json'], frozen)) as PlanOutput;
+    expect(Object.keys(output)).toEqual(['policy', 'feasible', 'ranks', 'predicted', 'solver']);
+    expect(output.policy).toBe('hels');
+    expect(output.predicted.decodeSeconds).toBe(3);
+  });
+
+  test('--policy goes before the policy of the file', async () => {
+    const text = await planCommand(['--input', good, '--json', '--policy', 'equal'], frozen);
+    expect(JSON.parse(text)).toMatchObject({ policy: 'equal', feasible: false });
+  });
+
+  test('without --json it prints a table with the reason of an infeasible plan', async () => {
+    const text = await planCommand(['--input', good, '--policy', 'equal'], frozen);
+    expect(text).toContain('fast    0-2    0-8');
+    expect(text).toContain("not feasible: kv: device 'slow'");
+    expect(text).toContain('decode step 6000.000 ms');
+  });
+
+  test.each([
+    [[], 'usage', '--input is missing'],
+    [['--input', good, '--speed'], 'usage', '--speed'],
+    [['--input', join(folder, 'none.json')], 'config-invalid', 'cannot be read'],
+    [['--input', file('bad.json', '{"model":')], 'config-invalid', 'is not JSON'],
+    [['--input', file('list.json', '[]')], 'config-invalid', 'the input is []'],
+    [['--input', good, '--policy', 'best'], 'config-invalid', 'policy is "best"'],
+  ])('%j is refused as %s', async (args, code, message) => {
+    const failure = await failureOf(args);
+    expect(failure.code).toBe(code);
+    expect(failure.message).toContain(message);
+    expect(failure.message).not.toContain('\n');
+  });
+});

@@ -1,0 +1,157 @@
+/** The worker's command line and environment (HELS_WORKER_*, for systemd) -> checked configuration. Pure. */
+import { Command, CommanderError, Option } from 'commander';
+import { type LogLevel, logLevels } from '../../proto/base/log.ts';
+import { type DeviceOption, parseDeviceOption } from '../../proto/domain/device.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+
+export interface HostPort {
+  host: string;
+  port: number;
+}
+
+export interface WorkerConfig {
+  id: string;
+  /** host:port of the controller's gRPC. */
+  controller: string;
+  listen: HostPort;
+  /** Host under which the controller and the other ranks reach this worker. */
+  advertise: string;
+  device: DeviceOption;
+  logLevel: LogLevel;
+}
+
+interface RawOptions {
+  id: string;
+  controller: string;
+  listen: string;
+  advertise?: string;
+  device: string;
+  logLevel: LogLevel;
+  insecure: boolean;
+}
+
+function option(flags: string, description: string, environment: string): Option {
+  return new Option(flags, description).env(`HELS_WORKER_${environment}`);
+}
+
+export function workerCommand(version: string): Command {
+  return new Command('hels-worker')
+    .description('one device of a Hels cluster: registers with the controller and runs its shard')
+    .version(version)
+    .addOption(
+      option(
+        '--id <name>',
+        'name of this worker, unique in the cluster',
+        'ID',
+      ).makeOptionMandatory(),
+    )
+    .addOption(
+      option('--controller <host:port>', 'gRPC address of the controller', 'CONTROLLER').default(
+        '127.0.0.1:7070',
+      ),
+    )
+    .addOption(
+      option(
+        '--listen <host:port>',
+        'address of the worker service; port 0 = any free one',
+        'LISTEN',
+      ).default('127.0.0.1:0'),
+    )
+    .addOption(
+      option(
+        '--advertise <host>',
+        'host under which others reach this worker (default: the host of --listen)',
+        'ADVERTISE',
+      ),
+    )
+    .addOption(
+      option('--device <device>', 'cpu or cpu?threads=N&speed=S&memory=SIZE', 'DEVICE').default(
+        'cpu',
+      ),
+    )
+    .addOption(
+      option('--log-level <level>', 'how much to log', 'LOG_LEVEL')
+        .choices(logLevels)
+        .default('info'),
+    )
+    .addOption(
+      option(
+        '--insecure',
+        'allow a listen address other than loopback without TLS',
+        'INSECURE',
+      ).default(false),
+    )
+    .addHelpText(
+      'after',
+      '\nEvery option may also be given as HELS_WORKER_<OPTION> in the environment.',
+    )
+    .exitOverride();
+}
+
+/** Parses `parameters` (without node and the script). Throws usage or config-invalid, or CommanderError for --help and --version. */
+export function parseWorkerConfig(parameters: readonly string[], version: string): WorkerConfig {
+  const command = workerCommand(version).configureOutput({ writeErr: () => undefined });
+  try {
+    command.parse([...parameters], { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode !== 0) {
+      throw new HelsError('usage', error.message.replace(/^error: /, ''));
+    }
+    throw error;
+  }
+  return checkWorkerConfig(command.opts<RawOptions>());
+}
+
+function checkWorkerConfig(raw: RawOptions): WorkerConfig {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(raw.id)) {
+    throw invalid('--id', raw.id, 'use 1 to 63 letters, digits, dots, dashes or underscores');
+  }
+  const listen = parseHostPort(raw.listen, '--listen');
+  parseHostPort(raw.controller, '--controller', 1);
+  if (!isLoopback(listen.host) && !raw.insecure) {
+    throw invalid(
+      '--listen',
+      raw.listen,
+      'it is not a loopback address and the service has no TLS; keep 127.0.0.1, or add --insecure on a network you trust',
+    );
+  }
+  if (isWildcard(listen.host) && raw.advertise === undefined) {
+    throw invalid('--listen', raw.listen, 'others cannot dial it; say --advertise HOST too');
+  }
+  return {
+    id: raw.id,
+    controller: raw.controller,
+    listen,
+    advertise: raw.advertise ?? listen.host,
+    device: parseDeviceOption(raw.device),
+    logLevel: raw.logLevel,
+  };
+}
+
+/** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
+export function parseHostPort(text: string, field: string, portMin = 0): HostPort {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || !(port >= portMin && port <= 65_535)) {
+    throw invalid(field, text, `write HOST:PORT with a port from ${portMin} to 65535`);
+  }
+  return { host, port };
+}
+
+/** The other way round; an IPv6 host gets its brackets. */
+export function showHostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::';
+}
+
+function invalid(field: string, value: string, problem: string): HelsError {
+  return new HelsError('config-invalid', `${field} is '${value}'; ${problem}`, { field });
+}

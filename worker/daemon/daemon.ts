@@ -1,0 +1,90 @@
+/** One worker daemon: wires shard, service and registration, and stops them in order. */
+import * as grpc from '@grpc/grpc-js';
+import { sleep } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
+import { modelDigest } from '../../proto/base/model-files.ts';
+import { loadEngine, profileStep } from '../binding/native.ts';
+import { showHostPort, type WorkerConfig } from './config.ts';
+import { describeDevice, measureHost } from './device.ts';
+import { Registration } from './registration.ts';
+import { WorkerServer } from './server.ts';
+import { Shard } from './shard.ts';
+import { describeState } from './shard-state.ts';
+import { type WorkerIdentity, workerHandlers } from './worker-service.ts';
+
+/** Running steps may end by themselves this long after SIGTERM. */
+const drainDeadlineMs = 5_000;
+/** Then their answers may leave. */
+const closeDeadlineMs = 1_000;
+
+export interface DaemonOptions {
+  config: WorkerConfig;
+  identity: WorkerIdentity;
+  log: Logger;
+}
+
+export class Daemon {
+  readonly #shard: Shard;
+  readonly #server: WorkerServer;
+  readonly #registration: Registration;
+  readonly #options: DaemonOptions;
+  #address = '';
+
+  constructor(options: DaemonOptions) {
+    const { config, identity, log } = options;
+    const hostAtStart = measureHost();
+    const device = () => describeDevice(config.device, hostAtStart, measureHost());
+    this.#options = options;
+    this.#shard = new Shard({
+      workerId: identity.workerId,
+      collectiveHost: config.advertise,
+      threads: config.device.threads,
+      speed: config.device.speed,
+      memoryFreeBytes: () => device().memoryFreeBytes,
+      loadEngine,
+      modelDigest,
+      nowMs: () => performance.now(),
+    });
+    this.#server = new WorkerServer(
+      workerHandlers({ identity, shard: this.#shard, describeDevice: device, profileStep }),
+    );
+    this.#registration = new Registration({
+      controller: config.controller,
+      credentials: grpc.credentials.createInsecure(),
+      log,
+      random: Math.random,
+      registerRequest: () => ({ ...identity, address: this.#address, device: device() }),
+      heartbeatRequest: () => ({
+        workerId: identity.workerId,
+        incarnation: identity.incarnation,
+        progress: this.#shard.stepsFinished,
+        epoch: this.#shard.state.newest.epoch,
+        state: describeState(this.#shard.state),
+        memoryFreeBytes: device().memoryFreeBytes,
+      }),
+    });
+  }
+
+  /** Resolves to the address under which others reach the service. */
+  async start(): Promise<string> {
+    const { config } = this.#options;
+    const port = await this.#server.listen(config.listen);
+    this.#address = showHostPort({ host: config.advertise, port });
+    this.#registration.start();
+    return this.#address;
+  }
+
+  /** Accepts nothing more, lets running steps end or fails them, says goodbye. Bounded by the deadlines above. */
+  async stop(): Promise<void> {
+    this.#shard.beginDrain();
+    const goodbye = this.#registration.stop('drain');
+    const deadline = performance.now() + drainDeadlineMs;
+    while (this.#shard.state.stepsInFlight > 0 && performance.now() < deadline) await sleep(10);
+    const { stepsInFlight } = this.#shard.state;
+    if (stepsInFlight > 0)
+      this.#options.log.warn('failing steps that did not end', { stepsInFlight });
+    await Promise.race([this.#shard.close(), sleep(closeDeadlineMs)]);
+    await this.#server.close(closeDeadlineMs);
+    await goodbye;
+  }
+}

@@ -1,0 +1,40 @@
+/** What this worker's device is and has. */
+import { cpus } from 'node:os';
+import type { DeviceOption } from '../../proto/domain/device.ts';
+import type { Device } from '../../proto/gen/hels/v1/Device.ts';
+
+export interface HostFacts {
+  processorName: string;
+  /** What the operating system and the control group would give now. */
+  memoryAvailableBytes: number;
+}
+
+export function measureHost(): HostFacts {
+  return {
+    processorName: cpus()[0]?.model.trim() ?? 'unknown processor',
+    memoryAvailableBytes: process.availableMemory(),
+  };
+}
+
+export interface DeviceDescription extends Device {
+  memoryBytes: number;
+  memoryFreeBytes: number;
+}
+
+/** The budget is what the operator allows or what the host had at the start, whichever is less. Pure. */
+export function describeDevice(
+  option: DeviceOption,
+  atStart: HostFacts,
+  now: HostFacts,
+): DeviceDescription {
+  const memoryBytes = Math.min(option.memoryBytes ?? Infinity, atStart.memoryAvailableBytes);
+  return {
+    kind: option.kind,
+    name: atStart.processorName,
+    threads: option.threads,
+    speed: option.speed,
+    emulated: option.speed < 1 || option.memoryBytes !== null,
+    memoryBytes,
+    memoryFreeBytes: Math.min(memoryBytes, now.memoryAvailableBytes),
+  };
+}

@@ -1,0 +1,35 @@
+/** The worker's gRPC port. */
+import * as grpc from '@grpc/grpc-js';
+import { sleep } from '../../proto/base/clock.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { WorkerHandlers } from '../../proto/gen/hels/v1/Worker.ts';
+import { channelOptions, WorkerService } from '../../proto/rpc/definitions.ts';
+import { type HostPort, showHostPort } from './config.ts';
+
+export class WorkerServer {
+  readonly #server: grpc.Server;
+
+  constructor(handlers: WorkerHandlers) {
+    this.#server = new grpc.Server(channelOptions);
+    this.#server.addService(WorkerService.service, handlers);
+  }
+
+  /** Resolves to the port bound; throws config-invalid when the address cannot be. */
+  listen(address: HostPort): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const text = showHostPort(address);
+      this.#server.bindAsync(text, grpc.ServerCredentials.createInsecure(), (error, port) => {
+        if (error === null) return resolve(port);
+        const message = `--listen ${text}: cannot listen there: ${error.message}; choose another address or port`;
+        reject(new HelsError('config-invalid', message, { field: '--listen' }));
+      });
+    });
+  }
+
+  /** Lets running calls end; those still running at the deadline are cut. */
+  async close(deadlineMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    await Promise.race([closed, sleep(deadlineMs)]);
+    this.#server.forceShutdown();
+  }
+}

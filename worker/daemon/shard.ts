@@ -1,0 +1,283 @@
+/** The worker's one shard: does what shard-state.ts allows, and owns the engine. */
+import { formatBytes } from '../../proto/domain/device.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { PrepareRequest__Output } from '../../proto/gen/hels/v1/PrepareRequest.ts';
+import type { PrepareResult } from '../../proto/gen/hels/v1/PrepareResult.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
+import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
+import type { Engine, LoadRequest } from '../binding/native.ts';
+import { NativeError } from '../binding/native.ts';
+import { compareFences, type Fence, showFence } from './fence.ts';
+import {
+  applyShardEvent,
+  initialShardState,
+  type ShardEvent,
+  type ShardState,
+} from './shard-state.ts';
+import {
+  fenceOf,
+  modelSpecOf,
+  numericsOf,
+  required,
+  shardSpecOf,
+  stepBatchOf,
+  stepErrorOf,
+  stepResponseOf,
+} from './wire.ts';
+
+export interface ShardDependencies {
+  workerId: string;
+  /** Where the other ranks reach this one's collective. */
+  collectiveHost: string;
+  threads: number;
+  speed: number;
+  /** Bytes this worker may use now for weights, KV and scratch. */
+  memoryFreeBytes(): number;
+  loadEngine(request: LoadRequest): Promise<Engine>;
+  modelDigest(directory: string): Promise<string>;
+  /** Monotonic. */
+  nowMs(): number;
+}
+
+/** The engine of one epoch. `ended` aborts, with the reason, when the epoch is over on this worker. */
+interface Hold {
+  fence: Fence;
+  engine: Engine;
+  ranks: number;
+  ended: AbortController;
+}
+
+export class Shard {
+  readonly #dependencies: ShardDependencies;
+  #state: ShardState = initialShardState;
+  #hold: Hold | null = null;
+  /** Loading and closing take turns, so that two epochs never hold memory together. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #stepsFinished = 0;
+
+  constructor(dependencies: ShardDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  get state(): ShardState {
+    return this.#state;
+  }
+
+  /** Steps computed in this life of the process: the heartbeat's progress counter. */
+  get stepsFinished(): number {
+    return this.#stepsFinished;
+  }
+
+  /** Throws what forbids measuring now. */
+  refuseProfile(fence: Fence): void {
+    this.#apply({ type: 'profile-requested', fence });
+  }
+
+  async prepare(
+    request: PrepareRequest__Output,
+    onProgress: (message: string) => void,
+  ): Promise<PrepareResult> {
+    const fence = fenceOf(request);
+    const plan = required(request.plan, 'plan');
+    const load = this.#loadRequest(plan, request.rank);
+    this.#apply({ type: 'prepare-requested', fence });
+    this.#end('stale-fence', `superseded by fence ${showFence(fence)}`);
+    return this.#inTurn(async () => {
+      try {
+        return await this.#load(fence, plan, load, onProgress);
+      } catch (error) {
+        this.#apply({ type: 'shard-ended', fence });
+        throw error;
+      }
+    });
+  }
+
+  /** Resolves to the kernel fingerprint. A failure ends the epoch here: half a collective is of no use. */
+  async connect(fence: Fence, addresses: string[], deadlineMs: number): Promise<string> {
+    this.#apply({ type: 'connect-requested', fence });
+    const hold = required(this.#hold, 'shard');
+    if (addresses.length !== hold.ranks) {
+      throw new HelsError(
+        'request-invalid',
+        `collective_addresses has ${addresses.length} entries; the plan has ${hold.ranks} ranks`,
+        { field: 'collective_addresses' },
+      );
+    }
+    try {
+      if (hold.ranks > 1) await hold.engine.connect(addresses, deadlineMs);
+      const { fingerprint } = await hold.engine.report();
+      this.#apply({ type: 'connect-finished', fence });
+      return fingerprint;
+    } catch (error) {
+      this.#endEpoch(fence, 'worker-lost', `the collective did not form: ${String(error)}`);
+      throw error;
+    }
+  }
+
+  /** Accepts a step (or throws why not) and resolves to its response; never rejects. Call `answered` when the response has left. */
+  submit(request: StepRequest__Output): Promise<StepResponse> {
+    const fence = fenceOf(request);
+    const { step } = request;
+    const batch = stepBatchOf(request);
+    this.#apply({ type: 'step-received', fence, step });
+    const { engine } = required(this.#hold, 'shard');
+    return engine.step(batch).then(
+      (result) => {
+        this.#stepsFinished += 1;
+        return stepResponseOf(fence, step, result);
+      },
+      (error: unknown) => {
+        // A batch that does not fit the model was refused before any work; everything else leaves KV undefined.
+        const refused = error instanceof NativeError && error.nativeCode === 'shape-invalid';
+        if (!refused) this.#endEpoch(fence, 'worker-lost', `step ${step} failed: ${String(error)}`);
+        return { fence, step, error: stepErrorOf(error) };
+      },
+    );
+  }
+
+  answered(fence: Fence): void {
+    this.#apply({ type: 'step-answered', fence });
+  }
+
+  /** Aborts, with the reason, when the epoch of `fence` ends on this worker; null when it has ended. */
+  endedSignal(fence: Fence): AbortSignal | null {
+    return this.#holds(fence)?.ended.signal ?? null;
+  }
+
+  /** The controller's stream broke with steps in flight: its epoch is over. */
+  abandon(fence: Fence): void {
+    this.#endEpoch(fence, 'cancelled', 'the step stream closed with steps in flight');
+  }
+
+  async release(fence: Fence): Promise<void> {
+    this.#apply({ type: 'release-requested', fence });
+    this.#end('stale-fence', `released by fence ${showFence(fence)}`);
+    await this.#turn;
+  }
+
+  /** Accepts nothing more. */
+  beginDrain(): void {
+    this.#apply({ type: 'drain-requested' });
+  }
+
+  /** Ends what is held; steps still in flight fail. Resolves when the memory is free. */
+  async close(): Promise<void> {
+    if (this.#hold !== null)
+      this.#endEpoch(this.#hold.fence, 'draining', 'this worker is stopping');
+    await this.#turn;
+  }
+
+  #apply(event: ShardEvent): void {
+    this.#state = applyShardEvent(this.#state, event);
+  }
+
+  #holds(fence: Fence): Hold | null {
+    return this.#hold !== null && compareFences(this.#hold.fence, fence) === 0 ? this.#hold : null;
+  }
+
+  #endEpoch(fence: Fence, code: HelsError['code'], reason: string): void {
+    this.#apply({ type: 'shard-ended', fence });
+    if (this.#holds(fence) !== null) this.#end(code, reason);
+  }
+
+  #end(code: HelsError['code'], reason: string): void {
+    const hold = this.#hold;
+    if (hold === null) return;
+    this.#hold = null;
+    hold.engine.abort();
+    hold.ended.abort(new HelsError(code, `${showFence(hold.fence)} ended: ${reason}`));
+    void this.#inTurn(() => hold.engine.close());
+  }
+
+  #inTurn<Value>(work: () => Promise<Value>): Promise<Value> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  #loadRequest(plan: ShardPlan__Output, rank: number): LoadRequest {
+    const { threads, speed, workerId } = this.#dependencies;
+    return {
+      directory: plan.modelPath,
+      model: modelSpecOf(plan.model),
+      shard: shardSpecOf(plan, rank, workerId),
+      options: {
+        threads,
+        speed,
+        memoryBytes: 0,
+        numerics: numericsOf(plan),
+        kvBlockTokens: plan.kvBlockTokens,
+        kvBlocks: plan.kvBlocks,
+        stepTokensMax: plan.stepTokensMax,
+        sequencesMax: plan.sequencesMax,
+        corruption: null,
+      },
+    };
+  }
+
+  async #load(
+    fence: Fence,
+    plan: ShardPlan__Output,
+    load: LoadRequest,
+    onProgress: (message: string) => void,
+  ): Promise<PrepareResult> {
+    const startMs = this.#dependencies.nowMs();
+    this.#refuseSuperseded(fence);
+    onProgress(`checking the files of ${plan.modelPath}`);
+    const digest = await this.#dependencies.modelDigest(plan.modelPath);
+    if (digest !== plan.modelDigest) {
+      throw new HelsError(
+        'digest-mismatch',
+        `${plan.modelPath} on worker '${this.#dependencies.workerId}' has digest ${digest}; the plan was made for ${plan.modelDigest}; copy the same model files to every host`,
+        { field: 'model_digest' },
+      );
+    }
+    const memoryBytes = this.#memoryFor(plan, load.shard.rank);
+    this.#refuseSuperseded(fence);
+    onProgress('loading weights');
+    const engine = await this.#dependencies.loadEngine({
+      ...load,
+      options: { ...load.options, memoryBytes },
+    });
+    try {
+      const { ranks } = load.shard;
+      const host = this.#dependencies.collectiveHost;
+      const address = ranks > 1 ? await engine.openCollective(host) : '';
+      const report = await engine.report();
+      this.#apply({ type: 'prepare-finished', fence });
+      this.#hold = { fence, engine, ranks, ended: new AbortController() };
+      return {
+        weightBytesLoaded: report.weightBytesLoaded,
+        kvBytes: report.kvBytes,
+        scratchBytes: report.scratchBytes,
+        collectiveAddress: address,
+        fingerprint: report.fingerprint,
+        seconds: (this.#dependencies.nowMs() - startMs) / 1000,
+      };
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+  }
+
+  /** A pure check: the load of this fence may still become the held shard. */
+  #refuseSuperseded(fence: Fence): void {
+    applyShardEvent(this.#state, { type: 'prepare-finished', fence });
+  }
+
+  /** The bytes the engine may use; throws memory-exceeded before anything is allocated when the plan wants more. */
+  #memoryFor(plan: ShardPlan__Output, rank: number): number {
+    const free = this.#dependencies.memoryFreeBytes();
+    const own = plan.ranks.find((candidate) => candidate.rank === rank);
+    const wanted = (own?.weightBytes ?? 0) + (own?.kvBytes ?? 0);
+    if (wanted > free) {
+      throw new HelsError(
+        'memory-exceeded',
+        `rank ${rank} needs ${formatBytes(wanted)} for weights and KV; worker '${this.#dependencies.workerId}' has ${formatBytes(free)}; free memory, raise --device memory=, or plan again`,
+        { field: 'memory' },
+      );
+    }
+    return free;
+  }
+}

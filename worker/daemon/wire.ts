@@ -1,0 +1,144 @@
+/** Messages of proto/hels/v1/worker.proto <-> the types of the engine and of the shared language. Pure. */
+import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import type { SamplingParameters } from '../../proto/domain/generation.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
+import type { ModelSpec__Output } from '../../proto/gen/hels/v1/ModelSpec.ts';
+import type { Range__Output } from '../../proto/gen/hels/v1/Range.ts';
+import type { SamplingParameters__Output } from '../../proto/gen/hels/v1/SamplingParameters.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { StepError } from '../../proto/gen/hels/v1/StepError.ts';
+import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
+import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
+import {
+  NativeError,
+  type Range,
+  type ShardSpec,
+  type StepBatch,
+  type StepResult,
+} from '../binding/native.ts';
+import type { Fence } from './fence.ts';
+
+/** Throws request-invalid naming `field` when a message that must be there is not. */
+export function required<Message>(message: Message | null | undefined, field: string): Message {
+  if (message === null || message === undefined) {
+    throw new HelsError('request-invalid', `${field} is missing; it is required`, { field });
+  }
+  return message;
+}
+
+export function fenceOf(message: { fence: Fence__Output | null }): Fence {
+  const { term, epoch } = required(message.fence, 'fence');
+  return { term, epoch };
+}
+
+const words = {
+  naming: ['llama', 'opt'],
+  normalization: ['rms', 'layer'],
+  activation: ['silu', 'relu'],
+  position: ['rope', 'learned'],
+  ropeScaling: ['none', 'linear', 'llama3'],
+  weightType: ['f32', 'bf16', 'f16'],
+  numerics: ['exact', 'fast'],
+} as const;
+
+function word<Name extends keyof typeof words>(name: Name, value: string) {
+  const allowed: readonly string[] = words[name];
+  if (!allowed.includes(value)) {
+    throw new HelsError(
+      'request-invalid',
+      `${name} is '${value}'; it must be one of ${allowed.join(', ')}`,
+      { field: name },
+    );
+  }
+  return value as (typeof words)[Name][number];
+}
+
+/** The engine checks the numbers themselves. */
+export function modelSpecOf(message: ModelSpec__Output | null): ModelSpec {
+  const model = required(message, 'model');
+  return {
+    ...model,
+    naming: word('naming', model.naming),
+    normalization: word('normalization', model.normalization),
+    activation: word('activation', model.activation),
+    position: word('position', model.position),
+    ropeScaling: word('ropeScaling', model.ropeScaling),
+    weightType: word('weightType', model.weightType),
+  };
+}
+
+export function numericsOf(plan: ShardPlan__Output): 'exact' | 'fast' {
+  return word('numerics', plan.numerics);
+}
+
+function rangeOf(range: Range__Output | null): Range {
+  return { begin: range?.begin ?? 0, end: range?.end ?? 0 };
+}
+
+/** This rank's share of the plan; refuses one that was made for another worker. */
+export function shardSpecOf(plan: ShardPlan__Output, rank: number, workerId: string): ShardSpec {
+  const own = plan.ranks.find((candidate) => candidate.rank === rank);
+  if (own === undefined) {
+    const field = 'rank';
+    throw new HelsError('request-invalid', `rank is ${rank}; the plan has no such rank`, { field });
+  }
+  if (own.workerId !== workerId) {
+    throw new HelsError(
+      'request-invalid',
+      `rank ${rank} of the plan belongs to worker '${own.workerId}'; this is '${workerId}'`,
+      { field: 'rank' },
+    );
+  }
+  return {
+    rank,
+    ranks: plan.ranks.length,
+    headGroups: rangeOf(own.headGroups),
+    ffnColumns: rangeOf(own.ffnColumns),
+    vocabRows: rangeOf(own.vocabRows),
+  };
+}
+
+function samplingOf(message: SamplingParameters__Output | null): SamplingParameters | null {
+  if (message === null) return null;
+  const { temperature, topP, topK, seed, logprobs } = message;
+  return { temperature, topP, topK, seed, logprobs };
+}
+
+export function stepBatchOf(request: StepRequest__Output): StepBatch {
+  return {
+    collectiveDeadlineMs: request.collectiveDeadlineMs,
+    sequences: request.sequences.map((sequence) => ({
+      slot: sequence.slot,
+      takeSampled: sequence.takeSampled,
+      tokens: Int32Array.from(sequence.tokens),
+      startPosition: sequence.startPosition,
+      blockTable: Int32Array.from(sequence.blockTable),
+      sampling: samplingOf(sequence.sampling),
+      returnLogits: sequence.returnLogits,
+    })),
+  };
+}
+
+export function stepResponseOf(fence: Fence, step: number, result: StepResult): StepResponse {
+  const { buffer, byteOffset, byteLength } = result.logits;
+  return {
+    fence,
+    step,
+    sampled: result.sampled,
+    computeSeconds: result.computeSeconds,
+    collectiveSeconds: result.collectiveSeconds,
+    totalSeconds: result.totalSeconds,
+    error: null,
+    // Every supported host is little-endian, as the wire is.
+    logits: Buffer.from(buffer, byteOffset, byteLength),
+  };
+}
+
+/** The codes a StepError carries are those of native/base/error.h; a failure of ours travels as `internal` or by its own name. */
+export function stepErrorOf(error: unknown): StepError {
+  if (error instanceof NativeError) return { code: error.nativeCode, message: error.message };
+  const failure = toHelsError(error);
+  const code: ErrorCode = failure.code;
+  return { code, message: failure.message };
+}

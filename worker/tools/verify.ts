@@ -1,0 +1,206 @@
+/** `verify`: runs a model over a split in this process and compares it with reference logits (design section 9). */
+import { createHash } from 'node:crypto';
+import { readModelFiles } from '../../proto/base/model-files.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import { modelSpecFromConfig, type WeightTypeOption } from '../../proto/domain/model-config.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { type EngineReport, inspectModel, type ShardSpec } from '../binding/native.ts';
+import { type Golden, readGolden } from './golden.ts';
+import { LocalRanks } from './local-ranks.ts';
+import { parseRanks, splitModel } from './split.ts';
+
+export interface VerifyOptions {
+  model: string;
+  golden: string;
+  /** null: one rank. */
+  ranks: string | null;
+  dtype: WeightTypeOption;
+  /** Tokens of one prefill step; null: the whole prompt. */
+  chunk: number | null;
+  corrupt: Corruption | null;
+}
+
+export interface Corruption {
+  rank: number;
+  tensor: string;
+  byte: number;
+}
+
+export interface VerifyReport {
+  /** Largest absolute difference of a compared logit. */
+  maxDifference: number;
+  /** Largest absolute logit of the reference. */
+  maxLogit: number;
+  /** Largest maxDifference allowed: a fraction of maxLogit by weight type. */
+  tolerance: number;
+  weightType: ModelSpec['weightType'];
+  greedyTokens: number[];
+  greedyMatch: boolean;
+  /** Over the f32 little-endian full rows of all compared positions, in order: one value for every split and chunk. */
+  logitsSha256: string;
+  /** Only with --corrupt: whether the named rank loads the byte. */
+  corrupted?: boolean;
+  ranks: VerifiedRank[];
+  passed: boolean;
+}
+
+export interface VerifiedRank {
+  headGroups: [begin: number, end: number];
+  ffnColumns: [begin: number, end: number];
+  vocabRows: [begin: number, end: number];
+  weightBytesLoaded: number;
+  weightBytesReplicated: number;
+  allReduceCount: number;
+  allReduceBytes: number;
+}
+
+/** Of the largest |logit| of the reference. */
+const relativeTolerance: Readonly<Record<ModelSpec['weightType'], number>> = {
+  f32: 2e-4,
+  bf16: 2e-2,
+  f16: 2e-2,
+};
+
+export async function verifyModel(options: VerifyOptions): Promise<VerifyReport> {
+  const files = await readModelFiles(options.model, { tokenizer: 'optional' });
+  const tensors = await inspectModel(files.directory);
+  const model = modelSpecFromConfig(files.config, {
+    weightType: options.dtype,
+    tensorType: tensors[0]?.type ?? null,
+  });
+  const golden = await readGolden(options.golden);
+  checkFits(golden, model);
+  const shards = splitModel(
+    model,
+    options.ranks === null ? [{ headGroups: model.headGroups, ffnWeight: 1 }] : parseRanks(options.ranks),
+  );
+  checkCorruption(options.corrupt, shards.length, tensors);
+  const longest = Math.max(
+    golden.inputIds.length,
+    golden.greedy.prompt.length + golden.greedy.tokens.length,
+  );
+  const ranks = await LocalRanks.start({
+    directory: files.directory,
+    model,
+    shards,
+    positionsMax: longest,
+    chunk: Math.min(options.chunk ?? longest, longest),
+    corruption: options.corrupt,
+  });
+  try {
+    const rows = await ranks.logits(golden.inputIds, golden.logitsFromPosition);
+    const tokens = await ranks.greedy(golden.greedy.prompt, golden.greedy.tokens.length);
+    const reports = await ranks.reports();
+    return makeReport({ golden, model, shards, rows, tokens, reports, corrupt: options.corrupt });
+  } finally {
+    await ranks.close();
+  }
+}
+
+interface Evidence {
+  golden: Golden;
+  model: ModelSpec;
+  shards: readonly ShardSpec[];
+  rows: readonly Float32Array[];
+  tokens: number[];
+  reports: readonly EngineReport[];
+  corrupt: Corruption | null;
+}
+
+/** Pure. */
+export function makeReport(evidence: Evidence): VerifyReport {
+  const { golden, model, shards, rows, tokens, reports, corrupt } = evidence;
+  const { maxDifference, maxLogit } = compareLogits(rows, golden.logits);
+  const tolerance = relativeTolerance[model.weightType] * maxLogit;
+  const greedyMatch = matchGreedy(tokens, golden, tolerance);
+  // Rounded weights may choose another token where two are close, so only f32 must match.
+  const passed = maxDifference <= tolerance && (greedyMatch || model.weightType !== 'f32');
+  return {
+    maxDifference,
+    maxLogit,
+    tolerance,
+    weightType: model.weightType,
+    greedyTokens: tokens,
+    greedyMatch,
+    logitsSha256: hashRows(rows),
+    ...(corrupt === null ? {} : { corrupted: reports[corrupt.rank]?.corrupted ?? false }),
+    ranks: shards.map((shard, rank) => describeRank(shard, reports[rank])),
+    passed,
+  };
+}
+
+/** NaN anywhere makes maxDifference NaN, which passes no tolerance. */
+export function compareLogits(
+  rows: readonly Float32Array[],
+  reference: readonly (readonly number[])[],
+): { maxDifference: number; maxLogit: number } {
+  let maxDifference = 0;
+  let maxLogit = 0;
+  for (const [position, expected] of reference.entries()) {
+    for (const [index, value] of expected.entries()) {
+      maxDifference = Math.max(maxDifference, Math.abs((rows[position]?.[index] ?? NaN) - value));
+      maxLogit = Math.max(maxLogit, Math.abs(value));
+    }
+  }
+  return { maxDifference, maxLogit };
+}
+
+/**
+ * Equal up to the first difference, which is excused only where the reference itself tells that its two best tokens were closer than
+ * the tolerance; what follows such a difference continues another text and is not compared.
+ */
+export function matchGreedy(tokens: readonly number[], golden: Golden, tolerance: number): boolean {
+  const { tokens: expected, margins } = golden.greedy;
+  const difference = expected.findIndex((token, index) => token !== tokens[index]);
+  if (difference < 0) return true;
+  const margin = margins?.[difference];
+  return margin !== undefined && margin <= tolerance;
+}
+
+function hashRows(rows: readonly Float32Array[]): string {
+  const hash = createHash('sha256');
+  for (const row of rows) hash.update(new Uint8Array(row.buffer, row.byteOffset, row.byteLength));
+  return hash.digest('hex');
+}
+
+function describeRank(shard: ShardSpec, report: EngineReport | undefined): VerifiedRank {
+  const { headGroups, ffnColumns, vocabRows } = shard;
+  return {
+    headGroups: [headGroups.begin, headGroups.end],
+    ffnColumns: [ffnColumns.begin, ffnColumns.end],
+    vocabRows: [vocabRows.begin, vocabRows.end],
+    weightBytesLoaded: report?.weightBytesLoaded ?? 0,
+    weightBytesReplicated: report?.weightBytesReplicated ?? 0,
+    allReduceCount: report?.allReduceCount ?? 0,
+    allReduceBytes: report?.allReduceBytes ?? 0,
+  };
+}
+
+function checkFits(golden: Golden, model: ModelSpec): void {
+  const width = golden.logits[0]?.length;
+  if (golden.logits.some((row) => row.length !== model.vocabRows)) {
+    throw new HelsError(
+      'model-invalid',
+      `the golden's logits have ${width} columns; the model's vocab_size is ${model.vocabRows}; use the golden made from this model`,
+      { field: 'logits' },
+    );
+  }
+}
+
+function checkCorruption(
+  corruption: Corruption | null,
+  ranks: number,
+  tensors: readonly { name: string; sizeBytes: number }[],
+): void {
+  if (corruption === null) return;
+  const tensor = tensors.find((candidate) => candidate.name === corruption.tensor);
+  const problem =
+    corruption.rank >= ranks
+      ? `rank ${corruption.rank} does not exist; there are ${ranks} ranks`
+      : tensor === undefined
+        ? `the model has no tensor '${corruption.tensor}'`
+        : corruption.byte >= tensor.sizeBytes
+          ? `byte ${corruption.byte} lies outside '${tensor.name}', which has ${tensor.sizeBytes} bytes`
+          : null;
+  if (problem !== null) throw new HelsError('usage', `--corrupt: ${problem}`, { field: '--corrupt' });
+}
