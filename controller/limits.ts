@@ -27,7 +27,7 @@ export const limits = {
   retryAfterSeconds: 1,
 
   /** Text of one prompt, UTF-16 units. */
-  promptCharactersMax: 2 * MiB,
+  promptCharactersMax: MiB,
   chatMessagesMax: 4096,
   contentPartsMax: 256,
   /** Answers of one request: prompts times n. */
@@ -45,7 +45,7 @@ export const limits = {
   tokenizerFileBytesMax: 256 * MiB,
   chatTemplateCharactersMax: MiB,
   /** Rendering or encoding one prompt; a template that runs longer is stopped with its thread. */
-  textJobTimeoutMs: 5_000,
+  textJobTimeoutMs: 10_000,
   /** Reading tokenizer.json and building the tables of the tokenizer. */
   textThreadStartTimeoutMs: 60_000,
   textJobsWaitingMax: 512,
@@ -56,10 +56,10 @@ function assertRelation(holds: boolean, relation: string): void {
   if (!holds) throw new Error(`controller/limits.ts: ${relation} does not hold`);
 }
 
-// A body can carry the longest prompt even when JSON writes each character as two bytes, and leave room for the rest.
+// A body can carry the longest prompt even when JSON writes each character as \uXXXX, and leave room for the rest.
 assertRelation(
-  limits.httpBodyBytesMax > 2 * limits.promptCharactersMax,
-  'httpBodyBytesMax > 2 * promptCharactersMax',
+  limits.httpBodyBytesMax > 6 * limits.promptCharactersMax,
+  'httpBodyBytesMax > 6 * promptCharactersMax',
 );
 assertRelation(
   limits.httpHeadersTimeoutMs <= limits.httpBodyTimeoutMs,

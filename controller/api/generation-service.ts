@@ -45,7 +45,7 @@ export interface TextDelta {
   logprobs: TextLogprob[];
 }
 
-export interface FinishedText {
+interface FinishedText {
   type: 'finished';
   reason: 'stop' | 'length';
   promptTokens: number;

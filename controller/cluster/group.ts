@@ -1,12 +1,17 @@
 /**
  * The life of the one group that serves a model. Pure: (state, event) -> (state, effects).
  *
- *   empty --deploy--> deploying(epoch) --serving(epoch)--> ready --worker-lost, epoch-failed--> deploying(epoch + 1) ...
- *                        |  failed(epoch)                    | undeploy
- *                        v                                   v
- *                     waiting (a worker joins: try again)  empty
+ *            deploy                     members-chosen, serving
+ *   empty ------------> deploying(epoch) ------------------------> ready
+ *     ^                  |  ^  ^                                     |
+ *     | undeploy         |  |  +-- worker-lost, epoch-failed --------+   epoch + 1, over the workers that are left
+ *     | (from anywhere)  |  +-- a worker joins or is lost -- waiting
+ *                        |                                    ^
+ *                        +-- deploy-failed, unattended -------+   at once again when the workers changed meanwhile
+ *                        +-- deploy-failed, attended: back to what served before, else --> failed
  *
- * Epochs only grow; an event of another epoch than the current one changes nothing.
+ * The loss of one of its workers fails a deployment under way. Epochs only grow; an event of another epoch than the current one
+ * changes nothing, and the loss of a worker that takes no part does not disturb what runs.
  */
 export interface DeploymentRequest {
   modelPath: string;
@@ -30,7 +35,7 @@ export interface Group {
   /** The newest epoch begun. */
   readonly epoch: number;
   readonly request: DeploymentRequest | null;
-  /** Worker id -> incarnation, of the epoch's workers. */
+  /** Worker id -> incarnation, of the epoch's workers; empty until the plan has chosen them. */
   readonly members: ReadonlyMap<string, string>;
   /** Why the group does not serve; empty when it does. */
   readonly detail: string;
@@ -38,6 +43,8 @@ export interface Group {
   readonly attended: boolean;
   /** What served before an attended deployment: it comes back when that one fails. */
   readonly fallback: DeploymentRequest | null;
+  /** A worker joined or was lost since this attempt began: should it fail, the next one may not. */
+  readonly workersChanged: boolean;
 }
 
 export type GroupEvent =
@@ -71,6 +78,7 @@ export function initialGroup(epoch: number): Group {
     detail: '',
     attended: false,
     fallback: null,
+    workersChanged: false,
   };
 }
 
@@ -96,6 +104,7 @@ function begin(
       members: new Map(),
       detail: why,
       attended,
+      workersChanged: false,
     },
     effects: [...endEffects(group, why), { type: 'start-deployment', epoch, request }],
   };
@@ -122,23 +131,21 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       return { group: { ...group, members: event.members }, effects: [] };
     case 'serving':
       if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
+      if (group.members.size === 0) return unchanged;
       return {
         group: { ...group, phase: 'ready', detail: '', attended: false, fallback: null },
         effects: [],
       };
     case 'deploy-failed':
-      return deployFailed(group, event);
+      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
+      return deployFailed(group, event.reason);
     case 'epoch-failed':
       if (event.epoch !== group.epoch || group.phase !== 'ready') return unchanged;
       return recover(group, event.reason);
     case 'worker-lost':
-      if (group.members.get(event.id) !== event.incarnation || group.phase !== 'ready') {
-        // A deployment under way meets the loss in its own calls.
-        return unchanged;
-      }
-      return recover(group, `worker '${event.id}' was lost: ${event.reason}`);
+      return workerLost(group, event);
     case 'worker-joined':
-      return group.phase === 'waiting' ? recover(group, 'a worker joined') : unchanged;
+      return workersChanged(group, 'a worker joined');
     case 'undeploy':
       return {
         group: { ...initialGroup(group.epoch), detail: '' },
@@ -150,29 +157,41 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
   }
 }
 
-function deployFailed(
+function workerLost(
   group: Group,
-  event: Extract<GroupEvent, { type: 'deploy-failed' }>,
+  { id, incarnation, reason }: Extract<GroupEvent, { type: 'worker-lost' }>,
 ): GroupStep {
-  if (event.epoch !== group.epoch || group.phase !== 'deploying') return { group, effects: [] };
-  const effects = endEffects(group, event.reason);
+  const why = `worker '${id}' was lost: ${reason}`;
+  if (group.members.get(id) !== incarnation) return workersChanged(group, why);
+  // Whoever waits for the deployment decides what comes next.
+  if (group.phase === 'deploying' && group.attended) return deployFailed(group, why);
+  return recover(group, why);
+}
+
+/** Workers came or went that take no part in what runs. */
+function workersChanged(group: Group, why: string): GroupStep {
+  if (group.phase === 'waiting') return recover(group, why);
+  if (group.phase !== 'deploying') return { group, effects: [] };
+  return { group: { ...group, workersChanged: true }, effects: [] };
+}
+
+function deployFailed(group: Group, reason: string): GroupStep {
+  const effects = endEffects(group, reason);
   if (!group.attended) {
+    if (group.workersChanged) return recover(group, reason);
     // Nobody is there to correct it: wait until the cluster changes.
-    return {
-      group: { ...group, phase: 'waiting', members: new Map(), detail: event.reason },
-      effects,
-    };
+    return { group: { ...group, phase: 'waiting', members: new Map(), detail: reason }, effects };
   }
   const { fallback } = group;
   if (fallback !== null) {
-    const step = begin({ ...group, fallback: null }, fallback, false, event.reason);
+    const step = begin({ ...group, fallback: null }, fallback, false, reason);
     return {
       ...step,
       effects: [{ type: 'persist-deployment', request: fallback }, ...step.effects],
     };
   }
   return {
-    group: { ...group, phase: 'failed', request: null, members: new Map(), detail: event.reason },
+    group: { ...group, phase: 'failed', request: null, members: new Map(), detail: reason },
     effects: [...effects, { type: 'persist-deployment', request: null }],
   };
 }

@@ -6,6 +6,7 @@ import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { ServedModel } from '../api/generation-service.ts';
 import {
   applyGroupEvent,
   type DeploymentRequest,
@@ -68,6 +69,7 @@ interface Attempt {
   engineGroup: EngineGroup | null;
   report: PlanReport | null;
   workersTimeoutMs: number;
+  createdUnixSeconds: number;
 }
 
 export class Coordinator {
@@ -91,6 +93,14 @@ export class Coordinator {
   /** The model being served; null while there is none. */
   get served(): ServedFiles | null {
     return this.#group.phase === 'ready' ? (this.#attempt?.files ?? null) : null;
+  }
+
+  get servedModel(): ServedModel | null {
+    const { served } = this;
+    const createdUnixSeconds = this.#attempt?.createdUnixSeconds ?? 0;
+    return served === null
+      ? null
+      : { modelId: served.modelId, text: served.text, createdUnixSeconds };
   }
 
   /** Throws not-ready without a plan being served. */
@@ -213,6 +223,7 @@ export class Coordinator {
       engineGroup: null,
       report: null,
       workersTimeoutMs: attended?.workersTimeoutMs ?? Number.POSITIVE_INFINITY,
+      createdUnixSeconds: Math.floor(this.#options.clock.unixMs() / 1000),
     };
     this.#attempt = attempt;
     try {

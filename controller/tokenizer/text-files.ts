@@ -18,7 +18,7 @@ export interface TextFiles {
   chatTemplate: ChatTemplateSource | null;
 }
 
-export interface ChatTemplateSource {
+interface ChatTemplateSource {
   text: string;
   /** The file and field it came from, for messages. */
   origin: string;

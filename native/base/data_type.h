@@ -1,5 +1,6 @@
-// Element types of weights and KV, and their conversions: exact when widening, round to nearest even when narrowing. Integer arithmetic
-// and selects only, so the bits are those of every compiler and processor, and loops over them vectorize.
+// Element types of weights and KV, and their conversions: exact when widening, round to nearest even when narrowing.
+// Integer arithmetic and selects only, so the bits are those of every compiler and processor, and loops over them
+// vectorize.
 #pragma once
 
 #include <bit>
@@ -42,8 +43,8 @@ inline float f16ToF32(uint16_t bits) {
 
 /// 65520 and more becomes infinity; NaN stays NaN and becomes quiet.
 inline uint16_t f32ToF16(float value) {
-  constexpr uint32_t kOverflow = 0x477F'F000U;         // 65520: halfway from the largest f16 to what would be the next
-  constexpr uint32_t kSmallestNormal = 0x3880'0000U;   // 2^-14
+  constexpr uint32_t kOverflow = 0x477F'F000U;        // 65520: halfway from the largest f16 to what would be the next
+  constexpr uint32_t kSmallestNormal = 0x3880'0000U;  // 2^-14
   constexpr uint32_t kRebias = (127U - 15U) << 23;
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000U;

@@ -1,6 +1,8 @@
 #include "comm/gloo_communicator.h"
 
 #include <gloo/transport/tcp/address.h>
+#include <signal.h>
+#include <time.h>
 
 #include <algorithm>
 #include <string>
@@ -12,35 +14,63 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Messages of 64 KiB, of which at most three from one rank are unread at another: default socket buffers hold them, so no send blocks and
-// "first send, then receive" is free of deadlock without a second thread. (The rank that is furthest behind has peers that have read
-// everything up to its own place; only what it sent ahead is unread.)
-constexpr size_t kChunkValues = 8192;
+// All ranks first send, then receive, each from one thread: free of deadlock only while no send blocks. A rank can be
+// one message ahead of what a peer has read, so the socket must hold two messages; receive buffers are not relied on (a
+// half-read segment blocks them whole).
+constexpr size_t kChunkValues = 16384;
+constexpr int kSendBufferBytes = 212'992;  // Linux grants this by default (net.core.wmem_max) and counts it twice
+constexpr size_t kSendBufferNeeded = 3 * kChunkValues * sizeof(int64_t);  // two messages and the kernel's overhead
 constexpr size_t kHeaderWords = 2;
-// From three ranks on, longer sums are cheaper scattered (each rank sums its slice, then all gather) than sent whole to everybody.
+// From three ranks on, longer sums are cheaper scattered (each rank sums its slice, then all gather) than sent whole to
+// everybody.
 constexpr size_t kDirectValuesMax = 4096;
 // Slots number a pair's buffers; both of its ends use the same one for what one sends and the other receives.
-constexpr int kAddendSlot = 0;
-constexpr int kSumSlot = 1;
+constexpr int kSlot = 0;
+
+/// Gloo writes without MSG_NOSIGNAL: while this object lives, a lost peer is an error code and not a signal that ends
+/// the process.
+class PipeSignalBlock {
+ public:
+  PipeSignalBlock() {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~PipeSignalBlock() {
+    if (sigismember(&before_, SIGPIPE) == 1) return;
+    const timespec atOnce = {};
+    while (sigtimedwait(&pipe_, nullptr, &atOnce) == SIGPIPE) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  PipeSignalBlock(const PipeSignalBlock&) = delete;
+  PipeSignalBlock& operator=(const PipeSignalBlock&) = delete;
+
+ private:
+  sigset_t pipe_ = {};
+  sigset_t before_ = {};
+};
 
 }  // namespace
 
-GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::transport::Device> device, std::shared_ptr<gloo::transport::Context> context)
+GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::transport::Device> device,
+                                   std::shared_ptr<gloo::transport::Context> context)
     : device_(std::move(device)), context_(std::move(context)) {
   for (int peer = 0; peer < ranks(); ++peer) {
     if (peer == rank()) continue;
-    peers_.push_back({.rank = peer, .addends = openChannel(peer, kAddendSlot), .sums = openChannel(peer, kSumSlot)});
+    peers_.push_back({.rank = peer, .channel = openChannel(peer)});
   }
 }
 
-GlooCommunicator::Channel GlooCommunicator::openChannel(int peer, int slot) {
+GlooCommunicator::Channel GlooCommunicator::openChannel(int peer) {
   constexpr size_t kWords = kHeaderWords + kChunkValues;
   Channel channel{.out = {.words = std::vector<int64_t>(kWords), .buffer = nullptr},
                   .in = {.words = std::vector<int64_t>(kWords), .buffer = nullptr}};
   const auto& pair = context_->getPair(peer);
-  // Only the receiving buffer is registered under the slot, but the end of either unregisters it: they live and go together.
-  channel.out.buffer = pair->createSendBuffer(slot, channel.out.words.data(), kWords * sizeof(int64_t));
-  channel.in.buffer = pair->createRecvBuffer(slot, channel.in.words.data(), kWords * sizeof(int64_t));
+  // Only the receiving buffer is registered under the slot, but the end of either unregisters it: they live and go
+  // together.
+  channel.out.buffer = pair->createSendBuffer(kSlot, channel.out.words.data(), kWords * sizeof(int64_t));
+  channel.in.buffer = pair->createRecvBuffer(kSlot, channel.in.words.data(), kWords * sizeof(int64_t));
   return channel;
 }
 
@@ -54,80 +84,78 @@ void GlooCommunicator::start(Clock::time_point deadlineAt) {
     sockets_.push_back(SocketHandle::ofConnection(address.getSockaddr()));
   }
   started_.store(true, std::memory_order_release);
-  // A first sum with a known answer: it ends when all ranks are connected, and a stranger on one of our ports cannot give it.
+  greet(deadlineAt);
+  // Not before: Gloo sizes the buffer itself when a message is larger than all before it, and the greeting has the
+  // largest size.
+  for (const SocketHandle& socket : sockets_) socket.setSendBuffer(kSendBufferBytes, kSendBufferNeeded);
+}
+
+/// A first sum with a known answer: it ends when all ranks are connected, and a stranger on one of our ports cannot
+/// give it.
+void GlooCommunicator::greet(Clock::time_point deadlineAt) {
+  std::vector<int64_t> greeting(kChunkValues, rank() + 1);
+  run(&GlooCommunicator::sumDirectly, greeting, deadlineAt - Clock::now());
   const int64_t size = ranks();
-  int64_t sum = rank() + 1;
-  allReduceSum({&sum, 1}, deadlineAt - Clock::now());
-  require(sum == size * (size + 1) / 2, ErrorCode::kPeerLost, "the ranks' greeting has a wrong sum: the group was formed of wrong addresses");
+  const bool right = std::ranges::all_of(greeting, [&](int64_t sum) { return sum == size * (size + 1) / 2; });
+  require(right, ErrorCode::kPeerLost, "the ranks' greeting has a wrong sum: the group was formed of wrong addresses");
 }
 
 void GlooCommunicator::allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) {
+  const bool direct = peers_.size() == 1 || values.size() <= kDirectValuesMax;
+  run(direct ? &GlooCommunicator::sumDirectly : &GlooCommunicator::sumScattered, values, deadline);
+}
+
+void GlooCommunicator::run(Algorithm algorithm, std::span<int64_t> values, std::chrono::nanoseconds deadline) {
   call_ = {.count = static_cast<int64_t>(values.size()), .deadline = deadline, .deadlineAt = Clock::now() + deadline};
   ++sequence_;
+  const PipeSignalBlock noSignal;
   try {
-    if (peers_.size() == 1 || values.size() <= kDirectValuesMax) {
-      sumDirectly(values);
-    } else {
-      sumScattered(values);
-    }
+    (this->*algorithm)(values);
   } catch (const std::exception& failure) {
     // The peers must not wait for this rank any longer.
     shutdownAll();
     if (aborted_) throw Error(ErrorCode::kAborted, "the collective was aborted");
     if (dynamic_cast<const Error*>(&failure) != nullptr) throw;
-    const bool late = Clock::now() >= call_.deadlineAt;
-    throw Error(late ? ErrorCode::kDeadlineExceeded : ErrorCode::kPeerLost, failure.what());
+    if (Clock::now() >= call_.deadlineAt) throw Error(ErrorCode::kDeadlineExceeded, lateText() + ": " + failure.what());
+    throw Error(ErrorCode::kPeerLost, std::string("the connection to a peer is lost: ") + failure.what());
   }
 }
 
-/// Every rank sends everything to every other. One chunk is sent ahead, so that a rank seldom waits for its peers to wake up.
+/// Every rank sends everything to every other.
 void GlooCommunicator::sumDirectly(std::span<int64_t> values) {
-  const auto chunkAt = [&](size_t begin) { return values.subspan(begin, std::min(kChunkValues, values.size() - begin)); };
-  const auto sendAt = [&](size_t begin) {
-    if (begin >= values.size()) return;
-    for (Peer& peer : peers_) send(peer.addends, chunkAt(begin));
-  };
-  armTimeouts();
-  sendAt(0);
   for (size_t begin = 0; begin < values.size(); begin += kChunkValues) {
+    const std::span chunk = values.subspan(begin, std::min(kChunkValues, values.size() - begin));
     armTimeouts();
-    sendAt(begin + kChunkValues);
-    receiveAddends(chunkAt(begin));
+    for (Peer& peer : peers_) send(peer.channel, chunk);
+    receiveAddends(chunk);
   }
 }
 
-/// Reduce-scatter, then all-gather, block by block; the addends of one block are sent ahead.
+/// Reduce-scatter, then all-gather, block by block.
 void GlooCommunicator::sumScattered(std::span<int64_t> values) {
   const auto slices = static_cast<size_t>(ranks());
-  const size_t blockSize = slices * kChunkValues;
-  const auto sliceAt = [&](size_t begin, int rank) {
-    const std::span block = values.subspan(begin, std::min(blockSize, values.size() - begin));
-    const size_t from = block.size() * static_cast<size_t>(rank) / slices;
-    const size_t to = block.size() * (static_cast<size_t>(rank) + 1) / slices;
-    return block.subspan(from, to - from);
-  };
-  const auto sendAddendsAt = [&](size_t begin) {
-    if (begin >= values.size()) return;
-    for (Peer& peer : peers_) send(peer.addends, sliceAt(begin, peer.rank));
-  };
-  armTimeouts();
-  sendAddendsAt(0);
-  for (size_t begin = 0; begin < values.size(); begin += blockSize) {
+  for (size_t begin = 0; begin < values.size(); begin += slices * kChunkValues) {
+    const std::span block = values.subspan(begin, std::min(slices * kChunkValues, values.size() - begin));
+    const auto sliceOf = [&](int rank) {
+      const size_t from = block.size() * static_cast<size_t>(rank) / slices;
+      const size_t to = block.size() * (static_cast<size_t>(rank) + 1) / slices;
+      return block.subspan(from, to - from);
+    };
     armTimeouts();
-    sendAddendsAt(begin + blockSize);
-    const std::span own = sliceAt(begin, rank());
+    for (Peer& peer : peers_) send(peer.channel, sliceOf(peer.rank));
+    const std::span own = sliceOf(rank());
     receiveAddends(own);
-    for (Peer& peer : peers_) send(peer.sums, own);
+    for (Peer& peer : peers_) send(peer.channel, own);
     for (Peer& peer : peers_) {
-      const std::span slice = sliceAt(begin, peer.rank);
-      std::ranges::copy(receive(peer.sums, slice.size()), slice.begin());
+      const std::span slice = sliceOf(peer.rank);
+      std::ranges::copy(receive(peer.channel, slice.size()), slice.begin());
     }
   }
 }
 
 void GlooCommunicator::receiveAddends(std::span<int64_t> values) {
   for (Peer& peer : peers_) {
-    const std::span<const int64_t> addends = receive(peer.addends, values.size());
+    const std::span<const int64_t> addends = receive(peer.channel, values.size());
     for (size_t i = 0; i < values.size(); ++i) values[i] += addends[i];
   }
 }
@@ -145,22 +173,28 @@ std::span<const int64_t> GlooCommunicator::receive(Channel& channel, size_t coun
   channel.in.buffer->waitRecv();
   const std::vector<int64_t>& words = channel.in.words;
   require(words[0] == call_.count && words[1] == sequence_, ErrorCode::kShapeInvalid,
-          "a peer sums " + std::to_string(words[0]) + " values in its collective " + std::to_string(words[1]) + ", rank " +
-              std::to_string(rank()) + " sums " + std::to_string(call_.count) + " in its collective " + std::to_string(sequence_) +
-              "; all ranks must make the same calls");
+          "a peer sums " + std::to_string(words[0]) + " values in its collective " + std::to_string(words[1]) +
+              ", rank " + std::to_string(rank()) + " sums " + std::to_string(call_.count) + " in its collective " +
+              std::to_string(sequence_) + "; all ranks must make the same calls");
   return std::span(words).subspan(kHeaderWords, count);
 }
 
-/// Sets the sockets' timeouts to what is left of the call. A setting up to an eighth of the deadline longer than that is left alone, so
-/// that short sums need no system call for it: a call ends at the latest after 9/8 of its deadline.
+/// Sets the sockets' timeouts to what is left of the call. A setting up to an eighth of the deadline longer than that
+/// is left alone, so that short sums need no system call for it: a call ends at the latest after 9/8 of its deadline.
 void GlooCommunicator::armTimeouts() {
   const std::chrono::nanoseconds left = call_.deadlineAt - Clock::now();
   if (left <= std::chrono::nanoseconds::zero()) {
-    throw Error(ErrorCode::kDeadlineExceeded, "the collective did not end in time");
+    throw Error(ErrorCode::kDeadlineExceeded, lateText());
   }
   if (armedTimeout_ >= left && armedTimeout_ <= left + call_.deadline / 8) return;
   for (const SocketHandle& socket : sockets_) socket.setTimeout(left);
   armedTimeout_ = left;
+}
+
+std::string GlooCommunicator::lateText() const {
+  const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(call_.deadline).count();
+  return "the collective of " + std::to_string(ranks()) + " ranks did not end within " + std::to_string(milliseconds) +
+         " ms";
 }
 
 void GlooCommunicator::abort() noexcept {

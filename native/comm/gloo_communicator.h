@@ -1,8 +1,8 @@
 // A connected group over Gloo's TCP pairs.
 //
-// Messages go pairwise through bound buffers in Gloo's synchronous mode: the calling thread itself blocks in the kernel, so no event loop
-// competes for a core and a message costs one wake-up. What that mode lacks is added on the sockets: a deadline for each call
-// (SO_RCVTIMEO), and an end from another thread (shutdown).
+// Messages go pairwise through bound buffers in Gloo's synchronous mode: the calling thread itself blocks in the
+// kernel, so no event loop competes for a core and a message costs one wake-up. What that mode lacks is added on the
+// sockets: a deadline for each call (SO_RCVTIMEO), and an end from another thread (shutdown).
 #pragma once
 
 #include <gloo/transport/buffer.h>
@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -36,7 +37,7 @@ class GlooCommunicator final : public Communicator {
   void abort() noexcept override;
 
  private:
-  /// Messages of one kind from one rank to another; each says what is summed in all and which sum it belongs to.
+  /// The message under way in one direction; it says what is summed in all and which sum it belongs to.
   struct Message {
     std::vector<int64_t> words;
     std::unique_ptr<gloo::transport::Buffer> buffer;
@@ -47,8 +48,7 @@ class GlooCommunicator final : public Communicator {
   };
   struct Peer {
     int rank = 0;
-    Channel addends;  // values to be summed by the receiver
-    Channel sums;     // finished sums
+    Channel channel;
   };
   /// The collective that is running.
   struct Call {
@@ -57,13 +57,17 @@ class GlooCommunicator final : public Communicator {
     std::chrono::steady_clock::time_point deadlineAt;
   };
 
+  using Algorithm = void (GlooCommunicator::*)(std::span<int64_t>);
+  void run(Algorithm algorithm, std::span<int64_t> values, std::chrono::nanoseconds deadline);
   void sumDirectly(std::span<int64_t> values);
   void sumScattered(std::span<int64_t> values);
-  Channel openChannel(int peer, int slot);
+  Channel openChannel(int peer);
+  void greet(std::chrono::steady_clock::time_point deadlineAt);
   void send(Channel& channel, std::span<const int64_t> values);
   std::span<const int64_t> receive(Channel& channel, size_t count);
   void receiveAddends(std::span<int64_t> values);
   void armTimeouts();
+  std::string lateText() const;
   void shutdownAll() noexcept;
 
   std::shared_ptr<gloo::transport::Device> device_;

@@ -40,7 +40,8 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-/// Opens and drops a connection to one of our own listening ends, so that the thread that waits for a peer there goes on.
+/// Opens and drops a connection to one of our own listening ends, so that the thread that waits for a peer there goes
+/// on.
 void dial(const sockaddr_storage& address) {
   const int descriptor = ::socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (descriptor < 0) return;
@@ -49,8 +50,8 @@ void dial(const sockaddr_storage& address) {
   ::close(descriptor);
 }
 
-/// Gloo's wait for a peer to dial in takes no deadline. When ours passes, this thread dials in the peer's place, and again until the
-/// connecting thread has noticed.
+/// Gloo's wait for a peer to dial in takes no deadline. When ours passes, this thread dials in the peer's place, and
+/// again until the connecting thread has noticed.
 class DialWatchdog {
  public:
   DialWatchdog(std::vector<sockaddr_storage> ownEnds, Clock::time_point deadlineAt)
@@ -109,15 +110,15 @@ struct GlooConnector::State {
   /// Where each peer's end for this rank listens, by rank; our own entry is unused.
   std::vector<sockaddr_storage> peerEnds(const std::vector<std::string>& addresses) const {
     require(addresses.size() == static_cast<size_t>(ranks), ErrorCode::kShapeInvalid,
-            "addresses has " + std::to_string(addresses.size()) + " entries; it must have one for each of the " + std::to_string(ranks) +
-                " ranks");
+            "addresses has " + std::to_string(addresses.size()) + " entries; it must have one for each of the " +
+                std::to_string(ranks) + " ranks");
     std::vector<sockaddr_storage> ends(addresses.size());
     for (size_t peer = 0; peer < addresses.size(); ++peer) {
       if (peer == static_cast<size_t>(rank)) continue;
       const std::vector<std::string> parts = split(addresses[peer]);
       require(parts.size() == addresses.size() && parts[peer] == kSelf, ErrorCode::kShapeInvalid,
-              "addresses[" + std::to_string(peer) + "] is not what rank " + std::to_string(peer) + " of " + std::to_string(ranks) +
-                  " returned as its address: '" + addresses[peer].substr(0, 200) + "'");
+              "addresses[" + std::to_string(peer) + "] is not what rank " + std::to_string(peer) + " of " +
+                  std::to_string(ranks) + " returned as its address: '" + addresses[peer].substr(0, 200) + "'");
       ends[peer] = parseSocketAddress(parts[static_cast<size_t>(rank)]);
     }
     return ends;
@@ -134,7 +135,8 @@ struct GlooConnector::State {
         throw Error(late ? ErrorCode::kDeadlineExceeded : ErrorCode::kPeerLost,
                     "cannot connect to rank " + std::to_string(peer) + ": " + failure.what());
       }
-      require(Clock::now() < deadlineAt, ErrorCode::kDeadlineExceeded, "rank " + std::to_string(peer) + " did not connect in time");
+      require(Clock::now() < deadlineAt, ErrorCode::kDeadlineExceeded,
+              "rank " + std::to_string(peer) + " did not connect in time");
     }
   }
 };
@@ -171,12 +173,14 @@ std::string GlooConnector::address() const {
   return text;
 }
 
-std::shared_ptr<Communicator> GlooConnector::connect(const std::vector<std::string>& addresses, std::chrono::milliseconds deadline) {
+std::shared_ptr<Communicator> GlooConnector::connect(const std::vector<std::string>& addresses,
+                                                     std::chrono::milliseconds deadline) {
   const Clock::time_point deadlineAt = Clock::now() + deadline;
   require(state_->context != nullptr, ErrorCode::kShapeInvalid, "connect() was called twice");
   const std::vector<sockaddr_storage> ends = state_->peerEnds(addresses);
   // From here on a failure leaves half-open connections behind: the connector is used up.
-  State state = std::exchange(*state_, State{.rank = state_->rank, .ranks = state_->ranks, .device = nullptr, .context = nullptr});
+  State state = std::exchange(
+      *state_, State{.rank = state_->rank, .ranks = state_->ranks, .device = nullptr, .context = nullptr});
   auto communicator = std::make_shared<GlooCommunicator>(state.device, state.context);
   state.connectPairs(ends, deadlineAt);
   communicator->start(deadlineAt);

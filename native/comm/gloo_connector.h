@@ -1,5 +1,5 @@
-// Forms a group of processes over TCP in two phases, with no rendezvous server: every rank opens its ends and says where they are, the
-// controller hands everybody all addresses, every rank connects.
+// Forms a group of processes over TCP in two phases, with no rendezvous server: every rank opens its ends and says
+// where they are, the controller hands everybody all addresses, every rank connects.
 #pragma once
 
 #include <chrono>
@@ -13,18 +13,19 @@ namespace hels {
 
 class GlooConnector {
  public:
-  /// Listens on `hostname` (a name or an IP address of this host that the peers can reach). Throws kShapeInvalid for a bad rank or a
-  /// hostname that does not name this host.
+  /// Listens on `hostname` (a name or an IP address of this host that the peers can reach). Throws kShapeInvalid for a
+  /// bad rank or a hostname that does not name this host.
   GlooConnector(int rank, int ranks, const std::string& hostname);
   ~GlooConnector();
   GlooConnector(const GlooConnector&) = delete;
   GlooConnector& operator=(const GlooConnector&) = delete;
 
-  /// Where this rank's ends listen: printable ASCII, at most 60 bytes for each rank of the group. Meant for connect() of the peers.
+  /// Where this rank's ends listen: printable ASCII, at most 60 bytes for each rank of the group. Meant for connect()
+  /// of the peers.
   std::string address() const;
 
-  /// Connects to all peers; `addresses` holds address() of every rank in rank order, this one included. May be called once.
-  /// Throws kShapeInvalid for a malformed address, kPeerLost or kDeadlineExceeded.
+  /// Connects to all peers; `addresses` holds address() of every rank in rank order, this one included. May be called
+  /// once. Throws kShapeInvalid for a malformed address, kPeerLost or kDeadlineExceeded.
   std::shared_ptr<Communicator> connect(const std::vector<std::string>& addresses, std::chrono::milliseconds deadline);
 
  private:

@@ -71,7 +71,8 @@ class GroupState {
     if (meeting_.load(std::memory_order_relaxed) != meeting) return;
     if (!inTime) {
       setFailure({ErrorCode::kDeadlineExceeded, rank,
-                  "the collective did not end in time: " + std::to_string(arrived_) + " of " + std::to_string(ranks_) + " ranks came"});
+                  "the collective did not end in time: " + std::to_string(arrived_) + " of " + std::to_string(ranks_) +
+                      " ranks came"});
     }
     throwFailure(rank);
   }
@@ -81,8 +82,9 @@ class GroupState {
     for (size_t rank = 1; rank < inputs_.size(); ++rank) {
       if (inputs_[rank].size() == inputs_[0].size()) continue;
       setFailure({ErrorCode::kShapeInvalid, static_cast<int>(rank),
-                  "rank " + std::to_string(rank) + " sums " + std::to_string(inputs_[rank].size()) + " values, rank 0 sums " +
-                      std::to_string(inputs_[0].size()) + "; all ranks must sum equally many"});
+                  "rank " + std::to_string(rank) + " sums " + std::to_string(inputs_[rank].size()) +
+                      " values, rank 0 sums " + std::to_string(inputs_[0].size()) +
+                      "; all ranks must sum equally many"});
       return;
     }
     sums_.resize(inputs_[0].size());
@@ -108,8 +110,10 @@ class GroupState {
 
   void throwFailure(int rank) const {
     if (!failure_) return;
-    if (failure_->rank == rank || failure_->code == ErrorCode::kShapeInvalid) throw Error(failure_->code, failure_->message);
-    throw Error(ErrorCode::kPeerLost, "rank " + std::to_string(failure_->rank) + " left the group: " + failure_->message);
+    if (failure_->rank == rank || failure_->code == ErrorCode::kShapeInvalid)
+      throw Error(failure_->code, failure_->message);
+    throw Error(ErrorCode::kPeerLost,
+                "rank " + std::to_string(failure_->rank) + " left the group: " + failure_->message);
   }
 
   const int ranks_;
@@ -118,8 +122,9 @@ class GroupState {
   std::atomic<uint64_t> meeting_{0};
   int arrived_ = 0;
   std::optional<Failure> failure_;
-  std::vector<std::vector<int64_t>> inputs_;  // by rank; written by that rank before the first meeting, read by all after it
-  std::vector<int64_t> sums_;                 // written between the two meetings, each rank its part
+  std::vector<std::vector<int64_t>>
+      inputs_;                 // by rank; written by that rank before the first meeting, read by all after it
+  std::vector<int64_t> sums_;  // written between the two meetings, each rank its part
 };
 
 class LocalCommunicator final : public Communicator {

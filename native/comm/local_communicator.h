@@ -15,7 +15,8 @@ class LocalGroup {
   virtual ~LocalGroup() = default;
 
   virtual int ranks() const = 0;
-  /// The communicator of `rank`; the same object on every call. It may outlive the group. Throws kShapeInvalid for a rank out of range.
+  /// The communicator of `rank`; the same object on every call. It may outlive the group. Throws kShapeInvalid for a
+  /// rank out of range.
   virtual std::shared_ptr<Communicator> communicator(int rank) const = 0;
 };
 

@@ -18,7 +18,8 @@ namespace {
 const sockaddr* generic(const sockaddr_storage& address) { return reinterpret_cast<const sockaddr*>(&address); }
 
 [[noreturn]] void refuse(const std::string& text) {
-  throw Error(ErrorCode::kShapeInvalid, "'" + text + "' is not an address; it must look like 10.0.0.1:4711 or [fe80::1]:4711");
+  throw Error(ErrorCode::kShapeInvalid,
+              "'" + text + "' is not an address; it must look like 10.0.0.1:4711 or [fe80::1]:4711");
 }
 
 uint16_t parsePort(const std::string& text, size_t begin) {
@@ -46,8 +47,8 @@ socklen_t socketAddressBytes(const sockaddr_storage& address) {
 std::string socketAddressText(const sockaddr_storage& address) {
   std::array<char, NI_MAXHOST> host = {};
   std::array<char, NI_MAXSERV> port = {};
-  const int error = ::getnameinfo(generic(address), socketAddressBytes(address), host.data(), host.size(), port.data(), port.size(),
-                                  NI_NUMERICHOST | NI_NUMERICSERV);
+  const int error = ::getnameinfo(generic(address), socketAddressBytes(address), host.data(), host.size(), port.data(),
+                                  port.size(), NI_NUMERICHOST | NI_NUMERICSERV);
   require(error == 0, ErrorCode::kInternal, std::string("cannot print an address: ") + ::gai_strerror(error));
   const bool ipv6 = address.ss_family == AF_INET6;
   return (ipv6 ? "[" : "") + std::string(host.data()) + (ipv6 ? "]:" : ":") + port.data();
@@ -82,17 +83,20 @@ std::string bindableAddress(const std::string& hostname) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const int error = ::getaddrinfo(hostname.c_str(), nullptr, &hints, &found);
-  require(error == 0, ErrorCode::kShapeInvalid, "hostname '" + hostname + "' cannot be resolved: " + ::gai_strerror(error));
+  require(error == 0, ErrorCode::kShapeInvalid,
+          "hostname '" + hostname + "' cannot be resolved: " + ::gai_strerror(error));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, ::freeaddrinfo);
   for (const addrinfo* candidate = found; candidate != nullptr; candidate = candidate->ai_next) {
     if (!canBind(*candidate)) continue;
     std::array<char, NI_MAXHOST> host = {};
-    if (::getnameinfo(candidate->ai_addr, candidate->ai_addrlen, host.data(), host.size(), nullptr, 0, NI_NUMERICHOST) == 0) {
+    if (::getnameinfo(candidate->ai_addr, candidate->ai_addrlen, host.data(), host.size(), nullptr, 0,
+                      NI_NUMERICHOST) == 0) {
       return host.data();
     }
   }
   throw Error(ErrorCode::kShapeInvalid,
-              "hostname '" + hostname + "' is not an address of this host; give a name or IP address that the other ranks can reach it by");
+              "hostname '" + hostname +
+                  "' is not an address of this host; give a name or IP address that the other ranks can reach it by");
 }
 
 }  // namespace hels

@@ -38,8 +38,8 @@ bool SocketHandle::isConnectionAt(const sockaddr_storage& local) const {
   socklen_t size = sizeof(address);
   sockaddr_storage peer = {};
   socklen_t peerSize = sizeof(peer);
-  return ::getsockname(descriptor_, reinterpret_cast<sockaddr*>(&address), &size) == 0 && address.ss_family == local.ss_family &&
-         socketAddressText(address) == socketAddressText(local) &&
+  return ::getsockname(descriptor_, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+         address.ss_family == local.ss_family && socketAddressText(address) == socketAddressText(local) &&
          ::getpeername(descriptor_, reinterpret_cast<sockaddr*>(&peer), &peerSize) == 0;
 }
 
@@ -50,6 +50,16 @@ void SocketHandle::setTimeout(std::chrono::nanoseconds timeout) const {
   const bool set = ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value)) == 0 &&
                    ::setsockopt(descriptor_, SOL_SOCKET, SO_SNDTIMEO, &value, sizeof(value)) == 0;
   require(set, ErrorCode::kInternal, "cannot set a socket's timeout: " + std::generic_category().message(errno));
+}
+
+void SocketHandle::setSendBuffer(int bytes, size_t needed) const {
+  int granted = 0;
+  socklen_t size = sizeof(granted);
+  const bool set = ::setsockopt(descriptor_, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)) == 0 &&
+                   ::getsockopt(descriptor_, SOL_SOCKET, SO_SNDBUF, &granted, &size) == 0;
+  require(set && static_cast<size_t>(granted) >= needed, ErrorCode::kInternal,
+          "a socket's send buffer holds " + std::to_string(granted) + " bytes; " + std::to_string(needed) +
+              " are needed: raise net.core.wmem_max to " + std::to_string(bytes));
 }
 
 void SocketHandle::shutdown() const noexcept { ::shutdown(descriptor_, SHUT_RDWR); }

@@ -1,10 +1,11 @@
-// A second descriptor of a socket that a library owns and hides: what it does to the connection holds for the library's own descriptor,
-// and the number cannot be reused for something else while this object lives.
+// A second descriptor of a socket that a library owns and hides: what it does to the connection holds for the library's
+// own descriptor, and the number cannot be reused for something else while this object lives.
 #pragma once
 
 #include <sys/socket.h>
 
 #include <chrono>
+#include <cstddef>
 
 namespace hels {
 
@@ -20,6 +21,8 @@ class SocketHandle {
 
   /// Longest wait of one blocking read or write from now on; above 0.
   void setTimeout(std::chrono::nanoseconds timeout) const;
+  /// Asks for a send buffer of `bytes`. Throws kInternal naming the kernel's limit when it holds less than `needed`.
+  void setSendBuffer(int bytes, size_t needed) const;
   /// Blocked calls return, here and at the peer. Idempotent, from any thread.
   void shutdown() const noexcept;
 

@@ -30,7 +30,8 @@ class Guard {
     }
     if (event == json::parse_event_t::key) {
       const auto& key = value.get_ref<const std::string&>();
-      require(keys_.at(level).insert(key).second, ErrorCode::kModelInvalid, prefix_ + " has the name " + nameText(key) + " twice");
+      require(keys_.at(level).insert(key).second, ErrorCode::kModelInvalid,
+              prefix_ + " has the name " + nameText(key) + " twice");
     }
     return true;
   }

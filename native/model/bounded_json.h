@@ -1,4 +1,5 @@
-// JSON of untrusted files: refused when it is nested deeper or has larger objects than its format can need, or names a key twice.
+// JSON of untrusted files: refused when it is nested deeper or has larger objects than its format can need, or names a
+// key twice.
 #pragma once
 
 #include <cstddef>

@@ -56,8 +56,8 @@ void validateRope(const ModelSpec& model) {
 
 void validateWindows(const ModelSpec& model) {
   require(model.slidingWindows.size() == static_cast<size_t>(model.layers), ErrorCode::kShapeInvalid,
-          "slidingWindows has " + std::to_string(model.slidingWindows.size()) + " entries; it must have one for each of the " +
-              std::to_string(model.layers) + " layers");
+          "slidingWindows has " + std::to_string(model.slidingWindows.size()) +
+              " entries; it must have one for each of the " + std::to_string(model.layers) + " layers");
   for (const int64_t window : model.slidingWindows) inRange("slidingWindows", window, 0, kPositionsMax);
 }
 

@@ -48,8 +48,8 @@ struct ModelSpec {
   bool qkvBias = false;
   bool attentionOutputBias = false;
   bool mlpBias = false;
-  bool queryKeyNorm = false;             // Qwen3: RMS norm over headDim of each q and k head before RoPE
-  std::vector<int64_t> slidingWindows;   // per layer; positions a token sees, itself included; 0 = all
+  bool queryKeyNorm = false;            // Qwen3: RMS norm over headDim of each q and k head before RoPE
+  std::vector<int64_t> slidingWindows;  // per layer; positions a token sees, itself included; 0 = all
   bool tiedEmbeddings = false;
   DataType weightType = DataType::kF32;  // how weights are kept in memory; files of another type are converted at load
 };

@@ -23,9 +23,21 @@ constexpr size_t kDimensionsMax = 16;
 
 /// nullopt for a type this table does not know; such a tensor is listed, its size cannot be checked.
 std::optional<uint64_t> elementBytes(std::string_view storedType) {
-  static constexpr auto kTypes = std::to_array<std::pair<std::string_view, uint64_t>>(
-      {{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2}, {"BF16", 2},
-       {"U32", 4}, {"I32", 4}, {"F32", 4}, {"U64", 8}, {"I64", 8}, {"F64", 8}});
+  static constexpr auto kTypes = std::to_array<std::pair<std::string_view, uint64_t>>({{"BOOL", 1},
+                                                                                       {"U8", 1},
+                                                                                       {"I8", 1},
+                                                                                       {"F8_E4M3", 1},
+                                                                                       {"F8_E5M2", 1},
+                                                                                       {"U16", 2},
+                                                                                       {"I16", 2},
+                                                                                       {"F16", 2},
+                                                                                       {"BF16", 2},
+                                                                                       {"U32", 4},
+                                                                                       {"I32", 4},
+                                                                                       {"F32", 4},
+                                                                                       {"U64", 8},
+                                                                                       {"I64", 8},
+                                                                                       {"F64", 8}});
   for (const auto& [name, size] : kTypes) {
     if (name == storedType) return size;
   }
@@ -38,7 +50,9 @@ class EntryReader {
   EntryReader(const std::string& file, const std::string& name, const json& entry)
       : where_(file + ": tensor " + nameText(name)), entry_(entry) {}
 
-  [[noreturn]] void refuse(const std::string& problem) const { throw Error(ErrorCode::kModelInvalid, where_ + " " + problem); }
+  [[noreturn]] void refuse(const std::string& problem) const {
+    throw Error(ErrorCode::kModelInvalid, where_ + " " + problem);
+  }
 
   std::string storedType() const {
     const json& value = field("dtype");
@@ -49,7 +63,8 @@ class EntryReader {
   std::vector<int64_t> shape() const {
     const json& value = field("shape");
     if (!value.is_array() || value.size() > kDimensionsMax) {
-      refuse("has shape " + brief(value) + "; it must be a list of at most " + std::to_string(kDimensionsMax) + " sizes");
+      refuse("has shape " + brief(value) + "; it must be a list of at most " + std::to_string(kDimensionsMax) +
+             " sizes");
     }
     std::vector<int64_t> sizes;
     for (const json& size : value) {
@@ -71,15 +86,17 @@ class EntryReader {
     const auto begin = value[0].get<uint64_t>();
     const auto end = value[1].get<uint64_t>();
     if (begin > end || end > dataBytes) {
-      refuse("has data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) + "); they must be in order and within the " +
-             std::to_string(dataBytes) + " bytes of data that the file has (is it truncated?)");
+      refuse("has data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) +
+             "); they must be in order and within the " + std::to_string(dataBytes) +
+             " bytes of data that the file has (is it truncated?)");
     }
     return {begin, end};
   }
 
  private:
   const json& field(const char* name) const {
-    if (!entry_.is_object()) refuse("is described by " + brief(entry_) + "; it must be an object with dtype, shape and data_offsets");
+    if (!entry_.is_object())
+      refuse("is described by " + brief(entry_) + "; it must be an object with dtype, shape and data_offsets");
     const auto found = entry_.find(name);
     if (found == entry_.end()) refuse("has no " + std::string(name));
     return *found;
@@ -107,7 +124,8 @@ void checkSize(const EntryReader& reader, const StoredTensor& tensor) {
   const std::string claim = "has shape " + shapeText(tensor.shape) + " of " + tensor.storedType;
   if (overflow) reader.refuse(claim + ", more than 2^64 bytes");
   if (demanded != stored) {
-    reader.refuse(claim + ", " + std::to_string(demanded) + " bytes, but its data_offsets hold " + std::to_string(stored) + " bytes");
+    reader.refuse(claim + ", " + std::to_string(demanded) + " bytes, but its data_offsets hold " +
+                  std::to_string(stored) + " bytes");
   }
 }
 
@@ -121,15 +139,16 @@ void checkOverlaps(const std::vector<StoredTensor>& tensors, const std::string& 
   });
   for (size_t i = 1; i < byOffset.size(); ++i) {
     require(byOffset[i - 1]->endByte <= byOffset[i]->beginByte, ErrorCode::kModelInvalid,
-            file + ": tensors " + nameText(byOffset[i - 1]->name) + " and " + nameText(byOffset[i]->name) + " overlap at byte " +
-                std::to_string(byOffset[i]->beginByte) + " of the file");
+            file + ": tensors " + nameText(byOffset[i - 1]->name) + " and " + nameText(byOffset[i]->name) +
+                " overlap at byte " + std::to_string(byOffset[i]->beginByte) + " of the file");
   }
 }
 
 /// Length of the JSON, checked against the file.
 uint64_t headerBytes(std::span<const std::byte> bytes, const std::string& file) {
   require(bytes.size() >= kLengthBytes, ErrorCode::kModelInvalid,
-          file + ": truncated: " + std::to_string(bytes.size()) + " bytes; a safetensors file begins with an 8-byte header length");
+          file + ": truncated: " + std::to_string(bytes.size()) +
+              " bytes; a safetensors file begins with an 8-byte header length");
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) length |= static_cast<uint64_t>(bytes[i]) << (8 * i);
   require(length <= kHeaderBytesMax, ErrorCode::kModelInvalid,

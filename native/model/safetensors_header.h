@@ -1,4 +1,5 @@
-// The table at the start of a safetensors file (https://huggingface.co/docs/safetensors): u64 length, JSON of that length, data.
+// The table at the start of a safetensors file (https://huggingface.co/docs/safetensors): u64 length, JSON of that
+// length, data.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,9 @@ struct StoredTensor {
   uint64_t endByte = 0;
 };
 
-/// The tensors of a whole file, in name order, after every check that needs no data: length of the table, types, shapes, offsets in
-/// range, of the size that shape and type demand, not overlapping. Throws kModelInvalid naming `file`, tensor, field and values.
+/// The tensors of a whole file, in name order, after every check that needs no data: length of the table, types,
+/// shapes, offsets in range, of the size that shape and type demand, not overlapping. Throws kModelInvalid naming
+/// `file`, tensor, field and values.
 std::vector<StoredTensor> parseSafetensorsHeader(std::span<const std::byte> bytes, const std::string& file);
 
 }  // namespace hels

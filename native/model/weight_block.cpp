@@ -50,7 +50,8 @@ void convertFrom(const std::byte* source, DataType to, std::byte* destination, s
 
 void checkRange(const TensorView& tensor, const char* what, Range range, int64_t size) {
   require(0 <= range.begin && range.begin <= range.end && range.end <= size, ErrorCode::kShapeInvalid,
-          "tensor '" + tensor.name + "': " + what + " " + rangeText(range.begin, range.end) + " must lie within " + rangeText(0, size));
+          "tensor '" + tensor.name + "': " + what + " " + rangeText(range.begin, range.end) + " must lie within " +
+              rangeText(0, size));
 }
 
 /// A contiguous run of the tensor's bytes, converted; `corruptByte` counts from the tensor's start.
@@ -67,8 +68,8 @@ void readRun(const TensorView& tensor, size_t beginByte, size_t count, DataType 
   convertElements(tensor.type, corrupted, to, destination + element * bytesOf(to), 1);
 }
 
-void readRows(const TensorView& tensor, int64_t rowLength, Range rows, Range columns, DataType to, std::byte* destination,
-              std::optional<uint64_t> corruptByte) {
+void readRows(const TensorView& tensor, int64_t rowLength, Range rows, Range columns, DataType to,
+              std::byte* destination, std::optional<uint64_t> corruptByte) {
   const auto elementSize = static_cast<int64_t>(bytesOf(tensor.type));
   // Whole rows lie side by side: one run.
   const bool wholeRows = columns.size() == rowLength;
@@ -111,8 +112,8 @@ void readBlock(const TensorView& tensor, Range rows, Range columns, DataType to,
 WeightReader::WeightReader(std::shared_ptr<const WeightSource> source, std::optional<Corruption> corruption)
     : source_(std::move(source)), corruption_(std::move(corruption)) {}
 
-void WeightReader::readMatrix(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns, DataType to,
-                              std::byte* destination, Ownership ownership) {
+void WeightReader::readMatrix(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
+                              DataType to, std::byte* destination, Ownership ownership) {
   const TensorView& tensor = source_->get(name, shape);
   readBlock(tensor, rows, columns, to, destination, corruptByteOf(name));
   account(static_cast<uint64_t>(rows.size() * columns.size()) * bytesOf(tensor.type), ownership);

@@ -27,13 +27,13 @@ struct LoadAccounting {
   uint64_t bytesReplicated = 0;  // of these, what every rank holds
 };
 
-/// Converts `count` elements; f32 to f32, and each 16-bit type to itself, keep their bits. Source and destination may be unaligned and
-/// must not overlap.
+/// Converts `count` elements; f32 to f32, and each 16-bit type to itself, keep their bits. Source and destination may
+/// be unaligned and must not overlap.
 void convertElements(DataType from, const std::byte* source, DataType to, std::byte* destination, size_t count);
 
-/// Copies rows x columns of a 2-D tensor, converted to `to`, densely into `destination` (rows.size() * columns.size() elements,
-/// row-major). The file's pages are only read: `corruptByte` (an offset into the tensor) is flipped in the copy, before conversion.
-/// Throws kShapeInvalid for a tensor that is not 2-D or a range outside of it.
+/// Copies rows x columns of a 2-D tensor, converted to `to`, densely into `destination` (rows.size() * columns.size()
+/// elements, row-major). The file's pages are only read: `corruptByte` (an offset into the tensor) is flipped in the
+/// copy, before conversion. Throws kShapeInvalid for a tensor that is not 2-D or a range outside of it.
 void readBlock(const TensorView& tensor, Range rows, Range columns, DataType to, std::byte* destination,
                std::optional<uint64_t> corruptByte = std::nullopt);
 
@@ -43,15 +43,17 @@ enum class Ownership : uint8_t { kSliced, kReplicated };
 /// The loader's way to the weights: shape checks, corruption and accounting in one place. Not thread-safe.
 class WeightReader {
  public:
-  explicit WeightReader(std::shared_ptr<const WeightSource> source, std::optional<Corruption> corruption = std::nullopt);
+  explicit WeightReader(std::shared_ptr<const WeightSource> source,
+                        std::optional<Corruption> corruption = std::nullopt);
 
   bool has(const std::string& name) const { return source_->find(name) != nullptr; }
-  /// Throws kModelInvalid when the tensor is missing, has another shape or a type that is not f32, bf16 or f16; kShapeInvalid for a range
-  /// outside `shape`. An empty range reads nothing but is checked all the same.
+  /// Throws kModelInvalid when the tensor is missing, has another shape or a type that is not f32, bf16 or f16;
+  /// kShapeInvalid for a range outside `shape`. An empty range reads nothing but is checked all the same.
   void readMatrix(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns, DataType to,
                   std::byte* destination, Ownership ownership);
   /// The same for a 1-D tensor of `length` elements; the usual target is f32 (biases and norms).
-  void readVector(const std::string& name, int64_t length, Range range, DataType to, std::byte* destination, Ownership ownership);
+  void readVector(const std::string& name, int64_t length, Range range, DataType to, std::byte* destination,
+                  Ownership ownership);
 
   const LoadAccounting& accounting() const { return accounting_; }
 

@@ -58,7 +58,8 @@ class MappedWeightSource final : public WeightSource {
 
   const TensorView& get(const std::string& name, const std::vector<int64_t>& shape) const override {
     const TensorView* tensor = find(name);
-    require(tensor != nullptr, ErrorCode::kModelInvalid, directory_.string() + ": tensor " + nameText(name) + " is missing");
+    require(tensor != nullptr, ErrorCode::kModelInvalid,
+            directory_.string() + ": tensor " + nameText(name) + " is missing");
     const std::string where = tensor->file + ": tensor " + nameText(name);
     require(tensor->shape == shape, ErrorCode::kModelInvalid,
             where + " has shape " + shapeText(tensor->shape) + "; the model's config demands " + shapeText(shape));
@@ -73,7 +74,8 @@ class MappedWeightSource final : public WeightSource {
   static std::map<std::string, std::string> readIndex(const std::string& path) {
     const MappedFile index(path);
     require(index.bytes().size() <= kIndexBytesMax, ErrorCode::kModelInvalid,
-            path + ": " + std::to_string(index.bytes().size()) + " bytes; an index has at most " + std::to_string(kIndexBytesMax));
+            path + ": " + std::to_string(index.bytes().size()) + " bytes; an index has at most " +
+                std::to_string(kIndexBytesMax));
     const nlohmann::json json = parseBoundedJson(index.bytes(), path, "index");
     const auto weightMap = json.find("weight_map");
     require(json.is_object() && weightMap != json.end() && weightMap->is_object(), ErrorCode::kModelInvalid,
@@ -90,9 +92,11 @@ class MappedWeightSource final : public WeightSource {
 
   /// An index must not reach outside of its directory.
   static void checkFileName(const std::string& path, const std::string& tensor, const std::string& file) {
-    const bool plain = !file.empty() && file != "." && file != ".." && file.find_first_of(std::string_view("/\\\0", 3)) == file.npos;
+    const bool plain =
+        !file.empty() && file != "." && file != ".." && file.find_first_of(std::string_view("/\\\0", 3)) == file.npos;
     require(plain, ErrorCode::kModelInvalid,
-            path + ": weight_map[" + nameText(tensor) + "] is " + nameText(file) + "; it must be the plain name of a file in the same directory");
+            path + ": weight_map[" + nameText(tensor) + "] is " + nameText(file) +
+                "; it must be the plain name of a file in the same directory");
   }
 
   std::vector<TensorView> mapFile(const std::string& name) {

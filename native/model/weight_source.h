@@ -16,16 +16,17 @@ namespace hels {
 struct TensorView {
   std::string name;
   std::string file;
-  std::string storedType;            // as the file spells it: "F32", "BF16", "F16", or a type that is listed but cannot be read
-  bool readable = false;             // storedType is one of DataType's; otherwise `type` means nothing and get() refuses the tensor
+  std::string storedType;  // as the file spells it: "F32", "BF16", "F16", or a type that is listed but cannot be read
+  bool readable =
+      false;  // storedType is one of DataType's; otherwise `type` means nothing and get() refuses the tensor
   DataType type = DataType::kF32;
   std::vector<int64_t> shape;
   const std::byte* data = nullptr;
   size_t sizeBytes = 0;
 };
 
-/// Single (`model.safetensors`) or sharded (`model.safetensors.index.json`) safetensors, checked before anything is read:
-/// header length against the file, offsets in range, non-overlapping, of the size that shape and type demand.
+/// Single (`model.safetensors`) or sharded (`model.safetensors.index.json`) safetensors, checked before anything is
+/// read: header length against the file, offsets in range, non-overlapping, of the size that shape and type demand.
 class WeightSource {
  public:
   /// Throws kModelInvalid naming the file (and tensor, field, value) that is wrong.

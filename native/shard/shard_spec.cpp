@@ -11,8 +11,8 @@ namespace {
 
 void validateRange(const char* field, const Range& range, int64_t size) {
   require(0 <= range.begin && range.begin <= range.end && range.end <= size, ErrorCode::kShapeInvalid,
-          std::string(field) + " is " + rangeText(range.begin, range.end) + "; it must lie within " + rangeText(0, size) +
-              " and not end before it begins");
+          std::string(field) + " is " + rangeText(range.begin, range.end) + "; it must lie within " +
+              rangeText(0, size) + " and not end before it begins");
 }
 
 void validateGranule(const char* field, int64_t column, const ModelSpec& model) {

@@ -1,4 +1,5 @@
-// One rank's share of a model. Every range is half-open and comes from the shard plan; nothing here divides by the number of ranks.
+// One rank's share of a model. Every range is half-open and comes from the shard plan; nothing here divides by the
+// number of ranks.
 #pragma once
 
 #include <cstdint>

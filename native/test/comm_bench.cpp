@@ -21,8 +21,8 @@ void measure(Communicator& communicator, size_t count, int repetitions) {
   std::sort(microseconds.begin(), microseconds.end());
   const auto percentile = [&](size_t percent) { return microseconds[microseconds.size() * percent / 100]; };
   if (communicator.rank() > 0) return;
-  std::printf("%2d ranks %9zu bytes: median %7.0f  P95 %7.0f  P99 %7.0f us\n", communicator.ranks(), count * sizeof(int64_t),
-              percentile(50), percentile(95), percentile(99));
+  std::printf("%2d ranks %9zu bytes: median %7.0f  P95 %7.0f  P99 %7.0f us\n", communicator.ranks(),
+              count * sizeof(int64_t), percentile(50), percentile(95), percentile(99));
   std::fflush(stdout);
 }
 

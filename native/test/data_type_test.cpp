@@ -10,7 +10,8 @@
 namespace hels {
 namespace {
 
-/// The value of a binary floating-point word by the definition of its format (IEEE 754-2019, 3.4), in double, where it is exact.
+/// The value of a binary floating-point word by the definition of its format (IEEE 754-2019, 3.4), in double, where it
+/// is exact.
 double valueOf(uint32_t bits, int exponentBits, int mantissaBits) {
   const int bias = (1 << (exponentBits - 1)) - 1;
   const double sign = (bits >> (exponentBits + mantissaBits)) != 0 ? -1 : 1;
@@ -78,7 +79,8 @@ TEST(DataType, NanStaysNan) {
 }
 
 TEST(DataType, Names) {
-  for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) EXPECT_EQ(dataTypeFromName(dataTypeName(type)), type);
+  for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16})
+    EXPECT_EQ(dataTypeFromName(dataTypeName(type)), type);
   EXPECT_THROW(dataTypeFromName("f64"), Error);
 }
 

@@ -53,7 +53,8 @@ TEST_P(GlooSum, IsRightForEveryLength) {
   ProcessGroup group(ranks, [](int, GlooConnector& connector, const std::vector<std::string>& addresses) {
     const auto communicator = connector.connect(addresses, kAmple);
     int call = 0;
-    for (const size_t count : {0, 1, 2, 3, 7, 255, 256, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 24576, 24577, 100'003, 500'000, 1}) {
+    for (const size_t count :
+         {0, 1, 2, 3, 7, 255, 256, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 24576, 24577, 100'003, 500'000, 1}) {
       for (int repetition = 0; repetition < 3; ++repetition) {
         if (!sumIsRight(*communicator, count, ++call)) return 1;
       }
@@ -195,7 +196,9 @@ std::string messageOf(ErrorCode code, const Action& action) {
 }
 
 TEST(GlooConnector, RefusesBadArguments) {
-  const auto make = [](int rank, int ranks, const std::string& hostname) { return [=] { GlooConnector(rank, ranks, hostname); }; };
+  const auto make = [](int rank, int ranks, const std::string& hostname) {
+    return [=] { GlooConnector(rank, ranks, hostname); };
+  };
   EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(2, 2, "127.0.0.1")).find("rank is 2"), std::string::npos);
   EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(0, 0, "127.0.0.1")).find("ranks is 0"), std::string::npos);
   EXPECT_NE(messageOf(ErrorCode::kShapeInvalid, make(0, 2, "203.0.113.7")).find("203.0.113.7"), std::string::npos);
@@ -215,7 +218,8 @@ TEST(SocketAddress, TextIsReadBack) {
   for (const char* text : {"127.0.0.1:4711", "[::1]:80", "10.1.2.3:65535"}) {
     EXPECT_EQ(socketAddressText(parseSocketAddress(text)), text);
   }
-  for (const char* text : {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:12x", "::1:80", "host:80"}) {
+  for (const char* text :
+       {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:12x", "::1:80", "host:80"}) {
     EXPECT_THROW(parseSocketAddress(text), Error) << text;
   }
 }

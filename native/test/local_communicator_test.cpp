@@ -38,11 +38,13 @@ TEST(LocalCommunicator, SumsEveryRankOnce) {
     onEveryRank(group, [ranks](Communicator& communicator) {
       for (int64_t call = 0; call < 200; ++call) {
         std::vector<int64_t> values(static_cast<size_t>(call % 17));
-        for (size_t i = 0; i < values.size(); ++i) values[i] = (int64_t{1} << (8 * communicator.rank())) * (call + static_cast<int64_t>(i));
+        for (size_t i = 0; i < values.size(); ++i)
+          values[i] = (int64_t{1} << (8 * communicator.rank())) * (call + static_cast<int64_t>(i));
         communicator.allReduceSum(values, kAmple);
         for (size_t i = 0; i < values.size(); ++i) {
           int64_t expected = 0;
-          for (int rank = 0; rank < ranks; ++rank) expected += (int64_t{1} << (8 * rank)) * (call + static_cast<int64_t>(i));
+          for (int rank = 0; rank < ranks; ++rank)
+            expected += (int64_t{1} << (8 * rank)) * (call + static_cast<int64_t>(i));
           ASSERT_EQ(values[i], expected);
         }
       }

@@ -1,5 +1,5 @@
-// Ranks as processes: forks one child per rank, plays the controller's part in forming the group (hands all addresses to everybody),
-// and collects how the children ended.
+// Ranks as processes: forks one child per rank, plays the controller's part in forming the group (hands all addresses
+// to everybody), and collects how the children ended.
 #pragma once
 
 #include <poll.h>

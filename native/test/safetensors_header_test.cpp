@@ -45,7 +45,8 @@ TEST(SafetensorsHeader, ReadsAGoodFile) {
 
 TEST(SafetensorsHeader, RefusesBadLengths) {
   EXPECT_NE(refusal({}).find("truncated: 0 bytes"), std::string::npos);
-  EXPECT_NE(refusal(test::littleEndian(uint64_t{1} << 63)).find("header length is 9223372036854775808"), std::string::npos);
+  EXPECT_NE(refusal(test::littleEndian(uint64_t{1} << 63)).find("header length is 9223372036854775808"),
+            std::string::npos);
   EXPECT_NE(refusal(test::littleEndian(~uint64_t{0})).find("header length is 18446744073709551615"), std::string::npos);
   EXPECT_NE(refusal(test::littleEndian(100)).find("header length is 100 bytes, but only 0 follow"), std::string::npos);
 }
@@ -76,22 +77,27 @@ TEST(SafetensorsHeader, RefusesNamesGivenTwice) {
   const std::string offsets = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[1,2]}})";
   EXPECT_NE(refusal(safetensors(offsets, 2)).find("'data_offsets' twice"), std::string::npos);
   // The same name in two objects is not a repetition.
-  EXPECT_EQ(refusal(safetensors(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"dtype":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2)),
-            "accepted");
+  EXPECT_EQ(
+      refusal(safetensors(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"dtype":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+          2)),
+      "accepted");
 }
 
 TEST(SafetensorsHeader, RefusesBadEntries) {
   EXPECT_NE(refusal(safetensors(R"({"a":7})", 0)).find("tensor 'a' is described by 7"), std::string::npos);
   EXPECT_NE(refusal(safetensors(R"({"a":{}})", 0)).find("tensor 'a' has no dtype"), std::string::npos);
   EXPECT_NE(refusal(safetensors(R"({"a":{"dtype":3}})", 0)).find("has dtype 3"), std::string::npos);
-  EXPECT_NE(refusal(safetensors(R"({"a":{"dtype":"F32","shape":[1]}})", 0)).find("has no data_offsets"), std::string::npos);
-  for (const char* shape : {"7", "[-1]", "[1.5]", "[9223372036854775808]", "[18446744073709551616]", "[\"1\"]", "[[1]]", "null",
-                            "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"}) {
+  EXPECT_NE(refusal(safetensors(R"({"a":{"dtype":"F32","shape":[1]}})", 0)).find("has no data_offsets"),
+            std::string::npos);
+  for (const char* shape : {"7", "[-1]", "[1.5]", "[9223372036854775808]", "[18446744073709551616]", "[\"1\"]", "[[1]]",
+                            "null", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"}) {
     EXPECT_NE(refusal(safetensors(entry("F32", shape, "[0,4]"), 4)).find("has shape"), std::string::npos) << shape;
   }
-  for (const char* offsets : {"[0]", "[0,4,8]", "[-4,0]", "[0,4.0]", "[4,0]", "[0,5]", "[0,18446744073709551615]", "\"x\"",
-                              "[18446744073709551612,18446744073709551615]"}) {
-    EXPECT_NE(refusal(safetensors(entry("F32", "[1]", offsets), 4)).find("has data_offsets"), std::string::npos) << offsets;
+  for (const char* offsets : {"[0]", "[0,4,8]", "[-4,0]", "[0,4.0]", "[4,0]", "[0,5]", "[0,18446744073709551615]",
+                              "\"x\"", "[18446744073709551612,18446744073709551615]"}) {
+    EXPECT_NE(refusal(safetensors(entry("F32", "[1]", offsets), 4)).find("has data_offsets"), std::string::npos)
+        << offsets;
   }
 }
 
@@ -99,8 +105,10 @@ TEST(SafetensorsHeader, RefusesSizesThatContradict) {
   EXPECT_EQ(refusal(safetensors(entry("F32", "[2,3]", "[0,20]"), 24)),
             "weights: tensor 'a' has shape [2, 3] of F32, 24 bytes, but its data_offsets hold 20 bytes");
   // 2^62 * 4 is 2^64: no bytes, if it wrapped.
-  EXPECT_NE(refusal(safetensors(entry("F32", "[4611686018427387904]", "[0,0]"), 0)).find("more than 2^64 bytes"), std::string::npos);
-  EXPECT_NE(refusal(safetensors(entry("F32", "[4294967296,4294967296]", "[0,0]"), 0)).find("more than 2^64 bytes"), std::string::npos);
+  EXPECT_NE(refusal(safetensors(entry("F32", "[4611686018427387904]", "[0,0]"), 0)).find("more than 2^64 bytes"),
+            std::string::npos);
+  EXPECT_NE(refusal(safetensors(entry("F32", "[4294967296,4294967296]", "[0,0]"), 0)).find("more than 2^64 bytes"),
+            std::string::npos);
   EXPECT_EQ(refusal(safetensors(entry("F32", "[0,5]", "[0,0]"), 0)), "accepted");
   EXPECT_EQ(refusal(safetensors(entry("X9", "[3]", "[0,1]"), 1)), "accepted");  // a type of the future is listed
 }

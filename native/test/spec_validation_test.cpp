@@ -27,7 +27,9 @@ ModelSpec smallModel() {
   return model;
 }
 
-ShardSpec wholeShard() { return {.rank = 0, .ranks = 1, .headGroups = {0, 4}, .ffnColumns = {0, 100}, .vocabRows = {0, 50}}; }
+ShardSpec wholeShard() {
+  return {.rank = 0, .ranks = 1, .headGroups = {0, 4}, .ffnColumns = {0, 100}, .vocabRows = {0, 50}};
+}
 
 std::string refusal(const std::function<void()>& check) {
   try {
@@ -50,10 +52,16 @@ TEST(ValidateModelSpec, NamesTheField) {
   EXPECT_EQ(with([](ModelSpec& m) { m.layers = 0; }), "layers is 0; it must lie from 1 to 4096");
   EXPECT_EQ(with([](ModelSpec& m) { m.ffnGranule = 101; }), "ffnGranule is 101; it must lie from 1 to 100");
   EXPECT_TRUE(with([](ModelSpec& m) { m.hiddenSize = -1; }).starts_with("hiddenSize is -1"));
-  EXPECT_TRUE(with([](ModelSpec& m) { m.vocabRows = std::numeric_limits<int64_t>::max(); }).starts_with("vocabRows is 9223372036854775807"));
-  EXPECT_TRUE(with([](ModelSpec& m) { m.headDim = m.queryHeadsPerGroup = m.headGroups = 1 << 24; }).starts_with("headGroups * query"));
+  EXPECT_TRUE(with([](ModelSpec& m) {
+                m.vocabRows = std::numeric_limits<int64_t>::max();
+              }).starts_with("vocabRows is 9223372036854775807"));
+  EXPECT_TRUE(with([](ModelSpec& m) {
+                m.headDim = m.queryHeadsPerGroup = m.headGroups = 1 << 24;
+              }).starts_with("headGroups * query"));
   EXPECT_TRUE(with([](ModelSpec& m) { m.headDim = 7; }).starts_with("headDim is 7; it must be even"));
-  EXPECT_TRUE(with([](ModelSpec& m) { m.normEpsilon = std::numeric_limits<double>::quiet_NaN(); }).starts_with("normEpsilon is nan"));
+  EXPECT_TRUE(with([](ModelSpec& m) {
+                m.normEpsilon = std::numeric_limits<double>::quiet_NaN();
+              }).starts_with("normEpsilon is nan"));
   EXPECT_TRUE(with([](ModelSpec& m) { m.ropeTheta = 0; }).starts_with("ropeTheta is 0"));
   EXPECT_TRUE(with([](ModelSpec& m) { m.slidingWindows = {0}; }).starts_with("slidingWindows has 1 entries"));
   EXPECT_TRUE(with([](ModelSpec& m) { m.slidingWindows = {0, -1}; }).starts_with("slidingWindows is -1"));
@@ -87,10 +95,14 @@ TEST(ValidateShardSpec, NamesTheField) {
   };
   EXPECT_EQ(with([](ShardSpec& s) { s.rank = 1; }), "rank is 1; it must lie within [0, 1)");
   EXPECT_TRUE(with([](ShardSpec& s) { s.ranks = 0; }).starts_with("ranks is 0"));
-  EXPECT_TRUE(with([](ShardSpec& s) { s.headGroups = {0, 5}; }).starts_with("headGroups is [0, 5); it must lie within [0, 4)"));
+  EXPECT_TRUE(with([](ShardSpec& s) {
+                s.headGroups = {0, 5};
+              }).starts_with("headGroups is [0, 5); it must lie within [0, 4)"));
   EXPECT_TRUE(with([](ShardSpec& s) { s.headGroups = {3, 2}; }).starts_with("headGroups is [3, 2)"));
   EXPECT_TRUE(with([](ShardSpec& s) { s.vocabRows = {-1, 5}; }).starts_with("vocabRows is [-1, 5)"));
-  EXPECT_EQ(with([](ShardSpec& s) { s.ffnColumns = {0, 99}; }),
+  EXPECT_EQ(with([](ShardSpec& s) {
+              s.ffnColumns = {0, 99};
+            }),
             "ffnColumns.end is 99; it must be a multiple of ffnGranule 16 or ffnColumns 100");
   EXPECT_TRUE(with([](ShardSpec& s) { s.ffnColumns = {8, 100}; }).starts_with("ffnColumns.begin is 8"));
 }

@@ -63,7 +63,8 @@ TEST(WeightSource, NamesWhatIsWrong) {
   const auto source = smallSource(directory);
   EXPECT_TRUE(contains(refusal([&] { source->get("v", {1}); }), "tensor 'v' is missing"));
   const std::string shape = refusal([&] { source->get("w", {4, 3}); });
-  EXPECT_TRUE(contains(shape, "model.safetensors: tensor 'w' has shape [3, 4]; the model's config demands [4, 3]")) << shape;
+  EXPECT_TRUE(contains(shape, "model.safetensors: tensor 'w' has shape [3, 4]; the model's config demands [4, 3]"))
+      << shape;
 }
 
 TEST(WeightSource, ListsButDoesNotReadOtherTypes) {
@@ -94,7 +95,8 @@ TEST(WeightSource, ReadsShardedFiles) {
   const TemporaryDirectory directory;
   directory.write("one.safetensors", safetensors(f32Header("a", 1, 1), std::vector<float>{1}));
   directory.write("two.safetensors", safetensors(f32Header("b", 1, 2), std::vector<float>{2, 3}));
-  directory.write("model.safetensors.index.json", std::string(R"({"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})"));
+  directory.write("model.safetensors.index.json",
+                  std::string(R"({"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})"));
   const auto source = WeightSource::open(directory.path());
   EXPECT_TRUE(contains(source->get("a", {1, 1}).file, "one.safetensors"));
   EXPECT_TRUE(contains(source->get("b", {1, 2}).file, "two.safetensors"));
@@ -112,9 +114,11 @@ TEST(WeightSource, RefusesABadIndex) {
   EXPECT_TRUE(contains(with(R"({"weight_map":[]})"), "no weight_map"));
   EXPECT_TRUE(contains(with(R"({"weight_map":{"a":1}})"), "weight_map['a'] is not text"));
   EXPECT_TRUE(contains(with(R"({"weight_map":{"a":"gone.safetensors"}})"), "gone.safetensors: No such file"));
-  EXPECT_TRUE(contains(with(R"({"weight_map":{"x":"one.safetensors"}})"), "tensor 'x' is mapped to one.safetensors, which does not have it"));
+  EXPECT_TRUE(contains(with(R"({"weight_map":{"x":"one.safetensors"}})"),
+                       "tensor 'x' is mapped to one.safetensors, which does not have it"));
   EXPECT_TRUE(contains(with(R"({"weight_map":{"a":"one.safetensors","a":"one.safetensors"}})"), "'a' twice"));
-  for (const char* name : {"../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "one\\\\two", "one\\u0000two"}) {
+  for (const char* name :
+       {"../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "one\\\\two", "one\\u0000two"}) {
     EXPECT_TRUE(contains(with(R"({"weight_map":{"a":")" + std::string(name) + "\"}}"), "plain name of a file")) << name;
   }
 }
@@ -133,8 +137,11 @@ TEST(ReadBlock, ReadsRowsAndColumns) {
   EXPECT_EQ(read({2, 3}, {3, 4}), (std::vector<float>{11}));
   EXPECT_EQ(read({1, 1}, {0, 4}), (std::vector<float>{}));
   EXPECT_EQ(read({0, 3}, {4, 4}), (std::vector<float>{}));
-  for (const auto& [rows, columns] : {std::pair<Range, Range>{{0, 4}, {0, 4}}, {{0, 3}, {0, 5}}, {{2, 1}, {0, 4}}, {{-1, 1}, {0, 4}}}) {
-    EXPECT_TRUE(contains(refusal([&, &rows = rows, &columns = columns] { read(rows, columns); }, ErrorCode::kShapeInvalid), "must lie within"));
+  for (const auto& [rows, columns] :
+       {std::pair<Range, Range>{{0, 4}, {0, 4}}, {{0, 3}, {0, 5}}, {{2, 1}, {0, 4}}, {{-1, 1}, {0, 4}}}) {
+    EXPECT_TRUE(
+        contains(refusal([&, &rows = rows, &columns = columns] { read(rows, columns); }, ErrorCode::kShapeInvalid),
+                 "must lie within"));
   }
 }
 
@@ -146,14 +153,18 @@ TEST(ReadBlock, ConvertsEveryPairOfTypes) {
       Bytes target(values.size() * bytesOf(to) + 1);
       std::vector<float> widened(values.size());
       // Offset by one byte: nothing in a file need be aligned.
-      convertElements(DataType::kF32, reinterpret_cast<const std::byte*>(values.data()), from, source.data() + 1, values.size());
+      convertElements(DataType::kF32, reinterpret_cast<const std::byte*>(values.data()), from, source.data() + 1,
+                      values.size());
       convertElements(from, source.data() + 1, to, target.data() + 1, values.size());
-      convertElements(to, target.data() + 1, DataType::kF32, reinterpret_cast<std::byte*>(widened.data()), values.size());
+      convertElements(to, target.data() + 1, DataType::kF32, reinterpret_cast<std::byte*>(widened.data()),
+                      values.size());
       for (size_t i = 0; i < values.size(); ++i) {
         const bool inBf16 = from == DataType::kBf16 || to == DataType::kBf16;
         float expected = inBf16 ? bf16ToF32(f32ToBf16(values[i])) : values[i];
-        if (to == DataType::kF16) expected = f16ToF32(f32ToF16(expected));  // 65504 rounds up in bf16, out of f16's range
-        EXPECT_EQ(std::bit_cast<uint32_t>(widened[i]), std::bit_cast<uint32_t>(expected)) << dataTypeName(from) << dataTypeName(to) << i;
+        if (to == DataType::kF16)
+          expected = f16ToF32(f32ToF16(expected));  // 65504 rounds up in bf16, out of f16's range
+        EXPECT_EQ(std::bit_cast<uint32_t>(widened[i]), std::bit_cast<uint32_t>(expected))
+            << dataTypeName(from) << dataTypeName(to) << i;
       }
     }
   }
@@ -164,7 +175,8 @@ class CorruptedReader : public testing::Test {
   std::vector<float> read(uint64_t byte, Range rows, Range columns, const std::string& tensor = "w") {
     WeightReader reader(source_, Corruption{.tensor = tensor, .byte = byte});
     std::vector<float> values(static_cast<size_t>(rows.size() * columns.size()));
-    reader.readMatrix("w", {3, 4}, rows, columns, DataType::kF32, reinterpret_cast<std::byte*>(values.data()), Ownership::kSliced);
+    reader.readMatrix("w", {3, 4}, rows, columns, DataType::kF32, reinterpret_cast<std::byte*>(values.data()),
+                      Ownership::kSliced);
     return values;
   }
   static float flipped(float value, int byte) {
@@ -198,10 +210,12 @@ TEST_F(CorruptedReader, LeavesEverythingElseAlone) {
 
 TEST(WeightReader, FlipsBeforeItConverts) {
   const TemporaryDirectory directory;
-  directory.write("model.safetensors", safetensors(R"({"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}})", std::vector<uint16_t>{0x3F80, 0x4000}));
+  directory.write("model.safetensors", safetensors(R"({"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}})",
+                                                   std::vector<uint16_t>{0x3F80, 0x4000}));
   WeightReader reader(WeightSource::open(directory.path()), Corruption{.tensor = "w", .byte = 3});
   std::vector<float> values(2);
-  reader.readVector("w", 2, {0, 2}, DataType::kF32, reinterpret_cast<std::byte*>(values.data()), Ownership::kReplicated);
+  reader.readVector("w", 2, {0, 2}, DataType::kF32, reinterpret_cast<std::byte*>(values.data()),
+                    Ownership::kReplicated);
   EXPECT_EQ(values, (std::vector<float>{1.0F, bf16ToF32(0x4000 ^ 0xFF00)}));
 }
 

@@ -27,7 +27,8 @@ export interface HttpTestOptions {
   access?: Partial<AccessRules>;
   /** null: no model is served. */
   modelId?: string | null;
-  tokenizer?: 'byte-level' | 'byte-fallback';
+  /** Shared by several servers, and closed by the caller; absent: one of its own. */
+  text?: TextModel;
 }
 
 /** Tokens whose text is whole by itself: letters, digits and merged words. */
@@ -38,7 +39,7 @@ function readableTokens(text: TextModel): number[] {
 }
 
 export async function startHttpTestServer(options: HttpTestOptions = {}): Promise<HttpTestServer> {
-  const text = await loadTextModel(tokenizerFixture(options.tokenizer ?? 'byte-level'));
+  const text = options.text ?? (await loadTextModel(tokenizerFixture('byte-level')));
   const engine = new FakeGenerationEngine({ alphabet: readableTokens(text), ...options.engine });
   const modelId = options.modelId === undefined ? 'fake' : options.modelId;
   const metrics = new ServingMetrics(new Registry(), () => ({
@@ -71,7 +72,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
   const port = await server.listen('127.0.0.1', 0);
   const close = async () => {
     await server.close(0);
-    await text.close();
+    if (options.text === undefined) await text.close();
   };
   return { url: `http://127.0.0.1:${port}`, engine, text, service, server, readiness, close };
 }

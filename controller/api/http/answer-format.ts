@@ -22,7 +22,7 @@ export interface PlacedLogprob extends TextLogprob {
   textOffset: number;
 }
 
-export interface WholeAnswer {
+interface WholeAnswer {
   text: string;
   reason: FinishReason;
   logprobs: object | null;

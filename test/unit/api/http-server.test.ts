@@ -1,16 +1,24 @@
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { limits } from '../../../controller/limits.ts';
+import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import {
   type HttpTestOptions,
   type HttpTestServer,
   startHttpTestServer,
 } from '../../support/http-test-server.ts';
+import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+
+let text: TextModel;
+beforeAll(async () => {
+  text = await loadTextModel(tokenizerFixture('byte-level'));
+});
+afterAll(() => text.close());
 
 let server: HttpTestServer;
 const start = async (options: HttpTestOptions = {}) => {
-  server = await startHttpTestServer(options);
+  server = await startHttpTestServer({ ...options, text });
 };
 afterEach(() => server.close());
 

@@ -1,0 +1,67 @@
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
+import { keys } from '../store/keys.ts';
+import type { Leadership } from '../store/leadership.ts';
+import type { Store } from '../store/store.ts';
+import type { DeploymentStore } from './coordinator.ts';
+
+/** Plans kept for people to look back at. */
+const plansKept = 20;
+
+/** The deployment and the plans in the store, every write fenced by the term. */
+export class DeploymentState implements DeploymentStore {
+  readonly #store: Store;
+  readonly #leadership: Leadership;
+  /** Writes happen in the order they were asked for. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(store: Store, leadership: Leadership) {
+    this.#store = store;
+    this.#leadership = leadership;
+  }
+
+  async loadDeployment(): Promise<DeploymentRequest | null> {
+    const entry = await this.#store.get(keys.deployment);
+    return entry === null ? null : (JSON.parse(entry.value) as DeploymentRequest);
+  }
+
+  /** The newest epoch that a plan was stored under; 0 without one. */
+  async lastEpoch(): Promise<number> {
+    const plans = await this.#store.list(keys.plansPrefix);
+    return Number(plans.at(-1)?.key.slice(keys.plansPrefix.length) ?? 0);
+  }
+
+  saveDeployment(request: DeploymentRequest | null): Promise<void> {
+    const key = keys.deployment;
+    return this.#inTurn(() =>
+      request === null
+        ? this.#leadership.write([], [{ type: 'delete', key }])
+        : this.#leadership.write([], [{ type: 'put', key, value: JSON.stringify(request) }]),
+    );
+  }
+
+  savePlan(plan: ShardPlan__Output): Promise<void> {
+    return this.#inTurn(async () => {
+      const key = keys.plan(plan.epoch);
+      const older = await this.#store.list(keys.plansPrefix);
+      const surplus = older.slice(0, Math.max(0, older.length - plansKept + 1));
+      return await this.#leadership.write(
+        // An epoch has one plan, for ever.
+        [{ key, revision: 0 }],
+        [
+          { type: 'put', key, value: JSON.stringify(plan) },
+          ...surplus.map((entry) => ({ type: 'delete' as const, key: entry.key })),
+        ],
+      );
+    });
+  }
+
+  async #inTurn(write: () => Promise<boolean>): Promise<void> {
+    const result = this.#turn.then(write);
+    this.#turn = result.catch(() => undefined);
+    if (!(await result)) {
+      throw new HelsError('stale-fence', 'the store holds a plan of this epoch already');
+    }
+  }
+}

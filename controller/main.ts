@@ -1,0 +1,179 @@
+#!/usr/bin/env node
+/** The controller daemon: reads its configuration, wires the parts, listens, and drains on SIGTERM or SIGINT. */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { credentials, ServerCredentials } from '@grpc/grpc-js';
+import { CommanderError } from 'commander';
+import { Registry } from 'prom-client';
+import { systemClock } from '../proto/base/clock.ts';
+import { createLogger, type Logger } from '../proto/base/log.ts';
+import { version } from '../proto/base/version.ts';
+import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
+import { systemChance } from './api/chance.ts';
+import { GenerationService } from './api/generation-service.ts';
+import { helsHandlers } from './api/grpc/hels-service.ts';
+import { registryHandlers } from './api/grpc/registry-service.ts';
+import { GrpcServer } from './api/grpc/server.ts';
+import { loopbackHosts } from './api/http/access.ts';
+import { Routes } from './api/http/routes.ts';
+import { HttpServer } from './api/http/server.ts';
+import {
+  type ControllerConfig,
+  isLoopback,
+  parseControllerConfig,
+  showHostPort,
+} from './config.ts';
+import { Coordinator } from './deployment/coordinator.ts';
+import { DeploymentState } from './deployment/deployment-state.ts';
+import { WorkerRegistry } from './deployment/worker-registry.ts';
+import { SwitchingEngine } from './engine/generation-engine.ts';
+import { openGroupWith } from './engine/open-group.ts';
+import { ServingMetrics } from './metrics/serving-metrics.ts';
+import { OperationsService } from './operations.ts';
+import { StatusView } from './status.ts';
+import { campaign, type Leadership } from './store/leadership.ts';
+import { openStore } from './store/open-store.ts';
+import type { Store } from './store/store.ts';
+
+const tickIntervalMs = 250;
+/** What running requests get to end by themselves after SIGTERM. */
+const drainDeadlineMs = 8_000;
+
+interface Controller {
+  http: string;
+  grpc: string;
+  stop(): Promise<void>;
+}
+
+async function startController(
+  config: ControllerConfig,
+  store: Store,
+  leadership: Leadership,
+  log: Logger,
+): Promise<Controller> {
+  const clock = systemClock;
+  const { term } = leadership;
+  const registry = new WorkerRegistry(term, clock, log);
+  const engine = new SwitchingEngine();
+  const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
+  const state = new DeploymentState(store, leadership);
+  const coordinator: Coordinator = new Coordinator({
+    term,
+    lastEpoch: await state.lastEpoch(),
+    registry,
+    store: state,
+    openGroup: openGroupWith(engine, metrics, clock),
+    credentials: credentials.createInsecure(),
+    clock,
+    log,
+  });
+  const view = new StatusView(term, registry, coordinator, engine, clock);
+  registry.connect(coordinator, (workerId) => engine.serving?.loop.outstanding(workerId) ?? false);
+  const generation = new GenerationService({
+    engine,
+    servedModel: () => coordinator.servedModel,
+    metrics,
+    clock,
+    chance: systemChance,
+  });
+
+  const operations = new OperationsService(coordinator, view);
+  const grpcServer = new GrpcServer(
+    helsHandlers(generation, operations, () => clock.nowMs()),
+    registryHandlers(registry),
+  );
+  const access = {
+    apiKey: config.apiKey,
+    allowedHosts: isLoopback(config.http.host) ? loopbackHosts : null,
+    corsOrigins: config.corsOrigins,
+  };
+  const routes = new Routes({
+    service: generation,
+    metrics: metrics.registry,
+    readiness: () => view.readiness(),
+    status: () => ({ status: view.status(), plan: view.planOrNull() }),
+    access,
+    clock,
+  });
+  const httpServer = new HttpServer({
+    routes,
+    access,
+    tls: null,
+    clock,
+    chance: systemChance,
+    logger: log,
+  });
+
+  const grpcPort = await grpcServer.listen(
+    showHostPort(config.grpc),
+    ServerCredentials.createInsecure(),
+  );
+  const httpPort = await httpServer.listen(config.http.host, config.http.port);
+  const ticker = setInterval(() => registry.tick(), tickIntervalMs);
+  const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
+  if (request !== null) coordinator.restore(request);
+  return {
+    http: showHostPort({ ...config.http, port: httpPort }),
+    grpc: showHostPort({ ...config.grpc, port: grpcPort }),
+    stop: async () => {
+      const draining = new HelsError('draining', 'the controller is stopping');
+      await Promise.all([engine.drain(drainDeadlineMs), httpServer.close(drainDeadlineMs)]);
+      clearInterval(ticker);
+      await coordinator.close(draining);
+      await grpcServer.close(1_000);
+    },
+  };
+}
+
+async function run(): Promise<void> {
+  const config = parseControllerConfig(process.argv.slice(2), version(), (file) =>
+    readFileSync(file, 'utf8'),
+  );
+  const log = createLogger('controller', config.logLevel);
+  const store = openStore(config.etcd, config.dataDirectory, systemClock);
+  const stopping = new AbortController();
+  let controller: Controller | null = null;
+  let leadership: Leadership | null = null;
+  const finish = async (exitCode: number) => {
+    await controller?.stop();
+    await leadership?.resign().catch(() => undefined);
+    await store.close();
+    process.exit(exitCode);
+  };
+  let signals = 0;
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      signals += 1;
+      if (signals > 1) process.exit(1);
+      log.info('stopping', { signal });
+      stopping.abort(new HelsError('draining', `stopped by ${signal}`));
+      void finish(0);
+    });
+  }
+  try {
+    leadership = await campaign(store, `${hostname()}/${process.pid}`, stopping.signal);
+    leadership.lost.addEventListener('abort', () => {
+      if (stopping.signal.aborted) return;
+      // Another one may lead already: what we would decide now could contradict it.
+      log.error('leadership lost; stopping');
+      process.exit(1);
+    });
+    controller = await startController(config, store, leadership, log);
+  } catch (error) {
+    if (stopping.signal.aborted) return;
+    await store.close();
+    throw error;
+  }
+  const { http, grpc } = controller;
+  log.info('listening', { http, grpc, term: leadership.term, version: version() });
+  process.stdout.write(`${JSON.stringify({ event: 'listening', http, grpc })}\n`);
+}
+
+try {
+  await run();
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode);
+  const failure = toHelsError(error);
+  process.stderr.write(`hels-controller: ${failure.message}\n`);
+  process.exit(exitCodeOf[failure.code]);
+}

@@ -1,0 +1,54 @@
+import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
+import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
+import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
+import type { Status } from '../proto/gen/hels/v1/Status.ts';
+import type { OperationsPort } from './api/grpc/hels-service.ts';
+import type { DeploymentRequest } from './cluster/group.ts';
+import type { ControllerConfig } from './config.ts';
+import type { Coordinator } from './deployment/coordinator.ts';
+import type { StatusView } from './status.ts';
+
+/** What the gRPC API does besides generating: thin, over the coordinator and the status view. */
+export class OperationsService implements OperationsPort {
+  readonly #coordinator: Coordinator;
+  readonly #view: StatusView;
+
+  constructor(coordinator: Coordinator, view: StatusView) {
+    this.#coordinator = coordinator;
+    this.#view = view;
+  }
+
+  deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
+    const { modelPath, modelId, policy, numerics, workersMin, workload, ranks } = request;
+    const deployment = { modelPath, modelId, policy, numerics, workersMin, workload, ranks };
+    return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
+  }
+
+  undeploy(modelId: string): Promise<void> {
+    return this.#coordinator.undeploy(modelId);
+  }
+
+  status(): Status {
+    return this.#view.status();
+  }
+
+  plan(): PlanReport {
+    return this.#coordinator.report();
+  }
+
+  /** The deployment of the configuration file, as a request. */
+  configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
+    if (deployment === null) return null;
+    const { model, name, policy, numerics, workers } = deployment;
+    const workersMin = workers;
+    return {
+      modelPath: model,
+      modelId: name,
+      policy,
+      numerics,
+      workersMin,
+      workload: null,
+      ranks: [],
+    };
+  }
+}

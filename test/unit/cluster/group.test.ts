@@ -1,0 +1,243 @@
+import { describe, expect, it } from 'vitest';
+import type { GroupEvent } from '../../../controller/cluster/group.ts';
+import { requestFor, trace } from './trace.ts';
+
+const deploy = (modelId: string, attended = true): GroupEvent => ({
+  type: 'deploy',
+  request: requestFor(modelId),
+  attended,
+});
+const chosen = (epoch: number, members: Record<string, string>): GroupEvent => ({
+  type: 'members-chosen',
+  epoch,
+  members: new Map(Object.entries(members)),
+});
+const serving = (epoch: number): GroupEvent => ({ type: 'serving', epoch });
+const lost = (id: string, incarnation: string): GroupEvent => ({
+  type: 'worker-lost',
+  id,
+  incarnation,
+  reason: 'silent',
+});
+const deployFailed = (epoch: number, reason: string): GroupEvent => ({
+  type: 'deploy-failed',
+  epoch,
+  reason,
+});
+const joined: GroupEvent = { type: 'worker-joined' };
+
+const threeReady = [
+  deploy('llama'),
+  chosen(1, { a: 'a1', b: 'b1', c: 'c1' }),
+  serving(1),
+] satisfies GroupEvent[];
+
+describe('a deployment that goes well', () => {
+  it('becomes ready and ends when undeployed', () => {
+    expect(trace([...threeReady, { type: 'undeploy' }]).text).toMatchInlineSnapshot(`
+      "> deploy llama, attended
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1 b@b1 c@c1
+        deploying(1)
+      > serving(1)
+        ready(1)
+      > undeploy
+          persist-deployment nothing
+          end-epoch(1) the model was undeployed
+        empty(1)"
+    `);
+  });
+
+  it('goes on from the last epoch of an earlier life', () => {
+    expect(trace([deploy('llama', false)], 41).group.epoch).toBe(42);
+  });
+
+  it('is not ready before its members are known', () => {
+    expect(trace([deploy('llama'), serving(1)]).group.phase).toBe('deploying');
+  });
+});
+
+describe('a loss while serving', () => {
+  it('ends the epoch once and starts over with the workers that are left', () => {
+    const recovery = trace([
+      ...threeReady,
+      lost('b', 'b1'),
+      { type: 'epoch-failed', epoch: 1, reason: 'a step stream broke' },
+      chosen(2, { a: 'a1', c: 'c1' }),
+      serving(2),
+    ]);
+    expect(recovery.text).toMatchInlineSnapshot(`
+      "> deploy llama, attended
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1 b@b1 c@c1
+        deploying(1)
+      > serving(1)
+        ready(1)
+      > worker-lost b@b1
+          end-epoch(1) worker 'b' was lost: silent
+          start-deployment(2) llama
+        deploying(2)
+      > epoch-failed(1) a step stream broke
+        deploying(2)
+      > members-chosen(2) a@a1 c@c1
+        deploying(2)
+      > serving(2)
+        ready(2)"
+    `);
+  });
+
+  it('does not disturb the group when the worker takes no part', () => {
+    const before = trace(threeReady).group;
+    expect(trace([...threeReady, lost('d', 'd1')]).group).toEqual(before);
+  });
+
+  it('ignores the end of an earlier life of a member', () => {
+    expect(trace([...threeReady, lost('b', 'b0')]).group.phase).toBe('ready');
+  });
+});
+
+describe('a loss during a deployment', () => {
+  it('fails an attended one at once: the person who waits sees it', () => {
+    const failed = trace([deploy('llama'), chosen(1, { a: 'a1' }), lost('a', 'a1')]);
+    expect(failed.text).toMatchInlineSnapshot(`
+      "> deploy llama, attended
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1
+        deploying(1)
+      > worker-lost a@a1
+          end-epoch(1) worker 'a' was lost: silent
+          persist-deployment nothing
+        failed(1)"
+    `);
+  });
+
+  it('starts an unattended one again', () => {
+    const again = trace([deploy('llama', false), chosen(1, { a: 'a1' }), lost('a', 'a1')]);
+    expect(again.text).toMatchInlineSnapshot(`
+      "> deploy llama
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1
+        deploying(1)
+      > worker-lost a@a1
+          end-epoch(1) worker 'a' was lost: silent
+          start-deployment(2) llama
+        deploying(2)"
+    `);
+  });
+});
+
+describe('a deployment that fails', () => {
+  it('brings back what served before', () => {
+    const restored = trace([
+      ...threeReady,
+      deploy('qwen'),
+      deployFailed(2, 'no split fits'),
+      chosen(3, { a: 'a1' }),
+      serving(3),
+    ]);
+    expect(restored.text).toMatchInlineSnapshot(`
+      "> deploy llama, attended
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1 b@b1 c@c1
+        deploying(1)
+      > serving(1)
+        ready(1)
+      > deploy qwen, attended
+          persist-deployment qwen
+          end-epoch(1) deploying /models/qwen
+          start-deployment(2) qwen
+        deploying(2)
+      > deploy-failed(2) no split fits
+          persist-deployment llama
+          end-epoch(2) no split fits
+          start-deployment(3) llama
+        deploying(3)
+      > members-chosen(3) a@a1
+        deploying(3)
+      > serving(3)
+        ready(3)"
+    `);
+  });
+
+  it('brings back what last served, not what was being tried', () => {
+    const { group } = trace([
+      ...threeReady,
+      deploy('qwen'),
+      deploy('opt'),
+      deployFailed(3, 'no split fits'),
+    ]);
+    expect(group.request?.modelId).toBe('llama');
+  });
+
+  it('stays failed when nothing served before', () => {
+    const { group } = trace([deploy('llama'), deployFailed(1, 'no split fits'), joined]);
+    expect(group).toMatchObject({ phase: 'failed', request: null, detail: 'no split fits' });
+  });
+
+  it('unattended, waits until the workers change', () => {
+    const retried = trace([
+      deploy('llama', false),
+      deployFailed(1, 'no split fits'),
+      joined,
+      deployFailed(2, 'no split fits'),
+      lost('a', 'a1'),
+    ]);
+    expect(retried.text).toMatchInlineSnapshot(`
+      "> deploy llama
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > deploy-failed(1) no split fits
+          end-epoch(1) no split fits
+        waiting(1)
+      > worker-joined
+          start-deployment(2) llama
+        deploying(2)
+      > deploy-failed(2) no split fits
+          end-epoch(2) no split fits
+        waiting(2)
+      > worker-lost a@a1
+          start-deployment(3) llama
+        deploying(3)"
+    `);
+  });
+
+  it('unattended, tries again at once when the workers changed while it ran', () => {
+    const retried = trace([
+      deploy('llama', false),
+      joined,
+      deployFailed(1, 'no split fits'),
+      deployFailed(2, 'no split fits'),
+    ]);
+    expect(retried.text).toMatchInlineSnapshot(`
+      "> deploy llama
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > worker-joined
+        deploying(1)
+      > deploy-failed(1) no split fits
+          end-epoch(1) no split fits
+          start-deployment(2) llama
+        deploying(2)
+      > deploy-failed(2) no split fits
+          end-epoch(2) no split fits
+        waiting(2)"
+    `);
+  });
+
+  it('means nothing under an epoch that has passed', () => {
+    const { group } = trace([...threeReady, lost('a', 'a1'), deployFailed(1, 'late')]);
+    expect(group).toMatchObject({ phase: 'deploying', epoch: 2 });
+  });
+});

@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest';
+import {
+  applyMembershipEvent,
+  emptyMembership,
+  isCurrent,
+  type Membership,
+  type MembershipEffect,
+  type MembershipEvent,
+  type MembershipLimits,
+} from '../../../controller/cluster/membership.ts';
+
+const limits: MembershipLimits = { suspectMs: 1_500, leaseMs: 5_000, stuckMs: 10_000 };
+
+const device = {
+  kind: 'cpu',
+  name: 'test processor',
+  threads: 1,
+  speed: 1,
+  emulated: false,
+  memoryBytes: 2 ** 30,
+  memoryFreeBytes: 2 ** 30,
+};
+
+function register(nowMs: number, id: string, incarnation: string): MembershipEvent {
+  const worker = { id, incarnation, address: `${id}:7000`, version: '1', device };
+  return { type: 'register', nowMs, worker };
+}
+
+function heartbeat(
+  nowMs: number,
+  incarnation: string,
+  progress: number,
+  stepsOutstanding = false,
+): MembershipEvent {
+  return {
+    type: 'heartbeat',
+    nowMs,
+    id: 'a',
+    incarnation,
+    progress,
+    memoryFreeBytes: 2 ** 20,
+    stepsOutstanding,
+  };
+}
+
+function run(events: MembershipEvent[]): { membership: Membership; effects: MembershipEffect[] } {
+  let membership = emptyMembership;
+  const effects: MembershipEffect[] = [];
+  for (const event of events) {
+    const step = applyMembershipEvent(membership, event, limits);
+    membership = step.membership;
+    effects.push(...step.effects);
+  }
+  return { membership, effects };
+}
+
+describe('registration', () => {
+  it('announces a new worker once, however often it registers', () => {
+    const { effects } = run([register(0, 'a', 'a1'), register(10, 'a', 'a1')]);
+    expect(effects).toEqual([{ type: 'worker-joined', id: 'a', incarnation: 'a1' }]);
+  });
+
+  it('keeps the progress of a life that registers again', () => {
+    const { membership } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(10, 'a1', 7),
+      register(20, 'a', 'a1'),
+    ]);
+    expect(membership.members.get('a')?.progress).toBe(7);
+  });
+
+  it('ends the old life before the new one begins', () => {
+    const { membership, effects } = run([register(0, 'a', 'a1'), register(10, 'a', 'a2')]);
+    expect(effects.slice(1)).toEqual([
+      { type: 'worker-lost', id: 'a', incarnation: 'a1', reason: 'it started again' },
+      { type: 'worker-joined', id: 'a', incarnation: 'a2' },
+    ]);
+    expect(isCurrent(membership, 'a', 'a1')).toBe(false);
+    expect(isCurrent(membership, 'a', 'a2')).toBe(true);
+  });
+
+  it('takes a goodbye only from the life that is registered', () => {
+    const goodbye = (incarnation: string): MembershipEvent => ({
+      type: 'deregister',
+      id: 'a',
+      incarnation,
+      reason: 'drain',
+    });
+    const old = run([register(0, 'a', 'a2'), goodbye('a1')]);
+    expect(old.membership.members.has('a')).toBe(true);
+    const current = run([register(0, 'a', 'a2'), goodbye('a2')]);
+    expect(current.membership.members.size).toBe(0);
+    expect(current.effects.at(-1)).toEqual({
+      type: 'worker-lost',
+      id: 'a',
+      incarnation: 'a2',
+      reason: 'drain',
+    });
+  });
+});
+
+describe('silence', () => {
+  it('makes a worker suspect, then lost; each said once', () => {
+    const { membership, effects } = run([
+      register(0, 'a', 'a1'),
+      { type: 'tick', nowMs: 1_500 },
+      { type: 'tick', nowMs: 1_501 },
+      { type: 'tick', nowMs: 3_000 },
+      { type: 'tick', nowMs: 5_000 },
+      { type: 'tick', nowMs: 5_001 },
+      { type: 'tick', nowMs: 9_000 },
+    ]);
+    expect(effects.slice(1)).toEqual([
+      { type: 'worker-suspect', id: 'a', reason: 'its heartbeat is late' },
+      { type: 'worker-lost', id: 'a', incarnation: 'a1', reason: 'it was silent for 5001 ms' },
+    ]);
+    expect(membership.members.size).toBe(0);
+  });
+
+  it('ends with a heartbeat', () => {
+    const { membership } = run([
+      register(0, 'a', 'a1'),
+      { type: 'tick', nowMs: 2_000 },
+      heartbeat(2_001, 'a1', 0),
+    ]);
+    expect(membership.members.get('a')?.state).toBe('alive');
+  });
+
+  it('does not end with the heartbeat of another life', () => {
+    const { membership } = run([
+      register(0, 'a', 'a2'),
+      heartbeat(4_000, 'a1', 0),
+      { type: 'tick', nowMs: 5_001 },
+    ]);
+    expect(membership.members.size).toBe(0);
+  });
+});
+
+describe('alive means progressing', () => {
+  it('suspects a worker that beats but finishes no step of those it was sent', () => {
+    const { membership, effects } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(1_000, 'a1', 3, true),
+      heartbeat(11_000, 'a1', 3, true),
+      heartbeat(11_001, 'a1', 3, true),
+      heartbeat(12_000, 'a1', 3, true),
+    ]);
+    expect(effects.slice(1)).toEqual([
+      { type: 'worker-suspect', id: 'a', reason: 'it finishes no steps' },
+    ]);
+    expect(membership.members.get('a')?.state).toBe('suspect');
+  });
+
+  it('trusts it again when a step ends', () => {
+    const { membership } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(11_000, 'a1', 0, true),
+      heartbeat(11_500, 'a1', 1, true),
+    ]);
+    expect(membership.members.get('a')?.state).toBe('alive');
+  });
+
+  it('does not count the time in which there was nothing to do', () => {
+    const { membership } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(30_000, 'a1', 3, false),
+      heartbeat(31_000, 'a1', 3, true),
+    ]);
+    expect(membership.members.get('a')?.state).toBe('alive');
+  });
+
+  it('takes over what the device has free', () => {
+    const { membership } = run([register(0, 'a', 'a1'), heartbeat(1, 'a1', 0)]);
+    expect(membership.members.get('a')?.device.memoryFreeBytes).toBe(2 ** 20);
+  });
+});

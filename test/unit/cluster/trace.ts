@@ -1,0 +1,70 @@
+/** A script of events through the group's machine, as the text that a reader follows: event, effects, state. */
+import {
+  applyGroupEvent,
+  type DeploymentRequest,
+  type Group,
+  type GroupEffect,
+  type GroupEvent,
+  initialGroup,
+} from '../../../controller/cluster/group.ts';
+
+export function requestFor(modelId: string): DeploymentRequest {
+  return {
+    modelPath: `/models/${modelId}`,
+    modelId,
+    policy: 'hels',
+    numerics: 'exact',
+    workersMin: 1,
+    workload: null,
+    ranks: [],
+  };
+}
+
+function showEvent(event: GroupEvent): string {
+  switch (event.type) {
+    case 'deploy':
+      return `deploy ${event.request.modelId}${event.attended ? ', attended' : ''}`;
+    case 'members-chosen':
+      return `members-chosen(${event.epoch}) ${[...event.members].map((member) => member.join('@')).join(' ')}`;
+    case 'serving':
+      return `serving(${event.epoch})`;
+    case 'deploy-failed':
+    case 'epoch-failed':
+      return `${event.type}(${event.epoch}) ${event.reason}`;
+    case 'worker-lost':
+      return `worker-lost ${event.id}@${event.incarnation}`;
+    default:
+      return event.type;
+  }
+}
+
+function showEffect(effect: GroupEffect): string {
+  switch (effect.type) {
+    case 'end-epoch':
+      return `end-epoch(${effect.epoch}) ${effect.reason}`;
+    case 'start-deployment':
+      return `start-deployment(${effect.epoch}) ${effect.request.modelId}`;
+    case 'persist-deployment':
+      return `persist-deployment ${effect.request?.modelId ?? 'nothing'}`;
+  }
+}
+
+export interface Trace {
+  group: Group;
+  text: string;
+}
+
+export function trace(events: readonly GroupEvent[], lastEpoch = 0): Trace {
+  let group = initialGroup(lastEpoch);
+  const lines: string[] = [];
+  for (const event of events) {
+    const step = applyGroupEvent(group, event);
+    group = step.group;
+    lines.push(
+      `> ${showEvent(event)}`,
+      ...step.effects.map((effect) => `    ${showEffect(effect)}`),
+    );
+    lines.push(`  ${group.phase}(${group.epoch})`);
+  }
+  return { group, text: lines.join('\n') };
+}
