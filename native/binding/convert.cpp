@@ -218,6 +218,7 @@ Napi::Value toJs(Napi::Env env, const EngineReport& report) {
       .number("scratchBytes", static_cast<double>(report.scratchBytes))
       .number("allReduceCount", static_cast<double>(report.allReduceCount))
       .number("allReduceBytes", static_cast<double>(report.allReduceBytes))
+      .value("corrupted", Napi::Boolean::New(env, report.corrupted))
       .string("fingerprint", report.fingerprint)
       .string("gemmImplementation", report.gemmImplementation)
       .object();

@@ -1,4 +1,5 @@
 // The addon's surface, mirrored by worker/binding/native.ts: a thin bridge that converts, posts and settles, and decides nothing.
+#include <dnnl_version.h>
 #include <napi.h>
 
 #include <memory>
@@ -12,6 +13,7 @@
 #include "binding/engine_object.h"
 #include "binding/local_group_object.h"
 #include "binding/native_error.h"
+#include "kernels/cpu/isa.h"
 
 namespace hels::binding {
 namespace {
@@ -51,6 +53,18 @@ Napi::Value createLocalGroup(const Napi::CallbackInfo& info) {
   return AddonState::of(info.Env()).localGroupConstructor.New({info[0]});
 }
 
+/// () -> {oneDnn, gemmImplementation, instructionSet}
+Napi::Value version(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string oneDnn = std::to_string(DNNL_VERSION_MAJOR) + "." + std::to_string(DNNL_VERSION_MINOR) + "." +
+                             std::to_string(DNNL_VERSION_PATCH);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("oneDnn", oneDnn);
+  result.Set("gemmImplementation", std::string("chain-") + isaName(bestIsa()));
+  result.Set("instructionSet", isaName(bestIsa()));
+  return result;
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   AddonState::install(env);
   AddonState& state = AddonState::of(env);
@@ -60,6 +74,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));
   exports.Set("inspectModel", Napi::Function::New(env, inspectModel, "inspectModel"));
   exports.Set("profileStep", Napi::Function::New(env, profileStepAsync, "profileStep"));
+  exports.Set("version", Napi::Function::New(env, version, "version"));
   return exports;
 }
 

@@ -181,6 +181,7 @@ EngineReport CpuEngine::report() const {
   report.scratchBytes = memory_.scratchBytes;
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
+  report.corrupted = accounting_.corrupted;
   report.fingerprint = fingerprint_;
   report.gemmImplementation = gemm_->implementation();
   return report;

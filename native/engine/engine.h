@@ -84,6 +84,7 @@ struct EngineReport {
   uint64_t scratchBytes = 0;
   uint64_t allReduceCount = 0;
   uint64_t allReduceBytes = 0;
+  bool corrupted = false;   // whether this rank loaded the byte of EngineOptions::corruption
   std::string fingerprint;  // equal fingerprints promise equal bits
   std::string gemmImplementation;
 };

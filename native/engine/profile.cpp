@@ -82,13 +82,13 @@ PointBatch batchOf(const ProfilePoint& point, int64_t blockTokens, int64_t readB
   return batch;
 }
 
-TokenBatch flatten(const StepBatch& step) {
+TokenBatch flatten(const StepBatch& step, int64_t vocabRows) {
   TokenBatch batch;
   for (const SequenceStep& sequence : step.sequences) {
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
     batch.sequences.push_back({batch.tokens(), tokens, sequence.startPosition, sequence.blockTable.data()});
     for (int64_t i = 0; i < tokens; ++i) {
-      batch.tokenIds.push_back(static_cast<int32_t>((batch.tokens() * 37) % kEmbeddingRows));
+      batch.tokenIds.push_back(static_cast<int32_t>((batch.tokens() * 37) % vocabRows));
       batch.positions.push_back(sequence.startPosition + i);
       batch.sequenceOf.push_back(static_cast<int32_t>(batch.sequences.size() - 1));
     }
@@ -213,7 +213,7 @@ double Profiler::measure(const ProfilePoint& point, int repetitions) {
   Collective collective(0, 1, clock);
   ForwardPass forward(setup.model, setup.shard, setup.options, *gemm_, weights, KvCache(setup.kv, kvData), scratch,
                       collective);
-  const TokenBatch tokens = flatten(setup.batch.step);
+  const TokenBatch tokens = flatten(setup.batch.step, setup.model.vocabRows);
   const double layerSeconds = medianSeconds(repetitions, [&] { forward.run(tokens); });
   const double layerScale = static_cast<double>(setup.model.layers) / static_cast<double>(setup.layers);
   if (point.vocabRows == 0) return layerSeconds * layerScale / options_.speed;

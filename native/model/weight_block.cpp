@@ -54,6 +54,8 @@ void checkRange(const TensorView& tensor, const char* what, Range range, int64_t
               rangeText(0, size));
 }
 
+bool contains(Range range, int64_t index) { return range.begin <= index && index < range.end; }
+
 /// A contiguous run of the tensor's bytes, converted; `corruptByte` counts from the tensor's start.
 void readRun(const TensorView& tensor, size_t beginByte, size_t count, DataType to, std::byte* destination,
              std::optional<uint64_t> corruptByte) {
@@ -116,7 +118,7 @@ void WeightReader::readMatrix(const std::string& name, const std::vector<int64_t
                               DataType to, std::byte* destination, Ownership ownership) {
   const TensorView& tensor = source_->get(name, shape);
   readBlock(tensor, rows, columns, to, destination, corruptByteOf(name));
-  account(static_cast<uint64_t>(rows.size() * columns.size()) * bytesOf(tensor.type), ownership);
+  account(tensor, tensor.shape[1], rows, columns, ownership);
 }
 
 void WeightReader::readVector(const std::string& name, int64_t length, Range range, DataType to, std::byte* destination,
@@ -124,7 +126,7 @@ void WeightReader::readVector(const std::string& name, int64_t length, Range ran
   const TensorView& tensor = source_->get(name, {length});
   checkRange(tensor, "elements", range, length);
   readRows(tensor, length, Range{0, 1}, range, to, destination, corruptByteOf(name));
-  account(static_cast<uint64_t>(range.size()) * bytesOf(tensor.type), ownership);
+  account(tensor, length, Range{0, 1}, range, ownership);
 }
 
 std::optional<uint64_t> WeightReader::corruptByteOf(const std::string& name) const {
@@ -132,9 +134,15 @@ std::optional<uint64_t> WeightReader::corruptByteOf(const std::string& name) con
   return corruption_->byte;
 }
 
-void WeightReader::account(uint64_t bytes, Ownership ownership) {
+void WeightReader::account(const TensorView& tensor, int64_t rowLength, Range rows, Range columns,
+                           Ownership ownership) {
+  const uint64_t bytes = static_cast<uint64_t>(rows.size() * columns.size()) * bytesOf(tensor.type);
   accounting_.bytesLoaded += bytes;
   if (ownership == Ownership::kReplicated) accounting_.bytesReplicated += bytes;
+  const std::optional<uint64_t> corruptByte = corruptByteOf(tensor.name);
+  if (!corruptByte || *corruptByte >= tensor.sizeBytes) return;
+  const auto element = static_cast<int64_t>(*corruptByte / bytesOf(tensor.type));
+  if (contains(rows, element / rowLength) && contains(columns, element % rowLength)) accounting_.corrupted = true;
 }
 
 }  // namespace hels

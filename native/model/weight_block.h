@@ -25,6 +25,7 @@ struct Corruption {
 struct LoadAccounting {
   uint64_t bytesLoaded = 0;
   uint64_t bytesReplicated = 0;  // of these, what every rank holds
+  bool corrupted = false;        // whether the byte to corrupt was among them
 };
 
 /// Converts `count` elements; f32 to f32, and each 16-bit type to itself, keep their bits. Source and destination may
@@ -59,7 +60,7 @@ class WeightReader {
 
  private:
   std::optional<uint64_t> corruptByteOf(const std::string& name) const;
-  void account(uint64_t bytes, Ownership ownership);
+  void account(const TensorView& tensor, int64_t rowLength, Range rows, Range columns, Ownership ownership);
 
   std::shared_ptr<const WeightSource> source_;
   std::optional<Corruption> corruption_;

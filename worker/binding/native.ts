@@ -83,6 +83,8 @@ export interface EngineReport {
   scratchBytes: number;
   allReduceCount: number;
   allReduceBytes: number;
+  /** Whether this rank loaded the byte of EngineOptions.corruption. */
+  corrupted: boolean;
   /** Equal fingerprints promise equal bits. */
   fingerprint: string;
   gemmImplementation: string;

@@ -38,8 +38,6 @@ export interface VerifyReport {
   greedyMatch: boolean;
   /** Over the f32 little-endian full rows of all compared positions, in order: one value for every split and chunk. */
   logitsSha256: string;
-  /** Only with --corrupt: whether the named rank loads the byte. */
-  corrupted?: boolean;
   ranks: VerifiedRank[];
   passed: boolean;
 }
@@ -91,7 +89,7 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
     const rows = await ranks.logits(golden.inputIds, golden.logitsFromPosition);
     const tokens = await ranks.greedy(golden.greedy.prompt, golden.greedy.tokens.length);
     const reports = await ranks.reports();
-    return makeReport({ golden, model, shards, rows, tokens, reports, corrupt: options.corrupt });
+    return makeReport({ golden, model, shards, rows, tokens, reports });
   } finally {
     await ranks.close();
   }
@@ -104,12 +102,11 @@ interface Evidence {
   rows: readonly Float32Array[];
   tokens: number[];
   reports: readonly EngineReport[];
-  corrupt: Corruption | null;
 }
 
 /** Pure. */
 export function makeReport(evidence: Evidence): VerifyReport {
-  const { golden, model, shards, rows, tokens, reports, corrupt } = evidence;
+  const { golden, model, shards, rows, tokens, reports } = evidence;
   const { maxDifference, maxLogit } = compareLogits(rows, golden.logits);
   const tolerance = relativeTolerance[model.weightType] * maxLogit;
   const greedyMatch = matchGreedy(tokens, golden, tolerance);
@@ -123,7 +120,6 @@ export function makeReport(evidence: Evidence): VerifyReport {
     greedyTokens: tokens,
     greedyMatch,
     logitsSha256: hashRows(rows),
-    ...(corrupt === null ? {} : { corrupted: reports[corrupt.rank]?.corrupted ?? false }),
     ranks: shards.map((shard, rank) => describeRank(shard, reports[rank])),
     passed,
   };

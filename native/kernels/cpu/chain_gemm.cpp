@@ -11,8 +11,9 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kDepthBlock = 256;  // 16 KiB of f32 panel
-constexpr int64_t kRowBlock = 64;     // rows whose partials wait for the fixed-point sum, 4 KiB
+constexpr int64_t kDepthBlock = 256;    // 16 KiB of f32 panel
+constexpr int64_t kRowBlock = 64;       // rows whose partials wait for the fixed-point sum, 4 KiB
+constexpr int64_t kDirectTilesMax = 2;  // row tiles that widen weights as they load them, cheaper than in advance
 constexpr int64_t kPanelsPerCallMax = 8;
 constexpr int64_t kParallelWorkMin = 256 * 1024;  // multiplications below which forming a team costs more than it saves
 
@@ -99,6 +100,7 @@ class ChainGemm final : public Gemm {
     alignas(64) float widened[kDepthBlock * kPanelColumns];
     const int64_t tileCount = divCeil(x.rows, tiles_.rowsMax);
     const auto elementBytes = static_cast<int64_t>(bytesOf(matrix.type));
+    const DataType type = tileCount > kDirectTilesMax ? DataType::kF32 : matrix.type;
     TileArguments a;
     a.xStride = x.stride;
     a.cStride = cStride;
@@ -106,7 +108,7 @@ class ChainGemm final : public Gemm {
       a.depth = std::min(kDepthBlock, begin + depth - k);
       a.accumulate = k > begin;
       a.panel = matrix.data + panel * panelBytes(matrix) + k * kPanelColumns * elementBytes;
-      if (matrix.type != DataType::kF32) {
+      if (matrix.type != type) {
         tiles_.widen(matrix.type, a.panel, widened, a.depth * kPanelColumns);
         a.panel = reinterpret_cast<const std::byte*>(widened);
       }
@@ -115,7 +117,7 @@ class ChainGemm final : public Gemm {
         const int64_t rows = (tile + 1) * x.rows / tileCount - row;
         a.x = x.data + row * x.stride + k;
         a.c = c + row * cStride;
-        tiles_.single[static_cast<int>(DataType::kF32)][rows - 1](a);
+        tiles_.single[static_cast<int>(type)][rows - 1](a);
       }
     }
   }

@@ -48,6 +48,7 @@ class OneDnnGemm final : public Gemm {
     const auto first = static_cast<size_t>(firstColumn * matrix.depth);
     const auto elements = static_cast<size_t>(count * matrix.depth);
     const DataType resident = residentType(matrix.type);
+    if (elements == 0) return;
     if (resident == matrix.type) {
       std::memcpy(matrix.data + first * bytesOf(resident), source, elements * bytesOf(resident));
       return;
