@@ -77,6 +77,24 @@ function workloadOf(request: DeploymentRequest, model: ModelSpec) {
   };
 }
 
+/** Scratch of a rank that holds the whole model: no share needs more. The buffers of native/engine/scratch.cpp. */
+function scratchBytesMax(model: ModelSpec): number {
+  const { stepTokensMax, sequencesMax } = engineSizes;
+  const heads = model.headGroups * model.headDim;
+  const perToken =
+    3 * model.hiddenSize +
+    model.embeddingSize +
+    2 * heads * (model.queryHeadsPerGroup + 1) +
+    (model.gatedMlp ? 2 : 1) * model.ffnColumns;
+  const logits = 64 * (model.vocabRows + 2 * model.hiddenSize);
+  const paddingAndStagingBytes = 8 * 2 ** 20;
+  return (
+    4 * (stepTokensMax * perToken + logits + model.maxPositions * model.headDim) +
+    8 * (stepTokensMax * model.hiddenSize + 8 * model.vocabRows + 32 * sequencesMax) +
+    paddingAndStagingBytes
+  );
+}
+
 async function describeDevices(
   workers: readonly GroupWorker[],
   model: ModelSpec,
@@ -93,7 +111,7 @@ async function describeDevices(
       return {
         id: worker.id,
         memoryBytes: described.device.memoryFreeBytes,
-        reservedBytes: described.reservedBytes,
+        reservedBytes: Math.max(described.reservedBytes, scratchBytesMax(model)),
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
         // Not measured before the collective stands; the step's predicted time is that of the kernels.
