@@ -33,6 +33,7 @@ async function* serverSentEvents(body: ReadableStream<Uint8Array>): AsyncGenerat
 /** Asks over the OpenAI endpoint, as any client would, and measures what that client sees. */
 export async function streamChat(
   baseUrl: string,
+  model: string,
   question: string,
   signal: AbortSignal,
   onText: (text: string) => void,
@@ -43,6 +44,7 @@ export async function streamChat(
     headers: { 'content-type': 'application/json' },
     signal,
     body: JSON.stringify({
+      model,
       messages: [{ role: 'user', content: question }],
       temperature: 0,
       stream: true,

@@ -13,6 +13,7 @@
 #include "binding/engine_object.h"
 #include "binding/local_group_object.h"
 #include "binding/native_error.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
 namespace hels::binding {
@@ -65,6 +66,18 @@ Napi::Value version(const Napi::CallbackInfo& info) {
   return result;
 }
 
+/// () -> {oneDnn, gemmImplementation, instructionSet}; the implementation is that of exact numerics.
+Napi::Value version(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [env]() -> Napi::Value {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("oneDnn", oneDnnVersion());
+    result.Set("gemmImplementation", makeChainGemm(1)->implementation());
+    result.Set("instructionSet", isaName(bestIsa()));
+    return result;
+  });
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   AddonState::install(env);
   AddonState& state = AddonState::of(env);
@@ -74,6 +87,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));
   exports.Set("inspectModel", Napi::Function::New(env, inspectModel, "inspectModel"));
   exports.Set("profileStep", Napi::Function::New(env, profileStepAsync, "profileStep"));
+  exports.Set("version", Napi::Function::New(env, version, "version"));
   exports.Set("version", Napi::Function::New(env, version, "version"));
   return exports;
 }

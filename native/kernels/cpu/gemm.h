@@ -52,5 +52,7 @@ class Gemm {
 std::unique_ptr<Gemm> makeChainGemm(int threads, Isa isa = bestIsa());
 /// Weights of a type that this processor cannot multiply are kept as f32.
 std::unique_ptr<Gemm> makeOneDnnGemm(int threads);
+/// Of the library that is loaded: "2.6.0".
+std::string oneDnnVersion();
 
 }  // namespace hels

@@ -138,4 +138,9 @@ class OneDnnGemm final : public Gemm {
 
 std::unique_ptr<Gemm> makeOneDnnGemm(int threads) { return std::make_unique<OneDnnGemm>(threads); }
 
+std::string oneDnnVersion() {
+  const dnnl_version_t* version = dnnl_version();
+  return std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
+}
+
 }  // namespace hels
