@@ -1,5 +1,4 @@
 // The addon's surface, mirrored by worker/binding/native.ts: a thin bridge that converts, posts and settles, and decides nothing.
-#include <dnnl_version.h>
 #include <napi.h>
 
 #include <memory>
@@ -54,18 +53,6 @@ Napi::Value createLocalGroup(const Napi::CallbackInfo& info) {
   return AddonState::of(info.Env()).localGroupConstructor.New({info[0]});
 }
 
-/// () -> {oneDnn, gemmImplementation, instructionSet}
-Napi::Value version(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const std::string oneDnn = std::to_string(DNNL_VERSION_MAJOR) + "." + std::to_string(DNNL_VERSION_MINOR) + "." +
-                             std::to_string(DNNL_VERSION_PATCH);
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("oneDnn", oneDnn);
-  result.Set("gemmImplementation", std::string("chain-") + isaName(bestIsa()));
-  result.Set("instructionSet", isaName(bestIsa()));
-  return result;
-}
-
 /// () -> {oneDnn, gemmImplementation, instructionSet}; the implementation is that of exact numerics.
 Napi::Value version(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -87,7 +74,6 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));
   exports.Set("inspectModel", Napi::Function::New(env, inspectModel, "inspectModel"));
   exports.Set("profileStep", Napi::Function::New(env, profileStepAsync, "profileStep"));
-  exports.Set("version", Napi::Function::New(env, version, "version"));
   exports.Set("version", Napi::Function::New(env, version, "version"));
   return exports;
 }
