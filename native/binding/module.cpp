@@ -25,7 +25,8 @@ Napi::Value inspectModel(const Napi::CallbackInfo& info) {
     const auto work = [directory]() -> MakeValue {
       auto tensors = std::make_shared<std::vector<TensorView>>();
       // The views' data pointers are not used: the mapping ends here.
-      for (const auto& [name, tensor] : WeightSource::open(directory)->tensors()) tensors->push_back(tensor);
+      const std::shared_ptr<WeightSource> source = WeightSource::open(directory);
+      for (const auto& [name, tensor] : source->tensors()) tensors->push_back(tensor);
       return [tensors](Napi::Env env, Napi::Object) { return toJs(env, *tensors); };
     };
     return AddonState::of(info.Env()).runInBackground(info.Env(), Napi::Object::New(info.Env()), work);

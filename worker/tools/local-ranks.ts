@@ -24,7 +24,13 @@ export interface LocalRanksOptions {
 
 const kvBlockTokens = 16;
 const collectiveDeadlineMs = 120_000;
-const greedySampling: SamplingParameters = { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 };
+const greedySampling: SamplingParameters = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  seed: 0,
+  logprobs: -1,
+};
 
 export class LocalRanks {
   readonly #engines: Engine[];
@@ -34,14 +40,19 @@ export class LocalRanks {
   private constructor(engines: Engine[], options: LocalRanksOptions) {
     this.#engines = engines;
     this.#options = options;
-    this.#blockTable = Int32Array.from({ length: blocksFor(options.positionsMax) }, (_, block) => block);
+    this.#blockTable = Int32Array.from(
+      { length: blocksFor(options.positionsMax) },
+      (_, block) => block,
+    );
   }
 
   /** Loads every rank and connects them; closes what was loaded when one fails. */
   static async start(options: LocalRanksOptions): Promise<LocalRanks> {
     const group = createLocalGroup(options.shards.length);
     const loads = await Promise.allSettled(options.shards.map((shard) => load(shard, options)));
-    const engines = loads.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    const engines = loads.flatMap((result) =>
+      result.status === 'fulfilled' ? [result.value] : [],
+    );
     const ranks = new LocalRanks(engines, options);
     try {
       for (const result of loads) if (result.status === 'rejected') throw result.reason;

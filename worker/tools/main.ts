@@ -1,107 +1,100 @@
 #!/usr/bin/env node
-/** The local tools of the worker side, run by `helsctl model verify` and `helsctl model inspect`. */
-import { Command, CommanderError, Option } from 'commander';
-import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
-import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
-import {
-  modelSpecFromConfig,
-  type WeightTypeOption,
-  weightTypeOptions,
-} from '../../proto/domain/model-config.ts';
-import { inspectModel } from '../binding/native.ts';
-import { type Corruption, verifyModel, type VerifyReport } from './verify.ts';
+/** `verify` and `inspect`: what `helsctl model` runs as a child process, because only the worker's side may load the addon. */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { exitCodeOf, toHelsError } from '../../proto/domain/errors.ts';
+import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
+import { inspectDirectory } from './inspect.ts';
+import { describeInspection, describeVerification } from './tables.ts';
+import { type Corruption, verifyModel } from './verify.ts';
 
-interface VerifyCommandOptions {
+interface VerifyFlags {
   model: string;
   golden: string;
   ranks?: string;
   dtype: WeightTypeOption;
-  chunk?: string;
-  corrupt?: string;
-  json?: boolean;
+  chunk?: number;
+  corrupt?: Corruption;
+  json: boolean;
 }
 
-function parseChunk(text: string | undefined): number | null {
-  if (text === undefined) return null;
+function parseChunk(text: string): number {
   const chunk = Number(text);
-  if (Number.isInteger(chunk) && chunk >= 1 && chunk <= 2 ** 20) return chunk;
-  throw new HelsError('usage', `--chunk: '${text}' is not a whole number from 1 to ${2 ** 20}`);
+  if (!Number.isInteger(chunk) || chunk < 1 || chunk > 2 ** 20) {
+    throw new InvalidArgumentError('It must be a whole number of tokens from 1 to 1048576.');
+  }
+  return chunk;
 }
 
-/** `rank:tensor:byte`; tensor names have no colon. */
-function parseCorruption(text: string | undefined): Corruption | null {
-  if (text === undefined) return null;
-  const match = /^(\d+):([^:]+):(\d+)$/.exec(text);
+/** rank:tensor:byte; tensor names hold dots, no colons. */
+function parseCorruption(text: string): Corruption {
+  const match = /^(\d{1,4}):([^:]+):(\d{1,15})$/.exec(text);
   if (match === null) {
-    throw new HelsError('usage', `--corrupt: '${text}' is not RANK:TENSOR:BYTE`);
+    throw new InvalidArgumentError('Write RANK:TENSOR:BYTE, for example 1:lm_head.weight:4096.');
   }
   return { rank: Number(match[1]), tensor: match[2] ?? '', byte: Number(match[3]) };
 }
 
-function showReport(report: VerifyReport): string {
-  const ranks = report.ranks.map(
-    (rank, index) =>
-      `rank ${index}: head groups [${rank.headGroups}), FFN columns [${rank.ffnColumns}), ` +
-      `${rank.weightBytesLoaded} bytes loaded, ${rank.allReduceCount} sums`,
-  );
-  return [
-    `${report.passed ? 'passed' : 'FAILED'}: largest difference ${report.maxDifference} of ${report.tolerance} allowed, ` +
-      `greedy tokens ${report.greedyMatch ? 'equal' : 'different'}`,
-    `logits sha256 ${report.logitsSha256}`,
-    ...ranks,
-  ].join('\n');
-}
-
-async function verify(options: VerifyCommandOptions): Promise<void> {
-  const report = await verifyModel({
-    model: options.model,
-    golden: options.golden,
-    ranks: options.ranks ?? null,
-    dtype: options.dtype,
-    chunk: parseChunk(options.chunk),
-    corrupt: parseCorruption(options.corrupt),
-  });
-  process.stdout.write(`${options.json ? JSON.stringify(report) : showReport(report)}\n`);
-  process.exitCode = report.passed ? 0 : 1;
-}
-
-async function inspect(options: { model: string; json?: boolean }): Promise<void> {
-  const files = await readModelFiles(options.model);
-  const tensors = await inspectModel(files.directory);
-  const tensorType = tensors[0]?.type ?? null;
-  const model = modelSpecFromConfig(files.config, { tensorType });
-  const weightBytes = tensors.reduce((sum, tensor) => sum + tensor.sizeBytes, 0);
-  const digest = await modelDigest(files.directory);
-  const result = { digest, weightBytes, model, tensors };
-  const text = `${model.family}, ${tensors.length} tensors, ${weightBytes} bytes, digest ${digest}`;
-  process.stdout.write(`${options.json ? JSON.stringify(result) : text}\n`);
+function print(json: boolean, report: unknown, text: () => string): void {
+  process.stdout.write(`${json ? JSON.stringify(report) : text()}\n`);
 }
 
 function buildProgram(): Command {
   const program = new Command('hels-model').exitOverride();
   program
     .command('verify')
-    .requiredOption('--model <dir>')
-    .requiredOption('--golden <file>')
-    .option('--ranks <h/w,...>')
-    .addOption(new Option('--dtype <type>').choices(weightTypeOptions).default('auto'))
-    .option('--chunk <n>')
-    .option('--corrupt <rank:tensor:byte>')
-    .option('--json')
-    .action(verify);
+    .description('run a model in this process over a split and compare it with reference logits')
+    .requiredOption('--model <dir>', 'model directory')
+    .requiredOption('--golden <file>', 'golden.json with reference logits')
+    .option(
+      '--ranks <h/w,...>',
+      'head groups and relative FFN weight of each rank (default: one rank)',
+    )
+    .addOption(
+      new Option('--dtype <type>', 'how weights are kept in memory')
+        .choices(weightTypeOptions)
+        .default('auto'),
+    )
+    .option('--chunk <n>', 'tokens of one prefill step (default: whole prompt)', parseChunk)
+    .option(
+      '--corrupt <rank:tensor:byte>',
+      "flip a byte in the named rank's loaded slice",
+      parseCorruption,
+    )
+    .option('--json', 'the result as JSON', false)
+    .action(async (flags: VerifyFlags) => {
+      const report = await verifyModel({
+        ...flags,
+        ranks: flags.ranks ?? null,
+        chunk: flags.chunk ?? null,
+        corrupt: flags.corrupt ?? null,
+      });
+      print(flags.json, report, () => describeVerification(report));
+      process.exitCode = report.passed ? 0 : 1;
+    });
   program
     .command('inspect')
-    .requiredOption('--model <dir>')
-    .option('--json')
-    .action(inspect);
+    .description('architecture, tensors, digest; names what Hels cannot serve')
+    .requiredOption('--model <dir>', 'model directory')
+    .option('--json', 'the result as JSON', false)
+    .action(async (flags: { model: string; json: boolean }) => {
+      const report = await inspectDirectory(flags.model);
+      print(flags.json, report, () => describeInspection(report));
+      process.exitCode = report.problems.length === 0 ? 0 : exitCodeOf['model-invalid'];
+    });
   return program;
 }
 
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {
-  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
-  const failure = toHelsError(error);
-  process.stderr.write(`error: ${failure.message}\n`);
-  process.exitCode = exitCodeOf[failure.code];
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : exitCodeOf.usage;
+  } else {
+    const { code, field, message } = toHelsError(error);
+    const json = process.argv.includes('--json');
+    process.stderr.write(
+      json ? `${JSON.stringify({ error: { code, field, message } })}\n` : `error: ${message}\n`,
+    );
+    process.exitCode = exitCodeOf[code];
+  }
 }

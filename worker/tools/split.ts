@@ -15,7 +15,9 @@ const ranksMax = 64;
 export function parseRanks(text: string): RankShare[] {
   const parts = text.split(',');
   if (parts.length > ranksMax) {
-    throw usage(`--ranks has ${parts.length} entries; at most ${ranksMax} ranks run in one process`);
+    throw usage(
+      `--ranks has ${parts.length} entries; at most ${ranksMax} ranks run in one process`,
+    );
   }
   return parts.map((part) => {
     const match = /^(\d+)\/(\d+(?:\.\d+)?)$/.exec(part.trim());

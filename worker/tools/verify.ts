@@ -38,6 +38,8 @@ export interface VerifyReport {
   greedyMatch: boolean;
   /** Over the f32 little-endian full rows of all compared positions, in order: one value for every split and chunk. */
   logitsSha256: string;
+  /** Only with --corrupt: whether the named rank loads the byte. */
+  corrupted?: boolean;
   ranks: VerifiedRank[];
   passed: boolean;
 }
@@ -70,7 +72,9 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
   checkFits(golden, model);
   const shards = splitModel(
     model,
-    options.ranks === null ? [{ headGroups: model.headGroups, ffnWeight: 1 }] : parseRanks(options.ranks),
+    options.ranks === null
+      ? [{ headGroups: model.headGroups, ffnWeight: 1 }]
+      : parseRanks(options.ranks),
   );
   checkCorruption(options.corrupt, shards.length, tensors);
   const longest = Math.max(
@@ -89,7 +93,7 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
     const rows = await ranks.logits(golden.inputIds, golden.logitsFromPosition);
     const tokens = await ranks.greedy(golden.greedy.prompt, golden.greedy.tokens.length);
     const reports = await ranks.reports();
-    return makeReport({ golden, model, shards, rows, tokens, reports });
+    return makeReport({ golden, model, shards, rows, tokens, reports, corrupt: options.corrupt });
   } finally {
     await ranks.close();
   }
@@ -102,11 +106,12 @@ interface Evidence {
   rows: readonly Float32Array[];
   tokens: number[];
   reports: readonly EngineReport[];
+  corrupt: Corruption | null;
 }
 
 /** Pure. */
 export function makeReport(evidence: Evidence): VerifyReport {
-  const { golden, model, shards, rows, tokens, reports } = evidence;
+  const { golden, model, shards, rows, tokens, reports, corrupt } = evidence;
   const { maxDifference, maxLogit } = compareLogits(rows, golden.logits);
   const tolerance = relativeTolerance[model.weightType] * maxLogit;
   const greedyMatch = matchGreedy(tokens, golden, tolerance);
@@ -120,6 +125,7 @@ export function makeReport(evidence: Evidence): VerifyReport {
     greedyTokens: tokens,
     greedyMatch,
     logitsSha256: hashRows(rows),
+    ...(corrupt === null ? {} : { corrupted: reports[corrupt.rank]?.corrupted ?? false }),
     ranks: shards.map((shard, rank) => describeRank(shard, reports[rank])),
     passed,
   };
@@ -198,5 +204,6 @@ function checkCorruption(
         : corruption.byte >= tensor.sizeBytes
           ? `byte ${corruption.byte} lies outside '${tensor.name}', which has ${tensor.sizeBytes} bytes`
           : null;
-  if (problem !== null) throw new HelsError('usage', `--corrupt: ${problem}`, { field: '--corrupt' });
+  if (problem !== null)
+    throw new HelsError('usage', `--corrupt: ${problem}`, { field: '--corrupt' });
 }
