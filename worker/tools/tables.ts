@@ -1,0 +1,91 @@
+/** The tools' results for people. Pure. */
+import { formatBytes } from '../../proto/domain/device.ts';
+import type { InspectReport } from './inspect.ts';
+import type { VerifyReport } from './verify.ts';
+
+/** Columns as wide as their widest cell, two spaces apart. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => row[column]?.length ?? 0)),
+  );
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+export function describeVerification(report: VerifyReport): string {
+  const header = [
+    'rank',
+    'head groups',
+    'FFN columns',
+    'vocab rows',
+    'weights loaded',
+    'all-reduces',
+  ];
+  const ranks = report.ranks.map((rank, index) => [
+    String(index),
+    showRange(rank.headGroups),
+    showRange(rank.ffnColumns),
+    showRange(rank.vocabRows),
+    formatBytes(rank.weightBytesLoaded),
+    `${rank.allReduceCount} (${formatBytes(rank.allReduceBytes)})`,
+  ]);
+  const corrupted =
+    report.corrupted === undefined
+      ? []
+      : [['corrupted', report.corrupted ? 'yes' : 'no: not loaded there']];
+  const facts = table([
+    ['weights', report.weightType],
+    [
+      'difference',
+      `${report.maxDifference.toExponential(2)} (allowed ${report.tolerance.toExponential(2)})`,
+    ],
+    ['greedy', report.greedyMatch ? 'same tokens' : 'other tokens'],
+    ['logits', `sha256 ${report.logitsSha256}`],
+    ...corrupted,
+    ['result', report.passed ? 'passed' : 'FAILED'],
+  ]);
+  return `${table([header, ...ranks])}\n\n${facts}`;
+}
+
+export function describeInspection(report: InspectReport): string {
+  const { spec, tensors, problems } = report;
+  const facts = [
+    ['directory', report.directory],
+    ['digest', report.digest ?? '-'],
+    ['weights', `${tensors.length} tensors, ${formatBytes(report.weightBytes)}`],
+    ...(spec === null ? [] : describeSpec(spec)),
+  ];
+  const list =
+    problems.length === 0
+      ? 'no problems: Hels can serve this model'
+      : problems.map(({ check, message }) => `problem (${check}): ${message}`).join('\n');
+  return `${table(facts)}\n\n${list}`;
+}
+
+function describeSpec(spec: NonNullable<InspectReport['spec']>): string[][] {
+  const queries = spec.queryHeadsPerGroup === 1 ? '' : ` of ${spec.queryHeadsPerGroup} query heads`;
+  const windows = [...new Set(spec.slidingWindows)].map((window) => window || 'all positions');
+  return [
+    ['family', `${spec.family}, weights as ${spec.weightType}`],
+    [
+      'shape',
+      `${spec.layers} layers, hidden size ${spec.hiddenSize}, vocabulary ${spec.vocabRows}`,
+    ],
+    [
+      'attention',
+      `${spec.headGroups} head groups${queries}, head size ${spec.headDim}; sees ${windows.join(', ')}`,
+    ],
+    ['MLP', `${spec.ffnColumns} columns in granules of ${spec.ffnGranule}`],
+    ['positions', `${spec.maxPositions}, ${spec.position}, scaling ${spec.ropeScaling}`],
+  ];
+}
+
+function showRange([begin, end]: readonly [number, number]): string {
+  return begin === end ? '-' : `[${begin}, ${end})`;
+}
