@@ -2,7 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GenerateEvent } from '../../client/sdk/index.ts';
-import { bundledModel, bundledModelId, startTestCluster, type TestCluster } from '../support/daemons.ts';
+import {
+  bundledModel,
+  bundledModelId,
+  startTestCluster,
+  type TestCluster,
+} from '../support/daemons.ts';
 
 interface Question {
   question: string;
@@ -120,8 +125,16 @@ describe('three unequal workers', () => {
     const reference = (await ask(question, options)).tokenIds;
     const headGroups = (await test.cluster.client.plan()).plan?.model?.headGroups ?? 0;
     const splits = [
-      [[headGroups, 1], [0, 1], [0, 2]],
-      [[1, 0], [headGroups - 2, 3], [1, 1]],
+      [
+        [headGroups, 1],
+        [0, 1],
+        [0, 2],
+      ],
+      [
+        [1, 0],
+        [headGroups - 2, 3],
+        [1, 1],
+      ],
     ];
     for (const split of splits) {
       const ranks = split.map(([heads = 0, ffnWeight = 0], i) => ({
@@ -130,9 +143,11 @@ describe('three unequal workers', () => {
         ffnWeight,
       }));
       const report = await test.deploy({ modelPath: bundledModel, modelId: bundledModelId, ranks });
-      expect(report.plan?.ranks.map((rank) => (rank.headGroups?.end ?? 0) - (rank.headGroups?.begin ?? 0))).toEqual(
-        ranks.map((rank) => rank.headGroups),
-      );
+      expect(
+        report.plan?.ranks.map(
+          (rank) => (rank.headGroups?.end ?? 0) - (rank.headGroups?.begin ?? 0),
+        ),
+      ).toEqual(ranks.map((rank) => rank.headGroups));
       expect((await ask(question, options)).tokenIds).toEqual(reference);
     }
   });

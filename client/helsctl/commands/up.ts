@@ -101,9 +101,15 @@ async function runDemo(model: string, output: Output, signal: AbortSignal): Prom
     await withLocalCluster(local, output, async (cluster) => {
       const report = await deployLocal(cluster.client, model, demoDevices.length, output, signal);
       output.note(`\n${demoQuestion}`);
-      const chat = await streamChat(cluster.httpUrl, report.plan?.modelId ?? '', demoQuestion, signal, (text) => {
-        if (!output.json) output.write(text);
-      });
+      const chat = await streamChat(
+        cluster.httpUrl,
+        report.plan?.modelId ?? '',
+        demoQuestion,
+        signal,
+        (text) => {
+          if (!output.json) output.write(text);
+        },
+      );
       const current = await cluster.client.plan();
       output.result({ chat, report: current }, () => `\n\n${formatPlan(current)}`);
       output.note(
