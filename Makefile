@@ -42,10 +42,10 @@ $(STAMPS)/typescript: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.js
 	@npm run -s build:ts
 	@touch $@
 
-# Types, native tests under the sanitizers, then the TypeScript tests.
+# Types, format, import rules and dead code; native tests under the sanitizers and clang-tidy; then the TypeScript tests.
 test: setup-test build
-	@npm run -s check:types
-	@HELS_SKIP_TIDY=1 native/run-tests.sh
+	@npm run -s check
+	@native/run-tests.sh
 	@npm test
 
 setup-test: $(STAMPS)/test-packages

@@ -9,4 +9,4 @@ command -v ninja >/dev/null && configure+=(-G Ninja)
 "${configure[@]}" >/dev/null
 cmake --build --preset sanitize --parallel "$jobs"
 ctest --preset sanitize --parallel "$jobs" --output-on-failure
-[ "${HELS_SKIP_TIDY:-}" = 1 ] || ./tidy.sh
+./tidy.sh
