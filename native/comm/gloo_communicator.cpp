@@ -1,10 +1,10 @@
 #include "comm/gloo_communicator.h"
 
 #include <gloo/transport/tcp/address.h>
-#include <signal.h>
-#include <time.h>
 
 #include <algorithm>
+#include <csignal>
+#include <ctime>
 #include <string>
 
 #include "base/error.h"

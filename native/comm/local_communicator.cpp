@@ -177,6 +177,7 @@ std::shared_ptr<LocalGroup> LocalGroup::create(int ranks) {
 std::vector<std::shared_ptr<Communicator>> createLocalGroup(int ranks) {
   const std::shared_ptr<LocalGroup> group = LocalGroup::create(ranks);
   std::vector<std::shared_ptr<Communicator>> communicators;
+  communicators.reserve(static_cast<size_t>(ranks));
   for (int rank = 0; rank < ranks; ++rank) communicators.push_back(group->communicator(rank));
   return communicators;
 }

@@ -45,6 +45,11 @@ EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const
   return memory;
 }
 
+/// Inputs of the widest product of a step.
+int64_t gemmDepthMax(const ModelSpec& model, const ShardSpec& shard) {
+  return std::max({model.hiddenSize, model.embeddingSize, queryColumns(model, shard), shard.ffnColumns.size()});
+}
+
 }  // namespace
 
 void validateEngineOptions(const ModelSpec& model, const EngineOptions& options) {
@@ -59,6 +64,13 @@ void validateEngineOptions(const ModelSpec& model, const EngineOptions& options)
   require(divCeil(model.ffnColumns, model.ffnGranule) <= kFixedPointPartialsMax, ErrorCode::kShapeInvalid,
           "ffnGranule is " + std::to_string(model.ffnGranule) + ": at most " + std::to_string(kFixedPointPartialsMax) +
               " granules of " + std::to_string(model.ffnColumns) + " FFN columns can be summed");
+  // bf16 inputs are taken in pairs, and no pair may lie across two granules.
+  const bool pairs = model.weightType == DataType::kBf16;
+  const int64_t attentionGranule = model.queryHeadsPerGroup * model.headDim;
+  require(!pairs || model.headGroups == 1 || attentionGranule % 2 == 0, ErrorCode::kShapeInvalid,
+          "queryHeadsPerGroup * headDim is " + std::to_string(attentionGranule) + "; it must be even for bf16 weights");
+  require(!pairs || model.ffnGranule == model.ffnColumns || model.ffnGranule % 2 == 0, ErrorCode::kShapeInvalid,
+          "ffnGranule is " + std::to_string(model.ffnGranule) + "; it must be even for bf16 weights");
 }
 
 std::unique_ptr<Gemm> makeGemm(const EngineOptions& options) {
@@ -71,7 +83,9 @@ EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const
   layoutWeights(model, shard, model.layers, gemm, weights);
   Arena scratch;
   layoutScratch(model, shard, options, scratch);
-  return {weights.usedBytes(), kvShapeOf(model, shard, options).sizeBytes(), scratch.usedBytes() + kLoadStagingBytes};
+  return {weights.usedBytes(), kvShapeOf(model, shard, options).sizeBytes(),
+          scratch.usedBytes() + kLoadStagingBytes +
+              gemm.workspaceBytes(model.weightType, options.stepTokensMax, gemmDepthMax(model, shard))};
 }
 
 std::unique_ptr<Engine> Engine::load(const ModelSpec& model, const ShardSpec& shard,
@@ -102,6 +116,7 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       sampler_(model_, shard_, scratch_, collective_),
       fingerprint_(selfCheck(model_, options_, *gemm_)),
       sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
+  gemm_->reserve(model_.weightType, options_.stepTokensMax, gemmDepthMax(model_, shard_));
   WeightReader reader(std::move(weights), options_.corruption);
   loadWeights(model_, shard_, *gemm_, reader, weights_);
   accounting_ = reader.accounting();

@@ -12,7 +12,7 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kParallelElementsMin = 64 * 1024;
+constexpr int64_t kParallelElementsMin = int64_t{64} * 1024;
 
 /// target[i] = row(index) of a table in the weights' type, widened.
 void widenRow(DataType type, const std::byte* table, int64_t index, int64_t columns, float* target) {

@@ -21,7 +21,7 @@ namespace {
 
 /// Raised whenever any bit of the exact mode changes; the number of the fixed point's scale and the chunk size are part
 /// of it.
-constexpr const char* kNumericsVersion = "chain-1";
+constexpr const char* kNumericsVersion = "chain-2";
 
 constexpr int64_t kRows = 64;
 constexpr int64_t kColumns = 256;
@@ -75,8 +75,9 @@ std::vector<std::byte> narrowed(const std::vector<float>& values, DataType type)
 /// Products with one depth, checked against each other.
 class GemmCheck {
  public:
-  GemmCheck(DataType type, int64_t depth, Gemm& gemm)
+  GemmCheck(DataType type, Inputs inputs, int64_t depth, Gemm& gemm)
       : type_(type),
+        inputs_(inputs),
         depth_(depth),
         gemm_(gemm),
         x_(knownValues(kRows * depth, 1)),
@@ -94,7 +95,7 @@ class GemmCheck {
     requireSame(whole, product(gemm_, {40, 100}, kRows), "products of a slice of columns");
     requireSame(whole, product(*makeChainGemm(1), {0, kColumns}, kRows), "products of one thread");
     requireSame(whole, product(*makeChainGemm(1, Isa::kPortable), {0, 16}, 2), "products of the portable kernels");
-    if (depth_ % 2 == 0) {
+    if (depth_ % 4 == 0) {
       std::vector<int64_t> halves = fixedPoint(0, depth_ / 2);
       const std::vector<int64_t> second = fixedPoint(depth_ / 2, depth_);
       for (size_t i = 0; i < halves.size(); ++i) halves[i] += second[i];
@@ -111,8 +112,8 @@ class GemmCheck {
   /// Columns [begin, end), inputs [depthBegin, depthEnd).
   Packed pack(const Gemm& gemm, int64_t begin, int64_t end, int64_t depthBegin, int64_t depthEnd) const {
     Packed packed;
-    packed.matrix = {type_, end - begin, depthEnd - depthBegin, nullptr};
-    packed.data.resize(gemm.packedBytes(type_, packed.matrix.columns, packed.matrix.depth));
+    packed.matrix = {type_, end - begin, depthEnd - depthBegin, nullptr, inputs_};
+    packed.data.resize(gemm.packedBytes(packed.matrix));
     packed.matrix.data = packed.data.data();
     for (int64_t column = begin; column < end; ++column) {
       const auto offset = static_cast<size_t>(column * depth_ + depthBegin) * bytesOf(type_);
@@ -140,8 +141,8 @@ class GemmCheck {
   std::vector<int64_t> fixedPoint(int64_t begin, int64_t end) const {
     const Packed packed = pack(gemm_, 0, kColumns, begin, end);
     std::vector<int64_t> sums(static_cast<size_t>(kRows * kColumns));
-    gemm_.multiplyFixedPoint(packed.matrix, x_.data() + begin, depth_, kRows, std::max<int64_t>(1, depth_ / 2),
-                             sums.data(), kColumns);
+    gemm_.multiplyFixedPoint(packed.matrix, x_.data() + begin, depth_, kRows, roundUp(depth_, 4) / 2, sums.data(),
+                             kColumns);
     return sums;
   }
 
@@ -160,6 +161,7 @@ class GemmCheck {
   }
 
   const DataType type_;
+  const Inputs inputs_;
   const int64_t depth_;
   Gemm& gemm_;
   const std::vector<float> x_;
@@ -235,7 +237,10 @@ std::string selfCheck(const ModelSpec& model, const EngineOptions& options, Gemm
   std::set<int64_t> depths{model.hiddenSize, model.queryHeadsPerGroup * model.headDim, model.ffnGranule,
                            model.embeddingSize};
   Hash hash;
-  for (const int64_t depth : depths) GemmCheck(model.weightType, depth, gemm).run(exact, hash);
+  for (const int64_t depth : depths) {
+    GemmCheck(model.weightType, Inputs::kF32, depth, gemm).run(exact, hash);
+    if (model.weightType == DataType::kBf16) GemmCheck(model.weightType, Inputs::kBf16, depth, gemm).run(exact, hash);
+  }
   addOtherKernels(model, exact, hash);
   const std::string numerics = exact ? std::string(kNumericsVersion) : "fast-1/" + gemm.implementation();
   return numerics + "/" + dataTypeName(model.weightType) + ":" + hash.hex();

@@ -46,7 +46,8 @@ class MappedWeightSource final : public WeightSource {
       }
       const auto found = entry->second.find(tensor);
       require(found != entry->second.end(), ErrorCode::kModelInvalid,
-              indexPath + ": tensor " + nameText(tensor) + " is mapped to " + file + ", which does not have it");
+              std::string(indexPath).append(": tensor ").append(nameText(tensor)).append(" is mapped to ") + file +
+                  ", which does not have it");
       add(std::move(found->second));
     }
   }

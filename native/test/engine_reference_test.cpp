@@ -86,7 +86,10 @@ class EngineReference : public testing::TestWithParam<std::tuple<size_t, DataTyp
     return difference / largest;
   }
   int64_t headGroups() const { return kFamilies[std::get<0>(GetParam())].spec().headGroups; }
-  double tolerance() const { return std::get<1>(GetParam()) == DataType::kF32 ? 2e-4 : 2e-2; }
+  double tolerance() const {
+    const DataType type = std::get<1>(GetParam());
+    return type == DataType::kF32 ? 5e-5 : type == DataType::kF16 ? 1e-3 : 1e-2;
+  }
 };
 
 TEST_P(EngineReference, LogitsAgree) {

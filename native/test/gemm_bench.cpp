@@ -26,14 +26,15 @@ double secondsOf(Gemm& gemm, const std::vector<WeightMatrix>& matrices, int64_t 
 }
 
 void bench(Gemm& gemm, DataType type, int64_t columns, int64_t depth) {
-  const size_t bytes = gemm.packedBytes(type, columns, depth);
+  const Inputs inputs = type == DataType::kBf16 ? Inputs::kBf16 : Inputs::kF32;
+  const size_t bytes = gemm.packedBytes({type, columns, depth, nullptr, inputs});
   const size_t copies = std::max<size_t>(1, (size_t{160} << 20) / bytes);  // well beyond the last-level cache
   std::vector<std::byte> data(bytes * copies);
   std::vector<float> row(static_cast<size_t>(depth), 0.01F);
   std::vector<uint16_t> narrow(static_cast<size_t>(depth), f32ToBf16(0.01F));
   std::vector<WeightMatrix> matrices;
   for (size_t copy = 0; copy < copies; ++copy) {
-    matrices.push_back({type, columns, depth, data.data() + copy * bytes});
+    matrices.push_back({type, columns, depth, data.data() + copy * bytes, inputs});
     for (int64_t column = 0; column < columns; ++column) {
       gemm.pack(matrices.back(), column, 1,
                 type == DataType::kF32 ? reinterpret_cast<std::byte*>(row.data())

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -14,7 +15,12 @@
 namespace hels {
 namespace {
 
-constexpr DataType kTypes[] = {DataType::kF32, DataType::kBf16, DataType::kF16};
+struct Form {
+  DataType type;
+  Inputs inputs = Inputs::kF32;
+};
+
+constexpr Form kForms[] = {{DataType::kF32}, {DataType::kBf16}, {DataType::kBf16, Inputs::kBf16}, {DataType::kF16}};
 
 std::vector<float> randomValues(int64_t count, uint64_t seed, float scale = 1.0F) {
   std::mt19937_64 random(seed);
@@ -27,11 +33,13 @@ std::vector<float> randomValues(int64_t count, uint64_t seed, float scale = 1.0F
 /// W(columns, depth) in `type`, with its widened values.
 struct Weights {
   DataType type;
+  Inputs inputs;
   int64_t columns, depth;
   std::vector<float> values;
   std::vector<std::byte> bytes;
 
-  Weights(DataType t, int64_t n, int64_t k) : type(t), columns(n), depth(k), values(randomValues(n * k, 7)) {
+  Weights(Form form, int64_t n, int64_t k)
+      : type(form.type), inputs(form.inputs), columns(n), depth(k), values(randomValues(n * k, 7)) {
     bytes.resize(values.size() * bytesOf(type));
     for (size_t i = 0; i < values.size(); ++i) {
       const uint16_t bits = type == DataType::kF16 ? f32ToF16(values[i]) : f32ToBf16(values[i]);
@@ -51,8 +59,8 @@ struct Packed {
 Packed pack(const Gemm& gemm, const Weights& weights, int64_t begin, int64_t end, int64_t depthBegin,
             int64_t depthEnd) {
   Packed packed;
-  packed.matrix = {weights.type, end - begin, depthEnd - depthBegin, nullptr};
-  packed.data.resize(gemm.packedBytes(weights.type, end - begin, depthEnd - depthBegin));
+  packed.matrix = {weights.type, end - begin, depthEnd - depthBegin, nullptr, weights.inputs};
+  packed.data.resize(gemm.packedBytes(packed.matrix));
   packed.matrix.data = packed.data.data();
   const size_t element = bytesOf(weights.type);
   for (int64_t column = begin; column < end;) {
@@ -83,31 +91,37 @@ std::vector<float> multiply(Gemm& gemm, const Weights& weights, int64_t begin, i
 }
 
 float chain(const Weights& weights, int64_t column, const float* x, int64_t begin, int64_t end) {
+  const float* w = weights.values.data() + column * weights.depth;
   float sum = 0.0F;
-  for (int64_t k = begin; k < end; ++k) {
-    sum = std::fma(x[k], weights.values[static_cast<size_t>(column * weights.depth + k)], sum);
+  if (weights.inputs == Inputs::kF32) {
+    for (int64_t k = begin; k < end; ++k) sum = std::fma(x[k], w[k], sum);
+    return sum;
+  }
+  for (int64_t k = begin; k < end; k += 2) {  // no value of these tests is subnormal
+    if (k + 1 < end) sum = std::fma(bf16ToF32(f32ToBf16(x[k + 1])), w[k + 1], sum);
+    sum = std::fma(bf16ToF32(f32ToBf16(x[k])), w[k], sum);
   }
   return sum;
 }
 
 std::vector<Isa> isas() {
   std::vector<Isa> supported;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
     if (isaSupported(isa)) supported.push_back(isa);
   }
   return supported;
 }
 
-class GemmTypes : public testing::TestWithParam<DataType> {};
+class GemmForms : public testing::TestWithParam<Form> {};
 
-TEST_P(GemmTypes, EveryElementIsItsOwnChain) {
+TEST_P(GemmForms, EveryElementIsItsOwnChain) {
   for (const Isa isa : isas()) {
     for (const int threads : {1, 2}) {
       const auto gemm = makeChainGemm(threads, isa);
       for (const int64_t depth : {1, 37, 520}) {  // 520: three depth blocks
         const Weights weights(GetParam(), 150, depth);
         const std::vector<float> x = randomValues(70 * depth, 3);
-        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 70}) {
+        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 16, 29, 70}) {
           const std::vector<float> y = multiply(*gemm, weights, 0, 150, x, rows);
           for (int64_t row = 0; row < rows; ++row) {
             for (int64_t column = 0; column < 150; ++column) {
@@ -122,7 +136,28 @@ TEST_P(GemmTypes, EveryElementIsItsOwnChain) {
   }
 }
 
-TEST_P(GemmTypes, LargeProductsOnTwoThreadsKeepTheBits) {
+TEST(Gemm, SubnormalsCountAsZeroWithBf16InputsOnEveryInstructionSet) {
+  constexpr int64_t depth = 64;
+  Weights weights({DataType::kBf16, Inputs::kBf16}, 32, depth);
+  std::mt19937_64 random(11);
+  const auto tiny = [&] {  // products and sums around the smallest normal number
+    return static_cast<uint16_t>((random() & 0x807FU) | ((random() % 70) << 7U));
+  };
+  for (size_t i = 0; i < weights.values.size(); ++i) {
+    const uint16_t bits = tiny();
+    std::memcpy(weights.bytes.data() + 2 * i, &bits, 2);
+  }
+  std::vector<float> x(20 * depth);
+  for (float& value : x) value = bf16ToF32(tiny()) * 0x1p50F;
+  const std::vector<float> expected = multiply(*makeChainGemm(1, Isa::kPortable), weights, 0, 32, x, 20);
+  EXPECT_TRUE(std::ranges::any_of(expected, [](float value) { return value != 0.0F; }));
+  for (const Isa isa : isas()) {
+    const std::vector<float> y = multiply(*makeChainGemm(1, isa), weights, 0, 32, x, 20);
+    EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0) << isaName(isa);
+  }
+}
+
+TEST_P(GemmForms, LargeProductsOnTwoThreadsKeepTheBits) {
   const Weights weights(GetParam(), 300, 700);
   const std::vector<float> x = randomValues(65 * 700, 4);
   const auto one = makeChainGemm(1);
@@ -139,15 +174,16 @@ TEST_P(GemmTypes, LargeProductsOnTwoThreadsKeepTheBits) {
   }
 }
 
-TEST_P(GemmTypes, OneDnnAgreesInMagnitude) {
+TEST_P(GemmForms, OneDnnAgreesInMagnitude) {
   const Weights weights(GetParam(), 90, 200);
   const std::vector<float> x = randomValues(9 * 200, 5);
   const std::vector<float> ours = multiply(*makeChainGemm(1), weights, 0, 90, x, 9);
   const std::vector<float> theirs = multiply(*makeOneDnnGemm(1), weights, 0, 90, x, 9);
-  for (size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], theirs[i], GetParam() == DataType::kBf16 ? 0.5 : 1e-3);
+  for (size_t i = 0; i < ours.size(); ++i)
+    EXPECT_NEAR(ours[i], theirs[i], GetParam().inputs == Inputs::kBf16 ? 0.5 : 1e-3);
 }
 
-TEST_P(GemmTypes, FixedPointSumsDoNotDependOnGrouping) {
+TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
   const int64_t depth = 7 * 24 + 10;  // the last granule is shorter
   const Weights weights(GetParam(), 45, depth);
   const std::vector<float> x = randomValues(70 * depth, 6);
@@ -173,7 +209,7 @@ TEST_P(GemmTypes, FixedPointSumsDoNotDependOnGrouping) {
   }
 }
 
-TEST_P(GemmTypes, FixedPointNamesTheRowOutOfRange) {
+TEST_P(GemmForms, FixedPointNamesTheRowOutOfRange) {
   const Weights weights(GetParam(), 20, 16);
   for (const Isa isa : isas()) {
     const auto gemm = makeChainGemm(1, isa);
@@ -188,8 +224,9 @@ TEST_P(GemmTypes, FixedPointNamesTheRowOutOfRange) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GemmTypes, testing::ValuesIn(kTypes),
-                         [](const auto& info) { return std::string(dataTypeName(info.param)); });
+INSTANTIATE_TEST_SUITE_P(All, GemmForms, testing::ValuesIn(kForms), [](const auto& info) {
+  return std::string(dataTypeName(info.param.type)) + (info.param.inputs == Inputs::kBf16 ? "_pairs" : "");
+});
 
 TEST(FixedPoint, RoundsToNearestEvenAndKeepsItsRange) {
   EXPECT_EQ(toFixedPoint(1.0F), int64_t{1} << 32);
@@ -216,8 +253,9 @@ TEST(FixedPoint, VectorKernelsRoundAsTheDefinition) {
     for (size_t begin = 0; begin + 16 <= chosen.size(); begin += 16) {
       std::vector<float> identity(16 * 16);
       for (size_t i = 0; i < 16; ++i) identity[i * 17] = 1.0F;
-      std::vector<std::byte> data(gemm->packedBytes(DataType::kF32, 16, 16));
-      const WeightMatrix matrix{DataType::kF32, 16, 16, data.data()};
+      WeightMatrix matrix{DataType::kF32, 16, 16, nullptr};
+      std::vector<std::byte> data(gemm->packedBytes(matrix));
+      matrix.data = data.data();
       gemm->pack(matrix, 0, 16, reinterpret_cast<const std::byte*>(identity.data()));
       std::vector<int64_t> sums(16);
       ASSERT_EQ(gemm->multiplyFixedPoint(matrix, chosen.data() + begin, 16, 1, 16, sums.data(), 16), -1);

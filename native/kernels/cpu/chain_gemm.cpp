@@ -2,6 +2,7 @@
 // first-level cache. Blocking the depth only pauses a chain, so none of this changes a bit.
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/gemm.h"
@@ -15,13 +16,21 @@ constexpr int64_t kDepthBlock = 256;    // 16 KiB of f32 panel
 constexpr int64_t kRowBlock = 64;       // rows whose partials wait for the fixed-point sum, 4 KiB
 constexpr int64_t kDirectTilesMax = 2;  // row tiles that widen weights as they load them, cheaper than in advance
 constexpr int64_t kPanelsPerCallMax = 8;
-constexpr int64_t kParallelWorkMin = 256 * 1024;  // multiplications below which forming a team costs more than it saves
+constexpr int64_t kBlockedPanelsMax = 2;  // of the highest tiles
+constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
+constexpr int64_t kParallelWorkMin =
+    int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
 
+/// Inputs as the kernels read them.
 struct Operand {
-  const float* data;  // (rows, depth)
-  int64_t stride;
+  const std::byte* data;  // (rows, depth) in f32 or bf16
+  int64_t strideBytes;
   int64_t rows;
+
+  Operand part(int64_t firstRow, int64_t count) const { return {data + firstRow * strideBytes, strideBytes, count}; }
 };
+
+int64_t inputBytes(Inputs inputs) { return inputs == Inputs::kBf16 ? 2 : 4; }
 
 class ChainGemm final : public Gemm {
  public:
@@ -29,17 +38,26 @@ class ChainGemm final : public Gemm {
 
   std::string implementation() const override { return std::string("chain/") + isaName(tiles_.isa); }
 
-  size_t packedBytes(DataType type, int64_t columns, int64_t depth) const override {
-    return static_cast<size_t>(roundUp(columns, kPanelColumns) * depth) * bytesOf(type);
+  size_t packedBytes(const WeightMatrix& matrix) const override {
+    return static_cast<size_t>(panelCount(matrix) * panelBytes(matrix));
   }
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const override {
     packRows(matrix, firstColumn, count, source);
   }
 
+  size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
+    if (type != DataType::kBf16) return 0;
+    return static_cast<size_t>(rows * packedDepth(Inputs::kBf16, depth)) * sizeof(uint16_t);
+  }
+
+  void reserve(DataType type, int64_t rows, int64_t depth) override {
+    narrowed_.reserve(workspaceBytes(type, rows, depth) / sizeof(uint16_t));
+  }
+
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
-    const Operand operand{x, xStride, rows};
+    const Operand operand = operandOf(matrix, x, xStride, rows);
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       chains(matrix, panel, panels, 0, matrix.depth, operand, y + panel * kPanelColumns, yStride);
     });
@@ -47,12 +65,12 @@ class ChainGemm final : public Gemm {
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                              int64_t granuleDepth, int64_t* sums, int64_t sumStride) override {
+    const Operand operand = operandOf(matrix, x, xStride, rows);
     std::atomic<int64_t> badRow{-1};
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       for (int64_t row = 0; row < rows; row += kRowBlock) {
-        const Operand operand{x + row * xStride, xStride, std::min(kRowBlock, rows - row)};
-        const int64_t bad =
-            addGranules(matrix, panel, panels, operand, granuleDepth, sums + row * sumStride, sumStride);
+        const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, std::min(kRowBlock, rows - row)),
+                                        granuleDepth, sums + row * sumStride, sumStride);
         if (bad >= 0) badRow.store(row + bad);
       }
     });
@@ -60,12 +78,30 @@ class ChainGemm final : public Gemm {
   }
 
  private:
-  /// body(firstPanel, panels) for all panels, as many at once as the kernels take for so few rows.
+  /// x as the kernels read it: rounded to bf16 once for all columns, an odd depth filled up with a zero.
+  Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows) {
+    if (matrix.inputs == Inputs::kF32) {
+      return {reinterpret_cast<const std::byte*>(x), xStride * static_cast<int64_t>(sizeof(float)), rows};
+    }
+    const int64_t stride = packedDepth(matrix.inputs, matrix.depth);
+    narrowed_.resize(static_cast<size_t>(rows * stride));
+    parallelFor(rows * stride < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
+      uint16_t* target = narrowed_.data() + row * stride;
+      tiles_.narrow(x + row * xStride, target, matrix.depth);
+      if (stride > matrix.depth) target[matrix.depth] = 0;
+    });
+    return {reinterpret_cast<const std::byte*>(narrowed_.data()), stride * static_cast<int64_t>(sizeof(uint16_t)),
+            rows};
+  }
+
+  /// body(firstPanel, panels) for all panels, as many at once as the kernels take for so many rows. More rows than one
+  /// tile holds are cut into tiles of more than half its height, which all take as many panels as the highest.
   template <typename Body>
   void forPanelGroups(const WeightMatrix& matrix, int64_t rows, const Body& body) const {
     if (rows == 0 || matrix.columns == 0) return;
     const int64_t panels = panelCount(matrix);
-    const int64_t group = rows <= tiles_.rowsMax ? tiles_.panels[rows - 1] : 1;
+    const auto tileRows = std::min<int64_t>(rows, tiles_.rowsMax);
+    const int64_t group = tiles_.panels[tileKind(matrix.type, matrix.inputs)][tileRows - 1];
     const int threads = panels * kPanelColumns * matrix.depth * rows < kParallelWorkMin ? 1 : threads_;
     parallelFor(threads, divCeil(panels, group), [&](int64_t item) {
       const int64_t first = item * group;
@@ -80,53 +116,60 @@ class ChainGemm final : public Gemm {
   /// c(rows, panels * 16) = the chains over k in [begin, begin + depth).
   void chains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth, const Operand& x,
               float* c, int64_t cStride) const {
-    if (x.rows > tiles_.rowsMax) return blockedChains(matrix, panel, begin, depth, x, c, cStride);
-    const auto type = static_cast<int>(matrix.type);
-    TileArguments a;
-    a.x = x.data + begin;
-    a.xStride = x.stride;
-    a.panelStrideBytes = panelBytes(matrix);
-    a.panel =
-        matrix.data + panel * a.panelStrideBytes + begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
-    a.depth = depth;
+    if (x.rows > tiles_.rowsMax) return blockedChains(matrix, panel, panels, begin, depth, x, c, cStride);
+    TileArguments a = tileAt(matrix, panel, begin, x);
+    a.depth = packedDepth(matrix.inputs, depth);
     a.c = c;
     a.cStride = cStride;
-    (panels > 1 ? tiles_.wide : tiles_.single)[type][x.rows - 1](a);
+    const auto& kernels = panels > 1 ? tiles_.wide : tiles_.single;
+    kernels[tileKind(matrix.type, matrix.inputs)][x.rows - 1](a);
   }
 
-  /// The same for one panel and many rows: a block of the panel is widened once and stays in cache for all row tiles.
-  void blockedChains(const WeightMatrix& matrix, int64_t panel, int64_t begin, int64_t depth, const Operand& x,
-                     float* c, int64_t cStride) const {
+  /// The same for many rows: a block of the panels stays in cache for all row tiles, widened once for f32 inputs.
+  void blockedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
+                     const Operand& x, float* c, int64_t cStride) const {
     alignas(64) float widened[kDepthBlock * kPanelColumns];
     const int64_t tileCount = divCeil(x.rows, tiles_.rowsMax);
-    const auto elementBytes = static_cast<int64_t>(bytesOf(matrix.type));
-    const DataType type = tileCount > kDirectTilesMax ? DataType::kF32 : matrix.type;
-    TileArguments a;
-    a.xStride = x.stride;
-    a.cStride = cStride;
+    const bool widen = bytesOf(matrix.type) == 2 && matrix.inputs == Inputs::kF32 && tileCount > kDirectTilesMax;
+    const TileKind kind = widen ? kTileF32 : tileKind(matrix.type, matrix.inputs);
+    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kind];
     for (int64_t k = begin; k < begin + depth; k += kDepthBlock) {
-      a.depth = std::min(kDepthBlock, begin + depth - k);
+      TileArguments a = tileAt(matrix, panel, k, x);
+      a.depth = packedDepth(matrix.inputs, std::min(kDepthBlock, begin + depth - k));
       a.accumulate = k > begin;
-      a.panel = matrix.data + panel * panelBytes(matrix) + k * kPanelColumns * elementBytes;
-      if (matrix.type != type) {
+      a.cStride = cStride;
+      if (widen) {
         tiles_.widen(matrix.type, a.panel, widened, a.depth * kPanelColumns);
         a.panel = reinterpret_cast<const std::byte*>(widened);
       }
+      const std::byte* inputs = a.x;
       for (int64_t tile = 0; tile < tileCount; ++tile) {  // tiles of equal height, to within a row
         const int64_t row = tile * x.rows / tileCount;
         const int64_t rows = (tile + 1) * x.rows / tileCount - row;
-        a.x = x.data + row * x.stride + k;
+        a.x = inputs + row * x.strideBytes;
         a.c = c + row * cStride;
-        tiles_.single[static_cast<int>(type)][rows - 1](a);
+        kernels[rows - 1](a);
       }
     }
+  }
+
+  /// Operands from input `begin` on (even for bf16 inputs) of `panel` and those after it.
+  static TileArguments tileAt(const WeightMatrix& matrix, int64_t panel, int64_t begin, const Operand& x) {
+    TileArguments a;
+    a.x = x.data + begin * inputBytes(matrix.inputs);
+    a.xStrideBytes = x.strideBytes;
+    a.panelStrideBytes = panelBytes(matrix);
+    a.panel =
+        matrix.data + panel * a.panelStrideBytes + begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
+    return a;
   }
 
   /// Adds every granule's chains of x.rows <= kRowBlock rows. Returns -1 or a row that is out of range.
   int64_t addGranules(const WeightMatrix& matrix, int64_t panel, int64_t panels, const Operand& x, int64_t granuleDepth,
                       int64_t* sums, int64_t sumStride) const {
-    // Few rows take several panels, many rows one: the larger of the two products.
-    alignas(64) float partial[std::max(kRowBlock, kTileRowsMax * kPanelsPerCallMax) * kPanelColumns];
+    // Few rows take many panels, many rows few: the larger of the two products.
+    alignas(
+        64) float partial[std::max(kRowBlock * kBlockedPanelsMax, kTileRowsMax * kPanelsPerCallMax) * kPanelColumns];
     const int64_t stride = panels * kPanelColumns;
     for (int64_t begin = 0; begin < matrix.depth; begin += granuleDepth) {
       chains(matrix, panel, panels, begin, std::min(granuleDepth, matrix.depth - begin), x, partial, stride);
@@ -151,6 +194,7 @@ class ChainGemm final : public Gemm {
 
   const int threads_;
   const ChainTileSet& tiles_;
+  std::vector<uint16_t> narrowed_;
 };
 
 }  // namespace

@@ -1,22 +1,25 @@
 // The innermost part of the chain GEMM, one set of kernels per instruction set. Every output element is one chain
-//   c = fma(x[row][k], w[column][k], c),  k ascending,  c starting from +0 (or from what is there),
-// so its bits depend on nothing but its own row and column.
+//   c = fma(x[row][k], w[column][k], c),  c starting from +0 (or from what is there),
+// so its bits depend on nothing but its own row and column. Inputs in f32 are taken with k ascending; inputs in bf16 in
+// pairs with the odd one first (1, 0, 3, 2, ...), and subnormals then count as zero: what the processors' bf16 dot
+// product does, and what two multiply-adds per pair give everywhere else.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "base/data_type.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
 namespace hels {
 
 struct TileArguments {
-  const float* x = nullptr;  // (rows, depth)
-  int64_t xStride = 0;
-  const std::byte* panel = nullptr;  // first panel, (depth, 16) in the weight's type
+  const std::byte* x = nullptr;  // (rows, depth), in f32 or bf16
+  int64_t xStrideBytes = 0;
+  const std::byte* panel = nullptr;  // first panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs
   int64_t panelStrideBytes = 0;
-  int64_t depth = 0;
+  int64_t depth = 0;   // even for bf16 inputs
   float* c = nullptr;  // (rows, panels * 16)
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
@@ -26,17 +29,26 @@ using TileKernel = void (*)(const TileArguments&);
 
 inline constexpr int kTileRowsMax = 14;
 
+/// Which kernels multiply with a matrix: by its type, or those for pairs.
+enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileKinds };
+
+inline TileKind tileKind(DataType type, Inputs inputs) {
+  return inputs == Inputs::kBf16 ? kTilePairs : static_cast<TileKind>(type);
+}
+
 struct ChainTileSet {
   Isa isa = Isa::kPortable;
   /// Largest number of rows of one call.
   int rowsMax = 1;
-  /// Panels of one call, by rows - 1: few rows take several panels, to have enough chains in flight.
-  int panels[kTileRowsMax] = {};
-  /// By DataType and rows - 1: `wide` for panels[rows - 1] panels, `single` for one.
-  TileKernel wide[3][kTileRowsMax] = {};
-  TileKernel single[3][kTileRowsMax] = {};
-  /// target[i] = source[i] widened to f32; count is a multiple of 16.
+  /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
+  int panels[kTileKinds][kTileRowsMax] = {};
+  /// By kind and rows - 1: `wide` for that many panels, `single` for one.
+  TileKernel wide[kTileKinds][kTileRowsMax] = {};
+  TileKernel single[kTileKinds][kTileRowsMax] = {};
+  /// target[i] = source[i] of a 16-bit type widened to f32; count is a multiple of 16.
   void (*widen)(DataType type, const std::byte* source, float* target, int64_t count) = nullptr;
+  /// target[i] = source[i] rounded to bf16, as f32ToBf16.
+  void (*narrow)(const float* source, uint16_t* target, int64_t count) = nullptr;
   /// sums[i] += toFixedPoint(values[i]), i < 16; false when a value is out of range (sums are then undefined).
   bool (*addFixedPoint)(const float* values, int64_t* sums) = nullptr;
 };
@@ -48,6 +60,7 @@ const ChainTileSet& portableTileSet();
 #ifdef HELS_X86
 const ChainTileSet& avx2TileSet();
 const ChainTileSet& avx512TileSet();
+const ChainTileSet& avx512Bf16TileSet();
 #endif
 
 }  // namespace hels

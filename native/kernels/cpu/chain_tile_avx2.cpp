@@ -28,9 +28,9 @@ HELS_AVX2 void tile(const TileArguments& a) {
       sums[row][panel][1] = a.accumulate ? _mm256_loadu_ps(c + 8) : _mm256_setzero_ps();
     }
   }
-  const float* x = a.x;
+  const std::byte* x = a.x;
   const std::byte* weights = a.panel;
-  for (int64_t k = 0; k < a.depth; ++k, ++x, weights += kPanelColumns * sizeof(Weight)) {
+  for (int64_t k = 0; k < a.depth; ++k, x += sizeof(float), weights += kPanelColumns * sizeof(Weight)) {
 #pragma GCC unroll 16
     for (int panel = 0; panel < panels; ++panel) {
       const auto* w = reinterpret_cast<const Weight*>(weights + panel * a.panelStrideBytes);
@@ -39,7 +39,7 @@ HELS_AVX2 void tile(const TileArguments& a) {
       const __m256 high = load8(w + 8);
 #pragma GCC unroll 16
       for (int row = 0; row < rows; ++row) {
-        const __m256 value = _mm256_broadcast_ss(x + row * a.xStride);
+        const __m256 value = _mm256_broadcast_ss(reinterpret_cast<const float*>(x + row * a.xStrideBytes));
         sums[row][panel][0] = _mm256_fmadd_ps(value, low, sums[row][panel][0]);
         sums[row][panel][1] = _mm256_fmadd_ps(value, high, sums[row][panel][1]);
       }
@@ -56,15 +56,77 @@ HELS_AVX2 void tile(const TileArguments& a) {
   }
 }
 
+/// Eight pairs of bf16 as their odd and their even halves, widened.
+struct PairsOfEight {
+  __m256 odd, even;
+};
+HELS_AVX2 inline PairsOfEight split8(__m256i pairs) {
+  return {_mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U)))),
+          _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))};
+}
+
+/// One half (8 columns) of a panel, so that the sums of six rows and the operands share sixteen registers.
+template <int rows>
+HELS_AVX2 inline void pairsHalf(const TileArguments& a, int64_t half) {
+  __m256 sums[rows];
+  float* c = a.c + 8 * half;
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+    sums[row] = a.accumulate ? _mm256_loadu_ps(c + row * a.cStride) : _mm256_setzero_ps();
+  }
+  const std::byte* x = a.x;
+  const auto* weights = reinterpret_cast<const __m256i*>(a.panel) + half;
+  for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += 2) {
+    const PairsOfEight w = split8(_mm256_loadu_si256(weights));
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; ++row) {
+      const PairsOfEight value = split8(_mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes)));
+      sums[row] = _mm256_fmadd_ps(value.even, w.even, _mm256_fmadd_ps(value.odd, w.odd, sums[row]));
+    }
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) _mm256_storeu_ps(c + row * a.cStride, sums[row]);
+}
+
+/// A function of its own, so that no arithmetic moves out of the caller's SubnormalFlush.
+template <int rows>
+HELS_AVX2 __attribute__((noinline)) void pairsHalves(const TileArguments& a) {
+  for (int64_t half = 0; half < 2; ++half) pairsHalf<rows>(a, half);
+}
+
+template <int rows>
+HELS_AVX2 void pairsTile(const TileArguments& a) {
+  const avx2::SubnormalFlush flush;
+  pairsHalves<rows>(a);
+}
+
 template <typename Weight>
 HELS_AVX2 void widenTyped(const Weight* source, float* target, int64_t count) {
   for (int64_t i = 0; i < count; i += 8) _mm256_storeu_ps(target + i, load8(source + i));
 }
 
 void widen(DataType type, const std::byte* source, float* target, int64_t count) {
-  if (type == DataType::kF32) widenTyped(reinterpret_cast<const float*>(source), target, count);
   if (type == DataType::kBf16) widenTyped(reinterpret_cast<const Bf16*>(source), target, count);
   if (type == DataType::kF16) widenTyped(reinterpret_cast<const F16*>(source), target, count);
+}
+
+/// As f32ToBf16: to nearest even, NaN stays NaN and becomes quiet.
+HELS_AVX2 void narrow(const float* source, uint16_t* target, int64_t count) {
+  const __m256i one = _mm256_set1_epi32(1);
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 value = _mm256_loadu_ps(source + i);
+    const __m256i bits = _mm256_castps_si256(value);
+    const __m256i high = _mm256_srli_epi32(bits, 16);
+    const __m256i bias = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), _mm256_and_si256(high, one));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    const __m256i result = _mm256_blendv_epi8(rounded, quiet, nan);
+    const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), packed);
+  }
+  for (; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
 // value * 2^32 as high * 2^26 + low: high = round(value * 2^6) fits in 32 bits below the limit, the rest is exact in
@@ -73,7 +135,7 @@ HELS_AVX2 inline void add8(__m256 value, int64_t* sums) {
   const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(64.0F)));
   const __m256 rest = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(1.0F / 64.0F), value);
   const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(rest, _mm256_set1_ps(4294967296.0F)));
-  for (int half = 0; half < 2; ++half) {
+  for (int64_t half = 0; half < 2; ++half) {
     const __m128i high4 = half == 0 ? _mm256_castsi256_si128(high) : _mm256_extracti128_si256(high, 1);
     const __m128i low4 = half == 0 ? _mm256_castsi256_si128(low) : _mm256_extracti128_si256(low, 1);
     const __m256i fixed =
@@ -96,29 +158,35 @@ HELS_AVX2 bool addFixedPoint(const float* values, int64_t* sums) {
   return true;
 }
 
-template <typename Weight>
-void fillKernels(ChainTileSet& set, DataType type) {
-  const auto index = static_cast<int>(type);
-  const TileKernel wide[6] = {tile<Weight, 1, 4>, tile<Weight, 2, 2>, tile<Weight, 3, 2>,
-                              tile<Weight, 4, 1>, tile<Weight, 5, 1>, tile<Weight, 6, 1>};
-  const TileKernel single[6] = {tile<Weight, 1, 1>, tile<Weight, 2, 1>, tile<Weight, 3, 1>,
-                                tile<Weight, 4, 1>, tile<Weight, 5, 1>, tile<Weight, 6, 1>};
-  for (int row = 0; row < 6; ++row) {
-    set.wide[index][row] = wide[row];
-    set.single[index][row] = single[row];
-  }
+constexpr int kRowsMax = 6;
+
+template <typename Weight, int rows>
+void fillRows(ChainTileSet& set, TileKind kind) {
+  constexpr int panels = rows == 1 ? 4 : rows <= 3 ? 2 : 1;
+  set.panels[kind][rows - 1] = panels;
+  set.wide[kind][rows - 1] = tile<Weight, rows, panels>;
+  set.single[kind][rows - 1] = tile<Weight, rows, 1>;
+  if constexpr (rows < kRowsMax) fillRows<Weight, rows + 1>(set, kind);
+}
+
+template <int rows>
+void fillPairs(ChainTileSet& set) {
+  constexpr TileKind kind = kTilePairs;
+  set.panels[kind][rows - 1] = 1;
+  set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 
 ChainTileSet makeSet() {
   ChainTileSet set;
   set.isa = Isa::kAvx2;
-  set.rowsMax = 6;
-  const int panels[6] = {4, 2, 2, 1, 1, 1};
-  for (int row = 0; row < 6; ++row) set.panels[row] = panels[row];
-  fillKernels<float>(set, DataType::kF32);
-  fillKernels<Bf16>(set, DataType::kBf16);
-  fillKernels<F16>(set, DataType::kF16);
+  set.rowsMax = kRowsMax;
+  fillRows<float, 1>(set, kTileF32);
+  fillRows<Bf16, 1>(set, kTileBf16);
+  fillRows<F16, 1>(set, kTileF16);
+  fillPairs<1>(set);
   set.widen = widen;
+  set.narrow = narrow;
   set.addFixedPoint = addFixedPoint;
   return set;
 }

@@ -5,6 +5,9 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
+#include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/vector_avx2.h"
 
@@ -40,15 +43,16 @@ HELS_AVX512 void tile(const TileArguments& a) {
       sums[row][panel] = a.accumulate ? _mm512_loadu_ps(c) : _mm512_setzero_ps();
     }
   }
-  const float* x = a.x;
+  const std::byte* x = a.x;
   const std::byte* weights = a.panel;
-  for (int64_t k = 0; k < a.depth; ++k, ++x, weights += kPanelColumns * sizeof(Weight)) {
+  for (int64_t k = 0; k < a.depth; ++k, x += sizeof(float), weights += kPanelColumns * sizeof(Weight)) {
 #pragma GCC unroll 16
     for (int panel = 0; panel < panels; ++panel) {
       const __m512 w = load16(reinterpret_cast<const Weight*>(weights + panel * a.panelStrideBytes));
 #pragma GCC unroll 16
       for (int row = 0; row < rows; ++row) {
-        sums[row][panel] = _mm512_fmadd_ps(_mm512_set1_ps(x[row * a.xStride]), w, sums[row][panel]);
+        const __m512 value = _mm512_set1_ps(*reinterpret_cast<const float*>(x + row * a.xStrideBytes));
+        sums[row][panel] = _mm512_fmadd_ps(value, w, sums[row][panel]);
       }
     }
   }
@@ -61,22 +65,79 @@ HELS_AVX512 void tile(const TileArguments& a) {
   }
 }
 
+/// Pairs of bf16 as two multiply-adds, for processors without their dot product.
+template <int rows>
+HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
+  const __m512i oddMask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
+  __m512 sums[rows];
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+    sums[row] = a.accumulate ? _mm512_loadu_ps(a.c + row * a.cStride) : _mm512_setzero_ps();
+  }
+  const std::byte* x = a.x;
+  const std::byte* weights = a.panel;
+  for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
+    const __m512i pairs = _mm512_loadu_si512(weights);
+    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, oddMask));
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; ++row) {
+      const __m512i pair = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes));
+      const __m512 xOdd = _mm512_castsi512_ps(_mm512_and_si512(pair, oddMask));
+      const __m512 xEven = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+      sums[row] = _mm512_fmadd_ps(xEven, even, _mm512_fmadd_ps(xOdd, odd, sums[row]));
+    }
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) _mm512_storeu_ps(a.c + row * a.cStride, sums[row]);
+}
+
+template <int rows>
+HELS_AVX512 void pairsTile(const TileArguments& a) {
+  const avx2::SubnormalFlush flush;
+  pairsSums<rows>(a);
+}
+
+/// The same as value * 2^32 rounded to nearest even: the product is exact, the conversion rounds.
+HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums) {
+  const __m512 value = _mm512_loadu_ps(values);
+  const __mmask16 good = _mm512_cmp_ps_mask(_mm512_abs_ps(value), _mm512_set1_ps(kFixedPointLimit), _CMP_LT_OQ);
+  if (good != 0xFFFF) return false;
+  const __m512 scaled = _mm512_mul_ps(value, _mm512_set1_ps(static_cast<float>(kFixedPointScale)));
+  for (int64_t half = 0; half < 2; ++half) {
+    const __m256 eight = half == 0 ? _mm512_castps512_ps256(scaled) : _mm512_extractf32x8_ps(scaled, 1);
+    std::byte* target = reinterpret_cast<std::byte*>(sums + 8 * half);
+    _mm512_storeu_si512(target, _mm512_add_epi64(_mm512_loadu_si512(target), _mm512_cvtps_epi64(eight)));
+  }
+  return true;
+}
+
 template <typename Weight, int rows>
-void fillRow(ChainTileSet& set, int type) {
+void fillRows(ChainTileSet& set, TileKind kind) {
   constexpr int panels = rows == 1 ? 8 : rows == 2 ? 4 : rows <= 6 ? 2 : 1;
-  set.panels[rows - 1] = panels;
-  set.wide[type][rows - 1] = tile<Weight, rows, panels>;
-  set.single[type][rows - 1] = tile<Weight, rows, 1>;
-  if constexpr (rows < kTileRowsMax) fillRow<Weight, rows + 1>(set, type);
+  set.panels[kind][rows - 1] = panels;
+  set.wide[kind][rows - 1] = tile<Weight, rows, panels>;
+  set.single[kind][rows - 1] = tile<Weight, rows, 1>;
+  if constexpr (rows < kTileRowsMax) fillRows<Weight, rows + 1>(set, kind);
+}
+
+template <int rows>
+void fillPairs(ChainTileSet& set) {
+  constexpr TileKind kind = kTilePairs;
+  set.panels[kind][rows - 1] = 1;
+  set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  if constexpr (rows < kTileRowsMax) fillPairs<rows + 1>(set);
 }
 
 ChainTileSet makeSet() {
-  ChainTileSet set = avx2TileSet();  // widening and fixed-point sums are bound by memory: eight lanes suffice
+  ChainTileSet set = avx2TileSet();  // conversions are bound by memory: eight lanes suffice
   set.isa = Isa::kAvx512;
   set.rowsMax = kTileRowsMax;
-  fillRow<float, 1>(set, static_cast<int>(DataType::kF32));
-  fillRow<Bf16, 1>(set, static_cast<int>(DataType::kBf16));
-  fillRow<F16, 1>(set, static_cast<int>(DataType::kF16));
+  fillRows<float, 1>(set, kTileF32);
+  fillRows<Bf16, 1>(set, kTileBf16);
+  fillRows<F16, 1>(set, kTileF16);
+  fillPairs<1>(set);
+  set.addFixedPoint = addFixedPoint;
   return set;
 }
 

@@ -1,5 +1,6 @@
 // The chain kernels in plain C++: what the vector kernels must equal, and the fallback for processors without AVX2.
 #include <cmath>
+#include <limits>
 
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/fixed_point.h"
@@ -17,23 +18,41 @@ float widenAt(const std::byte* source, int64_t index) {
 
 template <DataType type>
 void tile(const TileArguments& a) {
+  const auto* x = reinterpret_cast<const float*>(a.x);
   for (int64_t column = 0; column < kPanelColumns; ++column) {
     float sum = a.accumulate ? a.c[column] : 0.0F;
-    for (int64_t k = 0; k < a.depth; ++k)
-      sum = std::fma(a.x[k], widenAt<type>(a.panel, k * kPanelColumns + column), sum);
+    for (int64_t k = 0; k < a.depth; ++k) sum = std::fma(x[k], widenAt<type>(a.panel, k * kPanelColumns + column), sum);
     a.c[column] = sum;
   }
 }
 
-template <DataType type>
-void widenTyped(const std::byte* source, float* target, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) target[i] = widenAt<type>(source, i);
+float flushed(float value) {
+  return std::fabs(value) < std::numeric_limits<float>::min() ? std::copysign(0.0F, value) : value;
+}
+
+void pairsTile(const TileArguments& a) {
+  const auto* x = reinterpret_cast<const uint16_t*>(a.x);
+  const auto* weights = reinterpret_cast<const uint16_t*>(a.panel);
+  for (int64_t column = 0; column < kPanelColumns; ++column) {
+    float sum = a.accumulate ? flushed(a.c[column]) : 0.0F;
+    for (int64_t k = 0; k < a.depth; k += 2) {
+      for (const int64_t i : {k + 1, k}) {
+        const float weight = flushed(bf16ToF32(weights[k * kPanelColumns + 2 * column + i - k]));
+        sum = flushed(std::fma(flushed(bf16ToF32(x[i])), weight, sum));
+      }
+    }
+    a.c[column] = sum;
+  }
 }
 
 void widen(DataType type, const std::byte* source, float* target, int64_t count) {
-  if (type == DataType::kF32) widenTyped<DataType::kF32>(source, target, count);
-  if (type == DataType::kBf16) widenTyped<DataType::kBf16>(source, target, count);
-  if (type == DataType::kF16) widenTyped<DataType::kF16>(source, target, count);
+  for (int64_t i = 0; i < count; ++i) {
+    target[i] = type == DataType::kBf16 ? widenAt<DataType::kBf16>(source, i) : widenAt<DataType::kF16>(source, i);
+  }
+}
+
+void narrow(const float* source, uint16_t* target, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
 bool addFixedPoint(const float* values, int64_t* sums) {
@@ -47,10 +66,13 @@ bool addFixedPoint(const float* values, int64_t* sums) {
 ChainTileSet makeSet() {
   ChainTileSet set;
   set.rowsMax = 1;
-  set.panels[0] = 1;
-  const TileKernel kernels[3] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>};
-  for (int type = 0; type < 3; ++type) set.wide[type][0] = set.single[type][0] = kernels[type];
+  const TileKernel kernels[kTileKinds] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile};
+  for (int kind = 0; kind < kTileKinds; ++kind) {
+    set.panels[kind][0] = 1;
+    set.wide[kind][0] = set.single[kind][0] = kernels[kind];
+  }
   set.widen = widen;
+  set.narrow = narrow;
   set.addFixedPoint = addFixedPoint;
   return set;
 }
@@ -64,6 +86,7 @@ const ChainTileSet& portableTileSet() {
 
 const ChainTileSet& chainTileSet(Isa isa) {
 #ifdef HELS_X86
+  if (isa == Isa::kAvx512Bf16) return avx512Bf16TileSet();
   if (isa == Isa::kAvx512) return avx512TileSet();
   if (isa == Isa::kAvx2) return avx2TileSet();
 #endif

@@ -18,6 +18,10 @@ inline constexpr int64_t roundUp(int64_t value, int64_t multiple) { return divCe
 /// Rows of results are padded to a multiple of this: `yStride` >= roundUp(columns, kColumnPadding).
 inline constexpr int64_t kColumnPadding = 16;
 
+/// What products round their inputs to. kBf16 is for bf16 weights only, and half the work where processors multiply
+/// bf16.
+enum class Inputs : uint8_t { kF32, kBf16 };
+
 /// W(columns, depth), a view: `data` has Gemm::packedBytes() bytes in the implementation's own layout, owned by the
 /// arena.
 struct WeightMatrix {
@@ -25,6 +29,7 @@ struct WeightMatrix {
   int64_t columns = 0;
   int64_t depth = 0;
   std::byte* data = nullptr;
+  Inputs inputs = Inputs::kF32;
 };
 
 class Gemm {
@@ -32,18 +37,23 @@ class Gemm {
   virtual ~Gemm() = default;
   /// For reports: "chain/avx2", "onednn/gemm:jit".
   virtual std::string implementation() const = 0;
-  virtual size_t packedBytes(DataType type, int64_t columns, int64_t depth) const = 0;
+  virtual size_t packedBytes(const WeightMatrix& matrix) const = 0;
   /// Takes rows of W, source(count, depth) in matrix.type, as the columns [firstColumn, firstColumn + count) of the
   /// result.
   virtual void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const = 0;
+
+  /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands.
+  virtual size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const = 0;
+  /// Takes that much now, so that no such product allocates; without it the first one does.
+  virtual void reserve(DataType type, int64_t rows, int64_t depth) = 0;
 
   /// y(rows, columns) = x(rows, depth) W^T. Strides in elements. The padding columns of y are overwritten.
   virtual void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                         int64_t yStride) = 0;
 
   /// sums(rows, columns) += fixed point of the product of each granule of `granuleDepth` inputs (the last may be
-  /// shorter), each rounded by itself. Returns -1, or the first row with a partial that is NaN, infinite or >= 2^24
-  /// (sums are then undefined).
+  /// shorter; even for bf16 inputs), each rounded by itself. Returns -1, or the first row with a partial that is NaN,
+  /// infinite or >= 2^24 (sums are then undefined).
   virtual int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                                      int64_t granuleDepth, int64_t* sums, int64_t sumStride) = 0;
 };

@@ -8,17 +8,18 @@
 #define HELS_X86 1
 #define HELS_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define HELS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define HELS_AVX512_BF16 __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #endif
 
 namespace hels {
 
-enum class Isa : uint8_t { kPortable, kAvx2, kAvx512 };
+enum class Isa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
 /// The fastest set this processor has.
 Isa bestIsa();
 /// Whether this processor can run kernels of `isa`.
 bool isaSupported(Isa isa);
-/// "portable", "avx2", "avx512".
+/// "portable", "avx2", "avx512", "avx512bf16".
 const char* isaName(Isa isa);
 
 }  // namespace hels

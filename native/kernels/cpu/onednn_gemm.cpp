@@ -31,7 +31,7 @@ struct Matmul {
   std::string implementation;
 };
 
-/// Weights lie row-major, (columns, depth), in f32 or, where the processor multiplies bf16 natively, in bf16.
+/// Weights lie row-major, (columns, depth), in f32, or in bf16 for bf16 inputs where the processor multiplies them.
 class OneDnnGemm final : public Gemm {
  public:
   explicit OneDnnGemm(int threads) : threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
@@ -40,14 +40,14 @@ class OneDnnGemm final : public Gemm {
     return "onednn/" + std::string(bf16Native() ? "bf16" : "f32") + "/" + lastImplementation_;
   }
 
-  size_t packedBytes(DataType type, int64_t columns, int64_t depth) const override {
-    return static_cast<size_t>(columns * depth) * bytesOf(residentType(type));
+  size_t packedBytes(const WeightMatrix& matrix) const override {
+    return static_cast<size_t>(matrix.columns * matrix.depth) * bytesOf(residentType(matrix));
   }
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const override {
     const auto first = static_cast<size_t>(firstColumn * matrix.depth);
     const auto elements = static_cast<size_t>(count * matrix.depth);
-    const DataType resident = residentType(matrix.type);
+    const DataType resident = residentType(matrix);
     if (elements == 0) return;
     if (resident == matrix.type) {
       std::memcpy(matrix.data + first * bytesOf(resident), source, elements * bytesOf(resident));
@@ -60,10 +60,21 @@ class OneDnnGemm final : public Gemm {
     }
   }
 
+  size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
+    // The partial products of row-parallel matrices have at most as many columns as others have inputs.
+    const size_t elements = static_cast<size_t>(rows * depth);
+    return elements * (sizeof(float) + (type == DataType::kBf16 ? sizeof(uint16_t) : 0));
+  }
+
+  void reserve(DataType type, int64_t rows, int64_t depth) override {
+    partial_.reserve(static_cast<size_t>(rows * depth));
+    if (type == DataType::kBf16) rounded_.reserve(static_cast<size_t>(rows * depth));
+  }
+
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
     if (rows == 0 || matrix.columns == 0) return;
-    if (residentType(matrix.type) == DataType::kBf16) {
+    if (residentType(matrix) == DataType::kBf16) {
       rounded_.resize(static_cast<size_t>(rows * matrix.depth));
       for (int64_t row = 0; row < rows; ++row) {
         for (int64_t k = 0; k < matrix.depth; ++k) {
@@ -93,13 +104,13 @@ class OneDnnGemm final : public Gemm {
 
  private:
   static bool bf16Native() { return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16; }
-  static DataType residentType(DataType type) {
-    return type == DataType::kBf16 && bf16Native() ? DataType::kBf16 : DataType::kF32;
+  static DataType residentType(const WeightMatrix& matrix) {
+    return matrix.inputs == Inputs::kBf16 && bf16Native() ? DataType::kBf16 : DataType::kF32;
   }
 
   void run(const WeightMatrix& matrix, void* x, int64_t xStride, int64_t rows, float* y, int64_t yStride) {
     omp_set_num_threads(threads_);  // of this thread only
-    const MatmulKey key{residentType(matrix.type), rows, matrix.columns, matrix.depth, xStride, yStride};
+    const MatmulKey key{residentType(matrix), rows, matrix.columns, matrix.depth, xStride, yStride};
     const Matmul& matmul = find(key);
     dnnl::memory xMemory(matmul.x, engine_, x);
     dnnl::memory weights(matmul.weights, engine_, matrix.data);

@@ -9,6 +9,20 @@
 
 namespace hels::avx2 {
 
+/// While this object lives, subnormal operands and results count as zero.
+class SubnormalFlush {
+ public:
+  HELS_AVX2 SubnormalFlush() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kDenormalsAreZero); }
+  HELS_AVX2 ~SubnormalFlush() { _mm_setcsr(before_); }
+  SubnormalFlush(const SubnormalFlush&) = delete;
+  SubnormalFlush& operator=(const SubnormalFlush&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000;
+  static constexpr unsigned kDenormalsAreZero = 0x0040;
+  const unsigned before_;
+};
+
 /// Tags for the two 16-bit types, which share a storage type.
 struct Bf16 {
   uint16_t bits;

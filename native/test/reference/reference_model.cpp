@@ -86,6 +86,21 @@ class Reference {
     return result;
   }
 
+  // What is part of the arithmetic is no error of it: KV is kept in the weights' type, and products with bf16 weights
+  // take their inputs in bf16 unless they feed attention or change the embedding's size.
+  double productInput(double value, const std::string& name) const {
+    const bool narrow = spec_.weightType == DataType::kBf16 && !name.ends_with("q_proj.weight") &&
+                        !name.ends_with("k_proj.weight") && !name.ends_with("v_proj.weight") &&
+                        !name.ends_with("project_in.weight") && !name.ends_with("project_out.weight");
+    return narrow ? cached(value) : value;
+  }
+  double cached(double value) const {
+    const auto narrow = static_cast<float>(value);
+    if (spec_.weightType == DataType::kBf16) return static_cast<double>(bf16ToF32(f32ToBf16(narrow)));
+    if (spec_.weightType == DataType::kF16) return static_cast<double>(f16ToF32(f32ToF16(narrow)));
+    return value;
+  }
+
   Rows product(const Rows& states, const std::string& name) const {
     const TinyTensor& weight = model_.tensors.at(name);
     Rows result;
@@ -93,7 +108,7 @@ class Reference {
       Row out(static_cast<size_t>(weight.shape[0]), 0.0);
       for (size_t n = 0; n < out.size(); ++n) {
         for (size_t k = 0; k < row.size(); ++k)
-          out[n] += row[k] * static_cast<double>(weight.values[n * row.size() + k]);
+          out[n] += productInput(row[k], name) * static_cast<double>(weight.values[n * row.size() + k]);
       }
       result.push_back(std::move(out));
     }
@@ -155,14 +170,14 @@ class Reference {
         for (size_t seen = first; seen <= position; ++seen) {
           const Row key = head(keys[seen], group, seen, prefix + "self_attn.k_norm");
           double score = 0.0;
-          for (size_t d = 0; d < key.size(); ++d) score += query[d] * key[d];
+          for (size_t d = 0; d < key.size(); ++d) score += query[d] * cached(key[d]);
           weights.push_back(score / std::sqrt(static_cast<double>(spec_.headDim)));
         }
         softmax(weights);
         for (size_t seen = first; seen <= position; ++seen) {
           for (int64_t d = 0; d < spec_.headDim; ++d) {
             mixed[position][static_cast<size_t>(h * spec_.headDim + d)] +=
-                weights[seen - first] * values[seen][static_cast<size_t>(group * spec_.headDim + d)];
+                weights[seen - first] * cached(values[seen][static_cast<size_t>(group * spec_.headDim + d)]);
           }
         }
       }
