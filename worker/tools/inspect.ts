@@ -4,7 +4,7 @@ import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
 import { toHelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import { inspectModel, type TensorDescription } from '../binding/native.ts';
+import { inspectModel, loadEngine, type TensorDescription } from '../binding/native.ts';
 
 export interface InspectReport {
   directory: string;
@@ -18,7 +18,7 @@ export interface InspectReport {
 }
 
 export interface InspectProblem {
-  check: 'files' | 'tokenizer' | 'weights' | 'config' | 'digest';
+  check: 'files' | 'tokenizer' | 'weights' | 'config' | 'tensors' | 'digest';
   message: string;
 }
 
@@ -47,15 +47,43 @@ export async function inspectDirectory(path: string): Promise<InspectReport> {
       message: `${file} is missing; the model cannot be served`,
     });
   }
-  const tensors = (await check('weights', () => inspectModel(files.directory))) ?? [];
-  const tensorType = tensors[0]?.type ?? null;
+  const tensors = await check('weights', () => inspectModel(files.directory));
+  const tensorType = tensors?.[0]?.type ?? null;
   const spec = await check('config', () => modelSpecFromConfig(files.config, { tensorType }));
+  if (spec !== null && tensors !== null) {
+    await check('tensors', () => checkTensors(files.directory, spec));
+  }
   return {
     directory: files.directory,
     spec,
     digest: await check('digest', () => modelDigest(files.directory)),
-    weightBytes: tensors.reduce((sum, tensor) => sum + tensor.sizeBytes, 0),
-    tensors,
+    weightBytes: (tensors ?? []).reduce((sum, tensor) => sum + tensor.sizeBytes, 0),
+    tensors: tensors ?? [],
     problems,
   };
+}
+
+/**
+ * Throws model-invalid naming the first tensor that is missing or has another shape or type than the config demands. The loader itself
+ * is asked, as a rank that holds nothing: it checks every tensor and reads only what all ranks hold (embedding and norms).
+ */
+async function checkTensors(directory: string, model: ModelSpec): Promise<void> {
+  const nothing = { begin: 0, end: 0 };
+  const engine = await loadEngine({
+    directory,
+    model,
+    shard: { rank: 1, ranks: 2, headGroups: nothing, ffnColumns: nothing, vocabRows: nothing },
+    options: {
+      threads: 1,
+      speed: 1,
+      memoryBytes: 0,
+      numerics: 'exact',
+      kvBlockTokens: 16,
+      kvBlocks: 1,
+      stepTokensMax: 1,
+      sequencesMax: 1,
+      corruption: null,
+    },
+  });
+  await engine.close();
 }
