@@ -5,7 +5,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig, type WeightTypeOption } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type EngineReport, inspectModel, type ShardSpec } from '../binding/native.ts';
-import { type Golden, readGolden } from './golden.ts';
+import { checkGoldenFits, type Golden, readGolden } from './golden.ts';
 import { LocalRanks } from './local-ranks.ts';
 import { parseRanks, splitModel } from './split.ts';
 
@@ -69,7 +69,7 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
     tensorType: tensors[0]?.type ?? null,
   });
   const golden = await readGolden(options.golden);
-  checkFits(golden, model);
+  checkGoldenFits(golden, model);
   const shards = splitModel(
     model,
     options.ranks === null
@@ -176,17 +176,6 @@ function describeRank(shard: ShardSpec, report: EngineReport | undefined): Verif
     allReduceCount: report?.allReduceCount ?? 0,
     allReduceBytes: report?.allReduceBytes ?? 0,
   };
-}
-
-function checkFits(golden: Golden, model: ModelSpec): void {
-  const width = golden.logits[0]?.length;
-  if (golden.logits.some((row) => row.length !== model.vocabRows)) {
-    throw new HelsError(
-      'model-invalid',
-      `the golden's logits have ${width} columns; the model's vocab_size is ${model.vocabRows}; use the golden made from this model`,
-      { field: 'logits' },
-    );
-  }
 }
 
 function checkCorruption(

@@ -30,7 +30,7 @@ export function addModelCommands(program: Command, context: Context): void {
       '--ranks <h/w,...>',
       'head groups and relative FFN weight of each rank (default: one rank)',
     )
-    .option('--dtype <type>', 'auto, f32 or bf16')
+    .option('--dtype <type>', 'auto (as the files), f32, bf16 or f16')
     .option('--chunk <n>', 'prefill chunk in tokens (default: whole prompt)')
     .option('--corrupt <rank:tensor:byte>', "flip a byte in the named rank's loaded slice")
     .action(async (_options: object, command: Command) => {
