@@ -17,7 +17,7 @@ export interface InspectReport {
   problems: InspectProblem[];
 }
 
-export interface InspectProblem {
+interface InspectProblem {
   check: 'files' | 'tokenizer' | 'weights' | 'config' | 'tensors' | 'digest';
   message: string;
 }

@@ -4,7 +4,7 @@ import type { InspectReport } from './inspect.ts';
 import type { VerifyReport } from './verify.ts';
 
 /** Columns as wide as their widest cell, two spaces apart. */
-export function table(rows: readonly (readonly string[])[]): string {
+function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0)),
   );

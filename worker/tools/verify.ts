@@ -27,7 +27,7 @@ export interface Corruption {
 }
 
 export interface VerifyReport {
-  /** Largest absolute difference of a compared logit. */
+  /** Largest absolute difference of a compared logit; NaN, null in JSON, when one is not a number. */
   maxDifference: number;
   /** Largest absolute logit of the reference. */
   maxLogit: number;
@@ -44,7 +44,7 @@ export interface VerifyReport {
   passed: boolean;
 }
 
-export interface VerifiedRank {
+interface VerifiedRank {
   headGroups: [begin: number, end: number];
   ffnColumns: [begin: number, end: number];
   vocabRows: [begin: number, end: number];
