@@ -11,6 +11,9 @@ import { addVersionCommand } from './commands/version.ts';
 import type { Context } from './context.ts';
 import { reportError } from './output.ts';
 
+/** Before the command line is understood, so that errors about it have the chosen form too. */
+const wantsJson = process.argv.includes('--json');
+
 function buildProgram(context: Context): Command {
   const program = new Command('helsctl')
     .description('heterogeneity-aware LLM serving: deploy, look, ask')
@@ -25,6 +28,11 @@ function buildProgram(context: Context): Command {
       '\nExit codes: 0 ok, 1 other, 2 usage, 3 config, 4 model, 5 unreachable, 6 denied',
     )
     .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      outputError: (text, write) => {
+        if (!wantsJson) write(text);
+      },
+    })
     .exitOverride();
   addUpCommands(program, context);
   addDeployCommand(program, context);
@@ -65,13 +73,13 @@ async function main(): Promise<void> {
   } catch (error) {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? 0 : 2;
+      // Help that was shown for want of a command is no message.
+      if (error.exitCode === 0 || error.code === 'commander.help' || !wantsJson) return;
+      const usage = new HelsError('usage', error.message.replace(/^error: /, ''));
+      process.exitCode = reportError(usage, wantsJson, process.stderr);
       return;
     }
-    process.exitCode = reportError(
-      toHelsError(error),
-      process.argv.includes('--json'),
-      process.stderr,
-    );
+    process.exitCode = reportError(toHelsError(error), wantsJson, process.stderr);
   }
 }
 

@@ -144,9 +144,20 @@ describe('options', () => {
     [['--corrupt', '1:lm_head.weight'], 'RANK:TENSOR:BYTE'],
     [['--corrupt', '1:lm_head.weight:0'], 'rank 1 does not exist; there are 1 ranks'],
   ])('%j: usage, exit code 2', async (options, message) => {
-    const { exitCode, stdout, stderr } = await run(...options);
+    const { exitCode, stdout, stderr } = await run(...options, '--json');
     expect(stdout).toBe('');
-    expect(stderr).toContain(message);
+    const { error } = JSON.parse(stderr) as { error: { code: string; message: string } };
+    expect(error.code).toBe('usage');
+    expect(error.message).toContain(message);
+    expect(exitCode).toBe(2);
+  });
+
+  test.each([['--json'], []])('a missing option: exit code 2, %s', async (...json) => {
+    const { exitCode, stdout, stderr } = await helsctl('model', 'verify', ...json);
+    const message = "required option '--model <dir>' not specified";
+    const told = { error: { code: 'usage', message, field: null } };
+    expect(stderr).toBe(json.length > 0 ? `${JSON.stringify(told)}\n` : `error: ${message}\n`);
+    expect(stdout).toBe('');
     expect(exitCode).toBe(2);
   });
 });

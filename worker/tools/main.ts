@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** `verify` and `inspect`: what `helsctl model` runs as a child process, because only the worker's side may load the addon. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { exitCodeOf, toHelsError } from '../../proto/domain/errors.ts';
+import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
 import { inspectDirectory } from './inspect.ts';
 import { describeInspection, describeVerification } from './tables.ts';
@@ -38,8 +38,17 @@ function print(json: boolean, report: unknown, text: () => string): void {
   process.stdout.write(`${json ? JSON.stringify(report) : text()}\n`);
 }
 
+/** Before the command line is understood, so that errors about it have the chosen form too. */
+const wantsJson = process.argv.includes('--json');
+
 function buildProgram(): Command {
-  const program = new Command('hels-model').exitOverride();
+  const program = new Command('hels-model')
+    .configureOutput({
+      outputError: (text, write) => {
+        if (!wantsJson) write(text);
+      },
+    })
+    .exitOverride();
   program
     .command('verify')
     .description('run a model in this process over a split and compare it with reference logits')
@@ -84,17 +93,24 @@ function buildProgram(): Command {
   return program;
 }
 
+function report(error: HelsError): void {
+  const { code, field, message } = error;
+  process.stderr.write(
+    wantsJson ? `${JSON.stringify({ error: { code, field, message } })}\n` : `error: ${message}\n`,
+  );
+  process.exitCode = exitCodeOf[code];
+}
+
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : exitCodeOf.usage;
+    // Without --json commander has told it; help that was shown for want of a command is no message.
+    if (error.exitCode !== 0 && error.code !== 'commander.help' && wantsJson) {
+      report(new HelsError('usage', error.message.replace(/^error: /, '')));
+    }
   } else {
-    const { code, field, message } = toHelsError(error);
-    const json = process.argv.includes('--json');
-    process.stderr.write(
-      json ? `${JSON.stringify({ error: { code, field, message } })}\n` : `error: ${message}\n`,
-    );
-    process.exitCode = exitCodeOf[code];
+    report(toHelsError(error));
   }
 }
