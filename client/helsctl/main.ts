@@ -56,9 +56,18 @@ function abortOnSignals(controller: AbortController): void {
   }
 }
 
+/** The reader of a pipe may end first (`| head`): that ends the command, it is no failure to trace. */
+function abortOnClosedOutput(controller: AbortController): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    controller.abort(new HelsError('cancelled', 'the reader of the output ended'));
+  });
+}
+
 async function main(): Promise<void> {
   const controller = new AbortController();
   abortOnSignals(controller);
+  abortOnClosedOutput(controller);
   const context: Context = {
     stdin: process.stdin,
     stdout: process.stdout,

@@ -101,6 +101,11 @@ function report(error: HelsError): void {
   process.exitCode = exitCodeOf[code];
 }
 
+// The reader of a pipe may end first (`| head`): that is no failure to trace.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {
