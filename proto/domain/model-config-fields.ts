@@ -9,7 +9,6 @@ export const harmlessFields: ReadonlySet<string> = new Set([
   '_commit_hash',
   '_name_or_path',
   'is_llama_config',
-  'model_type',
   'name_or_path',
   'transformers.js_config',
   'transformers_version',

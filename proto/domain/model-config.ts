@@ -46,6 +46,8 @@ export function modelSpecFromConfig(config: unknown, options: ModelSpecOptions =
   refuseForeign(reader);
   const weightType = readWeightType(reader, options);
   const spec = { ...readFamily(reader), weightType };
+  // transformers chooses the arithmetic by the model type.
+  reader.word('model_type', [spec.family], spec.family);
   reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields);
   return spec;
 }

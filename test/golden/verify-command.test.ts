@@ -1,13 +1,16 @@
 /** `helsctl model verify` as outside checks call it: its JSON field by field, its options, its exit codes. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { readGolden } from '../../worker/tools/golden.ts';
 import type { VerifyReport } from '../../worker/tools/verify.ts';
 import { ScratchModels, shortGolden } from '../support/golden-models.ts';
 import { helsctl } from '../support/helsctl.ts';
 import { hashOfRows, logitsOf, splitDirectory } from '../support/local-logits.ts';
 import { readSafetensors, tensorBytes } from '../support/safetensors.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const model = shortGolden('llama-gqa');
 const scratch = new ScratchModels();

@@ -1,9 +1,12 @@
 /** What reads the output may end first (`helsctl ... | head`): helsctl ends too, without the trace of an exception. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { fixtureModel } from '../support/daemons.ts';
 import { helsctlProgram } from '../support/helsctl.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const run = promisify(execFile);
 

@@ -1,12 +1,15 @@
 /** A golden.json that is broken or of another model: exit code 4 like every wrong file of a model, naming file and field. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, test, vi } from 'vitest';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { readGolden } from '../../worker/tools/golden.ts';
 import { ScratchModels, shortGolden } from '../support/golden-models.ts';
 import { helsctl } from '../support/helsctl.ts';
 import { verify } from '../support/verify.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const model = shortGolden('llama-gqa');
 const scratch = new ScratchModels();

@@ -1,7 +1,10 @@
 /** config.json with fields that Hels cannot compute: refused by name, exit code 4, never ignored. */
-import { afterAll, test } from 'vitest';
+import { afterAll, test, vi } from 'vitest';
 import { type Broken, config, expectRefused, write } from '../support/broken-models.ts';
 import { ScratchModels } from '../support/golden-models.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const scratch = new ScratchModels();
 afterAll(() => scratch.remove());
@@ -18,6 +21,11 @@ const fields: Broken[] = [
     name: 'no architecture',
     break: config({ architectures: null }),
     message: ['config.json: architectures is null'],
+  },
+  {
+    name: 'an architecture of another model type',
+    break: config({ model_type: 'granite' }),
+    message: ['config.json: model_type is "granite"'],
   },
   {
     name: 'rope_scaling yarn',

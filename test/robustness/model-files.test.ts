@@ -1,13 +1,16 @@
 /** What is said of a whole directory: `helsctl model inspect`, and the tokenizer that a served model must have. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { readModelFiles } from '../../proto/base/model-files.ts';
 import { config, cut, weightsName, write, writeLength } from '../support/broken-models.ts';
 import { bundledModel } from '../support/daemons.ts';
 import { ScratchModels, shortGolden } from '../support/golden-models.ts';
 import { helsctl } from '../support/helsctl.ts';
 import { loadTextModel } from '../support/text-model.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const scratch = new ScratchModels();
 afterAll(() => scratch.remove());

@@ -1,7 +1,7 @@
 /** Weights that are missing or broken: each a clear error that names the file and the tensor, exit code 4. */
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, describe, test } from 'vitest';
+import { afterAll, describe, test, vi } from 'vitest';
 import {
   type Broken,
   cut,
@@ -12,6 +12,9 @@ import {
 } from '../support/broken-models.ts';
 import { ScratchModels } from '../support/golden-models.ts';
 import { readSafetensors, writeSafetensors } from '../support/safetensors.ts';
+
+// Each test runs helsctl, two Node programs: seconds on a busy machine.
+vi.setConfig({ testTimeout: 60_000 });
 
 const scratch = new ScratchModels();
 afterAll(() => scratch.remove());

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 export const helsctlProgram = fileURLToPath(
   new URL('../../dist/client/helsctl/main.js', import.meta.url),
 );
-const deadlineMs = 60_000;
+const deadlineMs = 50_000;
 const outputBytesMax = 16 * 2 ** 20;
 
 export interface CommandResult {
