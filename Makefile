@@ -5,7 +5,9 @@ TS_SOURCES := $(shell find proto controller worker client -name '*.ts' -not -pat
 NATIVE_SOURCES := $(shell find native -not -path 'native/build*' \( -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt \) 2>/dev/null)
 HELSCTL := npm run -s helsctl --
 
-.PHONY: demo up build test bench soak check clean setup setup-test native-test
+.PHONY: demo up build install uninstall test bench soak check clean setup setup-test native-test
+PREFIX ?= /opt/hels
+INSTALL := deploy/install.sh --prefix $(PREFIX) $(if $(DESTDIR),--root $(DESTDIR))
 
 demo: build
 	@$(HELSCTL) demo
@@ -14,6 +16,13 @@ up: build
 	@$(HELSCTL) up
 
 build: $(STAMPS)/native $(STAMPS)/typescript
+
+# Not after build: `sudo make install` must not build as root. It says what to do when nothing is built.
+install:
+	@$(INSTALL)
+
+uninstall:
+	@$(INSTALL) --uninstall
 
 setup: $(STAMPS)/packages $(STAMPS)/npm
 
