@@ -109,18 +109,17 @@ check_node() {
   esac
 }
 
-# Packages that the lock file does not mark as needed for development only.
+# Packages that the lock file does not mark as needed for development only; what lies inside one is its own and comes with it.
 copy_packages() {
-  "$node" -e '
+  local parent list
+  parent=$(cd "$node_modules/.." && pwd)
+  list=$("$node" -e '
     const { packages } = JSON.parse(require("fs").readFileSync(process.argv[1], "utf8"));
     for (const [path, { dev, devOptional, optional }] of Object.entries(packages)) {
-      if (path !== "" && !dev && !devOptional && !optional) console.log(path);
-    }' "$source_tree/package-lock.json" | while read -r path; do
-    [ -d "$node_modules/../$path" ] || fail "$node_modules lacks $path; run: npm ci"
-    mkdir -p "$1/$(dirname "$path")"
-    # What lies deeper is in the list itself.
-    tar -C "$node_modules/.." --exclude="$path/node_modules" -cf - "$path" | tar -C "$1" -xf -
-  done
+      if (/^node_modules\/(?!.*\/node_modules\/)/.test(path) && !dev && !devOptional && !optional) console.log(path);
+    }' "$source_tree/package-lock.json")
+  tar -C "$parent" -cf - $list | tar -C "$1" -xf - ||
+    fail "--node-modules: $node_modules lacks packages of package-lock.json; run: npm ci"
 }
 
 # The whole tree beside its place, then one rename: a failure half-way leaves what was there.
