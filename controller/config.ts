@@ -32,6 +32,9 @@ const deploymentSchema = z.strictObject({
   workers: z.number().int().min(1).max(1024).default(1),
 });
 
+/** A shorter key can be guessed; an empty one would be a key that everybody has. */
+const apiKeyCharactersMin = 8;
+
 const fileSchema = z.strictObject({
   http: z.string().optional(),
   grpc: z.string().optional(),
@@ -39,7 +42,7 @@ const fileSchema = z.strictObject({
   etcd: z.array(z.url()).optional(),
   insecure: z.boolean().optional(),
   logLevel: z.enum(logLevels).optional(),
-  apiKey: z.string().min(8).optional(),
+  apiKey: z.string().min(apiKeyCharactersMin).optional(),
   corsOrigins: z.array(z.string()).optional(),
   deployment: deploymentSchema.optional(),
 });
@@ -163,6 +166,13 @@ function merge(options: CommandOptions, file: FileConfig): ControllerConfig {
     if (!/^https?:\/\/[^\s/]+$/.test(url)) {
       throw invalid('--etcd', url, 'write http://HOST:PORT or https://HOST:PORT');
     }
+  }
+  if (options.apiKey !== undefined && options.apiKey.length < apiKeyCharactersMin) {
+    throw new HelsError(
+      'config-invalid',
+      `--api-key has ${options.apiKey.length} characters; give at least ${apiKeyCharactersMin}, or leave --api-key and HELS_API_KEY out for an API without a key`,
+      { field: '--api-key' },
+    );
   }
   return {
     http,

@@ -76,16 +76,26 @@ export function workerCommand(version: string): Command {
     )
     .addOption(
       option(
-        '--insecure',
+        '--insecure [true|false]',
         'allow a listen address other than loopback without TLS',
         'INSECURE',
-      ).default(false),
+      )
+        .argParser(parseFlag)
+        .preset('true')
+        .default(false),
     )
     .addHelpText(
       'after',
       '\nEvery option may also be given as HELS_WORKER_<OPTION> in the environment.',
     )
     .exitOverride();
+}
+
+/** A variable of the environment has a value where the command line has none: `false` must not mean yes. */
+function parseFlag(value: string): boolean {
+  if (['true', 'yes', '1'].includes(value)) return true;
+  if (['false', 'no', '0'].includes(value)) return false;
+  throw invalid('--insecure', value, 'write true or false');
 }
 
 /** Parses `parameters` (without node and the script). Throws usage or config-invalid, or CommanderError for --help and --version. */
@@ -117,6 +127,9 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
   }
   if (isWildcard(listen.host) && raw.advertise === undefined) {
     throw invalid('--listen', raw.listen, 'others cannot dial it; say --advertise HOST too');
+  }
+  if (raw.advertise !== undefined && !/^[^\s:[\]]+$|^[0-9A-Fa-f:.]+$/.test(raw.advertise)) {
+    throw invalid('--advertise', raw.advertise, 'write a host name or an address, without a port');
   }
   return {
     id: raw.id,
