@@ -47,6 +47,10 @@ const fileSchema = z.strictObject({
   deployment: deploymentSchema.optional(),
 });
 
+/** The names a configuration file may use; for the check of the reference page. */
+export const configFileFields: readonly string[] = Object.keys(fileSchema.shape);
+export const deploymentFields: readonly string[] = Object.keys(deploymentSchema.shape);
+
 type FileConfig = z.infer<typeof fileSchema>;
 
 interface CommandOptions {
