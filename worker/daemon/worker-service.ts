@@ -1,22 +1,20 @@
 /** The gRPC face of the worker: one handler per call of proto/hels/v1/worker.proto, each a few lines over shard.ts. */
 import type * as grpc from '@grpc/grpc-js';
-import { HelsError } from '../../proto/domain/errors.ts';
 import type { ConnectRequest__Output } from '../../proto/gen/hels/v1/ConnectRequest.ts';
 import type { ConnectResponse } from '../../proto/gen/hels/v1/ConnectResponse.ts';
 import type { DescribeResponse } from '../../proto/gen/hels/v1/DescribeResponse.ts';
 import type { PrepareEvent } from '../../proto/gen/hels/v1/PrepareEvent.ts';
 import type { PrepareRequest__Output } from '../../proto/gen/hels/v1/PrepareRequest.ts';
-import type { ProfileEvent } from '../../proto/gen/hels/v1/ProfileEvent.ts';
-import type { ProfileRequest__Output } from '../../proto/gen/hels/v1/ProfileRequest.ts';
 import type { ReleaseRequest__Output } from '../../proto/gen/hels/v1/ReleaseRequest.ts';
 import type { WorkerHandlers } from '../../proto/gen/hels/v1/Worker.ts';
 import { toServiceError } from '../../proto/rpc/status.ts';
 import type { ProfileRequest } from '../binding/native.ts';
 import type { DeviceDescription } from './device.ts';
+import { profiler } from './profiling.ts';
 import type { Shard } from './shard.ts';
 import { describeState } from './shard-state.ts';
 import { serveSteps } from './step-stream.ts';
-import { fenceOf, modelSpecOf } from './wire.ts';
+import { fenceOf } from './wire.ts';
 
 export interface WorkerIdentity {
   workerId: string;
@@ -34,7 +32,12 @@ export interface WorkerServiceDependencies {
 
 export function workerHandlers(dependencies: WorkerServiceDependencies): WorkerHandlers {
   const { shard } = dependencies;
-  const profile = profiler(dependencies);
+  const { describeDevice, profileStep } = dependencies;
+  const profile = profiler({
+    refuseProfile: (fence) => shard.refuseProfile(fence),
+    describeDevice,
+    profileStep,
+  });
   return {
     Describe: unary(async () => describe(dependencies)),
     Profile: (call) => streamed(call, profile),
@@ -67,44 +70,6 @@ function describe({
     device: describeDevice(),
     fence: shard.state.newest,
     state: describeState(shard.state),
-  };
-}
-
-/** Points are measured one after another, so that each event leaves as it is measured and a caller who goes away stops the rest. */
-function profiler({ shard, describeDevice, profileStep }: WorkerServiceDependencies) {
-  let running = false;
-  return async (
-    request: ProfileRequest__Output,
-    send: (event: ProfileEvent) => void,
-    cancelled: () => boolean,
-  ) => {
-    const fence = fenceOf(request);
-    const model = modelSpecOf(request.model);
-    if (running)
-      throw new HelsError('overloaded', 'another profiling run is measuring this device');
-    running = true;
-    try {
-      for (const [index, point] of request.points.entries()) {
-        if (cancelled()) return;
-        shard.refuseProfile(fence);
-        const { threads = 1, speed = 1, memoryFreeBytes } = describeDevice();
-        const options = {
-          threads,
-          speed: Number(speed),
-          memoryBytes: memoryFreeBytes,
-          numerics: 'exact' as const,
-          kvBlockTokens: 16,
-          kvBlocks: 0,
-          stepTokensMax: point.tokens,
-          sequencesMax: point.tokens,
-          corruption: null,
-        };
-        const { repetitions } = request;
-        send({ index, seconds: await profileStep({ model, options, point, repetitions }) });
-      }
-    } finally {
-      running = false;
-    }
   };
 }
 
