@@ -14,11 +14,11 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { lockDirectory } from './directory-lock.ts';
 import { type Change, KeyValueState } from './key-value-state.ts';
 import { MemoryStore } from './memory-store.ts';
 
 const logName = 'store.log';
-const lockName = 'store.lock';
 
 /** Records beyond this are folded into one per key when the store opens. */
 const recordsMax = 10_000;
@@ -87,44 +87,6 @@ function stateOf(records: readonly LogRecord[]): KeyValueState {
   return state;
 }
 
-/** Refuses when another live process holds the directory; a lock left by a dead one is taken over. */
-function lock(directory: string): string {
-  const file = join(directory, lockName);
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      const descriptor = openSync(file, 'wx');
-      writeSync(descriptor, String(process.pid));
-      closeSync(descriptor);
-      return file;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) {
-        throw new HelsError('config-invalid', `${file} cannot be written: ${String(error)}`, {
-          field: '--data-dir',
-        });
-      }
-    }
-    const holder = Number(readFileSync(file, 'utf8'));
-    if (isAlive(holder)) {
-      throw new HelsError(
-        'config-invalid',
-        `${directory} is in use by process ${holder}; stop it, or choose another --data-dir`,
-        { field: '--data-dir' },
-      );
-    }
-    unlinkSync(file);
-  }
-}
-
-function isAlive(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
 export class FileStore extends MemoryStore {
   readonly #descriptor: number;
   readonly #lockFile: string;
@@ -138,7 +100,7 @@ export class FileStore extends MemoryStore {
   /** Throws config-invalid when the directory is in use or its log is damaged (a torn last record is not: it never happened). */
   static open(directory: string): FileStore {
     mkdirSync(directory, { recursive: true });
-    const lockFile = lock(directory);
+    const lockFile = lockDirectory(directory);
     try {
       const file = join(directory, logName);
       const { state, records, goodBytes } = replay(file);
