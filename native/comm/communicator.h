@@ -14,6 +14,8 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int ranks() const = 0;
+  /// How the ranks reach each other: "threads", "tcp", "shared memory".
+  virtual const char* transport() const = 0;
 
   /// Replaces `values` by the sum over all ranks (wrap-around never happens for valid input). Every rank calls with the
   /// same length, in the same order. Throws kPeerLost, kDeadlineExceeded or kAborted; after a throw the communicator is

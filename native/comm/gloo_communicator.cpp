@@ -197,6 +197,11 @@ std::string GlooCommunicator::lateText() const {
          " ms";
 }
 
+bool GlooCommunicator::hasLeft(int peer) const noexcept {
+  const auto index = static_cast<size_t>(peer < rank() ? peer : peer - 1);  // sockets_ leave this rank out
+  return index < sockets_.size() && sockets_[index].isClosedByPeer();
+}
+
 void GlooCommunicator::abort() noexcept {
   aborted_.store(true);
   shutdownAll();

@@ -33,8 +33,11 @@ class GlooCommunicator final : public Communicator {
 
   int rank() const override { return context_->rank; }
   int ranks() const override { return context_->size; }
+  const char* transport() const override { return "tcp"; }
   void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override;
   void abort() noexcept override;
+  /// Whether `peer` has closed its connection and nothing that it sent is left to read. From the calling thread only.
+  bool hasLeft(int peer) const noexcept;
 
  private:
   /// The message under way in one direction; it says what is summed in all and which sum it belongs to.

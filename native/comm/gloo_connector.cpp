@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "comm/gloo_communicator.h"
+#include "comm/shared_memory_communicator.h"
 #include "comm/socket_address.h"
 
 namespace hels {
@@ -174,7 +175,7 @@ std::string GlooConnector::address() const {
 }
 
 std::shared_ptr<Communicator> GlooConnector::connect(const std::vector<std::string>& addresses,
-                                                     std::chrono::milliseconds deadline) {
+                                                     std::chrono::milliseconds deadline, Transport transport) {
   const Clock::time_point deadlineAt = Clock::now() + deadline;
   require(state_->context != nullptr, ErrorCode::kShapeInvalid, "connect() was called twice");
   const std::vector<sockaddr_storage> ends = state_->peerEnds(addresses);
@@ -184,7 +185,8 @@ std::shared_ptr<Communicator> GlooConnector::connect(const std::vector<std::stri
   auto communicator = std::make_shared<GlooCommunicator>(state.device, state.context);
   state.connectPairs(ends, deadlineAt);
   communicator->start(deadlineAt);
-  return communicator;
+  if (transport == Transport::kTcp) return communicator;
+  return shareMemory(std::move(communicator), deadlineAt - Clock::now());
 }
 
 }  // namespace hels

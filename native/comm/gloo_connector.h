@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,9 @@
 #include "comm/communicator.h"
 
 namespace hels {
+
+/// kTcp: over the connections alone. kBest: through shared memory when all ranks are on one host.
+enum class Transport : uint8_t { kTcp, kBest };
 
 class GlooConnector {
  public:
@@ -24,9 +28,11 @@ class GlooConnector {
   /// of the peers.
   std::string address() const;
 
-  /// Connects to all peers; `addresses` holds address() of every rank in rank order, this one included. May be called
-  /// once. Throws kShapeInvalid for a malformed address, kPeerLost or kDeadlineExceeded.
-  std::shared_ptr<Communicator> connect(const std::vector<std::string>& addresses, std::chrono::milliseconds deadline);
+  /// Connects to all peers; `addresses` holds address() of every rank in rank order, this one included. All ranks ask
+  /// for the same transport. May be called once. Throws kShapeInvalid for a malformed address, kPeerLost or
+  /// kDeadlineExceeded.
+  std::shared_ptr<Communicator> connect(const std::vector<std::string>& addresses, std::chrono::milliseconds deadline,
+                                        Transport transport = Transport::kBest);
 
  private:
   struct State;

@@ -136,6 +136,7 @@ class LocalCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int ranks() const override { return group_->ranks(); }
+  const char* transport() const override { return "threads"; }
 
   void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override {
     group_->allReduceSum(rank_, values, Clock::now() + deadline);

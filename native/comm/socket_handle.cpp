@@ -62,6 +62,12 @@ void SocketHandle::setSendBuffer(int bytes, size_t needed) const {
               " are needed: raise net.core.wmem_max to " + std::to_string(bytes));
 }
 
+bool SocketHandle::isClosedByPeer() const noexcept {
+  char byte = 0;
+  const ssize_t received = ::recv(descriptor_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return received == 0 || (received < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
 void SocketHandle::shutdown() const noexcept { ::shutdown(descriptor_, SHUT_RDWR); }
 
 }  // namespace hels

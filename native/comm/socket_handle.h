@@ -23,6 +23,8 @@ class SocketHandle {
   void setTimeout(std::chrono::nanoseconds timeout) const;
   /// Asks for a send buffer of `bytes`. Throws kInternal naming the kernel's limit when it holds less than `needed`.
   void setSendBuffer(int bytes, size_t needed) const;
+  /// The peer has closed its end, or the connection broke, and nothing is left to read. Does not wait.
+  bool isClosedByPeer() const noexcept;
   /// Blocked calls return, here and at the peer. Idempotent, from any thread.
   void shutdown() const noexcept;
 

@@ -1,7 +1,11 @@
+#include "comm/gloo_communicator.h"
+
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <numeric>
 
+#include "comm/shared_memory_communicator.h"
 #include "comm/socket_address.h"
 #include "process_group.h"
 
@@ -46,28 +50,38 @@ Outcome sumOnce(Communicator& communicator, std::chrono::nanoseconds deadline, s
   return {std::nullopt, Clock::now() - start};
 }
 
-class GlooSum : public testing::TestWithParam<int> {};
+std::string transportName(Transport transport) { return transport == Transport::kTcp ? "Tcp" : "SharedMemory"; }
 
-TEST_P(GlooSum, IsRightForEveryLength) {
-  const int ranks = GetParam();
-  ProcessGroup group(ranks, [](int, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
-    int call = 0;
-    for (const size_t count :
-         {0, 1, 2, 3, 7, 255, 256, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 24576, 24577, 100'003, 500'000, 1}) {
-      for (int repetition = 0; repetition < 3; ++repetition) {
-        if (!sumIsRight(*communicator, count, ++call)) return 1;
-      }
-    }
-    return kSuccess;
-  });
+class Sum : public testing::TestWithParam<std::tuple<Transport, int>> {};
+
+TEST_P(Sum, IsRightForEveryLength) {
+  const auto [transport, ranks] = GetParam();
+  ProcessGroup group(
+      ranks, [transport = transport](int, GlooConnector& connector, const std::vector<std::string>& addresses) {
+        const auto communicator = connector.connect(addresses, kAmple, transport);
+        int call = 0;
+        for (const size_t count :
+             {0, 1, 2, 3, 7, 255, 256, 4095, 4096, 4097, 8191, 8192, 8193, 16384, 24576, 24577, 100'003, 500'000, 1}) {
+          for (int repetition = 0; repetition < 3; ++repetition) {
+            if (!sumIsRight(*communicator, count, ++call)) return 1;
+          }
+        }
+        return kSuccess;
+      });
   for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(group.wait(rank), kSuccess) << "rank " << rank;
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, GlooSum, testing::Values(1, 2, 3, 4, 5));
+INSTANTIATE_TEST_SUITE_P(
+    Between, Sum, testing::Combine(testing::Values(Transport::kTcp, Transport::kBest), testing::Values(1, 2, 3, 4, 5)),
+    [](const auto& info) { return transportName(std::get<0>(info.param)) + std::to_string(std::get<1>(info.param)); });
 
-TEST(GlooCommunicator, KilledPeerIsLostAtOnce) {
-  ProcessGroup group(3, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+class Processes : public testing::TestWithParam<Transport> {};
+INSTANTIATE_TEST_SUITE_P(Over, Processes, testing::Values(Transport::kTcp, Transport::kBest),
+                         [](const auto& info) { return transportName(info.param); });
+
+TEST_P(Processes, KilledPeerIsLostAtOnce) {
+  const Transport transport = GetParam();
+  ProcessGroup group(3, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     if (!sumIsRight(*communicator, 1000, 1)) return 1;
     if (rank == 1) ::raise(SIGKILL);
     const Outcome outcome = sumOnce(*communicator, kAmple);
@@ -78,9 +92,10 @@ TEST(GlooCommunicator, KilledPeerIsLostAtOnce) {
   EXPECT_EQ(group.wait(2), kSuccess);
 }
 
-TEST(GlooCommunicator, StoppedPeerExceedsTheDeadline) {
-  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+TEST_P(Processes, StoppedPeerExceedsTheDeadline) {
+  const Transport transport = GetParam();
+  ProcessGroup group(2, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     if (!sumIsRight(*communicator, 1000, 1)) return 1;
     if (rank == 1) ::raise(SIGSTOP);
     const Outcome outcome = sumOnce(*communicator, 300ms);
@@ -91,9 +106,10 @@ TEST(GlooCommunicator, StoppedPeerExceedsTheDeadline) {
   EXPECT_EQ(group.wait(0), kSuccess);
 }
 
-TEST(GlooCommunicator, StoppedPeerEndsALongSumInTime) {
-  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+TEST_P(Processes, StoppedPeerEndsALongSumInTime) {
+  const Transport transport = GetParam();
+  ProcessGroup group(2, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     if (rank == 1) ::raise(SIGSTOP);
     const Outcome outcome = sumOnce(*communicator, 300ms, 1'000'000);
     return outcome.code == ErrorCode::kDeadlineExceeded && outcome.duration < 1s ? kSuccess : 2;
@@ -101,9 +117,10 @@ TEST(GlooCommunicator, StoppedPeerEndsALongSumInTime) {
   EXPECT_EQ(group.wait(0), kSuccess);
 }
 
-TEST(GlooCommunicator, ShortStallWithinTheDeadlineIsHarmless) {
-  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+TEST_P(Processes, ShortStallWithinTheDeadlineIsHarmless) {
+  const Transport transport = GetParam();
+  ProcessGroup group(2, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     for (int call = 0; call < 3; ++call) {
       if (rank == 1) std::this_thread::sleep_for(500ms);
       if (sumOnce(*communicator, 2s).code.has_value()) return 1;
@@ -114,9 +131,10 @@ TEST(GlooCommunicator, ShortStallWithinTheDeadlineIsHarmless) {
   EXPECT_EQ(group.wait(1), kSuccess);
 }
 
-TEST(GlooCommunicator, AbortEndsARunningSum) {
-  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+TEST_P(Processes, AbortEndsARunningSum) {
+  const Transport transport = GetParam();
+  ProcessGroup group(2, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     if (rank == 1) {
       std::this_thread::sleep_for(600ms);
       sumOnce(*communicator, kAmple);  // may still succeed: what rank 0 sent before it aborted has arrived
@@ -136,14 +154,48 @@ TEST(GlooCommunicator, AbortEndsARunningSum) {
   EXPECT_EQ(group.wait(1), kSuccess);
 }
 
-TEST(GlooCommunicator, DifferentLengthsAreRefused) {
-  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
-    const auto communicator = connector.connect(addresses, kAmple);
+TEST_P(Processes, DifferentLengthsAreRefused) {
+  const Transport transport = GetParam();
+  ProcessGroup group(2, [transport](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple, transport);
     const Outcome outcome = sumOnce(*communicator, kAmple, rank == 0 ? 100 : 101);
     return outcome.code == ErrorCode::kShapeInvalid ? kSuccess : 1;
   });
   EXPECT_EQ(group.wait(0), kSuccess);
   EXPECT_EQ(group.wait(1), kSuccess);
+}
+
+TEST(SharedMemory, IsChosenOnOneHost) {
+  ProcessGroup group(3, [](int, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    return std::string(communicator->transport()) == "shared memory" ? kSuccess : 1;
+  });
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
+}
+
+TEST(SharedMemory, IsLeftAsideWhenOneRankCannotReachIt) {
+  ProcessGroup group(3, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    auto communicator = connector.connect(addresses, kAmple, Transport::kTcp);
+    // From here on rank 1 can open nothing.
+    const rlimit none{.rlim_cur = 0, .rlim_max = 0};
+    if (rank == 1 && ::setrlimit(RLIMIT_NOFILE, &none) != 0) return 1;
+    communicator = shareMemory(std::static_pointer_cast<GlooCommunicator>(communicator), kAmple);
+    if (std::string(communicator->transport()) != "tcp") return 2;
+    return sumIsRight(*communicator, 1000, 1) ? kSuccess : 3;
+  });
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
+}
+
+TEST(SharedMemory, PeersThatSleptAreWoken) {
+  ProcessGroup group(4, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    const auto communicator = connector.connect(addresses, kAmple);
+    for (int call = 0; call < 40; ++call) {
+      if (call % 4 == rank) std::this_thread::sleep_for(3ms);
+      if (!sumIsRight(*communicator, 40'000, call)) return 1;
+    }
+    return kSuccess;
+  });
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
 }
 
 /// Which of two ends waits for the other to dial in depends on their addresses, so each rank is the absent one once.
@@ -225,7 +277,7 @@ TEST(SocketAddress, TextIsReadBack) {
 }
 
 /// Several ranks of several groups live in one process (model verify does that); their sockets must not be mixed up.
-TEST(GlooCommunicator, RanksOfOneProcess) {
+TEST(SharedMemory, RanksOfOneProcess) {
   constexpr int kRanks = 3;
   std::vector<std::unique_ptr<GlooConnector>> connectors;
   std::vector<std::string> addresses;

@@ -1,0 +1,172 @@
+#include "comm/shared_memory_communicator.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "comm/gloo_communicator.h"
+#include "comm/shared_segment.h"
+
+namespace hels {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kChunkValues = 32768;  // 256 KiB: a rank's two slots stay in its second-level cache
+// Peers that have a core of their own come within microseconds. Then looking is cheapest; after that the core is
+// offered to a peer that may lack one; after that sleeping costs others nothing.
+constexpr int kLooks = 64;
+constexpr std::chrono::microseconds kYielding{40};
+/// A sleeper looks this often whether the peer still lives.
+constexpr std::chrono::milliseconds kSleep{20};
+
+/// Values that a rank adds to one sum.
+struct Slot {
+  int64_t count;  // of the whole sum, to find ranks that sum different things
+  std::array<int64_t, kChunkValues> values;
+};
+
+/// One rank's part of the segment. A rank writes its slots in turn: it can be at most one sum ahead of a peer, because
+/// it needs that peer's values to finish one.
+struct RankArea {
+  SharedCounter arrived;  // the sum that this rank's values are there for
+  std::array<Slot, 2> slots;
+};
+
+struct alignas(64) Header {
+  std::array<std::byte, 64> ofSegment;
+  std::atomic<uint32_t> broken;  // a rank has given up
+};
+
+size_t segmentBytes(int ranks) { return sizeof(Header) + static_cast<size_t>(ranks) * sizeof(RankArea); }
+
+class SharedMemoryCommunicator final : public Communicator {
+ public:
+  SharedMemoryCommunicator(std::shared_ptr<GlooCommunicator> connections, SharedSegment segment)
+      : connections_(std::move(connections)), segment_(std::move(segment)) {}
+  ~SharedMemoryCommunicator() override { breakGroup(); }
+  SharedMemoryCommunicator(const SharedMemoryCommunicator&) = delete;
+  SharedMemoryCommunicator& operator=(const SharedMemoryCommunicator&) = delete;
+
+  int rank() const override { return connections_->rank(); }
+  int ranks() const override { return connections_->ranks(); }
+  const char* transport() const override { return "shared memory"; }
+
+  void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override {
+    deadline_ = deadline;
+    deadlineAt_ = Clock::now() + deadline;
+    // After a failure nothing may be published: a peer would take it for its next sum.
+    require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
+    require(header().broken.load() == 0, ErrorCode::kPeerLost, "a rank left the group");
+    try {
+      for (size_t begin = 0; begin < values.size(); begin += kChunkValues) {
+        sumChunk(values.subspan(begin, std::min(kChunkValues, values.size() - begin)), values.size());
+      }
+    } catch (const Error&) {
+      breakGroup();  // the peers must not wait for this rank any longer
+      throw;
+    }
+  }
+
+  void abort() noexcept override {
+    aborted_.store(true);
+    breakGroup();
+  }
+
+ private:
+  Header& header() const { return *reinterpret_cast<Header*>(segment_.data()); }
+  RankArea& area(int rank) const { return reinterpret_cast<RankArea*>(segment_.data() + sizeof(Header))[rank]; }
+
+  void sumChunk(std::span<int64_t> values, size_t count) {
+    ++sequence_;
+    RankArea& own = area(rank());
+    Slot& slot = own.slots[sequence_ % 2];
+    slot.count = static_cast<int64_t>(count);
+    std::ranges::copy(values, slot.values.begin());
+    own.arrived.publish(sequence_);
+    for (int step = 1; step < ranks(); ++step) {
+      const int peer = (rank() + step) % ranks();
+      await(peer);
+      add(area(peer).slots[sequence_ % 2], peer, values, count);
+    }
+  }
+
+  void add(const Slot& slot, int peer, std::span<int64_t> values, size_t count) const {
+    require(slot.count == static_cast<int64_t>(count), ErrorCode::kShapeInvalid,
+            "rank " + std::to_string(peer) + " sums " + std::to_string(slot.count) + " values, rank " +
+                std::to_string(rank()) + " sums " + std::to_string(count) + "; all ranks must make the same calls");
+    for (size_t i = 0; i < values.size(); ++i) values[i] += slot.values[i];
+  }
+
+  void await(int peer) {
+    SharedCounter& counter = area(peer).arrived;
+    for (int look = 0; look < kLooks; ++look) {
+      if (counter.reached(sequence_)) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    const Clock::time_point sleepAt = Clock::now() + kYielding;
+    while (Clock::now() < sleepAt) {
+      if (counter.reached(sequence_)) return;
+      ::sched_yield();
+    }
+    while (!counter.reached(sequence_)) {
+      requireGoing(peer, counter);
+      const std::chrono::nanoseconds left = deadlineAt_ - Clock::now();
+      counter.sleepUntil(sequence_, std::clamp<std::chrono::nanoseconds>(left, std::chrono::microseconds(1), kSleep));
+    }
+  }
+
+  void requireGoing(int peer, const SharedCounter& counter) const {
+    require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
+    const bool gone = header().broken.load() != 0 || connections_->hasLeft(peer);
+    // Its last values may have come between the look at the counter and its end.
+    require(!gone || counter.reached(sequence_), ErrorCode::kPeerLost,
+            "rank " + std::to_string(peer) + " or one it waits for left the group");
+    require(Clock::now() < deadlineAt_, ErrorCode::kDeadlineExceeded,
+            "the collective of " + std::to_string(ranks()) + " ranks did not end within " +
+                std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(deadline_).count()) +
+                " ms: rank " + std::to_string(peer) + " did not come");
+  }
+
+  void breakGroup() noexcept {
+    header().broken.store(1);
+    for (int rank = 0; rank < ranks(); ++rank) area(rank).arrived.wakeAll();
+    connections_->abort();
+  }
+
+  const std::shared_ptr<GlooCommunicator> connections_;
+  const SharedSegment segment_;
+  uint32_t sequence_ = 0;
+  std::chrono::nanoseconds deadline_{0};
+  Clock::time_point deadlineAt_;
+  std::atomic<bool> aborted_{false};
+};
+
+}  // namespace
+
+std::shared_ptr<Communicator> shareMemory(std::shared_ptr<GlooCommunicator> connections,
+                                          std::chrono::nanoseconds deadline) {
+  if (connections->ranks() == 1) return connections;
+  const size_t bytes = segmentBytes(connections->ranks());
+  // A sum to which only rank 0 adds hands its offer to everybody.
+  const bool first = connections->rank() == 0;
+  std::optional<SharedSegment> segment = first ? SharedSegment::create(bytes) : std::nullopt;
+  const SegmentOffer own = segment ? segment->offer() : SegmentOffer{};
+  std::array<int64_t, 3> offer{own.process, own.descriptor, own.key};
+  connections->allReduceSum(offer, deadline);
+  if (!first) segment = SharedSegment::attach({offer[0], offer[1], offer[2]}, bytes);
+  std::array<int64_t, 1> attached{segment ? 1 : 0};
+  connections->allReduceSum(attached, deadline);
+  if (attached[0] < connections->ranks()) return connections;
+  segment->closeOffer();
+  return std::make_shared<SharedMemoryCommunicator>(std::move(connections), std::move(*segment));
+}
+
+}  // namespace hels
