@@ -2,7 +2,6 @@
 /** The controller daemon: reads its configuration, wires the parts, listens, and drains on SIGTERM or SIGINT. */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { credentials, ServerCredentials } from '@grpc/grpc-js';
 import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
 import { systemClock } from '../proto/base/clock.ts';
@@ -11,6 +10,7 @@ import { version } from '../proto/base/version.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
 import { systemChance } from './api/chance.ts';
 import { GenerationService } from './api/generation-service.ts';
+import { plaintextCredentials } from './api/grpc/credentials.ts';
 import { helsHandlers } from './api/grpc/hels-service.ts';
 import { registryHandlers } from './api/grpc/registry-service.ts';
 import { GrpcServer } from './api/grpc/server.ts';
@@ -53,6 +53,7 @@ async function startController(
 ): Promise<Controller> {
   const clock = systemClock;
   const { term } = leadership;
+  const rpcCredentials = plaintextCredentials();
   const registry = new WorkerRegistry(term, clock, log);
   const engine = new SwitchingEngine();
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
@@ -63,7 +64,7 @@ async function startController(
     registry,
     store: state,
     openGroup: openGroupWith(engine, metrics, clock),
-    credentials: credentials.createInsecure(),
+    credentials: rpcCredentials.client,
     clock,
     log,
   });
@@ -104,10 +105,7 @@ async function startController(
     logger: log,
   });
 
-  const grpcPort = await grpcServer.listen(
-    showHostPort(config.grpc),
-    ServerCredentials.createInsecure(),
-  );
+  const grpcPort = await grpcServer.listen(showHostPort(config.grpc), rpcCredentials.server);
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
   const ticker = setInterval(() => registry.tick(), tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
