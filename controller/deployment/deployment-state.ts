@@ -32,13 +32,19 @@ export class DeploymentState implements DeploymentStore {
     return Number(plans.at(-1)?.key.slice(keys.plansPrefix.length) ?? 0);
   }
 
+  /** Conditional on what it replaces: a write that an outage delayed must not undo a later one. */
   saveDeployment(request: DeploymentRequest | null): Promise<void> {
     const key = keys.deployment;
-    return this.#inTurn(() =>
-      request === null
-        ? this.#leadership.write([], [{ type: 'delete', key }])
-        : this.#leadership.write([], [{ type: 'put', key, value: JSON.stringify(request) }]),
-    );
+    return this.#inTurn(async () => {
+      const held = await this.#store.get(key);
+      const condition = { key, revision: held?.revision ?? 0 };
+      const write = { key, value: JSON.stringify(request) };
+      const saved = await this.#leadership.write(
+        [condition],
+        [request === null ? { type: 'delete', key } : { type: 'put', ...write }],
+      );
+      if (!saved) throw new HelsError('internal', 'the stored deployment changed meanwhile');
+    });
   }
 
   savePlan(plan: ShardPlan__Output): Promise<void> {
@@ -46,7 +52,7 @@ export class DeploymentState implements DeploymentStore {
       const key = keys.plan(plan.epoch);
       const older = await this.#store.list(keys.plansPrefix);
       const surplus = older.slice(0, Math.max(0, older.length - plansKept + 1));
-      return await this.#leadership.write(
+      const saved = await this.#leadership.write(
         // An epoch has one plan, for ever.
         [{ key, revision: 0 }],
         [
@@ -54,14 +60,14 @@ export class DeploymentState implements DeploymentStore {
           ...surplus.map((entry) => ({ type: 'delete' as const, key: entry.key })),
         ],
       );
+      if (!saved)
+        throw new HelsError('internal', `a plan of epoch ${plan.epoch} is stored already`);
     });
   }
 
-  async #inTurn(write: () => Promise<boolean>): Promise<void> {
+  async #inTurn(write: () => Promise<void>): Promise<void> {
     const result = this.#turn.then(write);
     this.#turn = result.catch(() => undefined);
-    if (!(await result)) {
-      throw new HelsError('stale-fence', 'the store holds a plan of this epoch already');
-    }
+    await result;
   }
 }

@@ -1,59 +1,113 @@
-/** One process at a time in a data directory. */
-import { closeSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs';
+/** One process at a time in a directory. The lock names its holder; a lock left by a dead one is taken over. */
+import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { HelsError } from '../../proto/domain/errors.ts';
 
 const lockName = 'store.lock';
+/** Attempts to take over a dead holder's lock while others try the same. */
+const attemptsMax = 10;
 
-/** Returns the file to remove when done. Throws config-invalid while another live process holds the directory. */
-export function lockDirectory(directory: string): string {
-  const file = join(directory, lockName);
-  for (let attempt = 0; ; attempt += 1) {
+interface Holder {
+  pid: number;
+  /** Clock ticks since boot; null where the system does not tell. A process id alone may have been given out again. */
+  startTicks: string | null;
+}
+
+export class DirectoryLock {
+  readonly #file: string;
+
+  private constructor(file: string) {
+    this.#file = file;
+  }
+
+  /** Throws config-invalid when a live process holds the directory or the lock cannot be written. */
+  static take(directory: string): DirectoryLock {
+    const file = join(directory, lockName);
+    const own = `${file}.${process.pid}`;
     try {
-      const descriptor = openSync(file, 'wx');
-      writeSync(descriptor, [process.pid, ...lifeOf(process.pid)].join(' '));
-      closeSync(descriptor);
-      return file;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) {
-        throw new HelsError('config-invalid', `${file} cannot be written: ${String(error)}`, {
-          field: '--data-dir',
-        });
+      writeFileSync(own, JSON.stringify(holderOf(process.pid)));
+      for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
+        if (linkIfFree(own, file)) return new DirectoryLock(file);
+        const holder = readHolder(file);
+        if (holder !== null && isAlive(holder)) throw inUse(directory, holder.pid);
+        removeDead(file, own);
       }
+      throw new Error('others keep taking it');
+    } catch (error) {
+      if (error instanceof HelsError) throw error;
+      throw new HelsError('config-invalid', `${file} cannot be written: ${String(error)}`, {
+        field: '--data-dir',
+      });
+    } finally {
+      rmSync(own, { force: true });
     }
-    const [holder = '', ...life] = readFileSync(file, 'utf8').split(' ');
-    if (isAlive(Number(holder), life)) {
-      throw new HelsError(
-        'config-invalid',
-        `${directory} is in use by process ${holder}; stop it, or choose another --data-dir`,
-        { field: '--data-dir' },
-      );
-    }
-    unlinkSync(file);
+  }
+
+  release(): void {
+    rmSync(this.#file, { force: true });
   }
 }
 
-/** Boot and start time: together with the number they name a process for good, also after a power cut. Empty where unknown. */
-function lifeOf(pid: number): string[] {
+function inUse(directory: string, pid: number): HelsError {
+  return new HelsError(
+    'config-invalid',
+    `${directory} is in use by process ${pid}; stop it, or choose another --data-dir`,
+    { field: '--data-dir' },
+  );
+}
+
+/** A link appears with its whole content, so that nobody reads half a lock. */
+function linkIfFree(own: string, file: string): boolean {
   try {
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-    // The second field, a name in parentheses, may hold anything; the start time is the 22nd.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return [boot, fields[19] ?? ''];
-  } catch {
-    return [];
+    linkSync(own, file);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
   }
 }
 
-function isAlive(pid: number, life: readonly string[]): boolean {
+/** Moved away first and looked at again: another process may have replaced the dead lock with its own meanwhile. */
+function removeDead(file: string, own: string): void {
+  const moved = `${own}.old`;
+  try {
+    renameSync(file, moved);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  const holder = readHolder(moved);
+  if (holder !== null && isAlive(holder)) linkIfFree(moved, file);
+  rmSync(moved);
+}
+
+/** null: the lock is gone or was not written by us. */
+function readHolder(file: string): Holder | null {
+  try {
+    const value = JSON.parse(readFileSync(file, 'utf8')) as Partial<Holder> | null;
+    return typeof value?.pid === 'number' ? { startTicks: null, ...value, pid: value.pid } : null;
+  } catch {
+    return null;
+  }
+}
+
+function holderOf(pid: number): Holder {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name in parentheses may hold spaces; field 22 counts from the process id.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return { pid, startTicks: fields[19] ?? null };
+  } catch {
+    return { pid, startTicks: null };
+  }
+}
+
+function isAlive({ pid, startTicks }: Holder): boolean {
   if (!Number.isInteger(pid) || pid <= 0) return false;
   try {
     process.kill(pid, 0);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
-  const now = lifeOf(pid);
-  return life.length === 0 || now.length === 0 || now.join(' ') === life.join(' ');
+  return startTicks === null || holderOf(pid).startTicks === startTicks;
 }

@@ -1,14 +1,20 @@
 /** etcd behind the store port: the only file that knows the etcd3 client and its habits. */
 import { ConsecutiveBreaker, circuitBreaker, ExponentialBackoff, handleWhen } from 'cockatiel';
-import { Etcd3, type Lease as EtcdLease, type IOptions, isRecoverableError } from 'etcd3';
+import {
+  Etcd3,
+  type Lease as EtcdLease,
+  EtcdLeaseInvalidError,
+  type IOptions,
+  isRecoverableError,
+} from 'etcd3';
 import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { checkKey, checkLeaseTtl, checkRevision, checkTransaction } from './bounds.ts';
+import { entryOf, watchEtcd } from './etcd-watch.ts';
+import { LeaseTrust } from './lease-trust.ts';
 import type { Condition, Entry, Lease, Store, Transaction, WatchEvent, Write } from './store.ts';
 
 const unaryDeadlineMs = 3_000;
-
-/** We stop believing in a lease this share of its life after the last keepalive; etcd drops it after the whole. */
-const leaseTrustShare = 0.7;
 
 export interface EtcdStoreOptions {
   hosts: string[];
@@ -39,14 +45,20 @@ function clientOptions({ hosts, clock }: EtcdStoreOptions): IOptions {
   };
 }
 
-function unreachable(error: unknown): HelsError {
+function toStoreError(error: unknown): HelsError {
   const reason = error instanceof Error ? error.message : String(error);
+  if (error instanceof EtcdLeaseInvalidError) {
+    return new HelsError('stale-fence', `the lease is over; grant a new one (${reason})`, {
+      cause: error,
+    });
+  }
   return new HelsError('unreachable', `etcd does not answer: ${reason}`, { cause: error });
 }
 
 export class EtcdStore implements Store {
   readonly #client: Etcd3;
   readonly #clock: Clock;
+  readonly #closing = new AbortController();
 
   constructor(options: EtcdStoreOptions) {
     this.#client = new Etcd3(clientOptions(options));
@@ -54,12 +66,14 @@ export class EtcdStore implements Store {
   }
 
   async get(key: string): Promise<Entry | null> {
+    checkKey(key, 'key');
     const response = await this.#call(() => this.#client.get(key).exec());
     const found = response.kvs[0];
     return found === undefined ? null : entryOf(found);
   }
 
   async list(prefix: string): Promise<Entry[]> {
+    checkKey(prefix, 'prefix');
     const response = await this.#call(() =>
       this.#client.getAll().prefix(prefix).sort('Key', 'Ascend').exec(),
     );
@@ -67,6 +81,7 @@ export class EtcdStore implements Store {
   }
 
   async transact(conditions: readonly Condition[], writes: readonly Write[]): Promise<Transaction> {
+    checkTransaction(conditions, writes);
     const operations = writes.map((write) => {
       if (write.type === 'delete') return this.#client.delete().key(write.key);
       const put = this.#client.put(write.key).value(write.value);
@@ -87,104 +102,86 @@ export class EtcdStore implements Store {
     revision: number,
     signal: AbortSignal,
   ): AsyncGenerator<WatchEvent, void, undefined> {
-    const queue: WatchEvent[] = [];
-    let wake: (() => void) | null = null;
-    let failure: Error | null = null;
-    const watcher = await this.#call(() =>
-      this.#client
-        .watch()
-        .prefix(prefix)
-        .startRevision(String(revision + 1))
-        .create(),
-    );
-    const notify = () => wake?.();
-    watcher.on('put', (kv) => {
-      queue.push({ type: 'put', entry: entryOf(kv) });
-      notify();
-    });
-    watcher.on('delete', (kv) => {
-      queue.push({ type: 'delete', key: kv.key.toString(), revision: Number(kv.mod_revision) });
-      notify();
-    });
-    watcher.on('error', (error: Error) => {
-      failure = error;
-      notify();
-    });
-    signal.addEventListener('abort', notify, { once: true });
-    try {
-      while (!signal.aborted) {
-        const event = queue.shift();
-        if (event !== undefined) yield event;
-        else if (failure !== null) throw unreachable(failure);
-        else {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-      }
-    } finally {
-      signal.removeEventListener('abort', notify);
-      await watcher.cancel().catch(() => undefined);
-    }
+    checkKey(prefix, 'prefix');
+    checkRevision(revision);
+    const ending = AbortSignal.any([signal, this.#closing.signal]);
+    yield* watchEtcd(this.#client, prefix, revision, ending);
   }
 
   async grantLease(ttlMs: number): Promise<Lease> {
-    const lease = this.#client.lease(Math.ceil(ttlMs / 1000));
-    const id = await this.#call(() => lease.grant());
-    return trusted(lease, id, ttlMs * leaseTrustShare, this.#clock);
+    checkLeaseTtl(ttlMs);
+    const ttlSeconds = Math.ceil(ttlMs / 1000);
+    const sentMs = this.#clock.nowMs();
+    const lease = this.#client.lease(ttlSeconds);
+    const trusted = new TrustedLease(lease, new LeaseTrust(ttlSeconds * 1000, this.#clock, sentMs));
+    this.#closing.signal.addEventListener('abort', () => trusted.end(), { once: true });
+    return trusted.granted(await this.#call(() => lease.grant()));
   }
 
   async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
     this.#client.close();
   }
 
   async #call<T>(run: () => Promise<T>): Promise<T> {
+    if (this.#closing.signal.aborted) throw new HelsError('unreachable', 'the store is closed');
     try {
       return await run();
     } catch (error) {
-      throw unreachable(error);
+      throw toStoreError(error);
     }
   }
 }
 
-/** The client itself calls a lease lost only after twice its life; we trust our own monotonic clock, and less of it. */
-function trusted(lease: EtcdLease, id: string, trustMs: number, clock: Clock): Lease {
-  const lost = new AbortController();
-  let timer: NodeJS.Timeout | undefined;
-  const end = () => {
-    clearTimeout(timer);
-    if (!lost.signal.aborted) lost.abort();
-  };
-  const watchUntil = (untilMs: number) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      // After a stop of the whole process the timer is late, and the time is what counts.
-      if (clock.nowMs() >= untilMs) end();
-      else watchUntil(untilMs);
-    }, untilMs - clock.nowMs());
-  };
-  const refresh = () => {
-    if (!lost.signal.aborted) watchUntil(clock.nowMs() + trustMs);
-  };
-  lease.on('keepaliveSucceeded', refresh);
-  lease.on('lost', end);
-  refresh();
-  return {
-    id,
-    lost: lost.signal,
-    revoke: async () => {
-      end();
-      await lease.revoke().catch(() => undefined);
-    },
-  };
-}
+/**
+ * The client itself calls a lease lost only after twice its life and by the wall clock; this one is lost when our trust in it ends. Then
+ * it is kept alive no longer, so that the keys under it go and somebody else can take over.
+ */
+class TrustedLease {
+  readonly #lease: EtcdLease;
+  readonly #trust: LeaseTrust;
+  readonly #lost = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
 
-interface EtcdKeyValue {
-  key: Buffer;
-  value: Buffer;
-  mod_revision: string;
-}
+  constructor(lease: EtcdLease, trust: LeaseTrust) {
+    this.#lease = lease;
+    this.#trust = trust;
+    lease.on('keepaliveEstablished', () => trust.streamOpened());
+    lease.on('keepaliveFired', () => trust.keepaliveSent());
+    lease.on('keepaliveSucceeded', () => {
+      trust.keepaliveAnswered();
+      this.#watch();
+    });
+    // The client may tell it twice.
+    lease.on('lost', () => this.end());
+    this.#watch();
+  }
 
-function entryOf(kv: EtcdKeyValue): Entry {
-  return { key: kv.key.toString(), value: kv.value.toString(), revision: Number(kv.mod_revision) };
+  granted(id: string): Lease {
+    return {
+      id,
+      lost: this.#lost.signal,
+      revoke: async () => {
+        this.end();
+        await this.#lease.revoke().catch(() => undefined);
+      },
+    };
+  }
+
+  /** After a stop of the whole process the timer is late, and the time is what counts. */
+  #watch(): void {
+    clearTimeout(this.#timer);
+    if (this.#lost.signal.aborted) return;
+    if (this.#trust.isOver) this.end();
+    else this.#timer = setTimeout(() => this.#watch(), Math.ceil(this.#trust.remainingMs));
+  }
+
+  /** Idempotent. */
+  end(): void {
+    clearTimeout(this.#timer);
+    if (this.#lost.signal.aborted) return;
+    this.#lease.release();
+    this.#lost.abort();
+  }
 }

@@ -9,12 +9,12 @@ import {
   openSync,
   readFileSync,
   renameSync,
-  unlinkSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { HelsError } from '../../proto/domain/errors.ts';
-import { lockDirectory } from './directory-lock.ts';
+import { DirectoryLock } from './directory-lock.ts';
 import { type Change, KeyValueState } from './key-value-state.ts';
 import { MemoryStore } from './memory-store.ts';
 
@@ -23,7 +23,7 @@ const logName = 'store.log';
 /** Records beyond this are folded into one per key when the store opens. */
 const recordsMax = 10_000;
 
-/** One transaction. Leased keys are not kept: their holder was the process that is gone. */
+/** One transaction. A leased key is kept as deleted: its holder was the process that is gone. */
 interface LogRecord {
   revision: number;
   changes: { key: string; value: string | null }[];
@@ -89,49 +89,87 @@ function stateOf(records: readonly LogRecord[]): KeyValueState {
 
 export class FileStore extends MemoryStore {
   readonly #descriptor: number;
-  readonly #lockFile: string;
+  readonly #lock: DirectoryLock;
+  /** Of whole records. */
+  #sizeBytes: number;
+  #open = true;
 
-  private constructor(state: KeyValueState, descriptor: number, lockFile: string) {
+  private constructor(
+    state: KeyValueState,
+    descriptor: number,
+    sizeBytes: number,
+    lock: DirectoryLock,
+  ) {
     super(state);
     this.#descriptor = descriptor;
-    this.#lockFile = lockFile;
+    this.#sizeBytes = sizeBytes;
+    this.#lock = lock;
   }
 
-  /** Throws config-invalid when the directory is in use or its log is damaged (a torn last record is not: it never happened). */
+  /**
+   * Throws config-invalid when the directory cannot be used, is in use, or its log is damaged (a torn last record is no damage: it never
+   * happened).
+   */
   static open(directory: string): FileStore {
-    mkdirSync(directory, { recursive: true });
-    const lockFile = lockDirectory(directory);
+    makeDirectory(directory);
+    const lock = DirectoryLock.take(directory);
     try {
       const file = join(directory, logName);
       const { state, records, goodBytes } = replay(file);
-      if (records > recordsMax) fold(file, state);
+      const sizeBytes = records > recordsMax ? fold(file, state) : goodBytes;
       const descriptor = openSync(file, 'a');
-      if (records <= recordsMax) ftruncateSync(descriptor, goodBytes);
-      return new FileStore(state, descriptor, lockFile);
+      ftruncateSync(descriptor, sizeBytes);
+      return new FileStore(state, descriptor, sizeBytes, lock);
     } catch (error) {
-      unlinkSync(lockFile);
+      lock.release();
       throw error;
     }
   }
 
   override async close(): Promise<void> {
     await super.close();
+    if (!this.#open) return;
+    this.#open = false;
     closeSync(this.#descriptor);
-    unlinkSync(this.#lockFile);
+    this.#lock.release();
   }
 
   /** On the disk before it is visible. */
   protected override record(revision: number, changes: readonly Change[]): void {
-    const kept = changes
-      .filter((change) => change.value === null || change.leaseId === null)
-      .map(({ key, value }) => ({ key, value }));
-    writeSync(this.#descriptor, encode({ revision, changes: kept }));
-    fsyncSync(this.#descriptor);
+    const kept = changes.map((change) => {
+      const leased = change.value !== null && change.leaseId !== null;
+      // The holder ends with this process, and the key with it.
+      return { key: change.key, value: leased ? null : change.value };
+    });
+    const line = encode({ revision, changes: kept });
+    try {
+      writeFileSync(this.#descriptor, line);
+      fsyncSync(this.#descriptor);
+    } catch (error) {
+      // A part of a record before the next one would read as damage.
+      ftruncateSync(this.#descriptor, this.#sizeBytes);
+      throw new HelsError('internal', `the store cannot be written: ${String(error)}`, {
+        cause: error,
+      });
+    }
+    this.#sizeBytes += Buffer.byteLength(line);
   }
 }
 
-/** Writes the state as one record per key beside the log and puts it in the log's place. */
-function fold(file: string, state: KeyValueState): void {
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true });
+  } catch (error) {
+    throw new HelsError(
+      'config-invalid',
+      `${directory} cannot be made: ${String(error)}; choose another --data-dir`,
+      { field: '--data-dir' },
+    );
+  }
+}
+
+/** Writes the state as one record per key beside the log and puts it in the log's place. Returns its size in bytes. */
+function fold(file: string, state: KeyValueState): number {
   const next = `${file}.next`;
   const descriptor = openSync(next, 'w');
   const entries = state.list('').sort((a, b) => a.revision - b.revision);
@@ -141,12 +179,14 @@ function fold(file: string, state: KeyValueState): void {
     record.changes.push({ key, value });
     byRevision.set(revision, record);
   }
-  for (const record of byRevision.values()) writeSync(descriptor, encode(record));
   // The newest revision may belong to a key that is gone; the count must not go back.
   if (!byRevision.has(state.revision)) {
-    writeSync(descriptor, encode({ revision: state.revision, changes: [] }));
+    byRevision.set(state.revision, { revision: state.revision, changes: [] });
   }
+  let sizeBytes = 0;
+  for (const record of byRevision.values()) sizeBytes += writeSync(descriptor, encode(record));
   fsyncSync(descriptor);
   closeSync(descriptor);
   renameSync(next, file);
+  return sizeBytes;
 }

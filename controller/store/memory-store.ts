@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { checkKey, checkLeaseTtl, checkRevision, checkTransaction } from './bounds.ts';
 import { type Change, KeyValueState, revisionOf } from './key-value-state.ts';
 import type { Condition, Entry, Lease, Store, Transaction, WatchEvent, Write } from './store.ts';
 
@@ -19,16 +20,19 @@ export class MemoryStore implements Store {
 
   async get(key: string): Promise<Entry | null> {
     this.#checkOpen();
+    checkKey(key, 'key');
     return this.state.get(key);
   }
 
   async list(prefix: string): Promise<Entry[]> {
     this.#checkOpen();
+    checkKey(prefix, 'prefix');
     return this.state.list(prefix);
   }
 
   async transact(conditions: readonly Condition[], writes: readonly Write[]): Promise<Transaction> {
     this.#checkOpen();
+    checkTransaction(conditions, writes);
     if (!this.state.holds(conditions)) return { applied: false };
     const changes = writes.map((write): Change => {
       if (write.type === 'delete') return { key: write.key, value: null };
@@ -42,6 +46,8 @@ export class MemoryStore implements Store {
     revision: number,
     signal: AbortSignal,
   ): AsyncGenerator<WatchEvent, void, undefined> {
+    checkKey(prefix, 'prefix');
+    checkRevision(revision);
     let last = revision;
     while (!signal.aborted && !this.#closed) {
       const events = this.state.since(last, prefix);
@@ -54,8 +60,9 @@ export class MemoryStore implements Store {
     }
   }
 
-  async grantLease(_ttlMs: number): Promise<Lease> {
+  async grantLease(ttlMs: number): Promise<Lease> {
     this.#checkOpen();
+    checkLeaseTtl(ttlMs);
     const id = randomUUID();
     const lost = new AbortController();
     this.#leases.set(id, lost);

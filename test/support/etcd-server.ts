@@ -1,0 +1,96 @@
+/** A real etcd of Debian's etcd-server on free loopback ports with its own data directory. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { eventually } from './deadline.ts';
+
+const startDeadlineMs = 30_000;
+
+export class EtcdServer {
+  readonly url: string;
+  readonly port: number;
+  readonly #directory: string;
+  readonly #parameters: string[];
+  #child: ChildProcess | null = null;
+
+  private constructor(directory: string, clientPort: number, peerPort: number) {
+    this.#directory = directory;
+    this.port = clientPort;
+    this.url = `http://127.0.0.1:${clientPort}`;
+    const peer = `http://127.0.0.1:${peerPort}`;
+    this.#parameters = [
+      ...['--name', 'test', '--data-dir', join(directory, 'data'), '--log-level', 'warn'],
+      ...['--listen-client-urls', this.url, '--advertise-client-urls', this.url],
+      ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
+      ...['--initial-cluster', `test=${peer}`, '--unsafe-no-fsync'],
+    ];
+  }
+
+  static async start(): Promise<EtcdServer> {
+    const directory = mkdtempSync(join(tmpdir(), 'hels-etcd-'));
+    const server = new EtcdServer(directory, await freePort(), await freePort());
+    await server.run();
+    return server;
+  }
+
+  /** Starts the process again on the same data and port; resolves when it answers. */
+  async run(): Promise<void> {
+    const log = openSync(join(this.#directory, 'etcd.log'), 'a');
+    const child = spawn('etcd', this.#parameters, { stdio: ['ignore', log, log] });
+    this.#child = child;
+    const failed = new Promise<never>((_, reject) => {
+      child.once('error', (error) =>
+        reject(new Error(`etcd does not start (package etcd-server): ${error.message}`)),
+      );
+      child.once('exit', (code) => {
+        if (this.#child === child) reject(new Error(`etcd ended (${code}): ${this.#log()}`));
+      });
+    });
+    failed.catch(() => undefined);
+    const healthy = eventually(startDeadlineMs, `etcd at ${this.url}`, async () => {
+      const response = await fetch(`${this.url}/health`);
+      return (await response.text()).includes('"true"') ? true : null;
+    });
+    await Promise.race([healthy, failed]);
+  }
+
+  /** As a crash would end it. The data stay. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === null) return;
+    this.#child = null;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await exited;
+  }
+
+  /** Forgets the history up to `revision`. */
+  async compact(revision: number): Promise<void> {
+    const body = JSON.stringify({ revision: String(revision) });
+    const response = await fetch(`${this.url}/v3/kv/compaction`, { method: 'POST', body });
+    if (!response.ok) throw new Error(`compaction: ${await response.text()}`);
+  }
+
+  async stop(): Promise<void> {
+    await this.kill();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  #log(): string {
+    return readFileSync(join(this.#directory, 'etcd.log'), 'utf8').slice(-2_000);
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
+}

@@ -1,0 +1,16 @@
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
+
+/** A greedy request; the prompt is given as tokens or as how many of them. */
+export function requestOf(
+  requestId: string,
+  prompt: number | readonly number[],
+  maxTokens: number,
+  stopTokenIds: readonly number[] = [],
+): GenerationRequest {
+  const promptTokenIds =
+    typeof prompt === 'number'
+      ? Array.from({ length: prompt }, (_, index) => (index * 31 + requestId.length) % 64)
+      : prompt;
+  const sampling = { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 };
+  return { requestId, promptTokenIds, sampling, maxTokens, stopTokenIds };
+}

@@ -1,0 +1,93 @@
+/**
+ * One rank without a model: its KV is real (one cell per position, in the blocks the plan names) and its next token is a hash of the
+ * cells it reads. Lost, stale or foreign KV therefore changes the text.
+ */
+export interface HashStep {
+  sequences: readonly {
+    slot: number;
+    takeSampled: boolean;
+    tokens: readonly number[];
+    startPosition: number;
+    blockTable: readonly number[];
+    sampling: unknown;
+  }[];
+}
+
+export const hashVocabRows = 64;
+const unwritten = 0x5bd1e995;
+
+function mix(state: number, value: number): number {
+  let hash = Math.imul(state ^ value, 0x9e3779b1);
+  hash = Math.imul(hash ^ (hash >>> 15), 0x85ebca6b);
+  return (hash ^ (hash >>> 13)) >>> 0;
+}
+
+/** A cell depends on all cells before it, as the KV of a deeper layer does. */
+const cellOf = (before: number, token: number, position: number) =>
+  mix(mix(before, token + 1), position);
+const tokenOf = (state: number) => mix(state, 7) % hashVocabRows;
+
+/** The tokens that an undisturbed run gives. */
+export function hashAnswer(
+  prompt: readonly number[],
+  maxTokens: number,
+  stopTokenIds: readonly number[] = [],
+): number[] {
+  const answer: number[] = [];
+  let state = 0;
+  let position = 0;
+  const read = (token: number) => {
+    state = mix(state, cellOf(state, token, position));
+    position += 1;
+  };
+  for (const token of prompt) read(token);
+  while (answer.length < maxTokens) {
+    const token = tokenOf(state);
+    answer.push(token);
+    if (stopTokenIds.includes(token)) break;
+    read(token);
+  }
+  return answer;
+}
+
+export class KvHashRank {
+  readonly #blockTokens: number;
+  readonly #cells = new Map<number, number>();
+  readonly #sampled = new Map<number, number>();
+
+  constructor(blockTokens: number) {
+    this.#blockTokens = blockTokens;
+  }
+
+  /** Steps come in the order of their numbers. */
+  run(step: HashStep): { slot: number; tokenId: number }[] {
+    return step.sequences.flatMap((sequence) => {
+      const { slot, takeSampled, startPosition, sampling } = sequence;
+      const tokens = takeSampled ? [this.#lastSampled(slot)] : sequence.tokens;
+      const address = (position: number) => {
+        const block = sequence.blockTable[Math.floor(position / this.#blockTokens)];
+        if (block === undefined) throw new Error(`position ${position} has no block`);
+        return block * this.#blockTokens + (position % this.#blockTokens);
+      };
+      let state = 0;
+      for (let position = 0; position < startPosition; position += 1) {
+        state = mix(state, this.#cells.get(address(position)) ?? unwritten);
+      }
+      tokens.forEach((token, index) => {
+        const cell = cellOf(state, token, startPosition + index);
+        this.#cells.set(address(startPosition + index), cell);
+        state = mix(state, cell);
+      });
+      if (sampling === null) return [];
+      const tokenId = tokenOf(state);
+      this.#sampled.set(slot, tokenId);
+      return [{ slot, tokenId }];
+    });
+  }
+
+  #lastSampled(slot: number): number {
+    const token = this.#sampled.get(slot);
+    if (token === undefined) throw new Error(`slot ${slot} has sampled nothing`);
+    return token;
+  }
+}

@@ -1,0 +1,349 @@
+import { describe, expect, it } from 'vitest';
+import {
+  Scheduler,
+  type SchedulerEvent,
+  type SchedulerLimits,
+  type StepPlan,
+} from '../../../controller/scheduler/scheduler.ts';
+import { requestOf } from '../../support/generation-requests.ts';
+
+const limitsOf = (limits: Partial<SchedulerLimits> = {}): SchedulerLimits => ({
+  kvBlocks: 16,
+  kvBlockTokens: 4,
+  stepTokensMax: 8,
+  sequencesMax: 4,
+  contextTokensMax: 64,
+  waitingMax: 8,
+  ...limits,
+});
+
+/** Tokens of a plan's sequence. */
+const countOf = (sequence: StepPlan['sequences'][number]) =>
+  sequence.takeSampled ? 1 : sequence.tokens.length;
+
+/** `id:count`, an asterisk where a token is sampled. */
+const show = (plan: StepPlan | null) =>
+  plan === null
+    ? 'nothing'
+    : plan.sequences
+        .map((s) => `${s.requestId}:${countOf(s)}${s.sampling === null ? '' : '*'}`)
+        .join(' ');
+
+type Event = SchedulerEvent<{ slot: number; tokenId: number }>;
+
+class Driver {
+  readonly scheduler: Scheduler;
+  readonly plans: StepPlan[] = [];
+  #nextToken = 100;
+
+  constructor(limits: Partial<SchedulerLimits> = {}) {
+    this.scheduler = new Scheduler(limitsOf(limits));
+  }
+
+  add(id: string, prompt: number, maxTokens: number, stop: number[] = []): this {
+    this.scheduler.add(requestOf(id, prompt, maxTokens, stop));
+    return this;
+  }
+
+  plan(): StepPlan | null {
+    const plan = this.scheduler.schedule();
+    if (plan !== null) this.plans.push(plan);
+    this.scheduler.checkIntegrity();
+    return plan;
+  }
+
+  /** The oldest step under way; its tokens are 100, 101, ... unless given. */
+  answer(tokens: number[] = []): Event[] {
+    const plan = this.plans.shift();
+    if (plan === undefined) throw new Error('no step is under way');
+    const sampled = plan.sequences
+      .filter(({ sampling }) => sampling !== null)
+      .map(({ slot }) => ({ slot, tokenId: tokens.shift() ?? this.#nextToken++ }));
+    const events = this.scheduler.apply(plan.step, sampled);
+    this.scheduler.checkIntegrity();
+    return events;
+  }
+
+  /** One step, planned and answered. */
+  step(): string {
+    const shown = show(this.plan());
+    if (shown !== 'nothing') this.answer();
+    return shown;
+  }
+}
+
+describe('what goes into a step', () => {
+  it('has a prompt whole, then one token a step', () => {
+    const driver = new Driver().add('a', 5, 3);
+    expect([driver.step(), driver.step(), driver.step(), driver.step()]).toEqual([
+      'a:5*',
+      'a:1*',
+      'a:1*',
+      'nothing',
+    ]);
+    expect(driver.scheduler.counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+  });
+
+  it('cuts a long prompt to the budget and samples after its last chunk only', () => {
+    const driver = new Driver().add('a', 20, 2);
+    expect([driver.step(), driver.step(), driver.step(), driver.step()]).toEqual([
+      'a:8',
+      'a:8',
+      'a:4*',
+      'a:1*',
+    ]);
+  });
+
+  it('names the positions, the tokens and just the blocks that each chunk covers', () => {
+    const driver = new Driver().add('a', 10, 2);
+    const prompt = requestOf('a', 10, 2).promptTokenIds;
+    const first = driver.plan()?.sequences[0];
+    expect(first).toMatchObject({ startPosition: 0, tokens: prompt.slice(0, 8), sampling: null });
+    expect(first?.blockTable).toHaveLength(2);
+    driver.answer();
+    const second = driver.plan()?.sequences[0];
+    expect(second).toMatchObject({ startPosition: 8, tokens: prompt.slice(8) });
+    expect(second?.blockTable).toHaveLength(3);
+    expect(second?.blockTable.slice(0, 2)).toEqual(first?.blockTable);
+  });
+
+  it('serves decodes before prompts, and prompts share what is left in the order of arrival', () => {
+    const driver = new Driver().add('a', 2, 9);
+    driver.step();
+    driver.add('b', 20, 2).add('c', 3, 2);
+    expect(driver.step()).toBe('a:1* b:7');
+    expect(driver.step()).toBe('a:1* b:7');
+    expect(driver.step()).toBe('a:1* b:6* c:1');
+    expect(driver.step()).toBe('a:1* b:1* c:2*');
+  });
+
+  it('admits in the order of arrival: a small request does not overtake a big one that finds no room', () => {
+    const driver = new Driver({ kvBlocks: 4 }).add('a', 8, 2);
+    driver.step();
+    driver.add('big', 8, 2).add('small', 1, 1);
+    expect(driver.step()).toBe('a:1*');
+    expect(driver.step()).toBe('big:8*');
+  });
+
+  it('runs at most sequencesMax at once', () => {
+    const driver = new Driver({ sequencesMax: 2 }).add('a', 1, 2).add('b', 1, 2).add('c', 1, 2);
+    expect([driver.step(), driver.step(), driver.step()]).toEqual([
+      'a:1* b:1*',
+      'a:1* b:1*',
+      'c:1*',
+    ]);
+  });
+
+  it('refuses limits under which a full batch could not decode', () => {
+    expect(() => new Scheduler(limitsOf({ sequencesMax: 9 }))).toThrow('stepTokensMax');
+  });
+});
+
+describe('one step ahead', () => {
+  it('takes the token just sampled while its value is on the way, and stops at max_tokens', () => {
+    const driver = new Driver().add('a', 3, 3);
+    expect(show(driver.plan())).toBe('a:3*');
+    const second = driver.plan()?.sequences[0];
+    expect(second).toMatchObject({ takeSampled: true, tokens: [], startPosition: 3 });
+    driver.answer([50]);
+    const third = driver.plan()?.sequences[0];
+    expect(third).toMatchObject({ takeSampled: true, tokens: [], startPosition: 4 });
+    expect(driver.plan()).toBeNull();
+    driver.answer([51]);
+    expect(driver.answer([52]).at(-1)).toEqual({
+      type: 'finished',
+      requestId: 'a',
+      reason: 'length',
+    });
+  });
+
+  it('sends the token by value when it is back already', () => {
+    const driver = new Driver().add('a', 3, 3);
+    driver.plan();
+    driver.answer([50]);
+    expect(driver.plan()?.sequences[0]).toMatchObject({ takeSampled: false, tokens: [50] });
+  });
+
+  it('drops what a sequence got after the step in which it ended', () => {
+    const driver = new Driver().add('a', 3, 9, [7]);
+    driver.plan();
+    driver.plan();
+    expect(driver.answer([7]).map(({ type }) => type)).toEqual(['token', 'finished']);
+    expect(driver.answer([8])).toEqual([]);
+    expect(driver.scheduler.counts.kvBlocksUsed).toBe(0);
+  });
+
+  it('reuses a block and a slot only when the last step that names them is answered', () => {
+    const driver = new Driver({ kvBlocks: 1, sequencesMax: 1 }).add('a', 1, 3, [7]).add('b', 1, 1);
+    const first = driver.plan()?.sequences[0];
+    driver.plan();
+    expect(driver.answer([7]).at(-1)).toMatchObject({ type: 'finished', reason: 'stop' });
+    expect(driver.plan()).toBeNull();
+    expect(driver.scheduler.counts.kvBlocksUsed).toBe(1);
+    driver.answer();
+    const next = driver.plan()?.sequences[0];
+    expect(next).toMatchObject({
+      requestId: 'b',
+      slot: first?.slot,
+      blockTable: first?.blockTable,
+    });
+  });
+
+  it('refuses answers out of order, unknown ones, and ones without a token', () => {
+    const driver = new Driver().add('a', 3, 3);
+    driver.plan();
+    driver.plan();
+    expect(() => driver.scheduler.apply(2, [])).toThrow('step 2 answered after step 0');
+    expect(() => driver.scheduler.apply(9, [])).toThrow('step 9');
+    expect(() => driver.scheduler.apply(1, [])).toThrow('step 1 has no token for slot 0');
+  });
+});
+
+describe('preemption', () => {
+  const tight = { kvBlocks: 4, kvBlockTokens: 2, contextTokensMax: 8 };
+
+  it('takes the newest sequence, which comes back with all its tokens and its place', () => {
+    const driver = new Driver(tight).add('a', 3, 5).add('b', 3, 5);
+    expect(driver.step()).toBe('a:3* b:3*');
+    expect(driver.step()).toBe('a:1* b:1*');
+    driver.add('c', 1, 1);
+    // a needs its third block: b gives its two back.
+    expect(driver.step()).toBe('a:1*');
+    expect(driver.scheduler.counts).toMatchObject({ preempted: 1, waiting: 2, running: 1 });
+    expect(driver.step()).toBe('a:1*');
+    expect(driver.step()).toBe('a:1*');
+    const back = driver.plan();
+    expect(show(back)).toBe('b:5* c:1*');
+    expect(back?.sequences[0]).toMatchObject({
+      startPosition: 0,
+      tokens: [...requestOf('b', 3, 5).promptTokenIds, 101, 103],
+    });
+    driver.answer();
+    expect([driver.step(), driver.step(), driver.step()]).toEqual(['b:1*', 'b:1*', 'nothing']);
+  });
+
+  it('waits for the tokens of the victim that are on their way', () => {
+    const driver = new Driver(tight).add('a', 3, 5).add('b', 3, 5);
+    driver.plan();
+    driver.plan();
+    expect(driver.plan()).toBeNull();
+    expect(driver.scheduler.counts.preempted).toBe(0);
+    driver.answer();
+    expect(driver.plan()).toBeNull();
+    driver.answer();
+    expect(show(driver.plan())).toBe('a:1*');
+    expect(driver.scheduler.counts.preempted).toBe(1);
+  });
+
+  it('leaves the oldest alone: it ends although others want its blocks all the time', () => {
+    const driver = new Driver(tight).add('a', 1, 7).add('b', 1, 7).add('c', 1, 7);
+    let finished = '';
+    for (let step = 0; step < 200 && driver.plan() !== null; step += 1) {
+      for (const event of driver.answer()) {
+        if (event.type === 'finished') finished += event.requestId;
+      }
+    }
+    expect(finished).toBe('abc');
+    expect(driver.scheduler.counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+  });
+});
+
+describe('the end of a request', () => {
+  it('is a stop token, which is delivered, or max_tokens', () => {
+    const driver = new Driver().add('a', 1, 9, [7, 8]).add('b', 1, 1);
+    driver.plan();
+    expect(driver.answer([8, 5])).toEqual([
+      { type: 'token', requestId: 'a', sampled: { slot: 0, tokenId: 8 } },
+      { type: 'finished', requestId: 'a', reason: 'stop' },
+      { type: 'token', requestId: 'b', sampled: { slot: 1, tokenId: 5 } },
+      { type: 'finished', requestId: 'b', reason: 'length' },
+    ]);
+  });
+
+  it('says stop when the last allowed token is a stop token', () => {
+    const driver = new Driver().add('a', 1, 1, [7]);
+    driver.plan();
+    expect(driver.answer([7]).at(-1)).toMatchObject({ reason: 'stop' });
+  });
+
+  const none = { running: 0, waiting: 0, kvBlocksUsed: 0 };
+
+  it('is a cancel while it waits', () => {
+    const driver = new Driver({ sequencesMax: 1 }).add('a', 1, 2).add('b', 1, 1);
+    driver.step();
+    driver.scheduler.cancel('b');
+    expect(driver.scheduler.counts.waiting).toBe(0);
+    expect([driver.step(), driver.step()]).toEqual(['a:1*', 'nothing']);
+  });
+
+  it('is a cancel between the chunks of its prompt: the blocks come back at once when no step is under way', () => {
+    const driver = new Driver().add('a', 20, 1);
+    driver.step();
+    driver.scheduler.cancel('a');
+    expect(driver.scheduler.counts).toMatchObject(none);
+    expect(driver.step()).toBe('nothing');
+  });
+
+  it('is a cancel with two steps under way: the blocks come back with the last answer', () => {
+    const driver = new Driver().add('a', 3, 5);
+    driver.plan();
+    driver.plan();
+    driver.scheduler.cancel('a');
+    driver.scheduler.cancel('a');
+    expect(driver.plan()).toBeNull();
+    expect(driver.answer()).toEqual([]);
+    expect(driver.scheduler.counts.kvBlocksUsed).toBe(1);
+    expect(driver.answer()).toEqual([]);
+    expect(driver.scheduler.counts).toMatchObject(none);
+  });
+
+  it('is a cancel while it is preempted', () => {
+    const driver = new Driver({ kvBlocks: 4, kvBlockTokens: 2, contextTokensMax: 8 });
+    driver.add('a', 3, 5).add('b', 3, 5);
+    driver.step();
+    driver.step();
+    driver.step();
+    expect(driver.scheduler.counts.preempted).toBe(1);
+    driver.scheduler.cancel('b');
+    expect([driver.step(), driver.step(), driver.step()]).toEqual(['a:1*', 'a:1*', 'nothing']);
+  });
+
+  it('ignores a cancel of a request that is over or never was, and takes its id again', () => {
+    const driver = new Driver().add('a', 1, 1);
+    driver.step();
+    driver.scheduler.cancel('a');
+    driver.scheduler.cancel('never');
+    expect(driver.add('a', 2, 1).step()).toBe('a:2*');
+  });
+});
+
+describe('refusals', () => {
+  it('names what is too long, for the model and for the pool', () => {
+    const model = new Driver({ contextTokensMax: 10 });
+    expect(() => model.add('a', 6, 5)).toThrow(
+      expect.objectContaining({
+        code: 'context-too-long',
+        field: 'max_tokens',
+        message: expect.stringMatching(/6 tokens plus max_tokens 5 is 11; .* 10/),
+      }),
+    );
+    model.add('a', 5, 5);
+    const pool = new Driver({ kvBlocks: 2, kvBlockTokens: 4 });
+    expect(pool.scheduler.contextTokensMax).toBe(8);
+    expect(() => pool.add('a', 8, 1)).toThrow(/one sequence may have 8/);
+  });
+
+  it('has no empty prompt, no two requests of one id, and a bounded queue', () => {
+    const driver = new Driver({ waitingMax: 2 });
+    expect(() => driver.add('a', 0, 1)).toThrow(
+      expect.objectContaining({ code: 'request-invalid', field: 'prompt' }),
+    );
+    driver.add('a', 1, 1);
+    expect(() => driver.add('a', 1, 1)).toThrow("request 'a' is here already");
+    driver.add('b', 1, 1);
+    expect(() => driver.add('c', 1, 1)).toThrow(expect.objectContaining({ code: 'overloaded' }));
+    expect(driver.scheduler.counts.waiting).toBe(2);
+    driver.step();
+    driver.add('c', 1, 1);
+  });
+});
