@@ -4,7 +4,7 @@
  * gets exactly one `failed` event.
  */
 import type { Clock } from '../../proto/base/clock.ts';
-import { HelsError, isErrorCode } from '../../proto/domain/errors.ts';
+import { HelsError, isErrorCode, toHelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
@@ -62,6 +62,8 @@ interface Client {
   queue: AsyncQueue<GenerationEvent>;
   arrivalMs: number;
   started: boolean;
+  /** Stops listening to the caller's signal. */
+  release(): void;
 }
 
 export class StepLoop {
@@ -112,15 +114,25 @@ export class StepLoop {
       throw new HelsError('draining', 'the server is stopping and takes no new requests');
     }
     this.scheduler.add(request);
+    const { requestId } = request;
     // One token event per token and one end: the queue never fills by itself.
     const queue = new AsyncQueue<GenerationEvent>(request.maxTokens + 2);
-    const client = { queue, arrivalMs: this.#options.clock.nowMs(), started: false };
-    this.#clients.set(request.requestId, client);
+    // Listened to from now on: the caller may go away before it reads anything.
+    const cancel = () => this.#cancel(requestId);
+    signal.addEventListener('abort', cancel, { once: true });
+    const client: Client = {
+      queue,
+      arrivalMs: this.#options.clock.nowMs(),
+      started: false,
+      release: () => signal.removeEventListener('abort', cancel),
+    };
+    this.#clients.set(requestId, client);
+    if (signal.aborted) cancel();
     this.#pump();
-    return this.#deliver(request.requestId, queue, signal);
+    return this.#deliver(requestId, client);
   }
 
-  /** Running requests go on, new ones are refused; after `deadlineMs` the rest fail as draining. */
+  /** Running requests go on, new ones are refused; resolves when all have ended or after `deadlineMs`: closing then fails the rest. */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
     if (this.#clients.size === 0) return;
@@ -150,25 +162,19 @@ export class StepLoop {
       this.#finish(requestId, { type: 'failed', error });
   }
 
-  async *#deliver(
-    requestId: string,
-    queue: AsyncQueue<GenerationEvent>,
-    signal: AbortSignal,
-  ): AsyncGenerator<GenerationEvent> {
-    const cancel = () => {
-      this.scheduler.cancel(requestId);
-      const error = new HelsError('cancelled', 'the caller went away');
-      this.#finish(requestId, { type: 'failed', error });
-      this.#pump();
-    };
-    signal.addEventListener('abort', cancel, { once: true });
-    if (signal.aborted) cancel();
+  async *#deliver(requestId: string, client: Client): AsyncGenerator<GenerationEvent> {
     try {
-      yield* queue.read();
+      yield* client.queue.read();
     } finally {
-      signal.removeEventListener('abort', cancel);
-      if (this.#clients.has(requestId)) cancel();
+      if (this.#clients.get(requestId) === client) this.#cancel(requestId);
     }
+  }
+
+  #cancel(requestId: string): void {
+    this.scheduler.cancel(requestId);
+    const error = new HelsError('cancelled', 'the caller went away');
+    this.#finish(requestId, { type: 'failed', error });
+    this.#pump();
   }
 
   #pump(): void {
@@ -239,7 +245,8 @@ export class StepLoop {
       this.fail(new HelsError('internal', `the ranks disagree on the tokens of step ${plan.step}`));
       return;
     }
-    const events = this.scheduler.apply(plan.step, first.sampled);
+    const events = this.#apply(plan.step, first.sampled);
+    if (events === null) return;
     // The next step leaves before the tokens of this one are handed out.
     this.#pump();
     for (const event of events) {
@@ -250,10 +257,22 @@ export class StepLoop {
     this.#options.observer.step(measurementOf(plan, responses));
   }
 
+  /** null: the answer breaks the rules of the stream, and the epoch is over. */
+  #apply(step: number, sampled: readonly SampledToken__Output[]) {
+    try {
+      return this.scheduler.apply(step, sampled);
+    } catch (error) {
+      const { message } = toHelsError(error);
+      this.fail(new HelsError('internal', `the ranks' answer is not valid: ${message}`));
+      return null;
+    }
+  }
+
   #finish(requestId: string, event: GenerationEvent): void {
     const client = this.#clients.get(requestId);
     if (client === undefined) return;
     this.#clients.delete(requestId);
+    client.release();
     client.queue.push(event);
     client.queue.end();
     if (this.#clients.size > 0) return;

@@ -1,0 +1,81 @@
+/** Rank streams without workers: what the step loop sent is kept, and the test decides when and what each rank answers. */
+import type { OpenRankStream, RankListener } from '../../controller/engine/rank-stream.ts';
+import type { StepPlan } from '../../controller/scheduler/scheduler.ts';
+import type { HelsError } from '../../proto/domain/errors.ts';
+import type { StepRequest } from '../../proto/gen/hels/v1/StepRequest.ts';
+import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
+import { KvHashRank } from './kv-hash-rank.ts';
+
+export class FakeRank {
+  readonly workerId: string;
+  readonly requests: StepRequest[] = [];
+  closed = false;
+  #listener: RankListener | null = null;
+  readonly #engine: KvHashRank;
+  #answered = 0;
+
+  constructor(workerId: string, kvBlockTokens: number) {
+    this.workerId = workerId;
+    this.#engine = new KvHashRank(kvBlockTokens);
+  }
+
+  readonly open: OpenRankStream = (listener) => {
+    this.#listener = listener;
+    return {
+      workerId: this.workerId,
+      send: (request) => {
+        if (this.closed) throw new Error('sent on a closed stream');
+        this.requests.push(request);
+      },
+      close: () => {
+        this.closed = true;
+      },
+    };
+  };
+
+  get waiting(): number {
+    return this.requests.length - this.#answered;
+  }
+
+  /** The answer to the oldest unanswered step, not sent yet. */
+  compute(): StepResponse__Output {
+    const request = this.requests[this.#answered];
+    if (request === undefined) throw new Error(`${this.workerId} was not asked anything`);
+    this.#answered += 1;
+    const sequences = (request.sequences ?? []) as StepPlan['sequences'];
+    return responseOf(Number(request.step), {
+      sampled: this.#engine
+        .run({ sequences })
+        .map((token) => ({ ...token, logprob: 0, topLogprobs: [] })),
+    });
+  }
+
+  answer(change: Partial<StepResponse__Output> = {}): void {
+    this.send({ ...this.compute(), ...change });
+  }
+
+  send(response: StepResponse__Output): void {
+    this.#listener?.response(response);
+  }
+
+  break(error: HelsError): void {
+    this.#listener?.ended(error);
+  }
+}
+
+export function responseOf(
+  step: number,
+  fields: Partial<StepResponse__Output> = {},
+): StepResponse__Output {
+  return {
+    fence: null,
+    step,
+    sampled: [],
+    computeSeconds: 0.001,
+    collectiveSeconds: 0.001,
+    totalSeconds: 0.002,
+    error: null,
+    logits: Buffer.alloc(0),
+    ...fields,
+  };
+}
