@@ -32,24 +32,17 @@ const deploymentSchema = z.strictObject({
   workers: z.number().int().min(1).max(1024).default(1),
 });
 
-/** A shorter key can be guessed; an empty one would be a key that everybody has. */
-const apiKeyCharactersMin = 8;
-
 const fileSchema = z.strictObject({
   http: z.string().optional(),
   grpc: z.string().optional(),
   dataDir: z.string().min(1).optional(),
-  etcd: z.array(z.url()).optional(),
+  etcd: z.array(z.string()).optional(),
   insecure: z.boolean().optional(),
   logLevel: z.enum(logLevels).optional(),
-  apiKey: z.string().min(apiKeyCharactersMin).optional(),
+  apiKey: z.string().optional(),
   corsOrigins: z.array(z.string()).optional(),
   deployment: deploymentSchema.optional(),
 });
-
-/** The names a configuration file may use; for the check of the reference page. */
-export const configFileFields: readonly string[] = Object.keys(fileSchema.shape);
-export const deploymentFields: readonly string[] = Object.keys(deploymentSchema.shape);
 
 type FileConfig = z.infer<typeof fileSchema>;
 
@@ -98,10 +91,16 @@ export function parseConfigFile(text: string, file: string): FileConfig {
   }
   const result = fileSchema.safeParse(value);
   if (result.success) return result.data;
-  const problems = result.error.issues.map(
-    ({ path, message }) => `${path.length > 0 ? path.join('.') : 'the file'}: ${message}`,
-  );
+  const problems = result.error.issues.map(describeIssue);
   throw new HelsError('config-invalid', `${file}: ${problems.join('; ')}`, { field: '--config' });
+}
+
+function describeIssue(issue: z.core.$ZodIssue): string {
+  const where = issue.path.length > 0 ? issue.path.join('.') : 'the file';
+  if (issue.code !== 'unrecognized_keys') return `${where}: ${issue.message}`;
+  const schema = issue.path[0] === 'deployment' ? deploymentSchema : fileSchema;
+  const known = Object.keys(schema.shape).join(', ');
+  return `${where}: ${issue.keys.map((key) => `'${key}'`).join(', ')} is not known; the fields are ${known}`;
 }
 
 /** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
@@ -140,7 +139,7 @@ export function parseControllerConfig(
   }
   const options = command.opts<CommandOptions>();
   const file = options.config === undefined ? {} : readConfig(options.config, readFile);
-  return merge(options, file);
+  return merge(options, file, options.config ?? '');
 }
 
 function readConfig(file: string, readFile: (file: string) => string): FileConfig {
@@ -153,39 +152,63 @@ function readConfig(file: string, readFile: (file: string) => string): FileConfi
   return parseConfigFile(text, file);
 }
 
-function merge(options: CommandOptions, file: FileConfig): ControllerConfig {
-  const http = parseHostPort(options.http ?? file.http ?? '127.0.0.1:8080', '--http');
-  const grpc = parseHostPort(options.grpc ?? file.grpc ?? '127.0.0.1:7070', '--grpc');
+interface Setting<Value> {
+  value: Value;
+  /** The option, or the file and its field: where a mistake is to be corrected. */
+  field: string;
+}
+
+function merge(options: CommandOptions, file: FileConfig, fileName: string): ControllerConfig {
+  const pick = <Value>(
+    option: string,
+    given: Value | undefined,
+    name: keyof FileConfig,
+    inFile: Value | undefined,
+    fallback: Value,
+  ): Setting<Value> =>
+    given === undefined && inFile !== undefined
+      ? { value: inFile, field: `${fileName}: ${name}` }
+      : { value: given ?? fallback, field: option };
   const insecure = options.insecure ?? file.insecure ?? false;
-  for (const [field, { host }] of Object.entries({ '--http': http, '--grpc': grpc })) {
-    if (isLoopback(host) || insecure) continue;
-    throw invalid(
-      field,
-      host,
-      'it is not a loopback address and the server has no TLS; keep 127.0.0.1, or add --insecure on a network you trust',
-    );
-  }
-  const etcd = options.etcd === undefined ? (file.etcd ?? []) : options.etcd.split(',');
-  for (const url of etcd) {
-    if (!/^https?:\/\/[^\s/]+$/.test(url)) {
-      throw invalid('--etcd', url, 'write http://HOST:PORT or https://HOST:PORT');
-    }
-  }
-  if (options.apiKey !== undefined && options.apiKey.length < apiKeyCharactersMin) {
+  const http = pick('--http', options.http, 'http', file.http, '127.0.0.1:8080');
+  const grpc = pick('--grpc', options.grpc, 'grpc', file.grpc, '127.0.0.1:7070');
+  const apiKey = pick('--api-key', options.apiKey, 'apiKey', file.apiKey, null);
+  if (apiKey.value !== null && apiKey.value.length < 8) {
+    // The key itself stays out of the message.
     throw new HelsError(
       'config-invalid',
-      `--api-key has ${options.apiKey.length} characters; give at least ${apiKeyCharactersMin}, or leave --api-key and HELS_API_KEY out for an API without a key`,
-      { field: '--api-key' },
+      `${apiKey.field} has ${apiKey.value.length} characters; a key has 8 or more`,
+      { field: apiKey.field },
     );
   }
   return {
-    http,
-    grpc,
+    http: parseListen(http, insecure),
+    grpc: parseListen(grpc, insecure),
     dataDirectory: options.dataDir ?? file.dataDir ?? './hels-data',
-    etcd,
+    etcd: parseEtcd(pick('--etcd', options.etcd?.split(','), 'etcd', file.etcd, [])),
     logLevel: options.logLevel ?? file.logLevel ?? 'info',
-    apiKey: options.apiKey ?? file.apiKey ?? null,
+    apiKey: apiKey.value,
     corsOrigins: file.corsOrigins ?? [],
     deployment: file.deployment ?? null,
   };
+}
+
+function parseListen({ value, field }: Setting<string>, insecure: boolean): HostPort {
+  const address = parseHostPort(value, field);
+  if (isLoopback(address.host) || insecure) return address;
+  throw invalid(
+    field,
+    value,
+    'it is not a loopback address and the server has no TLS; keep 127.0.0.1, or add --insecure on a network you trust',
+  );
+}
+
+function parseEtcd({ value, field }: Setting<string[]>): string[] {
+  for (const url of value) {
+    const port = Number(/^https?:\/\/(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@]+):(\d{1,5})$/.exec(url)?.[1]);
+    if (!(port >= 1 && port <= 65_535)) {
+      throw invalid(field, url, 'write http://HOST:PORT or https://HOST:PORT, several with commas');
+    }
+  }
+  return value;
 }

@@ -76,26 +76,16 @@ export function workerCommand(version: string): Command {
     )
     .addOption(
       option(
-        '--insecure [true|false]',
+        '--insecure',
         'allow a listen address other than loopback without TLS',
         'INSECURE',
-      )
-        .argParser(parseFlag)
-        .preset('true')
-        .default(false),
+      ).default(false),
     )
     .addHelpText(
       'after',
       '\nEvery option may also be given as HELS_WORKER_<OPTION> in the environment.',
     )
     .exitOverride();
-}
-
-/** A variable of the environment has a value where the command line has none: `false` must not mean yes. */
-function parseFlag(value: string): boolean {
-  if (['true', 'yes', '1'].includes(value)) return true;
-  if (['false', 'no', '0'].includes(value)) return false;
-  throw invalid('--insecure', value, 'write true or false');
 }
 
 /** Parses `parameters` (without node and the script). Throws usage or config-invalid, or CommanderError for --help and --version. */
@@ -109,7 +99,20 @@ export function parseWorkerConfig(parameters: readonly string[], version: string
     }
     throw error;
   }
-  return checkWorkerConfig(command.opts<RawOptions>());
+  const raw = command.opts<RawOptions>();
+  // Without this, any value of a switch in the environment would mean yes.
+  const fromEnvironment = command.getOptionValueSource('insecure') === 'env';
+  const insecure = fromEnvironment
+    ? parseSwitch(process.env, 'HELS_WORKER_INSECURE')
+    : raw.insecure;
+  return checkWorkerConfig({ ...raw, insecure });
+}
+
+function parseSwitch(environment: NodeJS.ProcessEnv, name: string): boolean {
+  const text = environment[name] ?? '';
+  if (/^(1|true|yes)$/i.test(text)) return true;
+  if (/^(0|false|no|)$/i.test(text)) return false;
+  throw invalid(name, text, 'write true or false');
 }
 
 function checkWorkerConfig(raw: RawOptions): WorkerConfig {
@@ -128,9 +131,7 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
   if (isWildcard(listen.host) && raw.advertise === undefined) {
     throw invalid('--listen', raw.listen, 'others cannot dial it; say --advertise HOST too');
   }
-  if (raw.advertise !== undefined && !/^[^\s:[\]]+$|^[0-9A-Fa-f:.]+$/.test(raw.advertise)) {
-    throw invalid('--advertise', raw.advertise, 'write a host name or an address, without a port');
-  }
+  if (raw.advertise !== undefined) checkAdvertise(raw.advertise);
   return {
     id: raw.id,
     controller: raw.controller,
@@ -139,6 +140,17 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
     device: parseDeviceOption(raw.device),
     logLevel: raw.logLevel,
   };
+}
+
+function checkAdvertise(host: string): void {
+  const isIpv6 = /^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$/.test(host);
+  if (isWildcard(host) || !(isIpv6 || /^[^\s:[\]/]+$/.test(host))) {
+    throw invalid(
+      '--advertise',
+      host,
+      'write a host name or address that others can dial, no port',
+    );
+  }
 }
 
 /** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */

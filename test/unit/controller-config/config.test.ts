@@ -1,0 +1,225 @@
+import type { CommanderError } from 'commander';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { isLoopback, parseControllerConfig, showHostPort } from '../../../controller/config.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
+
+const file = 'hels.yaml';
+
+function parse(parameters: string[], yaml?: string) {
+  const all = yaml === undefined ? parameters : [...parameters, '--config', file];
+  return parseControllerConfig(all, '9.9.9', () => yaml ?? '');
+}
+
+function refusal(parameters: string[], yaml?: string): HelsError {
+  try {
+    parse(parameters, yaml);
+  } catch (error) {
+    if (error instanceof HelsError) return error;
+    throw error;
+  }
+  throw new Error('it was accepted');
+}
+
+beforeEach(() => vi.stubEnv('HELS_API_KEY', undefined));
+afterEach(() => vi.unstubAllEnvs());
+
+describe('controller configuration', () => {
+  it('has defaults on loopback with the embedded store', () => {
+    expect(parse([])).toEqual({
+      http: { host: '127.0.0.1', port: 8080 },
+      grpc: { host: '127.0.0.1', port: 7070 },
+      dataDirectory: './hels-data',
+      etcd: [],
+      logLevel: 'info',
+      apiKey: null,
+      corsOrigins: [],
+      deployment: null,
+    });
+  });
+
+  it('reads every setting of the file, and the command line wins over it', () => {
+    const yaml = `
+http: 127.0.0.1:1
+grpc: '[::1]:2'
+dataDir: /var/lib/hels
+etcd: ["https://one:2379", "http://[::1]:2379"]
+logLevel: debug
+apiKey: twelve chars
+corsOrigins: [https://app.example]
+deployment: { model: /models/m, policy: optimal, workers: 3 }
+`;
+    expect(parse([], yaml)).toEqual({
+      http: { host: '127.0.0.1', port: 1 },
+      grpc: { host: '::1', port: 2 },
+      dataDirectory: '/var/lib/hels',
+      etcd: ['https://one:2379', 'http://[::1]:2379'],
+      logLevel: 'debug',
+      apiKey: 'twelve chars',
+      corsOrigins: ['https://app.example'],
+      deployment: {
+        model: '/models/m',
+        name: '',
+        policy: 'optimal',
+        numerics: 'exact',
+        workers: 3,
+      },
+    });
+    const options = ['--http', 'localhost:9', '--etcd', 'http://a:1,http://b:2', '--data-dir', 'd'];
+    expect(parse([...options, '--log-level', 'error'], yaml)).toMatchObject({
+      http: { host: 'localhost', port: 9 },
+      etcd: ['http://a:1', 'http://b:2'],
+      dataDirectory: 'd',
+      logLevel: 'error',
+    });
+  });
+
+  it('takes an empty file for no settings', () => {
+    expect(parse([], '')).toEqual(parse([]));
+    expect(parse([], '# nothing here\n')).toEqual(parse([]));
+  });
+
+  it('leaves --help and --version to commander, as success', () => {
+    const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+    try {
+      for (const option of ['--help', '--version']) {
+        expect(() => parse([option])).toThrow(
+          expect.objectContaining({ exitCode: 0 }) as unknown as CommanderError,
+        );
+      }
+    } finally {
+      write.mockRestore();
+    }
+  });
+});
+
+describe('a mistake in the file', () => {
+  it.each([
+    ['policy: x', 'deployment.policy', /"hels"\|.*"equal"/],
+    ['numerics: loose', 'deployment.numerics', /"exact"\|"fast"/],
+    ['workers: 0', 'deployment.workers', /1/],
+    ['workers: two', 'deployment.workers', /number/],
+    ['gpus: 4', "'gpus' is not known", /model, name, policy, numerics, workers/],
+  ])('of the deployment, %s, names file, field and what is allowed', (line, field, allowed) => {
+    const { code, message } = refusal([], `deployment:\n  model: /m\n  ${line}\n`);
+    expect(code).toBe('config-invalid');
+    expect(message).toContain(`${file}: `);
+    expect(message).toContain(field);
+    expect(message).toMatch(allowed);
+  });
+
+  it.each([
+    ['logLevel: loud', 'logLevel', /"info"/],
+    ['http: 8080', 'http', /string/],
+    ['http: localhost', `${file}: http is 'localhost'`, /HOST:PORT/],
+    ['grpc: 10.0.0.1:7070', `${file}: grpc`, /--insecure/],
+    ['etcd: [http://a]', `${file}: etcd is 'http://a'`, /http:\/\/HOST:PORT/],
+    ['etcd: http://a:1', 'etcd', /array/],
+    ['insecure: maybe', 'insecure', /boolean/],
+    ['apiKey: short', `${file}: apiKey has 5 characters`, /8 or more/],
+    ['htpp: 127.0.0.1:1', "'htpp' is not known", /http, grpc, dataDir/],
+    ['deployment: {}', 'deployment.model', /string/],
+    ['- a list', 'the file', /object/],
+    ['just text', 'the file', /object/],
+  ])('%s names file, field and what is allowed', (yaml, field, allowed) => {
+    const { code, message } = refusal([], yaml);
+    expect(code).toBe('config-invalid');
+    expect(message).toContain(file);
+    expect(message).toContain(field);
+    expect(message).toMatch(allowed);
+  });
+
+  it('tells every mistake at once', () => {
+    const { message } = refusal([], 'logLevel: loud\ninsecure: 1\n');
+    expect(message).toContain('logLevel');
+    expect(message).toContain('insecure');
+  });
+
+  it('that is no YAML names the file and the line', () => {
+    const { code, message } = refusal([], 'http: [1,\ngrpc: }');
+    expect(code).toBe('config-invalid');
+    expect(message).toMatch(/hels\.yaml is not YAML: .*line 2/s);
+  });
+
+  it('that cannot be read names it', () => {
+    const read = () => {
+      throw new Error('ENOENT: no such file');
+    };
+    expect(() => parseControllerConfig(['--config', 'none.yaml'], '1', read)).toThrow(
+      expect.objectContaining({
+        code: 'config-invalid',
+        message: "--config is 'none.yaml'; it cannot be read: Error: ENOENT: no such file",
+      }),
+    );
+  });
+});
+
+describe('a mistake on the command line', () => {
+  it.each(['--htpp', '--log-level=loud', 'surplus'])('%s is a usage error', (parameter) => {
+    expect(refusal([parameter]).code).toBe('usage');
+  });
+
+  it.each([
+    ['--http', ''],
+    ['--http', 'localhost'],
+    ['--http', 'localhost:65536'],
+    ['--http', '::1:80'],
+    ['--http', 'a b:80'],
+    ['--grpc', ':80'],
+    ['--grpc', '127.0.0.1:x'],
+  ])('%s %j names the option and the form', (option, value) => {
+    const error = refusal([option, value]);
+    expect(error).toMatchObject({ code: 'config-invalid', field: option });
+    expect(error.message).toContain('HOST:PORT');
+  });
+
+  it.each(['0.0.0.0:80', '[::]:80', '192.168.1.5:80', 'gpu-host:80', '128.0.0.1:80'])(
+    'listening on %s is refused without TLS, unless --insecure',
+    (address) => {
+      for (const option of ['--http', '--grpc']) {
+        const error = refusal([option, address]);
+        expect(error).toMatchObject({ code: 'config-invalid', field: option });
+        expect(error.message).toContain('--insecure');
+        expect(parse([option, address, '--insecure'])).toBeDefined();
+      }
+      expect(parse(['--http', address], 'insecure: true').http.port).toBe(80);
+    },
+  );
+
+  it.each([
+    '',
+    'etcd:2379',
+    'ftp://a:1',
+    'http://',
+    'http://a',
+    'http://a:0',
+    'http://a:99999',
+    'http://a:1/path',
+    'http://user@a:1',
+    'http://a:1,',
+    'http://a:1, http://b:1',
+  ])('--etcd %j names the form', (urls) => {
+    const error = refusal(['--etcd', urls]);
+    expect(error).toMatchObject({ code: 'config-invalid', field: '--etcd' });
+    expect(error.message).toContain('http://HOST:PORT');
+  });
+
+  it('an API key that is empty or short is refused and not repeated', () => {
+    expect(refusal(['--api-key', 'secret']).message).not.toContain('secret');
+    vi.stubEnv('HELS_API_KEY', '');
+    expect(refusal([])).toMatchObject({ code: 'config-invalid', field: '--api-key' });
+    vi.stubEnv('HELS_API_KEY', 'from the environment');
+    expect(parse([]).apiKey).toBe('from the environment');
+  });
+});
+
+describe('addresses', () => {
+  it('are shown as they are written', () => {
+    expect(showHostPort({ host: '::1', port: 5 })).toBe('[::1]:5');
+    expect(showHostPort({ host: 'a', port: 5 })).toBe('a:5');
+  });
+
+  it('are loopback only when nothing else can be meant', () => {
+    expect(['localhost', '::1', '127.0.0.1', '127.9.9.9'].every(isLoopback)).toBe(true);
+    expect(['0.0.0.0', '::', '127.0.0.1.evil.example', '1270.0.0.1'].some(isLoopback)).toBe(false);
+  });
+});
