@@ -269,7 +269,11 @@ export class Coordinator {
       phase: (name) => {
         signal.throwIfAborted();
         this.#group = { ...this.#group, detail: name };
-        return (message, fraction) => attempt.channel.progress(name, message, fraction);
+        return (message, fraction) => {
+          // Thrown to whoever measures or loads, which ends its stream: the workers are wanted for another attempt.
+          signal.throwIfAborted();
+          attempt.channel.progress(name, message, fraction);
+        };
       },
       workers: async (count) => {
         const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);

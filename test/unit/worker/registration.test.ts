@@ -1,0 +1,161 @@
+import * as grpc from '@grpc/grpc-js';
+import { afterEach, describe, expect, it } from 'vitest';
+import type { Logger } from '../../../proto/base/log.ts';
+import { RegistryService } from '../../../proto/rpc/definitions.ts';
+import { backoffDelayMs, Registration } from '../../../worker/daemon/registration.ts';
+import { eventually } from '../../support/deadline.ts';
+
+describe('the backoff', () => {
+  it('doubles up to its bound', () => {
+    const delays = [0, 1, 2, 3, 4, 5, 6, 1_000_000].map((attempt) => backoffDelayMs(attempt, 1));
+    expect(delays).toEqual([200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000]);
+  });
+
+  it('is half chance, so that many workers do not come together', () => {
+    expect(backoffDelayMs(0, 0)).toBe(100);
+    expect(backoffDelayMs(0, 0.5)).toBe(150);
+    expect(backoffDelayMs(20, 0)).toBe(2_500);
+  });
+});
+
+/** A registry on loopback that a test can take away and bring back. */
+class FakeController {
+  readonly calls: string[] = [];
+  heartbeatIntervalMs = 60;
+  known = true;
+  port = 0;
+  #server: grpc.Server | null = null;
+
+  async start(): Promise<void> {
+    const server = new grpc.Server();
+    this.#server = server;
+    const handle =
+      (name: string, response: () => object): grpc.handleUnaryCall<object, object> =>
+      (_, callback) => {
+        this.calls.push(name);
+        callback(null, response());
+      };
+    server.addService(RegistryService.service, {
+      Register: handle('register', () => ({
+        term: 1,
+        heartbeatIntervalMs: this.heartbeatIntervalMs,
+        leaseMs: 1_000,
+      })),
+      Heartbeat: handle('heartbeat', () => ({ known: this.known, term: 1 })),
+      Deregister: handle('deregister', () => ({})),
+    } as unknown as grpc.UntypedServiceImplementation);
+    this.port = await new Promise<number>((resolve, reject) => {
+      const address = `127.0.0.1:${this.port}`;
+      server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error, port) =>
+        error === null ? resolve(port) : reject(error),
+      );
+    });
+  }
+
+  stop(): void {
+    this.#server?.forceShutdown();
+  }
+
+  count(name: string): number {
+    return this.calls.filter((call) => call === name).length;
+  }
+}
+
+describe('registration', () => {
+  const waitMs = 15_000;
+  const ends: (() => Promise<void> | void)[] = [];
+  afterEach(async () => {
+    for (const end of ends.splice(0).reverse()) await end();
+  });
+
+  function register(controller: FakeController) {
+    const warnings: string[] = [];
+    const log = {
+      info: () => undefined,
+      warn: (message: string) => warnings.push(message),
+    } as unknown as Logger;
+    const identity = { workerId: 'w', incarnation: 'i' };
+    const registration = new Registration({
+      controller: `127.0.0.1:${controller.port}`,
+      credentials: grpc.credentials.createInsecure(),
+      log,
+      random: () => 0,
+      registerRequest: () => identity,
+      heartbeatRequest: () => identity,
+    });
+    registration.start();
+    return { registration, warnings };
+  }
+
+  async function started(): Promise<FakeController> {
+    const controller = new FakeController();
+    await controller.start();
+    ends.push(() => controller.stop());
+    return controller;
+  }
+
+  const reached = (controller: FakeController, name: string, count: number) =>
+    eventually(waitMs, `${count} x ${name}`, async () =>
+      controller.count(name) >= count ? true : null,
+    );
+
+  it('registers once, then sends heartbeats, and says goodbye once', async () => {
+    const controller = await started();
+    const { registration } = register(controller);
+    await reached(controller, 'heartbeat', 3);
+    expect(controller.count('register')).toBe(1);
+    await registration.stop('drain');
+    expect(controller.calls.at(-1)).toBe('deregister');
+    expect(controller.count('deregister')).toBe(1);
+  });
+
+  it('registers again when the controller does not know it', async () => {
+    const controller = await started();
+    const { registration } = register(controller);
+    ends.push(() => registration.stop('test'));
+    await reached(controller, 'heartbeat', 1);
+    controller.known = false;
+    await reached(controller, 'register', 2);
+    controller.known = true;
+    const beats = controller.count('heartbeat');
+    await reached(controller, 'heartbeat', beats + 2);
+  });
+
+  it('survives a controller that is away, warns once per outage, and comes back by itself', async () => {
+    const controller = await started();
+    const { registration, warnings } = register(controller);
+    ends.push(() => registration.stop('test'));
+    await reached(controller, 'heartbeat', 1);
+    controller.stop();
+    await eventually(waitMs, 'the warning', async () => (warnings.length > 0 ? true : null));
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    expect(warnings).toHaveLength(1);
+    const beats = controller.count('heartbeat');
+    await controller.start();
+    await reached(controller, 'heartbeat', beats + 2);
+    expect(warnings).toHaveLength(1);
+  });
+
+  it('does not let a nonsense interval flood the controller', async () => {
+    const controller = new FakeController();
+    controller.heartbeatIntervalMs = 0;
+    await controller.start();
+    ends.push(() => controller.stop());
+    const { registration } = register(controller);
+    ends.push(() => registration.stop('test'));
+    await reached(controller, 'register', 1);
+    const startMs = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const passedMs = performance.now() - startMs;
+    // Told to come back at once, it comes every 50 ms; the time between answer and test is allowed for.
+    expect(controller.count('heartbeat')).toBeLessThanOrEqual(passedMs / 50 + 4);
+  });
+
+  it('stops within its deadlines although nobody answers', async () => {
+    const controller = await started();
+    controller.stop();
+    const { registration, warnings } = register(controller);
+    await registration.stop('drain');
+    expect(warnings.at(-1)).toContain('goodbye');
+  });
+});
