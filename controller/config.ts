@@ -57,7 +57,7 @@ interface CommandOptions {
   apiKey?: string;
 }
 
-export function controllerCommand(version: string): Command {
+function controllerCommand(version: string): Command {
   return new Command('hels-controller')
     .description(
       'decides: profiles the workers, plans the split, schedules every step, serves the APIs',
@@ -81,7 +81,7 @@ function invalid(field: string, value: string, problem: string): HelsError {
 }
 
 /** Parses the YAML text of `file`; throws config-invalid naming file, field and what is allowed. */
-export function parseConfigFile(text: string, file: string): FileConfig {
+function parseConfigFile(text: string, file: string): FileConfig {
   let value: unknown;
   try {
     value = parseYaml(text) ?? {};
@@ -104,7 +104,7 @@ function describeIssue(issue: z.core.$ZodIssue): string {
 }
 
 /** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
-export function parseHostPort(text: string, field: string): HostPort {
+function parseHostPort(text: string, field: string): HostPort {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);

@@ -13,7 +13,7 @@ import { type ProfileRun, profileWorkers } from './profile-workers.ts';
 import type { ServedFiles } from './served-files.ts';
 
 /** Sizes of the engine that do not come from a measurement but from what serving promises. */
-export const engineSizes = {
+const engineSizes = {
   /** Tokens of one step: bounds the time that a long prompt can hold up the running sequences. */
   stepTokensMax: 512,
   /** Sequences that run at once. */

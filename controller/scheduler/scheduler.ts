@@ -22,7 +22,7 @@ export interface SchedulerLimits {
   waitingMax: number;
 }
 
-export interface PlannedSequence {
+interface PlannedSequence {
   requestId: string;
   slot: number;
   /** The one input token is the one last sampled for the slot; `tokens` is empty. */

@@ -11,7 +11,7 @@ import { eventually } from '../support/deadline.ts';
 
 const startDeadlineMs = 30_000;
 const stopDeadlineMs = 15_000;
-const readyDeadlineMs = 90_000;
+const readyDeadlineMs = 120_000;
 
 interface RunningController {
   process: LocalProcess;
@@ -115,7 +115,7 @@ export function controllerRestartContract(
 
   it.each(ways)(
     'brings the deployment back when the controller was %s',
-    { timeout: 180_000 },
+    { timeout: 240_000 },
     async (way) => {
       const store = storeParameters(daemons.directory);
       const first = await daemons.controller(store);

@@ -30,7 +30,7 @@ describe('state in etcd', () => {
     });
 
     it('a standby waits, and takes the deployment over when the leader stops', {
-      timeout: 180_000,
+      timeout: 240_000,
     }, async () => {
       const store = ['--etcd', etcd.url];
       const leader = await daemons.controller(store);

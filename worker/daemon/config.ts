@@ -34,7 +34,7 @@ function option(flags: string, description: string, environment: string): Option
   return new Option(flags, description).env(`HELS_WORKER_${environment}`);
 }
 
-export function workerCommand(version: string): Command {
+function workerCommand(version: string): Command {
   return new Command('hels-worker')
     .description('one device of a Hels cluster: registers with the controller and runs its shard')
     .version(version)
@@ -154,7 +154,7 @@ function checkAdvertise(host: string): void {
 }
 
 /** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
-export function parseHostPort(text: string, field: string, portMin = 0): HostPort {
+function parseHostPort(text: string, field: string, portMin = 0): HostPort {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);

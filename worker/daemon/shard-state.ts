@@ -7,7 +7,7 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 import { compareFences, type Fence, refuseStale, showFence, zeroFence } from './fence.ts';
 
-export type Phase = 'idle' | 'preparing' | 'prepared' | 'connected';
+type Phase = 'idle' | 'preparing' | 'prepared' | 'connected';
 
 export interface ShardState {
   phase: Phase;

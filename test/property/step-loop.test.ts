@@ -1,0 +1,174 @@
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { StepLoop } from '../../controller/engine/step-loop.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
+import { FakeRank } from '../support/fake-ranks.ts';
+import { requestOf } from '../support/generation-requests.ts';
+import { hashAnswer } from '../support/kv-hash-rank.ts';
+
+type Action =
+  | { type: 'submit'; prompt: number; maxTokens: number }
+  | { type: 'abort' | 'leave'; which: number }
+  | { type: 'answer'; rank: number }
+  | { type: 'break' | 'garble' | 'report'; rank: number }
+  | { type: 'wait'; ms: number }
+  | { type: 'drain' };
+
+const rank = fc.nat({ max: 1 });
+const which = fc.nat({ max: 20 });
+const of = <Name extends Action['type']>(type: Name) => fc.constant(type);
+
+const action: fc.Arbitrary<Action> = fc.oneof(
+  {
+    weight: 12,
+    arbitrary: fc.record({
+      type: of('submit'),
+      prompt: fc.integer({ min: 1, max: 12 }),
+      maxTokens: fc.integer({ min: 1, max: 8 }),
+    }),
+  },
+  { weight: 60, arbitrary: fc.record({ type: of('answer'), rank }) },
+  { weight: 4, arbitrary: fc.record({ type: of('abort'), which }) },
+  { weight: 4, arbitrary: fc.record({ type: of('leave'), which }) },
+  { weight: 1, arbitrary: fc.record({ type: of('break'), rank }) },
+  { weight: 1, arbitrary: fc.record({ type: of('garble'), rank }) },
+  { weight: 1, arbitrary: fc.record({ type: of('report'), rank }) },
+  { weight: 2, arbitrary: fc.record({ type: of('wait'), ms: fc.integer({ min: 1, max: 6_000 }) }) },
+  { weight: 1, arbitrary: fc.record({ type: of('drain') }) },
+);
+
+interface Stream {
+  request: GenerationRequest;
+  events: GenerationEvent[];
+  abort: AbortController;
+  /** Left in mid-stream by its reader, who then sees no end. */
+  left: boolean;
+  iterator: AsyncGenerator<GenerationEvent>;
+}
+
+class World {
+  readonly ranks = [new FakeRank('worker-0', 4), new FakeRank('worker-1', 4)];
+  readonly streams: Stream[] = [];
+  failures = 0;
+  readonly loop = new StepLoop({
+    term: 1,
+    epoch: 1,
+    limits: {
+      kvBlocks: 6,
+      kvBlockTokens: 4,
+      stepTokensMax: 8,
+      sequencesMax: 3,
+      contextTokensMax: 24,
+      waitingMax: 6,
+    },
+    ranks: this.ranks.map(({ open }) => open),
+    predictedStepSeconds: 0,
+    clock: { nowMs: () => 0, unixMs: () => 0 },
+    observer: { step: () => undefined, started: () => undefined },
+    onFailed: () => {
+      this.failures += 1;
+    },
+  });
+
+  submit(prompt: number, maxTokens: number): void {
+    const request = requestOf(`request-${this.streams.length}`, prompt, maxTokens);
+    const abort = new AbortController();
+    try {
+      const iterator = this.loop.submit(request, abort.signal);
+      const stream = { request, events: [], abort, left: false, iterator };
+      this.streams.push(stream);
+      void this.#read(stream);
+    } catch (error) {
+      expect(error).toBeInstanceOf(HelsError);
+    }
+  }
+
+  async #read(stream: Stream): Promise<void> {
+    for await (const event of stream.iterator) {
+      stream.events.push(event);
+      if (stream.left) return;
+    }
+  }
+
+  async apply(next: Action): Promise<void> {
+    if (next.type === 'submit') this.submit(next.prompt, next.maxTokens);
+    if (next.type === 'abort') this.streams[next.which]?.abort.abort();
+    if (next.type === 'leave') this.#leave(this.streams[next.which]);
+    if (next.type === 'wait') await vi.advanceTimersByTimeAsync(next.ms);
+    if (next.type === 'drain') void this.loop.drain(1_000);
+    if ('rank' in next) this.#ofRank(next.type, next.rank);
+    await vi.advanceTimersByTimeAsync(0);
+    this.loop.scheduler.checkIntegrity();
+  }
+
+  #leave(stream: Stream | undefined): void {
+    if (stream !== undefined) stream.left = true;
+  }
+
+  #ofRank(type: Action['type'], index: number): void {
+    const rank = this.ranks[index];
+    if (type === 'break') rank?.break(new HelsError('worker-lost', 'the stream broke'));
+    if (rank === undefined || rank.waiting === 0) return;
+    if (type === 'answer') rank.answer();
+    if (type === 'report') rank.answer({ error: { code: 'peer-lost', message: 'gone' } });
+    if (type === 'garble') rank.answer({ sampled: [] });
+  }
+
+  /** Answers what is asked until nothing is, then ends the epoch. */
+  async finish(): Promise<void> {
+    for (let turn = 0; turn < 2_000 && this.ranks.some(({ waiting }) => waiting > 0); turn += 1) {
+      for (const index of [0, 1]) this.#ofRank('answer', index);
+      await vi.advanceTimersByTimeAsync(0);
+    }
+    this.loop.close(new HelsError('draining', 'the end of the test'));
+    await vi.advanceTimersByTimeAsync(1_000);
+  }
+
+  check({ request, events, abort, left }: Stream): void {
+    const tokens = events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));
+    const whole = hashAnswer(request.promptTokenIds, request.maxTokens);
+    expect(tokens).toEqual(whole.slice(0, tokens.length));
+    const ends = events.filter(({ type }) => type !== 'token');
+    if (left && ends.length === 0) return;
+    expect(ends).toHaveLength(1);
+    expect(events.at(-1)).toBe(ends[0]);
+    if (ends[0]?.type === 'finished') expect(tokens).toEqual(whole);
+    const code = ends[0]?.type === 'failed' ? ends[0].error.code : null;
+    if (code === 'cancelled') expect(abort.signal.aborted).toBe(true);
+    // Without a fault and without a cancel, everybody gets everything.
+    if (code !== null && code !== 'cancelled') expect(this.failures).toBe(1);
+  }
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe('step loop', () => {
+  it('ends every request exactly once, with its own tokens, whatever the ranks and the clients do', async () => {
+    let failed = 0;
+    let finished = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(action, { maxLength: 120, size: 'max' }), async (actions) => {
+        const world = new World();
+        for (const next of actions) await world.apply(next);
+        await world.finish();
+        expect(world.failures).toBeLessThanOrEqual(1);
+        failed += world.failures;
+        for (const stream of world.streams) {
+          world.check(stream);
+          if (stream.events.at(-1)?.type === 'finished') finished += 1;
+        }
+        expect(vi.getTimerCount()).toBe(0);
+      }),
+      { numRuns: 150 },
+    );
+    // Otherwise neither side of it was tested.
+    expect(failed).toBeGreaterThan(10);
+    expect(finished).toBeGreaterThan(50);
+  });
+});
