@@ -159,6 +159,9 @@ async function run(): Promise<void> {
     controller = await startController(config, store, leadership, log);
   } catch (error) {
     if (stopping.signal.aborted) return;
+    // Giving the lease back is no loss of leadership, and the next controller need not wait for its end.
+    stopping.abort(error);
+    await leadership?.resign().catch(() => undefined);
     await store.close();
     throw error;
   }

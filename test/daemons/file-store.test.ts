@@ -20,4 +20,20 @@ describe('the embedded file store', () => {
       await daemons.stop();
     }
   });
+
+  it('says that its port is taken, with exit code 3 and not as a lost leadership', async () => {
+    const daemons = new Daemons();
+    try {
+      const first = await daemons.controller(['--data-dir', join(daemons.directory, 'one')]);
+      const second = daemons.start('controller/main', [
+        ...['--http', '127.0.0.1:0', '--grpc', first.grpc],
+        ...['--data-dir', join(daemons.directory, 'two')],
+      ]);
+      expect(await second.exited).toBe(3);
+      expect(second.logTail()).toContain(`--grpc ${first.grpc}: cannot listen there`);
+      expect(second.logTail()).not.toContain('leadership lost');
+    } finally {
+      await daemons.stop();
+    }
+  });
 });
