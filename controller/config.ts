@@ -44,6 +44,10 @@ const fileSchema = z.strictObject({
   deployment: deploymentSchema.optional(),
 });
 
+/** The names a configuration file may use; for the check of the reference page. */
+export const configFileFields: readonly string[] = Object.keys(fileSchema.shape);
+export const deploymentFields: readonly string[] = Object.keys(deploymentSchema.shape);
+
 type FileConfig = z.infer<typeof fileSchema>;
 
 interface CommandOptions {
@@ -57,7 +61,7 @@ interface CommandOptions {
   apiKey?: string;
 }
 
-function controllerCommand(version: string): Command {
+export function controllerCommand(version: string): Command {
   return new Command('hels-controller')
     .description(
       'decides: profiles the workers, plans the split, schedules every step, serves the APIs',

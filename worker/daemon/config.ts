@@ -34,7 +34,7 @@ function option(flags: string, description: string, environment: string): Option
   return new Option(flags, description).env(`HELS_WORKER_${environment}`);
 }
 
-function workerCommand(version: string): Command {
+export function workerCommand(version: string): Command {
   return new Command('hels-worker')
     .description('one device of a Hels cluster: registers with the controller and runs its shard')
     .version(version)
