@@ -1,11 +1,29 @@
 import { defineConfig } from 'vitest/config';
 
+const common = { testTimeout: 20_000, hookTimeout: 120_000 };
+
 export default defineConfig({
   test: {
-    include: ['test/{unit,property,contract,golden,robustness,daemons,sim}/**/*.test.ts'],
-    testTimeout: 20_000,
-    hookTimeout: 120_000,
     // Two cores: daemons and native engines inside the tests need them more than the runner does.
     maxWorkers: 2,
+    projects: [
+      {
+        test: {
+          ...common,
+          name: 'parts',
+          include: ['test/{unit,property,contract,golden,robustness,daemons,sim}/**/*.test.ts'],
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'daemons',
+          include: ['test/{unit,property,contract,golden,robustness,daemons,sim}/**/*.test.ts'],
+          // Each file starts a cluster of its own: one after the other, and not beside the rest.
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });

@@ -24,8 +24,8 @@ export class LocalCluster {
   readonly client: HelsClient;
   readonly grpcAddress: string;
   readonly logDirectory: string;
-  readonly #controller: LocalProcess;
-  readonly #workers: LocalProcess[];
+  readonly controller: LocalProcess;
+  readonly workers: readonly LocalProcess[];
 
   private constructor(
     controller: LocalProcess,
@@ -34,8 +34,8 @@ export class LocalCluster {
     grpc: string,
     logDirectory: string,
   ) {
-    this.#controller = controller;
-    this.#workers = workers;
+    this.controller = controller;
+    this.workers = workers;
     this.httpUrl = `http://${http}`;
     this.grpcAddress = grpc;
     this.logDirectory = logDirectory;
@@ -93,7 +93,7 @@ export class LocalCluster {
 
   /** Resolves to the name of the first daemon that ends by itself. */
   firstExit(): Promise<LocalProcess> {
-    const all = [this.#controller, ...this.#workers];
+    const all = [this.controller, ...this.workers];
     return Promise.race(
       all.map(async (process) => {
         await process.exited;
@@ -105,7 +105,7 @@ export class LocalCluster {
   /** The controller first, so that it drains its requests while the workers still compute. */
   async stop(): Promise<void> {
     this.client.close();
-    await this.#controller.stop(stopDeadlineMs);
-    await Promise.all(this.#workers.map((worker) => worker.stop(stopDeadlineMs)));
+    await this.controller.stop(stopDeadlineMs);
+    await Promise.all(this.workers.map((worker) => worker.stop(stopDeadlineMs)));
   }
 }

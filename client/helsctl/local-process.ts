@@ -33,6 +33,12 @@ export class LocalProcess {
     });
   }
 
+  /** Undefined when the process could not be started. */
+  get processId(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Exit code; null when a signal ended it. */
   get exited(): Promise<number | null> {
     return this.#exited;
   }

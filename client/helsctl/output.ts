@@ -7,8 +7,8 @@ export interface Output {
   result(value: unknown, text: () => string): void;
   /** A line for people on stderr; silent with --json. */
   note(line: string): void;
-  /** A line for people on stderr that the next one overwrites on a terminal. */
-  progress(line: string): void;
+  /** A line for people on stderr that the next one overwrites on a terminal; elsewhere only milestones are written. */
+  progress(line: string, milestone?: boolean): void;
   write(text: string): void;
 }
 
@@ -32,10 +32,10 @@ export function createOutput(
       clear();
       if (!json) stderr.write(`${line}\n`);
     },
-    progress(line) {
+    progress(line, milestone = true) {
       if (json) return;
       if (!stderr.isTTY) {
-        stderr.write(`${line}\n`);
+        if (milestone) stderr.write(`${line}\n`);
         return;
       }
       clear();

@@ -110,10 +110,16 @@ function begin(
   };
 }
 
-/** What follows a loss: the same model over the workers that are left. */
+/** What follows a loss: the same model over the workers that are left, however few: they need not wait for the lost one. */
 function recover(group: Group, reason: string): GroupStep {
   if (group.request === null) return { group, effects: [] };
-  return begin(group, group.request, false, reason);
+  const step = begin(group, group.request, false, reason);
+  const effects = step.effects.map((effect) =>
+    effect.type === 'start-deployment'
+      ? { ...effect, request: { ...effect.request, workersMin: 1 } }
+      : effect,
+  );
+  return { ...step, effects };
 }
 
 export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {

@@ -21,6 +21,7 @@ import type { GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import type { KnownProfiles } from './profile-workers.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
 import { WorkerClient } from './worker-client.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
@@ -75,6 +76,7 @@ interface Attempt {
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients = new Map<string, WorkerClient>();
+  readonly #knownProfiles: KnownProfiles = new Map();
   #group: Group;
   #attempt: Attempt | null = null;
   /** What the next start-deployment effect takes over from the caller that waits for it. */
@@ -288,6 +290,7 @@ export class Coordinator {
         });
       },
       savePlan: (plan) => store.savePlan(plan),
+      knownProfiles: this.#knownProfiles,
       nowMs: () => clock.nowMs(),
     };
   }

@@ -9,7 +9,7 @@ import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan } from './make-plan.ts';
-import { type ProfileRun, profileWorkers } from './profile-workers.ts';
+import { type KnownProfiles, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import type { ServedFiles } from './served-files.ts';
 
 /** Sizes of the engine that do not come from a measurement but from what serving promises. */
@@ -38,6 +38,8 @@ export interface RunPorts {
   /** Told as soon as the plan says who takes part. */
   membersChosen(workers: readonly GroupWorker[]): void;
   savePlan(plan: ShardPlan__Output): Promise<void>;
+  /** What earlier attempts measured: a re-plan after a loss must not wait for kernels to be timed again. */
+  knownProfiles: KnownProfiles;
   nowMs(): number;
 }
 
@@ -136,9 +138,9 @@ export async function runDeployment(
   const { stepTokensMax } = engineSizes;
   const profiles = await profileWorkers(
     workers,
-    files.spec,
-    stepTokensMax,
+    { spec: files.spec, digest: files.digest, stepTokensMax },
     fence,
+    ports.knownProfiles,
     ports.nowMs,
     profiling,
   );

@@ -15,6 +15,12 @@ export interface ProfileRun {
   seconds: number;
 }
 
+/** By worker id; holds for one life of the worker and one model. */
+export type KnownProfiles = Map<
+  string,
+  { incarnation: string; modelDigest: string; run: ProfileRun }
+>;
+
 async function profileWorker(
   worker: GroupWorker,
   model: ModelSpec,
@@ -36,22 +42,30 @@ async function profileWorker(
   return { fit: fitLatency(points, seconds), seconds: (nowMs() - startMs) / 1000 };
 }
 
-/** Latency lines of every worker, from real kernels at the model's shapes, by worker id. */
+/** Latency lines of every worker, from real kernels at the model's shapes, by worker id. Measures only what `known` does not tell. */
 export async function profileWorkers(
   workers: readonly GroupWorker[],
-  model: ModelSpec,
-  stepTokensMax: number,
+  model: { spec: ModelSpec; digest: string; stepTokensMax: number },
   fence: Fence,
+  known: KnownProfiles,
   nowMs: () => number,
   progress: Progress,
 ): Promise<Map<string, ProfileRun>> {
   const runs = new Map<string, ProfileRun>();
+  const { spec, digest: modelDigest, stepTokensMax } = model;
   const profileHost = async (host: readonly GroupWorker[]) => {
     for (const worker of host) {
-      const run = await profileWorker(worker, model, stepTokensMax, fence, nowMs, (fraction) =>
-        progress(`${worker.id}: timing its kernels`, fraction),
+      const { id, incarnation } = worker;
+      const last = known.get(id);
+      if (last?.incarnation === incarnation && last.modelDigest === modelDigest) {
+        runs.set(id, last.run);
+        continue;
+      }
+      const run = await profileWorker(worker, spec, stepTokensMax, fence, nowMs, (fraction) =>
+        progress(`${id}: timing its kernels`, fraction),
       );
-      runs.set(worker.id, run);
+      runs.set(id, run);
+      known.set(id, { incarnation, modelDigest, run });
     }
   };
   await Promise.all(byHost(workers).map(profileHost));

@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
 import { describe, expect, it } from 'vitest';
+import { milestones } from '../../../client/helsctl/deploy-progress.ts';
 import { createOutput, formatTable, reportError } from '../../../client/helsctl/output.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 
@@ -28,6 +29,35 @@ describe('output', () => {
     output.result({ tokens: 3 }, () => 'three');
     expect(out.text()).toBe('three\n');
     expect(err.text()).toBe('working\n');
+  });
+
+  it('overwrites progress on a terminal, and writes only its milestones elsewhere', () => {
+    const lines = (isTTY: boolean) => {
+      const err = sink();
+      Object.assign(err.stream, { isTTY });
+      const output = createOutput(false, sink().stream, err.stream);
+      output.progress('begins');
+      output.progress('1 %', false);
+      output.progress('2 %', false);
+      output.note('ready');
+      return err.text();
+    };
+    const wipe = '\r\u001b[2K';
+    expect(lines(false)).toBe('begins\nready\n');
+    expect(lines(true)).toBe(`begins${wipe}1 %${wipe}2 %${wipe}ready\n`);
+  });
+
+  it('takes as milestones the first event of each activity and one per quarter', () => {
+    const isMilestone = milestones();
+    const percents = Array.from({ length: 101 }, (_, i) => i);
+    const shown = (activity: string) => percents.filter((i) => isMilestone(activity, i / 100));
+    expect(shown('worker-0')).toEqual([0, 25, 50, 75, 100]);
+    // Several workers in turns: each has its own way.
+    expect(['worker-1', 'worker-2', 'worker-1'].map((name) => isMilestone(name, 0.1))).toEqual([
+      true,
+      true,
+      false,
+    ]);
   });
 
   it('aligns columns, numbers to the right', () => {

@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import type { GroupEvent } from '../../../controller/cluster/group.ts';
+import {
+  applyGroupEvent,
+  type GroupEvent,
+  initialGroup,
+} from '../../../controller/cluster/group.ts';
 import { requestFor, trace } from './trace.ts';
 
 const deploy = (modelId: string, attended = true): GroupEvent => ({
@@ -88,6 +92,19 @@ describe('a loss while serving', () => {
       > serving(2)
         ready(2)"
     `);
+  });
+
+  it('does not wait for as many workers as the deployment asked for', () => {
+    const request = { ...requestFor('llama'), workersMin: 3 };
+    const [, ...events] = threeReady;
+    const ready = [{ type: 'deploy' as const, request, attended: true }, ...events].reduce(
+      (group, event) => applyGroupEvent(group, event).group,
+      initialGroup(0),
+    );
+    const step = applyGroupEvent(ready, lost('b', 'b1'));
+    const started = step.effects.find(({ type }) => type === 'start-deployment');
+    expect(started).toMatchObject({ request: { workersMin: 1 } });
+    expect(step.group.request).toEqual(request);
   });
 
   it('does not disturb the group when the worker takes no part', () => {
