@@ -1,10 +1,11 @@
 /** The product as a user meets it: three unequal worker daemons, one controller, real sockets and collectives. */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { GenerateEvent } from '../../client/sdk/index.ts';
 import {
   bundledModel,
   bundledModelId,
+  collect,
+  idle,
   startTestCluster,
   type TestCluster,
 } from '../support/daemons.ts';
@@ -18,33 +19,10 @@ const questions = JSON.parse(
   readFileSync(new URL('../../deploy/models/recipe/questions.json', import.meta.url), 'utf8'),
 ) as Question[];
 
-async function collect(events: AsyncIterable<GenerateEvent>) {
-  let text = '';
-  const tokenIds: number[] = [];
-  let finished: GenerateEvent | null = null;
-  for await (const event of events) {
-    if (event.type === 'delta') {
-      text += event.text;
-      tokenIds.push(...event.tokenIds);
-    }
-    if (event.type === 'finished') finished = event;
-  }
-  return { text, tokenIds, finished };
-}
-
 let test: TestCluster;
 
 const ask = (content: string, options = {}) =>
   collect(test.cluster.client.generate({ messages: [{ role: 'user', content }] }, options));
-
-async function idle(): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt += 1) {
-    const status = await test.cluster.client.status();
-    if (status.requestsRunning === 0 && status.kvBlocksUsed === 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error('requests or KV blocks are still in use after 5 s');
-}
 
 beforeAll(async () => {
   test = await startTestCluster([
@@ -91,7 +69,7 @@ describe('three unequal workers', () => {
       expect(finished?.type).toBe('finished');
       expect(tokenIds).toEqual(alone.get(asked[i] ?? ''));
     });
-    await idle();
+    await idle(test.cluster.client);
   });
 
   it('repeats a sampled answer for the same seed, and continues a broken stream with the same tokens', async () => {
@@ -116,7 +94,7 @@ describe('three unequal workers', () => {
         for await (const event of stream) if (event.type === 'delta') abort.abort();
       })(),
     ).rejects.toMatchObject({ code: 'cancelled' });
-    await idle();
+    await idle(test.cluster.client);
   });
 
   it('gives the same tokens for splits made by hand, with empty shares too', async () => {

@@ -1,0 +1,141 @@
+/** Losing daemons under load: every stream ends, with its answer or with an explicit error, and what is left serves on. */
+import OpenAI, { APIError } from 'openai';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { HelsError } from '../../client/sdk/index.ts';
+import {
+  bundledModelId,
+  collect,
+  startTestCluster,
+  type TestCluster,
+  until,
+} from '../support/daemons.ts';
+
+const devices = ['cpu?threads=1', 'cpu?threads=1', 'cpu?threads=1'];
+const streamsPerApi = 16;
+const messages = [{ role: 'user' as const, content: 'What is Hels?' }];
+
+let test: TestCluster;
+
+/** How a stream ended: `finished`, or the code of its error. */
+type Ending = string;
+
+async function grpcEnding(onToken: () => void): Promise<Ending> {
+  const options = { maxTokens: 400, ignoreEndOfText: true };
+  try {
+    for await (const event of test.cluster.client.generate({ messages }, options)) {
+      if (event.type === 'delta') onToken();
+      if (event.type === 'finished') return 'finished';
+    }
+  } catch (error) {
+    return error instanceof HelsError ? error.code : `not an error of ours: ${error}`;
+  }
+  return 'silence';
+}
+
+async function httpEnding(onToken: () => void): Promise<Ending> {
+  const client = new OpenAI({
+    baseURL: `${test.cluster.httpUrl}/v1`,
+    apiKey: 'none',
+    maxRetries: 0,
+  });
+  const request = {
+    model: bundledModelId,
+    messages,
+    max_tokens: 400,
+    stream: true as const,
+    ignore_eos: true,
+  };
+  try {
+    for await (const chunk of await client.chat.completions.create(request)) {
+      onToken();
+      if (chunk.choices[0]?.finish_reason) return 'finished';
+    }
+  } catch (error) {
+    return error instanceof APIError ? String(error.code) : `not an error of ours: ${error}`;
+  }
+  return 'silence';
+}
+
+/** Streams over both APIs; resolves once every one has had a token. */
+async function load(): Promise<Promise<Ending>[]> {
+  const started = new Set<number>();
+  const streams = Array.from({ length: 2 * streamsPerApi }, (_, index) =>
+    (index % 2 === 0 ? grpcEnding : httpEnding)(() => started.add(index)),
+  );
+  await until('every stream has a token', 20_000, () => started.size === streams.length);
+  return streams;
+}
+
+beforeEach(async () => {
+  test = await startTestCluster(devices);
+  await test.deploy({ policy: 'equal' });
+});
+
+afterEach(async () => {
+  await test?.stop();
+});
+
+function signal(name: 'SIGTERM' | 'SIGKILL', processId: number | undefined): void {
+  if (processId === undefined) throw new Error('the daemon has no process id');
+  process.kill(processId, name);
+}
+
+async function endings(streams: Promise<Ending>[]): Promise<Set<Ending>> {
+  let all: Ending[] | null = null;
+  void Promise.all(streams).then((lists) => {
+    all = lists;
+  });
+  await until('every stream has ended', 20_000, () => all !== null);
+  return new Set(all);
+}
+
+describe('a controller told to stop under load', () => {
+  it('finishes or fails every stream and exits with 0', async () => {
+    const streams = await load();
+    const begin = performance.now();
+    signal('SIGTERM', test.cluster.controller.processId);
+    for (const ending of await endings(streams)) expect(['finished', 'draining']).toContain(ending);
+    expect(await test.cluster.controller.exited).toBe(0);
+    // Its drain deadline, and what the last words may take.
+    expect(performance.now() - begin).toBeLessThan(15_000);
+  }, 60_000);
+});
+
+describe('a worker that goes away under load', () => {
+  it('told to stop: every stream ends, it exits with 0, and the others serve on', async () => {
+    const streams = await load();
+    const [, worker] = test.cluster.workers;
+    signal('SIGTERM', worker?.processId);
+    for (const ending of await endings(streams))
+      expect(['finished', 'draining', 'worker-lost', 'worker_lost']).toContain(ending);
+    expect(await worker?.exited).toBe(0);
+    await servedBySurvivors();
+  }, 60_000);
+
+  it('killed: every stream says so, the others serve on, and it may come back', async () => {
+    const streams = await load();
+    const [, worker] = test.cluster.workers;
+    signal('SIGKILL', worker?.processId);
+    expect([...(await endings(streams))].sort()).toEqual(['worker-lost', 'worker_lost']);
+    await servedBySurvivors();
+    await test.restartWorker(1);
+    await until('the worker is back', 10_000, async () => {
+      const { workers } = await test.cluster.client.status();
+      return workers.filter(({ state }) => state === 'alive').length === 3;
+    });
+    expect((await ask()).finished?.type).toBe('finished');
+  }, 60_000);
+});
+
+const ask = () => collect(test.cluster.client.generate({ messages }, { maxTokens: 20 }));
+
+async function servedBySurvivors(): Promise<void> {
+  const { client } = test.cluster;
+  await until('a new epoch serves', 30_000, async () => {
+    const { state, epoch } = await client.status();
+    return state === 'ready' && epoch > 1;
+  });
+  const { plan } = await client.plan();
+  expect(plan?.ranks.map(({ workerId }) => workerId)).toEqual(['worker-0', 'worker-2']);
+  expect((await ask()).finished?.type).toBe('finished');
+}
