@@ -1,6 +1,6 @@
 /** Losing daemons under load: every stream ends, with its answer or with an explicit error, and what is left serves on. */
 import OpenAI, { APIError } from 'openai';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HelsError } from '../../client/sdk/index.ts';
 import {
   bundledModelId,
@@ -10,7 +10,6 @@ import {
   until,
 } from '../support/daemons.ts';
 
-const devices = ['cpu?threads=1', 'cpu?threads=1', 'cpu?threads=1'];
 const streamsPerApi = 16;
 const messages = [{ role: 'user' as const, content: 'What is Hels?' }];
 
@@ -66,12 +65,12 @@ async function load(): Promise<Promise<Ending>[]> {
   return streams;
 }
 
-beforeEach(async () => {
-  test = await startTestCluster(devices);
+beforeAll(async () => {
+  test = await startTestCluster(['cpu?threads=1', 'cpu?threads=1', 'cpu?threads=1']);
   await test.deploy({ policy: 'equal' });
 });
 
-afterEach(async () => {
+afterAll(async () => {
   await test?.stop();
 });
 
@@ -89,8 +88,33 @@ async function endings(streams: Promise<Ending>[]): Promise<Set<Ending>> {
   return new Set(all);
 }
 
-describe('a controller told to stop under load', () => {
-  it('finishes or fails every stream and exits with 0', async () => {
+// One cluster loses its daemons one after another.
+describe('under load', () => {
+  it('a worker is killed: every stream says so, the others serve on, and it may come back', async () => {
+    const streams = await load();
+    signal('SIGKILL', test.cluster.workers[1]?.processId);
+    expect([...(await endings(streams))].sort()).toEqual(['worker-lost', 'worker_lost']);
+    await served(['worker-0', 'worker-2']);
+    await test.restartWorker(1);
+    await until('the worker is back', 10_000, async () => {
+      const { workers } = await test.cluster.client.status();
+      return workers.filter(({ state }) => state === 'alive').length === 3;
+    });
+    expect((await ask()).finished?.type).toBe('finished');
+  }, 90_000);
+
+  it('a worker is told to stop: every stream ends, it exits with 0, and the others serve on', async () => {
+    const streams = await load();
+    const [, , worker] = test.cluster.workers;
+    signal('SIGTERM', worker?.processId);
+    for (const ending of await endings(streams))
+      expect(['finished', 'draining', 'worker-lost', 'worker_lost']).toContain(ending);
+    expect(await worker?.exited).toBe(0);
+    // The one that came back takes part.
+    await served(['worker-0', 'worker-1']);
+  }, 90_000);
+
+  it('the controller is told to stop: every stream finishes or fails, and it exits with 0', async () => {
     const streams = await load();
     const begin = performance.now();
     signal('SIGTERM', test.cluster.controller.processId);
@@ -101,41 +125,15 @@ describe('a controller told to stop under load', () => {
   }, 60_000);
 });
 
-describe('a worker that goes away under load', () => {
-  it('told to stop: every stream ends, it exits with 0, and the others serve on', async () => {
-    const streams = await load();
-    const [, worker] = test.cluster.workers;
-    signal('SIGTERM', worker?.processId);
-    for (const ending of await endings(streams))
-      expect(['finished', 'draining', 'worker-lost', 'worker_lost']).toContain(ending);
-    expect(await worker?.exited).toBe(0);
-    await servedBySurvivors();
-  }, 60_000);
-
-  it('killed: every stream says so, the others serve on, and it may come back', async () => {
-    const streams = await load();
-    const [, worker] = test.cluster.workers;
-    signal('SIGKILL', worker?.processId);
-    expect([...(await endings(streams))].sort()).toEqual(['worker-lost', 'worker_lost']);
-    await servedBySurvivors();
-    await test.restartWorker(1);
-    await until('the worker is back', 10_000, async () => {
-      const { workers } = await test.cluster.client.status();
-      return workers.filter(({ state }) => state === 'alive').length === 3;
-    });
-    expect((await ask()).finished?.type).toBe('finished');
-  }, 60_000);
-});
-
 const ask = () => collect(test.cluster.client.generate({ messages }, { maxTokens: 20 }));
 
-async function servedBySurvivors(): Promise<void> {
+/** A newer epoch serves over these workers and answers. */
+async function served(workerIds: string[]): Promise<void> {
   const { client } = test.cluster;
-  await until('a new epoch serves', 30_000, async () => {
-    const { state, epoch } = await client.status();
-    return state === 'ready' && epoch > 1;
+  const planned = async () => (await client.plan()).plan?.ranks.map(({ workerId }) => workerId);
+  await until(`${workerIds.join(' and ')} serve`, 60_000, async () => {
+    if ((await client.status()).state !== 'ready') return false;
+    return (await planned())?.join() === workerIds.join();
   });
-  const { plan } = await client.plan();
-  expect(plan?.ranks.map(({ workerId }) => workerId)).toEqual(['worker-0', 'worker-2']);
   expect((await ask()).finished?.type).toBe('finished');
 }

@@ -1,9 +1,11 @@
-/** Equal bits through the whole path: controller, step streams and collectives of three worker processes. */
+/** Three equal workers, real sockets and collectives: what OpenAI's own client can do with them, and equal bits whatever the split. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openaiContract } from '../contract/openai-api.contract.ts';
 import {
   type Answer,
   bundledModelId,
   collect,
+  idle,
   startTestCluster,
   type TestCluster,
 } from '../support/daemons.ts';
@@ -55,11 +57,19 @@ function bitsOf(answers: readonly Answer[]) {
 
 beforeAll(async () => {
   test = await startTestCluster(['cpu?threads=1', 'cpu?threads=1', 'cpu?threads=1']);
+  await test.deploy({ policy: 'equal' });
 });
 
 afterAll(async () => {
   await test?.stop();
 });
+
+openaiContract(() => ({
+  baseUrl: test.cluster.httpUrl,
+  model: bundledModelId,
+  contextTokensMax: 1024,
+  idle: () => idle(test.cluster.client),
+}));
 
 describe('tokens and logprobs', () => {
   const indices = Array.from({ length: 16 }, (_, index) => index);

@@ -1,0 +1,214 @@
+/** The commands a newcomer runs, as processes: what they print, their exit codes, and that nothing outlives them. */
+
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { programPath } from '../../client/helsctl/program-path.ts';
+import { until } from '../support/daemons.ts';
+import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl.ts';
+import { processesWith } from '../support/processes.ts';
+
+let directory: string;
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'hels-cli-'));
+});
+
+afterAll(() => {
+  rmSync(directory, { recursive: true, force: true });
+});
+
+// The demo's files lie under TMPDIR: its controller, and so its workers, can be told from those of others.
+const demo = (...parameters: string[]) =>
+  startHelsctl(['demo', ...parameters], { environment: { TMPDIR: directory } });
+
+/** Process ids of the daemons whose data lie in this file's directory, and of their workers. */
+function daemons(): number[] {
+  return [...processesWith(directory), ...workersOf(controllerAddresses)];
+}
+
+const controllerAddresses: string[] = [];
+function workersOf(addresses: readonly string[]): number[] {
+  return addresses.flatMap((address) => processesWith(`--controller ${address}`));
+}
+
+describe('demo', () => {
+  it('answers over three unequal workers, shows the plan and leaves nothing behind', async () => {
+    const { exitCode, stdout, stderr } = await demo().ended;
+    expect(stderr).toContain('What is Hels?');
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/heterogeneity-aware/);
+    for (const worker of ['worker-0', 'worker-1', 'worker-2']) {
+      expect(stdout).toMatch(new RegExp(`^${worker} .*%.*ms`, 'm'));
+    }
+    expect(stdout).toMatch(/worker-1 .*speed 0\.4.*\(emulated\)/);
+    expect(stderr).toMatch(/TTFT \d+\.\d ms, TPOT \d+\.\d ms/);
+    // A log, not a flood.
+    expect(stderr.match(/timing its kernels/g)?.length).toBeLessThanOrEqual(15);
+    expect(stderr).not.toContain('\r');
+    expect(daemons()).toEqual([]);
+  }, 100_000);
+
+  it('prints one JSON value with --json, and nothing else', async () => {
+    const { exitCode, stdout, stderr } = await demo('--json').ended;
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+    const { chat, report } = JSON.parse(stdout);
+    expect(chat.text).toContain('Hels');
+    expect(chat.ttftSeconds).toBeGreaterThan(0);
+    expect(chat.tpotSeconds).toBeGreaterThan(0);
+    expect(report.plan.ranks).toHaveLength(report.ranks.length);
+    expect(daemons()).toEqual([]);
+  }, 100_000);
+
+  it('stopped in the middle leaves nothing running', async () => {
+    const run = demo();
+    await until('it measures', 30_000, () => run.printed().stderr.includes('timing its kernels'));
+    expect(daemons().length).toBeGreaterThan(0);
+    run.process.kill('SIGINT');
+    const { exitCode, stderr } = await run.ended;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: .*SIGINT/);
+    expect(daemons()).toEqual([]);
+  }, 60_000);
+});
+
+describe('up', () => {
+  let run: RunningCommand | null = null;
+  let address = '';
+
+  afterEach(async () => {
+    if (run !== null && run.process.exitCode === null && run.process.signalCode === null) return;
+    run = null;
+  });
+
+  afterAll(async () => {
+    run?.process.kill('SIGINT');
+    await run?.ended;
+  });
+
+  it('serves and prints where', async () => {
+    const data = join(directory, 'up');
+    const local = ['--http', '127.0.0.1:0', '--grpc', '127.0.0.1:0', '--data-dir', data];
+    run = startHelsctl(['up', '--device', 'cpu', ...local]);
+    const { printed, ended } = run;
+    const line = () => /gRPC +(\S+)/.exec(printed().stderr);
+    await Promise.race([until('it is up', 60_000, () => line() !== null), ended]);
+    address = line()?.[1] ?? '';
+    controllerAddresses.push(address);
+    expect(printed().stderr).toMatch(/OpenAI API +http:\/\/127\.0\.0\.1:\d+\/v1/);
+    expect(printed().stderr).toMatch(/dashboard +http:\/\/127\.0\.0\.1:\d+/);
+    const url = /OpenAI API +(\S+)/.exec(printed().stderr)?.[1];
+    const models = await (await fetch(`${url}/models`)).json();
+    expect(models.data[0].id).toBe('hels-tiny');
+  }, 90_000);
+
+  it('status, plan and chat look and ask with --json', async () => {
+    const ask = async (...parameters: string[]) => {
+      const { exitCode, stdout } = await helsctl('--address', address, '--json', ...parameters);
+      expect(exitCode).toBe(0);
+      return JSON.parse(stdout);
+    };
+    const status = await ask('status');
+    expect(status).toMatchObject({ state: 'ready', modelId: 'hels-tiny' });
+    expect(status.workers.map(({ workerId }: { workerId: string }) => workerId)).toEqual([
+      'worker-0',
+    ]);
+    expect((await ask('plan')).plan.ranks).toHaveLength(1);
+    const chat = await ask('chat', '-m', 'What is Hels?');
+    expect(chat.text).toContain('Hels');
+    expect(chat.completionTokens).toBeGreaterThan(1);
+  });
+
+  it('ends with 0 and takes its daemons along when interrupted', async () => {
+    run?.process.kill('SIGINT');
+    expect((await run?.ended)?.exitCode).toBe(0);
+    expect(daemons()).toEqual([]);
+  });
+});
+
+describe('exit codes', () => {
+  it('5: nothing answers at the address', async () => {
+    const { exitCode, stderr } = await helsctl('--address', '127.0.0.1:1', 'status');
+    expect(stderr).toContain('127.0.0.1:1');
+    expect(exitCode).toBe(5);
+  });
+
+  it.each([
+    { parameters: ['fly'], names: 'fly' },
+    { parameters: ['deploy'], names: '--model' },
+    { parameters: ['deploy', '--model', '.', '--ranks', 'worker-0:3'], names: '--ranks' },
+    { parameters: ['chat', '-m', 'Hi', '--max-tokens', 'many'], names: '--max-tokens' },
+  ])('2: $parameters is no command line', async ({ parameters, names }) => {
+    const { exitCode, stderr } = await helsctl(...parameters);
+    expect(stderr).toContain(names);
+    expect(exitCode).toBe(2);
+  });
+
+  it('3: a device option that is wrong', async () => {
+    const data = join(directory, 'device');
+    const { exitCode, stderr } = await helsctl(
+      ...['up', '--device', 'cpu?speed=7', '--data-dir', data],
+    );
+    expect(stderr).toMatch(/device speed: '7' .* from 0\.01 to 1/);
+    expect(exitCode).toBe(3);
+    expect(daemons()).toEqual([]);
+  });
+
+  it.each([
+    { text: 'htp: 127.0.0.1:0\n', names: /config\.yaml: .*htp/ },
+    { text: 'deployment: {model: x, workers: 0}\n', names: /deployment\.workers: .*1/ },
+    { text: 'http: [\n', names: /config\.yaml is not YAML/ },
+  ])('3: the controller refuses the configuration $text', ({ text, names }) => {
+    const file = join(directory, 'config.yaml');
+    writeFileSync(file, text);
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [programPath('controller/main'), '--config', file, '--data-dir', join(directory, 'bad')],
+      { encoding: 'utf8', timeout: 20_000 },
+    );
+    expect(stderr).toMatch(names);
+    expect(status).toBe(3);
+  });
+
+  it.each([
+    { name: 'no directory', files: null, names: /absent/ },
+    { name: 'no config.json', files: {}, names: /config\.json/ },
+    {
+      name: 'an unknown architecture',
+      files: { 'config.json': '{"architectures":["ResNet"],"model_type":"resnet"}' },
+      names: /resnet/i,
+    },
+  ])(
+    '4: a model with $name',
+    async ({ files, names }) => {
+      const model =
+        files === null ? join(directory, 'absent') : mkdtempSync(join(directory, 'model-'));
+      for (const [file, text] of Object.entries(files ?? {}))
+        writeFileSync(join(model, file), text);
+      const local = ['--http', '127.0.0.1:0', '--grpc', '127.0.0.1:0'];
+      const data = join(directory, 'bad-model');
+      const { exitCode, stderr } = await helsctl(
+        ...['up', '--model', model, '--device', 'cpu', ...local, '--data-dir', data],
+      );
+      expect(stderr).toMatch(names);
+      expect(exitCode).toBe(4);
+      expect(daemons()).toEqual([]);
+    },
+    40_000,
+  );
+
+  it('3: a worker with too little memory: what lacks is named', async () => {
+    const local = ['--http', '127.0.0.1:0', '--grpc', '127.0.0.1:0'];
+    const data = join(directory, 'small');
+    const { exitCode, stderr } = await helsctl(
+      ...['up', '--device', 'cpu?memory=12MiB', ...local, '--data-dir', data],
+    );
+    expect(stderr).toMatch(/error: .*\d (MiB|KiB)/);
+    expect(exitCode).toBe(3);
+    expect(daemons()).toEqual([]);
+    const log = readFileSync(join(data, 'logs', 'controller.log'), 'utf8');
+    expect(log).toContain('deployment failed');
+  }, 60_000);
+});
