@@ -11,14 +11,14 @@ export default defineConfig({
         test: {
           ...common,
           name: 'parts',
-          include: ['test/{unit,property,contract,golden,robustness,daemons,sim}/**/*.test.ts'],
+          include: ['test/{unit,property,contract,golden,robustness,sim}/**/*.test.ts'],
         },
       },
       {
         test: {
           ...common,
           name: 'daemons',
-          include: ['test/{unit,property,contract,golden,robustness,daemons,sim}/**/*.test.ts'],
+          include: ['test/daemons/**/*.test.ts'],
           // Each file starts a cluster of its own: one after the other, and not beside the rest.
           fileParallelism: false,
           sequence: { groupOrder: 1 },

@@ -88,7 +88,14 @@ async function main(): Promise<void> {
       process.exitCode = reportError(usage, wantsJson, process.stderr);
       return;
     }
-    process.exitCode = reportError(toHelsError(error), wantsJson, process.stderr);
+    const failure = toHelsError(error);
+    // What was under way says only that it was cancelled; the reason of the abort says why.
+    const stopped = failure.code === 'cancelled' && controller.signal.aborted;
+    process.exitCode = reportError(
+      stopped ? toHelsError(controller.signal.reason) : failure,
+      wantsJson,
+      process.stderr,
+    );
   }
 }
 

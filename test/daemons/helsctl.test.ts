@@ -4,11 +4,10 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { programPath } from '../../client/helsctl/program-path.ts';
 import { until } from '../support/daemons.ts';
-import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl.ts';
-import { processesWith } from '../support/processes.ts';
+import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl-process.ts';
 
 let directory: string;
 
@@ -20,23 +19,11 @@ afterAll(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-// The demo's files lie under TMPDIR: its controller, and so its workers, can be told from those of others.
-const demo = (...parameters: string[]) =>
-  startHelsctl(['demo', ...parameters], { environment: { TMPDIR: directory } });
-
-/** Process ids of the daemons whose data lie in this file's directory, and of their workers. */
-function daemons(): number[] {
-  return [...processesWith(directory), ...workersOf(controllerAddresses)];
-}
-
-const controllerAddresses: string[] = [];
-function workersOf(addresses: readonly string[]): number[] {
-  return addresses.flatMap((address) => processesWith(`--controller ${address}`));
-}
+const demo = (...parameters: string[]) => startHelsctl(['demo', ...parameters]);
 
 describe('demo', () => {
   it('answers over three unequal workers, shows the plan and leaves nothing behind', async () => {
-    const { exitCode, stdout, stderr } = await demo().ended;
+    const { exitCode, stdout, stderr, started, left } = await demo().ended;
     expect(stderr).toContain('What is Hels?');
     expect(exitCode).toBe(0);
     expect(stdout).toMatch(/heterogeneity-aware/);
@@ -48,40 +35,34 @@ describe('demo', () => {
     // A log, not a flood.
     expect(stderr.match(/timing its kernels/g)?.length).toBeLessThanOrEqual(15);
     expect(stderr).not.toContain('\r');
-    expect(daemons()).toEqual([]);
+    expect({ started, left }).toEqual({ started: 4, left: [] });
   }, 100_000);
 
   it('prints one JSON value with --json, and nothing else', async () => {
-    const { exitCode, stdout, stderr } = await demo('--json').ended;
+    const { exitCode, stdout, stderr, started, left } = await demo('--json').ended;
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     const { chat, report } = JSON.parse(stdout);
     expect(chat.text).toContain('Hels');
     expect(chat.ttftSeconds).toBeGreaterThan(0);
     expect(chat.tpotSeconds).toBeGreaterThan(0);
     expect(report.plan.ranks).toHaveLength(report.ranks.length);
-    expect(daemons()).toEqual([]);
+    expect({ started, left }).toEqual({ started: 4, left: [] });
   }, 100_000);
 
   it('stopped in the middle leaves nothing running', async () => {
     const run = demo();
     await until('it measures', 30_000, () => run.printed().stderr.includes('timing its kernels'));
-    expect(daemons().length).toBeGreaterThan(0);
     run.process.kill('SIGINT');
-    const { exitCode, stderr } = await run.ended;
+    const { exitCode, stderr, started, left } = await run.ended;
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/error: .*SIGINT/);
-    expect(daemons()).toEqual([]);
+    expect({ started, left }).toEqual({ started: 4, left: [] });
   }, 60_000);
 });
 
 describe('up', () => {
   let run: RunningCommand | null = null;
   let address = '';
-
-  afterEach(async () => {
-    if (run !== null && run.process.exitCode === null && run.process.signalCode === null) return;
-    run = null;
-  });
 
   afterAll(async () => {
     run?.process.kill('SIGINT');
@@ -96,12 +77,11 @@ describe('up', () => {
     const line = () => /gRPC +(\S+)/.exec(printed().stderr);
     await Promise.race([until('it is up', 60_000, () => line() !== null), ended]);
     address = line()?.[1] ?? '';
-    controllerAddresses.push(address);
     expect(printed().stderr).toMatch(/OpenAI API +http:\/\/127\.0\.0\.1:\d+\/v1/);
     expect(printed().stderr).toMatch(/dashboard +http:\/\/127\.0\.0\.1:\d+/);
     const url = /OpenAI API +(\S+)/.exec(printed().stderr)?.[1];
     const models = await (await fetch(`${url}/models`)).json();
-    expect(models.data[0].id).toBe('hels-tiny');
+    expect(models).toMatchObject({ data: [{ id: 'hels-tiny' }] });
   }, 90_000);
 
   it('status, plan and chat look and ask with --json', async () => {
@@ -123,8 +103,8 @@ describe('up', () => {
 
   it('ends with 0 and takes its daemons along when interrupted', async () => {
     run?.process.kill('SIGINT');
-    expect((await run?.ended)?.exitCode).toBe(0);
-    expect(daemons()).toEqual([]);
+    const ended = await run?.ended;
+    expect(ended).toMatchObject({ exitCode: 0, started: 2, left: [] });
   });
 });
 
@@ -148,12 +128,12 @@ describe('exit codes', () => {
 
   it('3: a device option that is wrong', async () => {
     const data = join(directory, 'device');
-    const { exitCode, stderr } = await helsctl(
+    const { exitCode, stderr, left } = await helsctl(
       ...['up', '--device', 'cpu?speed=7', '--data-dir', data],
     );
     expect(stderr).toMatch(/device speed: '7' .* from 0\.01 to 1/);
     expect(exitCode).toBe(3);
-    expect(daemons()).toEqual([]);
+    expect(left).toEqual([]);
   });
 
   it.each([
@@ -176,9 +156,9 @@ describe('exit codes', () => {
     { name: 'no directory', files: null, names: /absent/ },
     { name: 'no config.json', files: {}, names: /config\.json/ },
     {
-      name: 'an unknown architecture',
-      files: { 'config.json': '{"architectures":["ResNet"],"model_type":"resnet"}' },
-      names: /resnet/i,
+      name: 'no weights',
+      files: { 'config.json': '{}' },
+      names: /model\.safetensors is missing/,
     },
   ])(
     '4: a model with $name',
@@ -189,12 +169,12 @@ describe('exit codes', () => {
         writeFileSync(join(model, file), text);
       const local = ['--http', '127.0.0.1:0', '--grpc', '127.0.0.1:0'];
       const data = join(directory, 'bad-model');
-      const { exitCode, stderr } = await helsctl(
+      const { exitCode, stderr, left } = await helsctl(
         ...['up', '--model', model, '--device', 'cpu', ...local, '--data-dir', data],
       );
       expect(stderr).toMatch(names);
       expect(exitCode).toBe(4);
-      expect(daemons()).toEqual([]);
+      expect(left).toEqual([]);
     },
     40_000,
   );
@@ -202,12 +182,12 @@ describe('exit codes', () => {
   it('3: a worker with too little memory: what lacks is named', async () => {
     const local = ['--http', '127.0.0.1:0', '--grpc', '127.0.0.1:0'];
     const data = join(directory, 'small');
-    const { exitCode, stderr } = await helsctl(
+    const { exitCode, stderr, left } = await helsctl(
       ...['up', '--device', 'cpu?memory=12MiB', ...local, '--data-dir', data],
     );
     expect(stderr).toMatch(/error: .*\d (MiB|KiB)/);
     expect(exitCode).toBe(3);
-    expect(daemons()).toEqual([]);
+    expect(left).toEqual([]);
     const log = readFileSync(join(data, 'logs', 'controller.log'), 'utf8');
     expect(log).toContain('deployment failed');
   }, 60_000);

@@ -9,7 +9,7 @@ import type { WorkerClient } from '../../proto/gen/hels/v1/Worker.ts';
 import { WorkerService } from '../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 import { bundledModel, collect, startTestCluster, type TestCluster } from '../support/daemons.ts';
-import { helsctl } from '../support/helsctl.ts';
+import { helsctl } from '../support/helsctl-process.ts';
 
 const digests = /[0-9a-f]{64}/g;
 

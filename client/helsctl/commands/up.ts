@@ -46,7 +46,7 @@ async function withLocalCluster(
   output: Output,
   use: (cluster: LocalCluster) => Promise<void>,
 ): Promise<void> {
-  output.progress(`starting    one controller, ${options.devices.length} workers on loopback`);
+  output.progress(`starting    on loopback: one controller, ${options.devices.length} worker(s)`);
   const cluster = await LocalCluster.start(options);
   try {
     const died = cluster.firstExit().then((process) => {
