@@ -7,7 +7,7 @@ export interface FitErrors {
 }
 
 /** The value below which `share` of the sorted values lie, interpolated; 0 for no values. */
-function quantile(sorted: readonly number[], share: number): number {
+export function quantile(sorted: readonly number[], share: number): number {
   const position = share * (sorted.length - 1);
   const below = sorted[Math.floor(position)] ?? 0;
   const above = sorted[Math.ceil(position)] ?? 0;

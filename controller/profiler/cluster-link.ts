@@ -1,0 +1,45 @@
+import type { LinkLine, PlanModel } from '../../proto/domain/plan.ts';
+
+export const linkKinds = ['nvlink', 'pcie', 'ethernet'] as const;
+export type LinkKind = (typeof linkKinds)[number];
+
+/** How the sums between the devices travel. */
+export interface LinkRates {
+  /** Seconds of one all-reduce of a few bytes among all devices. */
+  readonly latencySeconds: number;
+  /** Of one device, one direction. */
+  readonly bytesPerSecond: number;
+}
+
+/** Stated, not measured: a small all-reduce over each kind. A deployed group measures its own (`helsctl deploy`). */
+export const linkLatencySeconds: Readonly<Record<LinkKind, number>> = {
+  nvlink: 1.2e-5,
+  pcie: 2.5e-5,
+  ethernet: 1e-4,
+};
+
+/** 25 Gbit/s, a usual data-centre port. */
+export const ethernetBytesPerSecond = 3.125e9;
+
+/** Bytes of one element of a partial sum: int64 fixed point in exact numerics, else the weights' type. */
+export function payloadBytes(numerics: 'exact' | 'fast', model: PlanModel): number {
+  return numerics === 'exact' ? 8 : model.weightBytesPerParam;
+}
+
+/**
+ * Seconds of one step's collectives: two sums per layer of hiddenSize elements per token, and one of a few bytes to agree on the sampled
+ * tokens. A ring moves 2*(devices - 1)/devices of the payload through each device's link.
+ */
+export function linkLine(
+  rates: LinkRates,
+  model: PlanModel,
+  options: { readonly numerics: 'exact' | 'fast'; readonly devices: number },
+): LinkLine {
+  const { layers, hiddenSize } = model;
+  const bytesPerToken = 2 * layers * hiddenSize * payloadBytes(options.numerics, model);
+  const passes = (2 * (options.devices - 1)) / options.devices;
+  return {
+    constant: (2 * layers + 1) * rates.latencySeconds,
+    perToken: (bytesPerToken * passes) / rates.bytesPerSecond,
+  };
+}
