@@ -17,10 +17,10 @@ const idleShare = 0.02;
 /** Link share of the slowest device's step from which the link is what binds. */
 const linkShare = 0.5;
 
-type Units = Pick<Share, 'headGroups' | 'ffnColumns' | 'vocabRows'>;
+export type Units = Pick<Share, 'headGroups' | 'ffnColumns' | 'vocabRows'>;
 
 /** The whole unit whose loss relieves the slowest device most: a head group, a granule, or a row if it has neither. */
-function reliefOf(problem: Problem, device: ProblemDevice, slowest: Share): Units {
+export function reliefOf(problem: Problem, device: ProblemDevice, slowest: Share): Units {
   const units: Units[] = [
     { headGroups: Math.min(1, slowest.headGroups), ffnColumns: 0, vocabRows: 0 },
     {
@@ -39,13 +39,23 @@ function reliefOf(problem: Problem, device: ProblemDevice, slowest: Share): Unit
   return units.reduce((best, unit) => (secondsWithout(unit) < secondsWithout(best) ? unit : best));
 }
 
-/** Why an idle device cannot relieve the slowest one: time of a whole unit, its weights, or its KV. */
-function obstacleOf(problem: Problem, device: ProblemDevice, share: Share, unit: Units): Binding {
-  const more = {
+/** A share with one more unit. */
+export function withUnit(share: Share, unit: Units): Share {
+  return {
     headGroups: share.headGroups + unit.headGroups,
     ffnColumns: share.ffnColumns + unit.ffnColumns,
     vocabRows: share.vocabRows + unit.vocabRows,
   };
+}
+
+/** Why an idle device cannot relieve the slowest one: time of a whole unit, its weights, or its KV. */
+export function obstacleOf(
+  problem: Problem,
+  device: ProblemDevice,
+  share: Share,
+  unit: Units,
+): 'granularity' | 'kv' | 'memory' {
+  const more = withUnit(share, unit);
   if (fitsMemory(problem, device, more)) return 'granularity';
   return weightBytes(problem, more) <= device.roomBytes ? 'kv' : 'memory';
 }

@@ -72,6 +72,8 @@ const workload = z.strictObject({
   prefillChunk: wholeNumber(1, unitsMax),
   outputTokens: wholeNumber(0, unitsMax).default(0),
   allowEviction: z.boolean({ error: 'must be true or false' }).default(false),
+  stepSecondsMax: positive.optional(),
+  tokensPerSecondMin: positive.optional(),
 });
 
 const planInput = z.strictObject({

@@ -2,10 +2,12 @@ import { performance } from 'node:perf_hooks';
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { planCommand } from './plan-command.ts';
 
-const usage = `Usage: node dist/controller/tools/main.js plan --input FILE [--policy NAME] [--json]
+const usage = `Usage: node dist/controller/tools/main.js plan --input FILE [--policy NAME] [--explain] [--json]
+       node dist/controller/tools/main.js plan --cluster FILE --model FILE [--sequences N] [--context N] [--prefill-chunk N]
+            [--policy A,B | all] [--step-seconds-max S] [--tokens-per-second-min N] [--explain] [--json]
 
-Computes a plan from a file alone (docs/planner.md). FILE may be - for standard input.
-Exit codes: 0 the plan was computed (feasible or not: see "feasible"), 2 wrong usage, 3 bad input.
+Computes a plan from files alone (docs/planner.md). FILE may be - for standard input.
+Exit codes: 0 the plan was computed (feasible or not: see "feasible"), 2 wrong usage, 3 bad input or cluster, 4 bad model.
 `;
 
 async function run([command, ...args]: string[]): Promise<string> {

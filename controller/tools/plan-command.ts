@@ -1,85 +1,76 @@
-import { readFile } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
-import { HelsError } from '../../proto/domain/errors.ts';
-import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { PlanInput, PlanOutput, PlanWorkload } from '../../proto/domain/plan.ts';
+import { comparePolicies, type PolicyForecast } from '../planner/compare-policies.ts';
+import { type Explanation, explain } from '../planner/explain.ts';
 import { plan } from '../planner/plan.ts';
-import { planTable } from './plan-table.ts';
+import { clusterPlanInput } from '../profiler/cluster-input.ts';
+import { readCluster, readDeviceProfiles, readModelShape } from './cluster-file.ts';
+import { explanationText } from './explanation-text.ts';
+import { type ClusterOptions, type InputOptions, parsePlanOptions } from './plan-options.ts';
+import { planTable, policyTable } from './plan-table.ts';
+import { readParsed } from './read-file.ts';
 
-/** Bytes of an input file; far above any real one. */
-const inputBytesMax = 64 * 2 ** 20;
+const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-const causeText = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error);
-
-async function readStandardInput(): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
-    chunks.push(chunk);
-    bytes += chunk.length;
-    if (bytes > inputBytesMax) break;
-  }
-  return Buffer.concat(chunks);
+async function planFromInput(options: InputOptions, nowMs: () => number): Promise<string> {
+  const json = await readParsed(options.input, { option: '--input', format: 'json' });
+  const { policy } = options;
+  const overridden =
+    policy === undefined || typeof json !== 'object' || json === null ? json : { ...json, policy };
+  // The planner checks every field itself.
+  const input = overridden as PlanInput;
+  const output = plan(input, nowMs);
+  const explanation = options.explain ? explain(input, output) : null;
+  if (options.json) return jsonText(explanation === null ? output : { ...output, explanation });
+  return planTable(output) + (explanation === null ? '' : explanationText(explanation));
 }
 
-async function readInput(path: string): Promise<unknown> {
-  const refuse = (problem: string): never => {
-    throw new HelsError('config-invalid', `--input: ${path} ${problem}`, { field: '--input' });
+/** What `plan --cluster --json` prints. */
+export interface ClusterPlanReport {
+  /** The planner's input made from the cluster file: what `plan --input` would take. */
+  readonly input: PlanInput;
+  /** The plan of the first policy. */
+  readonly plan: PlanOutput;
+  readonly policies: readonly PolicyForecast[];
+  /** Only with --explain. */
+  readonly explanation?: Explanation;
+}
+
+async function planFromCluster(options: ClusterOptions, nowMs: () => number): Promise<string> {
+  const [profiles, cluster, model] = await Promise.all([
+    readDeviceProfiles(),
+    readCluster(options.cluster),
+    readModelShape(options.model),
+  ]);
+  const { sequences, contextTokens, prefillChunk, stepSecondsMax, tokensPerSecondMin } = options;
+  const workload: PlanWorkload = {
+    sequences,
+    contextTokens,
+    prefillChunk,
+    outputTokens: 0,
+    ...(stepSecondsMax === undefined ? {} : { stepSecondsMax }),
+    ...(tokensPerSecondMin === undefined ? {} : { tokensPerSecondMin }),
   };
-  let content: Buffer;
-  try {
-    content = path === '-' ? await readStandardInput() : await readFile(path);
-  } catch (error) {
-    return refuse(`cannot be read: ${causeText(error)}`);
-  }
-  if (content.length > inputBytesMax) return refuse(`is larger than ${inputBytesMax} bytes`);
-  try {
-    return JSON.parse(content.toString('utf8')) as unknown;
-  } catch (error) {
-    return refuse(`is not JSON: ${causeText(error).replaceAll('\n', ' ')}`);
-  }
-}
-
-interface PlanOptions {
-  readonly input: string;
-  readonly policy: string | undefined;
-  readonly json: boolean;
-}
-
-function parseOptions(args: readonly string[]): PlanOptions {
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      options: {
-        input: { type: 'string' },
-        policy: { type: 'string' },
-        json: { type: 'boolean', default: false },
-      },
-    });
-    const { input, policy, json } = values;
-    if (input !== undefined) return { input, policy, json };
-  } catch (error) {
-    throw new HelsError('usage', causeText(error), { cause: error });
-  }
-  throw new HelsError(
-    'usage',
-    '--input is missing; name the plan input file, or - for standard input',
-    { field: '--input' },
-  );
+  const [policy = 'hels'] = options.policies;
+  const input = { ...clusterPlanInput(cluster, model, workload, profiles), policy };
+  const output = plan(input, nowMs);
+  const report: ClusterPlanReport = {
+    input,
+    plan: output,
+    policies: comparePolicies(input, options.policies),
+    ...(options.explain ? { explanation: explain(input, output) } : {}),
+  };
+  if (options.json) return jsonText(report);
+  const explained = report.explanation === undefined ? '' : explanationText(report.explanation);
+  return `${planTable(output)}\n${policyTable(report.policies, workload)}${explained}`;
 }
 
 /**
- * `plan --input FILE [--policy NAME] [--json]`: the text to print. An infeasible plan is an answer, not an error. Throws usage for a
- * wrong command line and config-invalid for an input that cannot be read or is wrong. `nowMs` times the solver.
+ * `plan --input FILE` or `plan --cluster FILE --model FILE`: the text to print. An infeasible plan is an answer, not an error. Throws usage
+ * for a wrong command line, config-invalid and model-invalid for files that cannot be read or are wrong. `nowMs` times the solver.
  */
 export async function planCommand(args: readonly string[], nowMs: () => number): Promise<string> {
-  const { input: path, policy, json } = parseOptions(args);
-  const input = await readInput(path);
-  const overridden =
-    policy === undefined || typeof input !== 'object' || input === null
-      ? input
-      : { ...input, policy };
-  // The planner checks every field itself.
-  const output = plan(overridden as PlanInput, nowMs);
-  return json ? `${JSON.stringify(output, null, 2)}\n` : planTable(output);
+  const options = parsePlanOptions(args);
+  return 'input' in options
+    ? await planFromInput(options, nowMs)
+    : await planFromCluster(options, nowMs);
 }

@@ -1,5 +1,12 @@
 import { formatBytes } from '../../proto/domain/device.ts';
-import type { HalfOpenRange, PlanOutput } from '../../proto/domain/plan.ts';
+import type {
+  HalfOpenRange,
+  PlannedBatch,
+  PlanOutput,
+  PlanTargets,
+  PlanWorkload,
+} from '../../proto/domain/plan.ts';
+import type { PolicyForecast } from '../planner/compare-policies.ts';
 
 const rangeText = ([begin, end]: HalfOpenRange): string =>
   begin === end ? '-' : `${begin}-${end}`;
@@ -17,6 +24,49 @@ function tableText(rows: readonly (readonly string[])[]): string {
       .join('  ')
       .trimEnd();
   return rows.map(line).join('\n');
+}
+
+const batchText = (batch: PlannedBatch | null): string =>
+  batch === null
+    ? 'no batch'
+    : `${batch.sequences} sequences (step ${milliseconds(batch.decodeSeconds)}, ${batch.tokensPerSecond.toFixed(1)} tokens/s)`;
+
+function targetLines({ stepSecondsMax, tokensPerSecondMin }: PlanTargets): string[] {
+  const lines: string[] = [];
+  if (stepSecondsMax !== undefined) {
+    lines.push(
+      `largest batch with a step of at most ${milliseconds(stepSecondsMax.value)}: ${batchText(stepSecondsMax.largestBatch)}`,
+    );
+  }
+  if (tokensPerSecondMin !== undefined) {
+    lines.push(
+      `smallest batch with at least ${tokensPerSecondMin.value} tokens/s: ${batchText(tokensPerSecondMin.smallestBatch)}`,
+    );
+  }
+  return lines;
+}
+
+/** All policies side by side; the plan of an infeasible one has no times. */
+export function policyTable(policies: readonly PolicyForecast[], workload: PlanWorkload): string {
+  const { sequences, contextTokens, prefillChunk } = workload;
+  const time = (seconds: number | null): string => (seconds === null ? '-' : milliseconds(seconds));
+  const header = ['policy', 'TPOT', 'TTFT', 'tokens/s', 'largest batch', 'KV tokens', 'bound by'];
+  const rows = policies.map((forecast) => [
+    forecast.policy,
+    time(forecast.timePerOutputTokenSeconds),
+    time(forecast.timeToFirstTokenSeconds),
+    forecast.tokensPerSecond?.toFixed(1) ?? '-',
+    forecast.largestBatch?.sequences.toString() ?? '0',
+    forecast.kvTokensTotal?.toString() ?? '-',
+    forecast.bindingConstraint ?? '-',
+  ]);
+  const reasons = policies.flatMap(({ policy, reason }) =>
+    reason === null ? [] : [`${policy}: ${reason}`],
+  );
+  const load =
+    `${sequences} sequences of ${contextTokens} tokens; TTFT of a prompt of ${contextTokens} tokens ` +
+    `in chunks of ${prefillChunk} on an idle group; largest batch at that context`;
+  return `${load}\n${[tableText([header, ...rows]), ...reasons].join('\n')}\n`;
 }
 
 /** A plan for people. */
@@ -47,5 +97,6 @@ export function planTable(output: PlanOutput): string {
     `decode step ${milliseconds(predicted.decodeSeconds)}, prefill step ${milliseconds(predicted.prefillSeconds)}, ` +
       `KV for ${predicted.kvTokensTotal} tokens, bound by ${predicted.bindingConstraint}`,
   ];
-  return `${tableText([header, ...rows])}\n${summary.join('\n')}\n`;
+  const targets = output.targets === undefined ? [] : targetLines(output.targets);
+  return `${tableText([header, ...rows])}\n${[...summary, ...targets].join('\n')}\n`;
 }

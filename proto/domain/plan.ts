@@ -56,6 +56,10 @@ export interface PlanWorkload {
   prefillChunk: number;
   outputTokens: number;
   allowEviction?: boolean;
+  /** Latency target: the plan then reports the largest batch whose decode step takes at most this long. */
+  stepSecondsMax?: number;
+  /** Throughput target: the plan then reports the smallest batch that generates at least as many tokens a second. */
+  tokensPerSecondMin?: number;
 }
 
 export const planPolicies = ['hels', 'stepwise', 'optimal', 'compute', 'memory', 'equal'] as const;
@@ -83,6 +87,20 @@ export interface PlannedRank {
   kvShare: number;
 }
 
+/** A batch at the workload's context, with all its KV resident. */
+export interface PlannedBatch {
+  sequences: number;
+  decodeSeconds: number;
+  /** sequences / decodeSeconds */
+  tokensPerSecond: number;
+}
+
+/** What becomes of the workload's targets; null: no batch meets the target. */
+export interface PlanTargets {
+  stepSecondsMax?: { value: number; largestBatch: PlannedBatch | null };
+  tokensPerSecondMin?: { value: number; smallestBatch: PlannedBatch | null };
+}
+
 export interface PlanOutput {
   policy: PlanPolicy;
   feasible: boolean;
@@ -99,4 +117,6 @@ export interface PlanOutput {
     bindingConstraint: 'compute' | 'memory' | 'kv' | 'link' | 'granularity';
   };
   solver: { iterations: number; milliseconds: number };
+  /** Only when the workload names a target. */
+  targets?: PlanTargets;
 }

@@ -1,0 +1,208 @@
+import { formatBytes } from '../../proto/domain/device.ts';
+import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
+import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
+import { isUsed, kvTokensOf, linesSeconds, type Share, weightBytes } from './evaluate.ts';
+import { type ClusterChange, clusterChanges } from './explain-changes.ts';
+import { parsePlanInput } from './parse-plan-input.ts';
+import { plannedShares } from './planned-shares.ts';
+import { compileProblem, type Problem, type ProblemDevice } from './problem.ts';
+
+/** What a device does while the slowest one works, and why it does not do more. */
+export interface DeviceExplanation {
+  readonly device: string;
+  readonly used: boolean;
+  /** Decode seconds of the device, link included; 0 when it is not used. */
+  readonly seconds: number;
+  /** Seconds of a step in which it waits for the slowest device. */
+  readonly idleSeconds: number;
+  /** The device that it waits for; null for that one itself. */
+  readonly waitsFor: string | null;
+  /** Why it takes no further unit from the slowest device; `policy`: it could, but the policy does not look. Null for the slowest. */
+  readonly obstacle: 'granularity' | 'kv' | 'memory' | 'policy' | null;
+  /** Memory that neither its weights nor the KV that all ranks can hold together will ever use. */
+  readonly strandedBytes: number;
+  readonly text: string;
+}
+
+export interface Explanation {
+  readonly binding: {
+    readonly constraint: PlanOutput['predicted']['bindingConstraint'];
+    /** Devices at which it binds: the slowest for compute and link, else those that idle or lack because of it. */
+    readonly devices: readonly string[];
+    readonly text: string;
+  };
+  readonly devices: readonly DeviceExplanation[];
+  /** Plans of policy hels for the same workload on a slightly different cluster. */
+  readonly changes: readonly ClusterChange[];
+}
+
+const milliseconds = (seconds: number): string => `${(seconds * 1e3).toFixed(2)} ms`;
+const size = (bytes: number): string => formatBytes(Math.ceil(bytes));
+
+/** The step is the same when it differs by less: two devices share the slowest place. */
+const tieShare = 1e-6;
+
+function unitName(unit: Units): string {
+  if (unit.headGroups > 0) return 'a head group';
+  return unit.ffnColumns > 0 ? `${unit.ffnColumns} FFN columns` : 'a vocabulary row';
+}
+
+interface Setting {
+  readonly problem: Problem;
+  readonly shares: readonly Share[];
+  readonly plan: PlanOutput;
+  /** Index of the device that the others wait for. */
+  readonly slowest: number;
+  readonly unit: Units;
+  readonly linked: boolean;
+}
+
+function settingOf(input: PlanInput, plan: PlanOutput): Setting {
+  const problem = compileProblem(input);
+  const shares = plannedShares(input, plan);
+  const { perRankSeconds } = plan.predicted;
+  const slowestRank = perRankSeconds.indexOf(Math.max(...perRankSeconds));
+  const slowestId = plan.ranks[slowestRank]?.device;
+  const slowest = problem.devices.findIndex(({ id }) => id === slowestId);
+  const unit = reliefOf(
+    problem,
+    problem.devices[slowest] as ProblemDevice,
+    shares[slowest] as Share,
+  );
+  return { problem, shares, plan, slowest, unit, linked: plan.ranks.length > 1 };
+}
+
+function secondsOf({ linked }: Setting, device: ProblemDevice, share: Share): number {
+  if (!isUsed(share)) return 0;
+  return linesSeconds(device.decode, share) + (linked ? device.decodeLink : 0);
+}
+
+/** Room that the plan cannot use: KV follows the heads, so the rank with the least room limits all. */
+function strandedBytesOf({ problem, plan }: Setting, device: ProblemDevice, share: Share): number {
+  const { kvTokensTotal } = plan.predicted;
+  const kv = kvTokensTotal * problem.footprint.kvPerTokenHeadGroup * share.headGroups;
+  return Math.max(0, device.roomBytes - weightBytes(problem, share) - kv);
+}
+
+/** Bytes by which a share and its KV exceed the device. */
+function lackingBytes(problem: Problem, device: ProblemDevice, share: Share): number {
+  const kv = problem.residentTokens * problem.footprint.kvPerTokenHeadGroup * share.headGroups;
+  return weightBytes(problem, share) + kv - device.roomBytes;
+}
+
+type Reason = Pick<DeviceExplanation, 'obstacle' | 'text'>;
+
+/** Why a device that waits takes no unit of the slowest one. */
+function reasonOf(setting: Setting, index: number): Reason {
+  const { problem, unit, plan } = setting;
+  const device = problem.devices[index] as ProblemDevice;
+  const share = setting.shares[index] as Share;
+  const more = withUnit(share, unit);
+  const obstacle = obstacleOf(problem, device, share, unit);
+  const name = unitName(unit);
+  if (obstacle !== 'granularity') {
+    const lacks = size(lackingBytes(problem, device, more));
+    const what = obstacle === 'kv' ? 'the KV of the workload beside it' : 'its weights';
+    return { obstacle, text: `cannot take ${name} more: ${lacks} lack for ${what}` };
+  }
+  const link = isUsed(share) || setting.linked ? device.decodeLink : 0;
+  const after = linesSeconds(device.decode, more) + link;
+  const { decodeSeconds } = plan.predicted;
+  if (after >= decodeSeconds * (1 - tieShare)) {
+    return {
+      obstacle,
+      text: `cannot take ${name} more: its step would be ${milliseconds(after)}, the slowest is ${milliseconds(decodeSeconds)}`,
+    };
+  }
+  const ties = plan.predicted.perRankSeconds.filter(
+    (seconds) => seconds >= decodeSeconds * (1 - tieShare),
+  ).length;
+  if (ties > 1) {
+    return {
+      obstacle,
+      text: `could take ${name} more (${milliseconds(after)}), but ${ties} ranks share the slowest step`,
+    };
+  }
+  return {
+    obstacle: 'policy',
+    text: `could take ${name} more (${milliseconds(after)}); policy ${plan.policy} does not move it`,
+  };
+}
+
+function explainDevice(setting: Setting, index: number): DeviceExplanation {
+  const device = setting.problem.devices[index] as ProblemDevice;
+  const share = setting.shares[index] as Share;
+  const used = isUsed(share);
+  const seconds = secondsOf(setting, device, share);
+  const idleSeconds = Math.max(0, setting.plan.predicted.decodeSeconds - seconds);
+  const strandedBytes = strandedBytesOf(setting, device, share);
+  const common = { device: device.id, used, seconds, idleSeconds, strandedBytes };
+  if (index === setting.slowest) {
+    const link = setting.linked ? `, ${milliseconds(device.decodeLink)} of it on the link` : '';
+    const text = `is the slowest: all wait for its ${milliseconds(seconds)}${link}`;
+    return { ...common, waitsFor: null, obstacle: null, text };
+  }
+  const waitsFor = (setting.problem.devices[setting.slowest] as ProblemDevice).id;
+  const { obstacle, text } = reasonOf(setting, index);
+  const waits = used ? `waits ${milliseconds(idleSeconds)} a step` : 'is left out';
+  return { ...common, waitsFor, obstacle, text: `${waits}; it ${text}` };
+}
+
+/** Devices at which the constraint binds. */
+function bindingDevices(setting: Setting, devices: readonly DeviceExplanation[]): string[] {
+  const { plan, problem } = setting;
+  const { bindingConstraint } = plan.predicted;
+  if (!plan.feasible) {
+    const lacking = problem.devices.filter((device, index) => {
+      const share = setting.shares[index] as Share;
+      return isUsed(share) && lackingBytes(problem, device, share) > 0;
+    });
+    return lacking.map(({ id }) => id);
+  }
+  if (bindingConstraint === 'compute' || bindingConstraint === 'link') {
+    return devices.filter(({ waitsFor }) => waitsFor === null).map(({ device }) => device);
+  }
+  const matches = (obstacle: DeviceExplanation['obstacle']): boolean =>
+    obstacle === bindingConstraint ||
+    (bindingConstraint === 'granularity' && obstacle === 'policy');
+  return devices
+    .filter(({ used, obstacle }) => used && matches(obstacle))
+    .map(({ device }) => device);
+}
+
+const meanings = {
+  compute: 'no used device idles: only faster devices or more of them shorten the step',
+  link: 'most of the slowest step is the link: fewer devices or a faster network shorten it',
+  memory: 'devices that idle have no room for the weights of a further unit',
+  kv: 'devices that idle have no room for the KV of a further unit',
+  granularity: 'devices that idle cannot take a whole unit within the step',
+} as const;
+
+function kvLimit(setting: Setting): string {
+  let limiting = '';
+  let least = Number.POSITIVE_INFINITY;
+  for (const [index, device] of setting.problem.devices.entries()) {
+    const tokens = kvTokensOf(setting.problem, device, setting.shares[index] as Share);
+    if (tokens !== null && tokens < least) [limiting, least] = [device.id, tokens];
+  }
+  return `KV for ${setting.plan.predicted.kvTokensTotal} tokens, limited by ${limiting}`;
+}
+
+/**
+ * Why a plan is as it is: what binds and where, what each device waits for, which memory is stranded, and what one device less, more or
+ * exchanged would change. `plan` must be that of `input`. Pure; the changes cost at most 24 plans.
+ */
+export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
+  const input = parsePlanInput(unchecked);
+  const setting = settingOf(input, plan);
+  const devices = input.devices.map((_, index) => explainDevice(setting, index));
+  const constraint = plan.predicted.bindingConstraint;
+  const text = plan.feasible
+    ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}`
+    : `not feasible: ${plan.reason ?? constraint}`;
+  return {
+    binding: { constraint, devices: bindingDevices(setting, devices), text },
+    devices,
+    changes: clusterChanges(input, plan),
+  };
+}
