@@ -44,15 +44,28 @@ export function largestBatch(
   return best;
 }
 
-/** The smallest batch of at least `tokensPerSecondMin`; null when none reaches it. Throughput grows with the batch as long as it fits. */
+/** Batches that are tried for a throughput grow by this factor, at least by one. */
+const batchGrowth = 1.1;
+
+/**
+ * The smallest batch of at least `tokensPerSecondMin`; null when none is found. Throughput grows with the batch, falls where memory forces
+ * heads onto slow devices, and grows again: batches a tenth apart are tried, and below the first that is enough the search bisects.
+ */
 function smallestBatch(
   input: PlanInput,
   policy: PlanPolicy,
   tokensPerSecondMin: number,
 ): PlannedBatch | null {
-  let best = largestBatch(input, policy);
-  if (best === null || best.tokensPerSecond < tokensPerSecondMin) return null;
+  const largest = largestBatch(input, policy)?.sequences ?? 0;
   let low = 0;
+  let best: PlannedBatch | null = null;
+  while (best === null && low < largest) {
+    const sequences = Math.min(largest, Math.max(low + 1, Math.floor(low * batchGrowth)));
+    const batch = batchOf(input, policy, sequences);
+    if (batch !== null && batch.tokensPerSecond >= tokensPerSecondMin) best = batch;
+    else low = sequences;
+  }
+  if (best === null) return null;
   while (best.sequences - low > 1) {
     const middle = Math.floor((low + best.sequences) / 2);
     const batch = batchOf(input, policy, middle);

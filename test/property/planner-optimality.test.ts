@@ -158,7 +158,8 @@ describe('against HiGHS', () => {
     const rowError = 1e-4;
     const inputs = planInputs({ devicesMax: 4, headGroups: [4, 8], granules: [8, 16] });
     let compared = 0;
-    for (const input of fc.sample(inputs, { seed: parameters.seed, numRuns: 30 })) {
+    for (const input of fc.sample(inputs, { seed: parameters.seed, numRuns: 200 })) {
+      if (compared === 30) break;
       const { model } = input;
       const whole = { ...model, ffnColumns: Math.ceil(model.ffnColumns / 512) * 512 };
       const problem = problemOf({ ...input, model: whole });
@@ -182,7 +183,8 @@ describe('against HiGHS', () => {
         expect(Math.abs(ours.decodeSeconds / theirs - 1)).toBeLessThan(rowError);
       }
     }
-    expect(compared).toBeGreaterThan(15);
+    // Infeasible instances and plans of a single device are judged above and do not count.
+    expect(compared).toBe(30);
   });
 });
 
