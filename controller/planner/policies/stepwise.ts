@@ -53,6 +53,17 @@ function moveToFastest(problem: Problem, current: Candidate): Candidate | null {
   }
 }
 
+/** Devices that take as long as the slowest. */
+const slowestCount = ({ evaluation }: Candidate): number =>
+  evaluation.deviceSeconds.filter((seconds) => seconds === evaluation.decodeSeconds).length;
+
+/** The step falls, or as many seconds are left to fewer devices: of two equal slow devices each must give before the step can fall. */
+function improves(next: Candidate, current: Candidate): boolean {
+  const difference = next.evaluation.decodeSeconds - current.evaluation.decodeSeconds;
+  if (difference !== 0) return difference < 0;
+  return slowestCount(next) < slowestCount(current);
+}
+
 /**
  * The source's loop (design section 1): KV shares, and with them the first heads, from memory; then heads move one by one from the
  * slowest device to the fastest, and the loop stops when the step time no longer falls.
@@ -63,7 +74,7 @@ export function stepwiseSplit(problem: Problem): { candidate: Candidate; iterati
   let iterations = 1;
   for (; iterations <= problem.headGroups * problem.devices.length; iterations += 1) {
     const next = moveToFastest(problem, candidate);
-    if (next === null || next.evaluation.decodeSeconds >= candidate.evaluation.decodeSeconds) break;
+    if (next === null || !improves(next, candidate)) break;
     candidate = next;
   }
   return { candidate, iterations };

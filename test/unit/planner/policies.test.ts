@@ -55,6 +55,16 @@ describe('baselines', () => {
     expect(headsOf(output)).toEqual({ fast: 1, slow: 3 });
   });
 
+  test('stepwise moves on while one of two equal slow devices still has to give', () => {
+    const devices = ['fast-0', 'fast-1', 'slow-0', 'slow-1'].map((id) =>
+      device(id, { perHeadGroup: id.startsWith('fast') ? 1 : 5 }),
+    );
+    const input = smallInput(devices, { policy: 'stepwise' });
+    const model = { ...input.model, headGroups: 12 };
+    // By memory 3 each: the slow two take 15 s, and the step falls only when both have given one. It ends at 5, 5, 1, 1.
+    expect(plan({ ...input, model }, () => 0).predicted.decodeSeconds).toBe(5);
+  });
+
   test('stepwise starts from memory and moves heads until the step no longer falls', () => {
     // By memory 2 + 2: 3 and 9 seconds. One move: 4*0.75 + ... = 4.5 and 4.5. A second one would take 6.
     const output = planned('stepwise', [fast, slow]);
