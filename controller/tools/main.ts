@@ -22,6 +22,10 @@ try {
   process.stdout.write(await run(process.argv.slice(2)));
 } catch (error) {
   const failure = toHelsError(error);
-  process.stderr.write(`${failure.message}\n`);
+  const { code, message, field } = failure;
+  const json = process.argv.includes('--json');
+  process.stderr.write(
+    json ? `${JSON.stringify({ error: { code, message, field } })}\n` : `${message}\n`,
+  );
   process.exitCode = exitCodeOf[failure.code];
 }
