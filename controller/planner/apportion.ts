@@ -4,8 +4,11 @@
  */
 export function apportion(total: number, weights: readonly number[]): number[] {
   const largest = Math.max(...weights);
-  // Scaled by the largest first: sums of huge weights must not overflow.
-  const scaled = weights.map((weight) => (largest > 0 ? weight / largest : 1));
+  // Scaled by the largest first: sums of huge weights must not overflow. Endless weights share alone.
+  const scaled = weights.map((weight) => {
+    if (weight === largest) return 1;
+    return largest > 0 ? weight / largest : 1;
+  });
   const sum = scaled.reduce((left, right) => left + right, 0);
   const exact = scaled.map((weight) => (total * weight) / sum);
   const counts = exact.map((value) => Math.floor(value));

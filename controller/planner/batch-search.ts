@@ -11,12 +11,16 @@ function batchOf(input: PlanInput, policy: PlanPolicy, sequences: number): Plann
   return { sequences, decodeSeconds, tokensPerSecond: sequences / decodeSeconds };
 }
 
+/** The most sequences that a workload may name. */
+const sequencesMax = 2 ** 24;
+
 /** No batch is larger: the KV that all devices together could hold if they held nothing else. */
 function sequencesBound(input: PlanInput): number {
   const { devices, footprint, headGroups } = compileProblem(input);
   const room = devices.reduce((sum, device) => sum + device.roomBytes, 0);
   const tokenBytes = footprint.kvPerTokenHeadGroup * headGroups;
-  return Math.floor(room / (tokenBytes * input.workload.contextTokens));
+  const sequences = Math.floor(room / (tokenBytes * input.workload.contextTokens));
+  return Math.min(sequencesMax, sequences);
 }
 
 /**

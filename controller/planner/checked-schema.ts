@@ -51,6 +51,8 @@ export interface Subject {
   readonly whole: string;
 }
 
+export const planInputSubject: Subject = { what: 'plan input', whole: 'the input' };
+
 /** Throws config-invalid naming the field. */
 export function refuseField(subject: Subject, field: string, message: string): never {
   throw new HelsError('config-invalid', `${subject.what}: ${field} ${message}`, { field });

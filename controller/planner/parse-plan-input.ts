@@ -4,6 +4,7 @@ import {
   nonEmptyText,
   numberFrom,
   parseChecked,
+  planInputSubject,
   positive,
   refuseDuplicates,
   wholeNumber,
@@ -89,8 +90,6 @@ const planInput = z.strictObject({
     .default('hels'),
 });
 
-const subject = { what: 'plan input', whole: 'the input' };
-
 /** A single latency line as a list of one, so that an error names the coefficient and not the union. */
 function withLineLists(json: unknown): unknown {
   if (typeof json !== 'object' || json === null || !('devices' in json)) return json;
@@ -110,11 +109,11 @@ function withLineLists(json: unknown): unknown {
  * wrong field, its value and the allowed range. Lines come out as lists.
  */
 export function parsePlanInput(json: unknown): PlanInput {
-  const parsed = parseChecked(planInput, withLineLists(json), subject);
+  const parsed = parseChecked(planInput, withLineLists(json), planInputSubject);
   refuseDuplicates(
     parsed.devices.map(({ id }) => id),
     (index) => `devices[${index}].id`,
-    subject,
+    planInputSubject,
   );
   return parsed as PlanInput;
 }

@@ -5,6 +5,7 @@ import type {
   PlanInput,
   PlanModel,
 } from '../../proto/domain/plan.ts';
+import { planInputSubject, refuseField } from './checked-schema.ts';
 
 /** One latency line at a fixed load (T, A): seconds = constant + perHeadGroup*h + perColumn*f + perRow*v. */
 export interface StepLine {
@@ -109,15 +110,41 @@ function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
   };
 }
 
+/** Seconds of the whole model on one device, if not 0: beyond these the search's arithmetic overflows or never settles. */
+const modelSecondsMin = 1e-12;
+const modelSecondsMax = 1e12;
+
+/** Refuses lines that cannot be seconds of a step. */
+function checkSeconds(device: ProblemDevice, index: number, model: PlanModel): void {
+  const { headGroups, ffnColumns, vocabRows } = model;
+  for (const phase of ['decode', 'prefill'] as const) {
+    for (const line of device[phase]) {
+      const seconds =
+        line.constant +
+        line.perHeadGroup * headGroups +
+        line.perColumn * ffnColumns +
+        line.perRow * vocabRows;
+      if (seconds === 0 || (seconds >= modelSecondsMin && seconds <= modelSecondsMax)) continue;
+      refuseField(
+        planInputSubject,
+        `devices[${index}].${phase}`,
+        `gives ${seconds} seconds for the whole model; it must be 0 or from ${modelSecondsMin} to ${modelSecondsMax}, with coefficients in seconds`,
+      );
+    }
+  }
+}
+
 /**
  * Compiles a checked input. Without eviction the KV of every sequence is resident; with it at least one whole sequence is, since a
- * sequence runs only when all its KV can be reached.
+ * sequence runs only when all its KV can be reached. Throws config-invalid for lines that cannot be seconds of a step.
  */
 export function compileProblem(input: PlanInput): Problem {
   const { model, workload } = input;
+  const devices = input.devices.map((device) => compileDevice(device, input));
+  for (const [index, device] of devices.entries()) checkSeconds(device, index, model);
   const residentSequences = workload.allowEviction === true ? 1 : workload.sequences;
   return {
-    devices: input.devices.map((device) => compileDevice(device, input)),
+    devices,
     footprint: footprintOf(model),
     headGroups: model.headGroups,
     ffnColumns: model.ffnColumns,

@@ -1,7 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { apportion } from '../../../controller/planner/apportion.ts';
 import { plan } from '../../../controller/planner/plan.ts';
-import type { PlanDevice, PlanOutput, PlanPolicy } from '../../../proto/domain/plan.ts';
+import {
+  type PlanDevice,
+  type PlanOutput,
+  type PlanPolicy,
+  planPolicies,
+} from '../../../proto/domain/plan.ts';
 import { device, smallInput } from './inputs.ts';
 
 const frozen = (): number => 0;
@@ -24,6 +29,10 @@ describe('apportion', () => {
   test('counts all-zero weights as equal and survives huge ones', () => {
     expect(apportion(4, [0, 0])).toEqual([2, 2]);
     expect(apportion(4, [1e308, 1e308])).toEqual([2, 2]);
+  });
+
+  test('an endless weight takes everything', () => {
+    expect(apportion(5, [Number.POSITIVE_INFINITY, 1])).toEqual([5, 0]);
   });
 });
 
@@ -81,6 +90,23 @@ describe('baselines', () => {
     expect(output.reason).toContain("memory: device 'slow'");
     expect(output.reason).toContain('1.98 KiB of weights and 1.25 KiB of KV');
     expect(output.reason).toContain('2.26 KiB lack');
+  });
+});
+
+describe('lines that cannot be seconds of a step are refused by the device', () => {
+  test.each([
+    [1e308, 'gives Infinity seconds'],
+    [1e-320, 'seconds for the whole model; it must be 0 or from 1e-12 to 1000000000000'],
+  ])('%d seconds per head group', (perHeadGroup, message) => {
+    const devices = [device('a', { constant: 1 }), device('b', { perHeadGroup })];
+    for (const policy of planPolicies) {
+      expect(() => planned(policy, devices)).toThrow('plan input: devices[1].decode gives');
+      expect(() => planned(policy, devices)).toThrow(message);
+    }
+  });
+
+  test('lines of 0 seconds are fine', () => {
+    expect(planned('hels', [device('a', {}), device('b', {})]).predicted.decodeSeconds).toBe(0);
   });
 });
 
