@@ -22,23 +22,27 @@ export function capacitiesWithin(problem: Problem, seconds: number): Capacity[] 
   const { footprint, residentTokens } = problem;
   const headBytes = footprint.perHeadGroup + residentTokens * footprint.kvPerTokenHeadGroup;
   return problem.devices.map((device) => {
+    const room = device.roomBytes - footprint.fixed;
+    if (room < 0) return [];
     const bounds: Bound[] = [
       {
-        limit: device.roomBytes - footprint.fixed,
+        limit: room,
         perHeadGroup: headBytes,
         perColumn: footprint.perColumn,
         perRow: footprint.perRow,
       },
     ];
     for (const line of device.decode) {
+      const limit = seconds * (1 + rounding) - line.constant - device.decodeLink;
+      if (limit < 0) return [];
       bounds.push({
-        limit: seconds * (1 + rounding) - line.constant - device.decodeLink,
+        limit,
         perHeadGroup: line.perHeadGroup,
         perColumn: line.perColumn,
         perRow: line.perRow,
       });
     }
-    return bounds.some((bound) => bound.limit < 0) ? [] : bounds;
+    return bounds;
   });
 }
 

@@ -37,13 +37,13 @@ class CostHeap {
     items[0] = last;
     let index = 0;
     for (;;) {
-      let least = index;
-      for (const child of [2 * index + 1, 2 * index + 2]) {
-        if (child < items.length && this.#before(items[child] as number, items[least] as number)) {
-          least = child;
-        }
+      let least = 2 * index + 1;
+      if (least >= items.length) return top;
+      const right = least + 1;
+      if (right < items.length && this.#before(items[right] as number, items[least] as number)) {
+        least = right;
       }
-      if (least === index) return top;
+      if (!this.#before(items[least] as number, items[index] as number)) return top;
       this.#swap(index, least);
       index = least;
     }

@@ -1,5 +1,5 @@
 import type { Problem } from '../problem.ts';
-import { type Capacity, capacitiesWithin } from './capacity.ts';
+import { type Bound, type Capacity, capacitiesWithin } from './capacity.ts';
 import { greedyMerge } from './greedy-merge.ts';
 
 /** Worth of one FFN column and of one vocabulary row. */
@@ -25,7 +25,8 @@ function tryColumns(
   corner: Corner,
 ): void {
   let rows = problem.vocabRows;
-  for (const bound of capacity) {
+  for (let index = 0; index < capacity.length; index += 1) {
+    const bound = capacity[index] as Bound;
     const slack = bound.limit - bound.perHeadGroup * heads - bound.perColumn * columns;
     if (bound.perRow * rows > slack) rows = Math.max(0, slack) / bound.perRow;
   }
@@ -56,26 +57,26 @@ function solveCorner(
     return;
   }
   let most = problem.ffnColumns;
-  for (const bound of capacity) {
+  for (let index = 0; index < capacity.length; index += 1) {
+    const bound = capacity[index] as Bound;
     const slack = bound.limit - bound.perHeadGroup * heads;
     if (slack < 0) return;
     if (bound.perColumn * most > slack) most = slack / bound.perColumn;
   }
-  const consider = (columns: number): void => {
-    if (columns > 0 && columns < most) {
-      tryColumns(problem, capacity, heads, columns, prices, corner);
-    }
-  };
   tryColumns(problem, capacity, heads, 0, prices, corner);
   tryColumns(problem, capacity, heads, most, prices, corner);
-  for (const [index, first] of capacity.entries()) {
+  // Indexed loops without closures: this runs some hundred thousand times a plan.
+  for (let index = 0; index < capacity.length; index += 1) {
+    const first = capacity[index] as Bound;
     const firstSlack = first.limit - first.perHeadGroup * heads;
-    consider((firstSlack - first.perRow * problem.vocabRows) / first.perColumn);
+    const whole = (firstSlack - first.perRow * problem.vocabRows) / first.perColumn;
+    if (whole > 0 && whole < most) tryColumns(problem, capacity, heads, whole, prices, corner);
     for (let other = index + 1; other < capacity.length; other += 1) {
-      const second = capacity[other] as Capacity[number];
+      const second = capacity[other] as Bound;
       const secondSlack = second.limit - second.perHeadGroup * heads;
       const slope = first.perColumn * second.perRow - second.perColumn * first.perRow;
-      consider((firstSlack * second.perRow - secondSlack * first.perRow) / slope);
+      const meet = (firstSlack * second.perRow - secondSlack * first.perRow) / slope;
+      if (meet > 0 && meet < most) tryColumns(problem, capacity, heads, meet, prices, corner);
     }
   }
 }
