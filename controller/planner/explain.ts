@@ -8,7 +8,7 @@ import { plannedShares } from './planned-shares.ts';
 import { compileProblem, type Problem, type ProblemDevice } from './problem.ts';
 
 /** What a device does while the slowest one works, and why it does not do more. */
-export interface DeviceExplanation {
+interface DeviceExplanation {
   readonly device: string;
   readonly used: boolean;
   /** Decode seconds of the device, link included; 0 when it is not used. */

@@ -22,7 +22,7 @@ export const linkLatencySeconds: Readonly<Record<LinkKind, number>> = {
 export const ethernetBytesPerSecond = 3.125e9;
 
 /** Bytes of one element of a partial sum: int64 fixed point in exact numerics, else the weights' type. */
-export function payloadBytes(numerics: 'exact' | 'fast', model: PlanModel): number {
+function payloadBytes(numerics: 'exact' | 'fast', model: PlanModel): number {
   return numerics === 'exact' ? 8 : model.weightBytesPerParam;
 }
 
