@@ -75,7 +75,7 @@ for (const [devices, headGroups, granules] of sizes) {
   const times = [];
   const processorTimes = [];
   let first = 0;
-  for (let seed = 1; seed <= 9; seed += 1) {
+  for (let seed = 1; seed <= 25; seed += 1) {
     const input = planInput(devices, headGroups, granules, seed);
     const startMs = processorMs();
     const { feasible, solver } = plan(input, () => performance.now());

@@ -31,7 +31,7 @@ export interface HelsLimits {
 }
 
 export const helsLimits: HelsLimits = {
-  relaxationWidth: 2e-3,
+  relaxationWidth: 5e-3,
   startsMax: 3,
   repairVisitsMax: 6400,
   exactWorkMax: 4e6,
