@@ -1,5 +1,5 @@
 // The import rules of docs/architecture.md, as a check.
-const pure = '^(controller/(planner|cluster|scheduler)|proto/domain)/';
+const pure = '^(controller/(planner|cluster|scheduler|simulator)|proto/domain)/';
 
 module.exports = {
   forbidden: [

@@ -5,6 +5,7 @@ import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
 import { addModelCommands } from './commands/model.ts';
 import { addPlanCommand } from './commands/plan.ts';
+import { addSimulateCommand } from './commands/simulate.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUpCommands } from './commands/up.ts';
 import { addVersionCommand } from './commands/version.ts';
@@ -38,6 +39,7 @@ function buildProgram(context: Context): Command {
   addDeployCommand(program, context);
   addStatusCommand(program, context);
   addPlanCommand(program, context);
+  addSimulateCommand(program, context);
   addChatCommand(program, context);
   addModelCommands(program, context);
   addVersionCommand(program, context);

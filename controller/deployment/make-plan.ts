@@ -3,6 +3,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { kvBlocksOf } from '../planner/kv-blocks.ts';
 import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
@@ -59,13 +60,6 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
   );
 }
 
-/** Blocks of every rank's pool: what the tightest rank has room for, and no more than all sequences at full length can use. */
-function kvBlocksOf(solved: Solved, request: PlanRequest): number {
-  const { sequencesMax, kvBlockTokens, model } = request;
-  const usable = sequencesMax * Math.ceil(model.maxPositions / kvBlockTokens);
-  return Math.min(Math.floor(solved.predicted.kvTokensTotal / kvBlockTokens), usable);
-}
-
 const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
 
 /** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model. */
@@ -76,7 +70,11 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
-  const kvBlocks = kvBlocksOf(solved, request);
+  const kvBlocks = kvBlocksOf(solved.predicted.kvTokensTotal, {
+    sequencesMax: request.sequencesMax,
+    contextTokensMax: model.maxPositions,
+    kvBlockTokens,
+  });
   const ranks = solved.ranks.map((rank, index) => {
     const headGroups = rank.headGroups[1] - rank.headGroups[0];
     return {

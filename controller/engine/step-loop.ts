@@ -9,10 +9,10 @@ import type { GenerationEvent, GenerationRequest } from '../../proto/domain/gene
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
+import { stepLoadOf } from '../scheduler/step-load.ts';
+import { StepPipeline } from '../scheduler/step-pipeline.ts';
 import { AsyncQueue } from './async-queue.ts';
 import type { OpenRankStream, RankStream } from './rank-stream.ts';
-
-const stepsInFlightMax = 2;
 
 /** A step that takes this many times its prediction is stuck; never less than the floor, so that a short stall trips nothing. */
 const deadlineFactor = 20;
@@ -24,7 +24,7 @@ export interface StepMeasurement {
   sequences: number;
   /** Every sequence gave one token. */
   decodeOnly: boolean;
-  /** Sum over the sequences of the positions attended to. */
+  /** Sum over the tokens of the positions each attends to. */
   contextTokens: number;
   rankComputeSeconds: number[];
   /** Of the slowest rank, collectives included. */
@@ -69,6 +69,7 @@ interface Client {
 export class StepLoop {
   readonly scheduler: Scheduler;
   readonly #options: StepLoopOptions;
+  readonly #pipeline: StepPipeline;
   readonly #streams: RankStream[];
   readonly #inFlight = new Map<number, InFlight>();
   readonly #clients = new Map<string, Client>();
@@ -81,6 +82,7 @@ export class StepLoop {
   constructor(options: StepLoopOptions) {
     this.#options = options;
     this.scheduler = new Scheduler(options.limits);
+    this.#pipeline = new StepPipeline(this.scheduler);
     this.#stepDeadlineMs = Math.max(
       stepDeadlineMsMin,
       deadlineFactor * options.predictedStepSeconds * 1000,
@@ -178,8 +180,8 @@ export class StepLoop {
   }
 
   #pump(): void {
-    while (this.#failure === null && this.#inFlight.size < stepsInFlightMax) {
-      const plan = this.scheduler.schedule();
+    while (this.#failure === null) {
+      const plan = this.#pipeline.next();
       if (plan === null) return;
       this.#send(plan);
     }
@@ -260,7 +262,7 @@ export class StepLoop {
   /** null: the answer breaks the rules of the stream, and the epoch is over. */
   #apply(step: number, sampled: readonly SampledToken__Output[]) {
     try {
-      return this.scheduler.apply(step, sampled);
+      return this.#pipeline.answer(step, sampled);
     } catch (error) {
       const { message } = toHelsError(error);
       this.fail(new HelsError('internal', `the ranks' answer is not valid: ${message}`));
@@ -304,11 +306,11 @@ function measurementOf(
   plan: StepPlan,
   responses: readonly StepResponse__Output[],
 ): StepMeasurement {
-  const counts = plan.sequences.map(({ takeSampled, tokens }) => (takeSampled ? 1 : tokens.length));
+  const load = stepLoadOf(plan);
   return {
     sequences: plan.sequences.length,
-    decodeOnly: counts.every((count) => count === 1),
-    contextTokens: plan.sequences.reduce((sum, { startPosition }) => sum + startPosition + 1, 0),
+    decodeOnly: load.prefillTokens === 0,
+    contextTokens: load.decodeContextTokens + load.prefillContextTokens,
     rankComputeSeconds: responses.map(({ computeSeconds }) => computeSeconds),
     totalSeconds: Math.max(...responses.map(({ totalSeconds }) => totalSeconds)),
   };

@@ -95,9 +95,14 @@ export function footprintOf(model: PlanModel): Footprint {
   };
 }
 
+/** Link of a device: its own, else the input's, else none. */
+export function linkOf(device: PlanDevice, input: Pick<PlanInput, 'link'>): LinkLine {
+  return device.link ?? input.link ?? noLink;
+}
+
 function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
   const { sequences, contextTokens, prefillChunk } = input.workload;
-  const link = device.link ?? input.link ?? noLink;
+  const link = linkOf(device, input);
   // The chunk starts a prompt: token i of it attends to i tokens, itself included.
   const prefillContext = (prefillChunk * (prefillChunk + 1)) / 2;
   return {

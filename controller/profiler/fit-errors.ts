@@ -1,17 +1,11 @@
+import { quantile } from '../../proto/domain/quantile.ts';
+
 /** Absolute errors relative to the measured seconds, in percent. */
 export interface FitErrors {
   readonly points: number;
   readonly meanAbsolutePercent: number;
   readonly medianAbsolutePercent: number;
   readonly percentile95AbsolutePercent: number;
-}
-
-/** The value below which `share` of the sorted values lie, interpolated; 0 for no values. */
-export function quantile(sorted: readonly number[], share: number): number {
-  const position = share * (sorted.length - 1);
-  const below = sorted[Math.floor(position)] ?? 0;
-  const above = sorted[Math.ceil(position)] ?? 0;
-  return below + (above - below) * (position - Math.floor(position));
 }
 
 export function errorsOf(predicted: readonly number[], measured: readonly number[]): FitErrors {

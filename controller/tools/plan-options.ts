@@ -77,7 +77,7 @@ function positiveOf(values: Values, option: keyof Values): number | undefined {
 }
 
 /** `all`, or names separated by commas; the first is the plan that is printed. */
-function policiesOf(given = 'all'): PlanPolicy[] {
+export function policiesOf(given = 'all'): PlanPolicy[] {
   if (given === 'all') return [...planPolicies];
   const names = [...new Set(given.split(','))];
   const wrong = names.find((name) => !planPolicies.some((policy) => policy === name));

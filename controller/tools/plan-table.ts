@@ -7,24 +7,12 @@ import type {
   PlanWorkload,
 } from '../../proto/domain/plan.ts';
 import type { PolicyForecast } from '../planner/compare-policies.ts';
+import { tableText } from './table-text.ts';
 
 const rangeText = ([begin, end]: HalfOpenRange): string =>
   begin === end ? '-' : `${begin}-${end}`;
 
 const milliseconds = (seconds: number): string => `${(seconds * 1e3).toFixed(3)} ms`;
-
-/** Columns padded to their widest cell; numbers need no other care. */
-function tableText(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0)),
-  );
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd();
-  return rows.map(line).join('\n');
-}
 
 const batchText = (batch: PlannedBatch | null): string =>
   batch === null

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type Context, globalOptions, outputOf, withClient } from '../context.ts';
 import { formatPlan } from '../plan-table.ts';
-import { runTool } from '../run-tool.ts';
+import { runTool, toolParameters } from '../run-tool.ts';
 
 /** Options that make a plan from files: passed on to the tool as they are. */
 const fileOptions = [
@@ -43,16 +43,4 @@ export function addPlanCommand(program: Command, context: Context): void {
       const report = await withClient(command, (client) => client.plan());
       output.result(report, () => formatPlan(report));
     });
-}
-
-/** The options that were given, as the tool takes them; empty: the plan being served is asked for. */
-function toolParameters(command: Command): string[] {
-  const given = command.opts<Record<string, unknown>>();
-  const key = (name: string): string =>
-    name.replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
-  const parameters = fileOptions.flatMap(([name]) => {
-    const value = given[key(name)];
-    return typeof value === 'string' ? [`--${name}=${value}`] : [];
-  });
-  return given['explain'] === true ? [...parameters, '--explain'] : parameters;
 }

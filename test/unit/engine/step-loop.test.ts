@@ -118,7 +118,8 @@ describe('step loop', () => {
       {
         sequences: 1,
         decodeOnly: false,
-        contextTokens: 1,
+        // Token i of the prompt attends to i tokens: 1 + 2 + 3 + 4 + 5.
+        contextTokens: 15,
         rankComputeSeconds: [0.5, 0.25],
         totalSeconds: 2,
       },

@@ -7,9 +7,9 @@ import {
   parseDeviceProfile,
   profileLines,
 } from '../../../controller/profiler/device-profile.ts';
-import { quantile } from '../../../controller/profiler/fit-errors.ts';
 import { predictSeconds } from '../../../controller/profiler/latency-terms.ts';
 import type { PlanModel } from '../../../proto/domain/plan.ts';
+import { quantile } from '../../../proto/domain/quantile.ts';
 
 /**
  * Where the "measured" efficiencies of deploy/profiles come from: timings of one LLaMA-30B layer (52 heads, hidden 6656, 17920 FFN columns,
