@@ -25,6 +25,8 @@ import {
 } from './config.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
+import { PredictionTracker } from './deployment/prediction-tracker.ts';
+import { ProfileService } from './deployment/profile-service.ts';
 import { WorkerRegistry } from './deployment/worker-registry.ts';
 import { SwitchingEngine } from './engine/generation-engine.ts';
 import { openGroupWith } from './engine/open-group.ts';
@@ -57,18 +59,19 @@ async function startController(
   const registry = new WorkerRegistry(term, clock, log);
   const engine = new SwitchingEngine();
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
+  const tracker = new PredictionTracker(clock, log, metrics);
   const state = new DeploymentState(store, leadership);
   const coordinator: Coordinator = new Coordinator({
     term,
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
-    openGroup: openGroupWith(engine, metrics, clock),
+    openGroup: openGroupWith(engine, metrics, tracker, clock),
     credentials: rpcCredentials.client,
     clock,
     log,
   });
-  const view = new StatusView(term, registry, coordinator, engine, clock);
+  const view = new StatusView(term, registry, coordinator, engine, tracker, clock);
   registry.connect(coordinator, (workerId) => engine.serving?.loop.outstanding(workerId) ?? false);
   const generation = new GenerationService({
     engine,
@@ -78,7 +81,8 @@ async function startController(
     chance: systemChance,
   });
 
-  const operations = new OperationsService(coordinator, view);
+  const profiles = new ProfileService({ term, coordinator, store: state, clock });
+  const operations = new OperationsService(coordinator, view, profiles);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),

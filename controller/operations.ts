@@ -1,27 +1,39 @@
 import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
+import type { ProfileWorkersEvent } from '../proto/gen/hels/v1/ProfileWorkersEvent.ts';
+import type { ProfileWorkersRequest__Output } from '../proto/gen/hels/v1/ProfileWorkersRequest.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
 import type { OperationsPort } from './api/grpc/hels-service.ts';
 import type { DeploymentRequest } from './cluster/group.ts';
 import type { ControllerConfig } from './config.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
+import type { ProfileService } from './deployment/profile-service.ts';
 import type { StatusView } from './status.ts';
 
 /** What the gRPC API does besides generating: thin, over the coordinator and the status view. */
 export class OperationsService implements OperationsPort {
   readonly #coordinator: Coordinator;
   readonly #view: StatusView;
+  readonly #profiles: ProfileService;
 
-  constructor(coordinator: Coordinator, view: StatusView) {
+  constructor(coordinator: Coordinator, view: StatusView, profiles: ProfileService) {
     this.#coordinator = coordinator;
     this.#view = view;
+    this.#profiles = profiles;
   }
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
     const { modelPath, modelId, policy, numerics, workersMin, workload, ranks } = request;
     const deployment = { modelPath, modelId, policy, numerics, workersMin, workload, ranks };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
+  }
+
+  profileWorkers(
+    request: ProfileWorkersRequest__Output,
+    signal: AbortSignal,
+  ): AsyncIterable<ProfileWorkersEvent> {
+    return this.#profiles.run(request.modelPath, request.refresh, signal);
   }
 
   undeploy(modelId: string): Promise<void> {

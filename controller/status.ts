@@ -3,6 +3,7 @@ import { version } from '../proto/base/version.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
+import type { PredictionTracker } from './deployment/prediction-tracker.ts';
 import type { WorkerRegistry } from './deployment/worker-registry.ts';
 import type { SwitchingEngine } from './engine/generation-engine.ts';
 import type { ServingGauges } from './metrics/serving-metrics.ts';
@@ -13,6 +14,7 @@ export class StatusView {
   readonly #registry: WorkerRegistry;
   readonly #coordinator: Coordinator;
   readonly #engine: SwitchingEngine;
+  readonly #tracker: PredictionTracker;
   readonly #clock: Clock;
 
   constructor(
@@ -20,12 +22,14 @@ export class StatusView {
     registry: WorkerRegistry,
     coordinator: Coordinator,
     engine: SwitchingEngine,
+    tracker: PredictionTracker,
     clock: Clock,
   ) {
     this.#term = term;
     this.#registry = registry;
     this.#coordinator = coordinator;
     this.#engine = engine;
+    this.#tracker = tracker;
     this.#clock = clock;
   }
 
@@ -68,6 +72,8 @@ export class StatusView {
       requestsWaiting,
       kvBlocksUsed,
       kvBlocksTotal,
+      predictions: this.#tracker.predictions(),
+      events: this.#tracker.events(),
       steps: this.#engine.serving?.loop.stepsFinished ?? 0,
       workers: this.#registry.members().map((member) => ({
         workerId: member.id,

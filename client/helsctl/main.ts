@@ -5,6 +5,7 @@ import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
 import { addModelCommands } from './commands/model.ts';
 import { addPlanCommand } from './commands/plan.ts';
+import { addProfileCommand } from './commands/profile.ts';
 import { addSimulateCommand } from './commands/simulate.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUpCommands } from './commands/up.ts';
@@ -39,6 +40,7 @@ function buildProgram(context: Context): Command {
   addDeployCommand(program, context);
   addStatusCommand(program, context);
   addPlanCommand(program, context);
+  addProfileCommand(program, context);
   addSimulateCommand(program, context);
   addChatCommand(program, context);
   addModelCommands(program, context);

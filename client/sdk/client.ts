@@ -14,6 +14,8 @@ import type {
   GenerateInput,
   GenerateOptions,
   PlanReport,
+  ProfileEvent,
+  ProfileOptions,
   Status,
 } from './types.ts';
 
@@ -73,6 +75,18 @@ export class HelsClient {
       ranks: options.ranks ?? [],
     };
     const stream = this.#stub.deploy(request, deadlineOf(call, null));
+    for await (const message of iterate(stream, this.#address, call.signal)) {
+      if (message.progress) yield { type: 'progress', ...message.progress };
+      else if (message.ready) yield { type: 'ready', report: message.ready };
+    }
+  }
+
+  /** The workers' latency lines, measured where they are not stored; progress events, then one `ready`. */
+  async *profile(
+    options: ProfileOptions = {},
+    call: CallOptions = {},
+  ): AsyncGenerator<ProfileEvent, void, undefined> {
+    const stream = this.#stub.profileWorkers(options, deadlineOf(call, null));
     for await (const message of iterate(stream, this.#address, call.signal)) {
       if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.ready) yield { type: 'ready', report: message.ready };

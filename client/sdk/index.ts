@@ -10,5 +10,8 @@ export type {
   GenerateInput,
   GenerateOptions,
   PlanReport,
+  ProfileEvent,
+  ProfileOptions,
+  ProfileReport,
   Status,
 } from './types.ts';

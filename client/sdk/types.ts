@@ -4,10 +4,12 @@ import type { GenerateDelta__Output } from '../../proto/gen/hels/v1/GenerateDelt
 import type { GenerateFinished__Output } from '../../proto/gen/hels/v1/GenerateFinished.ts';
 import type { GenerateStarted__Output } from '../../proto/gen/hels/v1/GenerateStarted.ts';
 import type { PlanReport__Output } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { ProfileReport__Output } from '../../proto/gen/hels/v1/ProfileReport.ts';
 import type { Status__Output } from '../../proto/gen/hels/v1/Status.ts';
 
 export type Status = Status__Output;
 export type PlanReport = PlanReport__Output;
+export type ProfileReport = ProfileReport__Output;
 
 export interface ChatMessage {
   role: 'system' | 'user' | 'assistant';
@@ -64,6 +66,17 @@ export interface DeployOptions {
 export type DeployEvent =
   | ({ type: 'progress' } & DeployProgress__Output)
   | { type: 'ready'; report: PlanReport };
+
+export interface ProfileOptions {
+  /** The model directory as the controller sees it; default: the model being served. */
+  modelPath?: string;
+  /** Measure also what is stored. */
+  refresh?: boolean;
+}
+
+export type ProfileEvent =
+  | ({ type: 'progress' } & DeployProgress__Output)
+  | { type: 'ready'; report: ProfileReport };
 
 export interface CallOptions {
   /** Aborting cancels the call on the server too. */

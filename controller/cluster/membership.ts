@@ -17,6 +17,8 @@ export interface MemberDevice {
   emulated: boolean;
   memoryBytes: number;
   memoryFreeBytes: number;
+  /** Instruction set, kernel library, build: what a measurement holds for. */
+  implementation: string;
 }
 
 export interface Member {

@@ -19,9 +19,9 @@ import type { LoadedGroup, RunPorts } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
+import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
-import type { KnownProfiles } from './profile-workers.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
 import { WorkerClient } from './worker-client.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
@@ -51,7 +51,7 @@ export interface CoordinatorOptions {
   /** Epochs go on from here. */
   lastEpoch: number;
   registry: WorkerRegistry;
-  store: DeploymentStore;
+  store: DeploymentStore & MeasurementStore;
   openGroup: OpenEngineGroup;
   credentials: ChannelCredentials;
   clock: Clock;
@@ -64,7 +64,7 @@ const workersTimeoutMsDefault = 60_000;
 interface Attempt {
   epoch: number;
   abort: AbortController;
-  channel: PhaseChannel;
+  channel: PhaseChannel<PlanReport>;
   files: ServedFiles | null;
   loaded: LoadedGroup | null;
   engineGroup: EngineGroup | null;
@@ -76,11 +76,14 @@ interface Attempt {
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients = new Map<string, WorkerClient>();
-  readonly #knownProfiles: KnownProfiles = new Map();
   #group: Group;
   #attempt: Attempt | null = null;
   /** What the next start-deployment effect takes over from the caller that waits for it. */
-  #attended: { channel: PhaseChannel; files: ServedFiles; workersTimeoutMs: number } | null = null;
+  #attended: {
+    channel: PhaseChannel<PlanReport>;
+    files: ServedFiles;
+    workersTimeoutMs: number;
+  } | null = null;
   #ending: Promise<void> = Promise.resolve();
 
   constructor(options: CoordinatorOptions) {
@@ -105,6 +108,12 @@ export class Coordinator {
       : { modelId: served.modelId, text: served.text, createdUnixSeconds };
   }
 
+  /** Those that answer heartbeats now. */
+  aliveWorkers(): GroupWorker[] {
+    const alive = this.#options.registry.members().filter(({ state }) => state === 'alive');
+    return alive.map((member) => ({ ...member, client: this.#clientOf(member.address) }));
+  }
+
   /** Throws not-ready without a plan being served. */
   report(): PlanReport {
     const report = this.#attempt?.report ?? null;
@@ -121,7 +130,7 @@ export class Coordinator {
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, void, undefined> {
     const files = await readServedFiles(request.modelPath, request.modelId);
-    const channel = new PhaseChannel();
+    const channel = new PhaseChannel<PlanReport>();
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
     this.#attended = { channel, files, workersTimeoutMs: timeoutMs };
     this.#dispatch({ type: 'deploy', request, attended: true });
@@ -219,7 +228,7 @@ export class Coordinator {
     const attempt: Attempt = {
       epoch,
       abort: new AbortController(),
-      channel: attended?.channel ?? new PhaseChannel(),
+      channel: attended?.channel ?? new PhaseChannel<PlanReport>(),
       files: attended?.files ?? null,
       loaded: null,
       engineGroup: null,
@@ -290,8 +299,9 @@ export class Coordinator {
         });
       },
       savePlan: (plan) => store.savePlan(plan),
-      knownProfiles: this.#knownProfiles,
+      store,
       nowMs: () => clock.nowMs(),
+      unixMs: () => clock.unixMs(),
     };
   }
 

@@ -1,7 +1,7 @@
 /** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import { type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
+import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
@@ -9,11 +9,12 @@ import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan } from './make-plan.ts';
-import { type KnownProfiles, type ProfileRun, profileWorkers } from './profile-workers.ts';
+import { probeLinks } from './probe-links.ts';
+import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import type { ServedFiles } from './served-files.ts';
 
 /** Sizes of the engine that do not come from a measurement but from what serving promises. */
-const engineSizes = {
+export const engineSizes = {
   /** Tokens of one step: bounds the time that a long prompt can hold up the running sequences. */
   stepTokensMax: 512,
   /** Sequences that run at once. */
@@ -30,7 +31,7 @@ const defaultWorkload = {
   outputTokens: 128,
 } as const;
 
-export interface RunPorts {
+export interface RunPorts extends MeasuringPorts {
   /** Reports a phase; throws when this attempt has been superseded. */
   phase(name: string): Progress;
   /** Alive workers, waiting for `count` of them. */
@@ -38,9 +39,6 @@ export interface RunPorts {
   /** Told as soon as the plan says who takes part. */
   membersChosen(workers: readonly GroupWorker[]): void;
   savePlan(plan: ShardPlan__Output): Promise<void>;
-  /** What earlier attempts measured: a re-plan after a loss must not wait for kernels to be timed again. */
-  knownProfiles: KnownProfiles;
-  nowMs(): number;
 }
 
 /** A group whose weights are loaded and whose collective stands; not yet warmed up. */
@@ -101,13 +99,15 @@ async function describeDevices(
   workers: readonly GroupWorker[],
   model: ModelSpec,
   profiles: ReadonlyMap<string, ProfileRun>,
+  links: ReadonlyMap<string, LinkLine>,
 ): Promise<ProfiledDevice[]> {
   const { stepTokensMax, sequencesMax } = engineSizes;
   return await Promise.all(
     workers.map(async (worker) => {
       const described = await worker.client.describe({ model, stepTokensMax, sequencesMax });
       const profile = profiles.get(worker.id);
-      if (profile === undefined || described.device === null) {
+      const link = links.get(worker.id);
+      if (profile === undefined || link === undefined || described.device === null) {
         throw new HelsError('internal', `worker '${worker.id}' was not profiled`);
       }
       return {
@@ -116,8 +116,7 @@ async function describeDevices(
         reservedBytes: Math.max(described.reservedBytes, scratchBytesMax(model)),
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
-        // Not measured before the collective stands; the step's predicted time is that of the kernels.
-        link: { constant: 0, perToken: 0 },
+        link,
       };
     }),
   );
@@ -136,14 +135,9 @@ export async function runDeployment(
 
   const profiling = ports.phase('profiling');
   const { stepTokensMax } = engineSizes;
-  const profiles = await profileWorkers(
-    workers,
-    { spec: files.spec, digest: files.digest, stepTokensMax },
-    fence,
-    ports.knownProfiles,
-    ports.nowMs,
-    profiling,
-  );
+  const options = { model: files.spec, stepTokensMax, fence, refresh: false };
+  const profiles = await profileWorkers(workers, options, ports, profiling);
+  const links = await probeLinks(workers, options, ports, profiling);
 
   ports.phase('planning')('solving the split', 0);
   const made = makePlan(
@@ -153,7 +147,7 @@ export async function runDeployment(
       modelPath: files.directory,
       modelDigest: files.digest,
       model: files.spec,
-      devices: await describeDevices(workers, files.spec, profiles),
+      devices: await describeDevices(workers, files.spec, profiles, links),
       workload: workloadOf(request, files.spec),
       policy: policyOf(request),
       manual: request.ranks,

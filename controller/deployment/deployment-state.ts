@@ -5,12 +5,13 @@ import { keys } from '../store/keys.ts';
 import type { Leadership } from '../store/leadership.ts';
 import type { Store } from '../store/store.ts';
 import type { DeploymentStore } from './coordinator.ts';
+import type { MeasurementStore } from './measurement-store.ts';
 
 /** Plans kept for people to look back at. */
 const plansKept = 20;
 
 /** The deployment and the plans in the store, every write fenced by the term. */
-export class DeploymentState implements DeploymentStore {
+export class DeploymentState implements DeploymentStore, MeasurementStore {
   readonly #store: Store;
   readonly #leadership: Leadership;
   /** Writes happen in the order they were asked for. */
@@ -62,6 +63,16 @@ export class DeploymentState implements DeploymentStore {
       );
       if (!saved)
         throw new HelsError('internal', `a plan of epoch ${plan.epoch} is stored already`);
+    });
+  }
+
+  async loadMeasurement(key: string): Promise<string | null> {
+    return (await this.#store.get(key))?.value ?? null;
+  }
+
+  saveMeasurement(key: string, value: string): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#leadership.write([], [{ type: 'put', key, value }]);
     });
   }
 

@@ -1,13 +1,14 @@
-import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
-import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { DeployProgress } from '../../proto/gen/hels/v1/DeployProgress.ts';
 
 /** Progress beyond this is dropped, oldest first: a slow reader sees where it is, not every step of the way. */
 const progressQueueMax = 256;
 
-/** What a deployment reports, for the one caller that waits for it. Ends with `ready` or an error. */
-export class PhaseChannel implements AsyncIterable<DeployEvent> {
-  #queue: DeployEvent[] = [];
-  #outcome: { report: PlanReport } | { error: unknown } | null = null;
+type PhaseEvent<Report> = { progress: DeployProgress } | { ready: Report };
+
+/** What a long operation reports, for the one caller that waits for it. Ends with `ready` or an error. */
+export class PhaseChannel<Report> implements AsyncIterable<PhaseEvent<Report>> {
+  #queue: PhaseEvent<Report>[] = [];
+  #outcome: { report: Report } | { error: unknown } | null = null;
   #wake: () => void = () => {};
 
   progress(phase: string, message: string, fraction: number): void {
@@ -16,7 +17,7 @@ export class PhaseChannel implements AsyncIterable<DeployEvent> {
     this.#wake();
   }
 
-  ready(report: PlanReport): void {
+  ready(report: Report): void {
     this.#outcome ??= { report };
     this.#wake();
   }
@@ -26,7 +27,7 @@ export class PhaseChannel implements AsyncIterable<DeployEvent> {
     this.#wake();
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<DeployEvent, void, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<PhaseEvent<Report>, void, undefined> {
     for (;;) {
       const next = this.#queue.shift();
       if (next !== undefined) yield next;

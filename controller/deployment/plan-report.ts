@@ -31,6 +31,13 @@ function predictRank(
   });
 }
 
+function linkSeconds(group: LoadedGroup, rank: number, measured: MeasuredSteps): number {
+  if (group.workers.length === 1) return 0;
+  const id = group.workers[rank]?.id;
+  const link = group.input.devices.find((device) => device.id === id)?.link;
+  return (link?.constant ?? 0) + (link?.perToken ?? 0) * measured.sequences;
+}
+
 /** The plan, with predictions for the measured load beside the measurements. */
 export function planReportOf(group: LoadedGroup, measured: MeasuredSteps): PlanReport {
   const { shardPlan } = group;
@@ -40,7 +47,9 @@ export function planReportOf(group: LoadedGroup, measured: MeasuredSteps): PlanR
     numericsClass: group.numericsClass,
     fingerprints: group.fingerprints,
     measuredDecodeSeconds: measured.stepSeconds,
-    predictedDecodeSeconds: Math.max(...predicted),
+    predictedDecodeSeconds: Math.max(
+      ...predicted.map((seconds, rank) => seconds + linkSeconds(group, rank, measured)),
+    ),
     measuredSequences: measured.sequences,
     measuredContextTokens: measured.contextTokens,
     ranks: group.workers.map((worker, rank) => ({

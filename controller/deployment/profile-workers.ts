@@ -1,71 +1,118 @@
-import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
 import { fitLatency, type LatencyFit } from '../profiler/fit-latency.ts';
-import { profileGrid } from '../profiler/profile-grid.ts';
+import type { LoadPoint } from '../profiler/latency-terms.ts';
+import {
+  gridKvTokensMax,
+  measuringOrder,
+  type ProfileLimits,
+  profileGrid,
+} from '../profiler/profile-grid.ts';
 import { byHost, type GroupWorker, type Progress } from './group-worker.ts';
+import {
+  loadRecord,
+  type MeasurementStore,
+  type ProfileRecord,
+  profileKey,
+} from './measurement-store.ts';
 
-/** Median of this many runs at each point. */
-const repetitions = 3;
-const profileDeadlineMs = 120_000;
+/** Over all points: more add little once a point is known from this many. */
+const roundsMax = 5;
+/** Of one device, all points. */
+const budgetMs = 5_000;
+/** The point that is running when the budget ends still finishes. */
+const profileDeadlineMs = 60_000;
 /** The largest KV of the grid, as a share of what the device has free: measuring must not need what serving will hold. */
 const kvShareOfFree = 0.25;
 
-export interface ProfileRun {
+export interface ProfileRun extends ProfileRecord {
   fit: LatencyFit;
-  seconds: number;
+  /** Taken from the store. */
+  stored: boolean;
 }
 
-/** By worker id; holds for one life of the worker and one model. */
-export type KnownProfiles = Map<
-  string,
-  { incarnation: string; modelDigest: string; run: ProfileRun }
->;
+export interface MeasuringPorts {
+  store: MeasurementStore;
+  nowMs(): number;
+  unixMs(): number;
+}
+
+export interface ProfileOptions {
+  model: ModelSpec;
+  stepTokensMax: number;
+  fence: Fence;
+  /** Measure also what is stored. */
+  refresh: boolean;
+}
+
+/** Rounded down to a power of two, so that a little more or less free memory asks for the same grid and finds it in the store. */
+function gridLimits(worker: GroupWorker, model: ModelSpec, stepTokensMax: number): ProfileLimits {
+  const useful = gridKvTokensMax * kvBytesPerToken(model, model.headGroups);
+  const allowed = worker.device.memoryFreeBytes * kvShareOfFree;
+  const kvBytesMax = allowed >= useful ? useful : 2 ** Math.floor(Math.log2(Math.max(1, allowed)));
+  return { kvBytesMax, stepTokensMax };
+}
+
+async function measure(
+  worker: GroupWorker,
+  points: readonly LoadPoint[],
+  { model, fence }: ProfileOptions,
+  ports: MeasuringPorts,
+  progress: (fraction: number) => void,
+): Promise<ProfileRecord> {
+  const order = measuringOrder(points.length);
+  const startMs = ports.nowMs();
+  const ordered = order.map((index) => points[index] as LoadPoint);
+  const { seconds, copyBytesPerSecond } = await worker.client.profile(
+    { fence, model, points: ordered, roundsMax, budgetMs },
+    profileDeadlineMs,
+    progress,
+  );
+  const secondsOf = new Map([...seconds].map(([at, value]) => [order[at] as number, value]));
+  const measured = [...points.keys()].filter((index) => secondsOf.has(index));
+  return {
+    points: measured.map((index) => points[index] as LoadPoint),
+    seconds: measured.map((index) => secondsOf.get(index) as number),
+    copyBytesPerSecond,
+    measuredUnixMs: ports.unixMs(),
+    spentSeconds: (ports.nowMs() - startMs) / 1000,
+  };
+}
 
 async function profileWorker(
   worker: GroupWorker,
-  model: ModelSpec,
-  stepTokensMax: number,
-  fence: Fence,
-  nowMs: () => number,
+  options: ProfileOptions,
+  ports: MeasuringPorts,
   progress: (fraction: number) => void,
 ): Promise<ProfileRun> {
-  const points = profileGrid(model, {
-    kvBytesMax: worker.device.memoryFreeBytes * kvShareOfFree,
-    stepTokensMax,
-  });
-  const startMs = nowMs();
-  const seconds = await worker.client.profile(
-    { fence, model, points, repetitions },
-    profileDeadlineMs,
-    (done) => progress(done / points.length),
-  );
-  return { fit: fitLatency(points, seconds), seconds: (nowMs() - startMs) / 1000 };
+  const { model, stepTokensMax, refresh } = options;
+  const points = profileGrid(model, gridLimits(worker, model, stepTokensMax));
+  const key = profileKey(worker, model, points);
+  const known = refresh ? null : await loadRecord<ProfileRecord>(ports.store, key);
+  if (known !== null) {
+    return { ...known, fit: fitLatency(known.points, known.seconds), stored: true };
+  }
+  const record = await measure(worker, points, options, ports, progress);
+  const fit = fitLatency(record.points, record.seconds);
+  await ports.store.saveMeasurement(key, JSON.stringify(record));
+  return { ...record, fit, stored: false };
 }
 
-/** Latency lines of every worker, from real kernels at the model's shapes, by worker id. Measures only what `known` does not tell. */
+/** Latency lines of every worker by worker id: from the store, or from real kernels at the model's shapes. */
 export async function profileWorkers(
   workers: readonly GroupWorker[],
-  model: { spec: ModelSpec; digest: string; stepTokensMax: number },
-  fence: Fence,
-  known: KnownProfiles,
-  nowMs: () => number,
+  options: ProfileOptions,
+  ports: MeasuringPorts,
   progress: Progress,
 ): Promise<Map<string, ProfileRun>> {
   const runs = new Map<string, ProfileRun>();
-  const { spec, digest: modelDigest, stepTokensMax } = model;
   const profileHost = async (host: readonly GroupWorker[]) => {
     for (const worker of host) {
-      const { id, incarnation } = worker;
-      const last = known.get(id);
-      if (last?.incarnation === incarnation && last.modelDigest === modelDigest) {
-        runs.set(id, last.run);
-        continue;
-      }
-      const run = await profileWorker(worker, spec, stepTokensMax, fence, nowMs, (fraction) =>
-        progress(`${id}: timing its kernels`, fraction),
+      const run = await profileWorker(worker, options, ports, (fraction) =>
+        progress(`${worker.id}: timing its kernels`, fraction),
       );
-      runs.set(id, run);
-      known.set(id, { incarnation, modelDigest, run });
+      if (run.stored) progress(`${worker.id}: its lines are stored`, 1);
+      runs.set(worker.id, run);
     }
   };
   await Promise.all(byHost(workers).map(profileHost));

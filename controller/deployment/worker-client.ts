@@ -4,9 +4,11 @@ import type { ConnectRequest } from '../../proto/gen/hels/v1/ConnectRequest.ts';
 import type { DescribeRequest } from '../../proto/gen/hels/v1/DescribeRequest.ts';
 import type { DescribeResponse__Output } from '../../proto/gen/hels/v1/DescribeResponse.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
+import type { OpenProbeRequest } from '../../proto/gen/hels/v1/OpenProbeRequest.ts';
 import type { PrepareEvent__Output } from '../../proto/gen/hels/v1/PrepareEvent.ts';
 import type { PrepareRequest } from '../../proto/gen/hels/v1/PrepareRequest.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
+import type { ProbeCollectiveRequest } from '../../proto/gen/hels/v1/ProbeCollectiveRequest.ts';
 import type { ProfileEvent__Output } from '../../proto/gen/hels/v1/ProfileEvent.ts';
 import type { ProfileRequest } from '../../proto/gen/hels/v1/ProfileRequest.ts';
 import type { WorkerClient as WorkerStub } from '../../proto/gen/hels/v1/Worker.ts';
@@ -14,6 +16,11 @@ import { channelOptions, WorkerService } from '../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 
 const describeDeadlineMs = 10_000;
+
+export interface MeasuredPoints {
+  seconds: Map<number, number>;
+  copyBytesPerSecond: number;
+}
 
 /** The controller's side of one worker's service. Every call has a deadline and throws HelsError naming the worker's address. */
 export class WorkerClient {
@@ -36,26 +43,42 @@ export class WorkerClient {
     });
   }
 
-  /** Measured seconds by point, in the order of the request's points. */
+  /** Measured seconds by index of the request's points; those that its budget left no time for are missing. */
   async profile(
     request: ProfileRequest,
     deadlineMs: number,
-    onPoint: (done: number) => void,
-  ): Promise<number[]> {
-    const seconds: number[] = [];
+    onProgress: (fraction: number) => void,
+  ): Promise<MeasuredPoints> {
+    const seconds = new Map<number, number>();
+    let copyBytesPerSecond = 0;
     const stream = this.stub.profile(request, this.#deadline(deadlineMs));
     await this.#each<ProfileEvent__Output>(stream, (event) => {
-      seconds[event.index] = event.seconds;
-      onPoint(event.index + 1);
+      if (event.event === 'copyBytesPerSecond') copyBytesPerSecond = event.copyBytesPerSecond ?? 0;
+      if (!event.point) return;
+      seconds.set(event.point.index, event.point.seconds);
+      onProgress(event.point.progress);
     });
-    const expected = request.points?.length ?? 0;
-    if (seconds.length !== expected) {
-      throw new HelsError(
-        'internal',
-        `${this.address} measured ${seconds.length} of ${expected} points`,
-      );
-    }
-    return seconds;
+    return { seconds, copyBytesPerSecond };
+  }
+
+  /** Resolves to the address of the worker's end of a collective to be measured. */
+  openProbe(request: OpenProbeRequest): Promise<string> {
+    return new Promise((resolve, reject) => {
+      this.stub.openProbe(request, this.#deadline(describeDeadlineMs), (error, response) => {
+        if (error) reject(fromServiceError(error, this.address));
+        else resolve(response?.collectiveAddress ?? '');
+      });
+    });
+  }
+
+  /** Resolves to the seconds of one step's collectives, by the request's token counts. */
+  probeCollective(request: ProbeCollectiveRequest, deadlineMs: number): Promise<number[]> {
+    return new Promise((resolve, reject) => {
+      this.stub.probeCollective(request, this.#deadline(deadlineMs), (error, response) => {
+        if (error) reject(fromServiceError(error, this.address));
+        else resolve(response?.seconds ?? []);
+      });
+    });
   }
 
   async prepare(

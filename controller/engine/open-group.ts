@@ -2,6 +2,7 @@
 import type { Clock } from '../../proto/base/clock.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { EngineGroup, OpenEngineGroup } from '../deployment/coordinator.ts';
+import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { grpcRankStream } from './rank-stream.ts';
@@ -14,6 +15,7 @@ const waitingMax = 512;
 export function openGroupWith(
   engine: SwitchingEngine,
   metrics: ServingMetrics,
+  tracker: PredictionTracker,
   clock: Clock,
 ): OpenEngineGroup {
   return (group, term, onFailed): EngineGroup => {
@@ -25,7 +27,11 @@ export function openGroupWith(
     const observer: StepObserver = {
       step: (measurement) => {
         if (warming) measurements.push(measurement);
-        else metrics.step.observe(measurement.totalSeconds);
+        else {
+          metrics.step.observe(measurement.totalSeconds);
+          const { load, rankComputeSeconds, rankCollectiveSeconds } = measurement;
+          tracker.observe(load, rankComputeSeconds, rankCollectiveSeconds);
+        }
         const total = loop.scheduler.counts.preempted;
         metrics.sequencesPreempted.inc(total - preempted);
         preempted = total;
@@ -63,6 +69,7 @@ export function openGroupWith(
         const exact = group.numericsClass !== 'fast';
         const result = await warmUp(loop, sequences, vocabRows, exact, measurements);
         warming = false;
+        tracker.begin(group);
         return result;
       },
       attach() {
@@ -78,6 +85,7 @@ export function openGroupWith(
       },
       async close(error) {
         engine.detach(loop);
+        tracker.end(group);
         loop.close(error);
       },
     };

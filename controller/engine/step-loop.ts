@@ -6,6 +6,7 @@
 import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError, isErrorCode, toHelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
+import type { StepLoad } from '../../proto/domain/step-load.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
@@ -26,7 +27,10 @@ export interface StepMeasurement {
   decodeOnly: boolean;
   /** Sum over the tokens of the positions each attends to. */
   contextTokens: number;
+  load: StepLoad;
   rankComputeSeconds: number[];
+  /** In collectives, waiting for slower ranks included. */
+  rankCollectiveSeconds: number[];
   /** Of the slowest rank, collectives included. */
   totalSeconds: number;
 }
@@ -302,6 +306,7 @@ function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): Generation
   };
 }
 
+/** A sequence with one token decodes, one with more is a chunk of prefill; each token attends to all before it and to itself. */
 function measurementOf(
   plan: StepPlan,
   responses: readonly StepResponse__Output[],
@@ -311,7 +316,9 @@ function measurementOf(
     sequences: plan.sequences.length,
     decodeOnly: load.prefillTokens === 0,
     contextTokens: load.decodeContextTokens + load.prefillContextTokens,
+    load,
     rankComputeSeconds: responses.map(({ computeSeconds }) => computeSeconds),
+    rankCollectiveSeconds: responses.map(({ collectiveSeconds }) => collectiveSeconds),
     totalSeconds: Math.max(...responses.map(({ totalSeconds }) => totalSeconds)),
   };
 }

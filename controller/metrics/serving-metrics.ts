@@ -16,6 +16,9 @@ const latencyBuckets = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 ];
 
+/** The goals of a good fit, 10 % in the median and 25 % at the 95th percentile, are borders. */
+const errorBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+
 /** The metrics of serving. Whoever measures observes; nothing here reads a clock. Seconds throughout. */
 export class ServingMetrics {
   readonly registry: Registry;
@@ -33,6 +36,7 @@ export class ServingMetrics {
   readonly tokensGenerated: Counter;
   readonly sequencesPreempted: Counter;
   readonly #requests: Counter<'outcome'>;
+  readonly #predictionErrors: Histogram<'worker'>;
 
   constructor(registry: Registry, gauges: () => ServingGauges) {
     const registers = [registry];
@@ -69,7 +73,19 @@ export class ServingMetrics {
       labelNames: ['outcome'],
       registers,
     });
+    this.#predictionErrors = new Histogram({
+      name: 'hels_step_prediction_error_ratio',
+      help: "|measured - predicted| / measured of a rank's kernels in one step, by the lines as fitted",
+      labelNames: ['worker'],
+      buckets: errorBuckets,
+      registers,
+    });
     registerGauges(registers, gauges);
+  }
+
+  /** One rank's kernels in one step. */
+  error(workerId: string, ratio: number): void {
+    this.#predictionErrors.observe({ worker: workerId }, ratio);
   }
 
   requestEnded(outcome: 'stop' | 'length' | ErrorCode): void {

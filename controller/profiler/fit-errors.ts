@@ -8,6 +8,11 @@ export interface FitErrors {
   readonly percentile95AbsolutePercent: number;
 }
 
+/** Errors of the points of one token count: a batch of decode, a chunk of prefill. */
+export interface BucketErrors extends FitErrors {
+  readonly tokens: number;
+}
+
 export function errorsOf(predicted: readonly number[], measured: readonly number[]): FitErrors {
   const percents = predicted
     .map((value, index) => {
@@ -22,4 +27,17 @@ export function errorsOf(predicted: readonly number[], measured: readonly number
     medianAbsolutePercent: quantile(percents, 0.5),
     percentile95AbsolutePercent: quantile(percents, 0.95),
   };
+}
+
+/** Errors by token count, ascending. */
+export function bucketErrorsOf(
+  tokens: readonly number[],
+  predicted: readonly number[],
+  measured: readonly number[],
+): BucketErrors[] {
+  const distinct = [...new Set(tokens)].sort((left, right) => left - right);
+  return distinct.map((count) => {
+    const inBucket = (_: number, index: number) => tokens[index] === count;
+    return { tokens: count, ...errorsOf(predicted.filter(inBucket), measured.filter(inBucket)) };
+  });
 }

@@ -1,6 +1,6 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { LatencyLine } from '../../proto/domain/plan.ts';
-import { errorsOf, type FitErrors } from './fit-errors.ts';
+import { type BucketErrors, bucketErrorsOf, errorsOf, type FitErrors } from './fit-errors.ts';
 import { fitNonNegative, settledRounds } from './fit-line.ts';
 import { conditionNumber, identify } from './identify.ts';
 import {
@@ -26,6 +26,8 @@ export interface PhaseFit {
   readonly fitted: FitErrors;
   /** On every k-th point, which took no part in the fit: the errors to quote. */
   readonly heldOut: FitErrors;
+  /** The same by token count. */
+  readonly buckets: readonly BucketErrors[];
   /** Predicted - measured seconds, in the order of the points. */
   readonly residualSeconds: number[];
   /** Of the design with relative weights and scaled columns, unidentified terms left out. */
@@ -173,6 +175,11 @@ export function fitPhase(points: readonly LoadPoint[], seconds: readonly number[
     lines,
     fitted: errorsOn(lines, training),
     heldOut: errorsOn(lines, testing),
+    buckets: bucketErrorsOf(
+      testing.map(({ point }) => point.tokens),
+      testing.map(({ point }) => predictSeconds(lines, point)),
+      testing.map(({ seconds: measured }) => measured),
+    ),
     residualSeconds: samples.map((sample) => predictSeconds(lines, sample.point) - sample.seconds),
     conditionNumber: conditionNumber(relative, kept),
     unidentified: dropped.map((index) => latencyTerms[index] as LatencyTerm),

@@ -8,6 +8,16 @@ export interface LoadPoint {
   readonly headGroups: number;
   readonly ffnColumns: number;
   readonly vocabRows: number;
+  /** A mixed step: beside the tokens above, which are decode, a prefill chunk of so many tokens that attend to so many in sum. */
+  readonly chunkTokens?: number;
+  readonly chunkContextTokens?: number;
+}
+
+export type Phase = 'decode' | 'prefill' | 'mixed';
+
+export function phaseOf(point: LoadPoint): Phase {
+  if ((point.chunkTokens ?? 0) > 0) return 'mixed';
+  return point.prefill ? 'prefill' : 'decode';
 }
 
 /** Terms of a latency line (design section 6), in the order in which equal ones are kept: the first explains the later ones away. */
@@ -49,4 +59,21 @@ export function predictSeconds(lines: readonly LatencyLine[], point: LoadPoint):
     );
     return Math.max(most, seconds);
   }, 0);
+}
+
+/**
+ * Seconds of a mixed step (design section 6): the decode lines at all its tokens and the decode tokens' context, and the chunk's
+ * context at its own cost, which mixed points give.
+ */
+export function predictMixedSeconds(
+  decode: readonly LatencyLine[],
+  perContextHeadGroup: number,
+  point: LoadPoint,
+): number {
+  const { chunkTokens = 0, chunkContextTokens = 0 } = point;
+  const tokens = point.tokens + chunkTokens;
+  return (
+    predictSeconds(decode, { ...point, tokens }) +
+    perContextHeadGroup * chunkContextTokens * point.headGroups
+  );
 }

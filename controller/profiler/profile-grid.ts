@@ -36,8 +36,18 @@ const mixtures: readonly Mixture[] = [
 const decodeTokens = [1, 2, 4, 8, 16, 32, 64];
 const prefillTokens = [16, 64, 256, 512];
 
+const mixedLoads = [
+  { decode: 1, chunk: 64 },
+  { decode: 4, chunk: 256 },
+  { decode: 16, chunk: 128 },
+];
+const mixedMixtures = mixtures.filter(({ heads, columns }) => heads > 0 && columns > 0);
+
 /** The longest context in tokens that a grid measures: long enough for its slope, short enough to be quick. */
 const contextTokensMax = 1024;
+
+/** Tokens of KV that the largest point holds, whatever the room: more would take most of the time to tell one slope. */
+export const gridKvTokensMax = 32 * contextTokensMax;
 
 /** A share in whole units: at least one unless it is 0, a multiple of `granule` or everything. */
 function unitsOf(share: number, total: number, granule: number): number {
@@ -92,15 +102,45 @@ function prefillPoints(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
   });
 }
 
+/** Mixed: decode at a few batch sizes beside a chunk, at the shares that tell its context's cost. */
+function mixedPoints(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
+  return mixedLoads.flatMap(({ decode, chunk }) => {
+    const longest = contextMax(model, limits, decode + 1);
+    const chunkTokens = Math.min(chunk, longest, limits.stepTokensMax - decode);
+    if (chunkTokens < 1) return [];
+    return mixedMixtures.map((mixture) => {
+      const context = Math.max(1, Math.round(mixture.context * longest));
+      const before = Math.round(mixture.context * (longest - chunkTokens));
+      const load = { prefill: false, tokens: decode, contextTokens: decode * context };
+      const chunkContextTokens = chunkTokens * before + (chunkTokens * (chunkTokens + 1)) / 2;
+      return { ...pointOf(model, mixture, load), chunkTokens, chunkContextTokens };
+    });
+  });
+}
+
 /** Points of equal load, such as mixtures of a model with one head group, are measured once. */
 function distinct(points: readonly LoadPoint[]): LoadPoint[] {
   return [...new Map(points.map((point) => [JSON.stringify(point), point])).values()];
 }
 
 /**
- * The loads to measure on a device, decode first: about a hundred steps of the model, within its positions, `kvBytesMax` and
+ * The loads to measure on a device, decode first, then prefill, then mixed: about a hundred steps of the model, within its positions, `kvBytesMax` and
  * `stepTokensMax`. Empty for a phase only when not even one token fits.
  */
 export function profileGrid(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
-  return distinct([...decodePoints(model, limits), ...prefillPoints(model, limits)]);
+  return distinct([
+    ...decodePoints(model, limits),
+    ...prefillPoints(model, limits),
+    ...mixedPoints(model, limits),
+  ]);
+}
+
+/**
+ * The order in which to measure `count` points: every beginning of it is spread over the whole grid, so that a device too slow for
+ * all of them still gets lines from a thinner grid.
+ */
+export function measuringOrder(count: number): number[] {
+  const golden = (Math.sqrt(5) - 1) / 2;
+  const place = (index: number) => (index * golden) % 1;
+  return [...Array(count).keys()].sort((left, right) => place(left) - place(right));
 }

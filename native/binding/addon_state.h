@@ -26,6 +26,7 @@ class AddonState : public std::enable_shared_from_this<AddonState> {
   PromiseSettler& settler() { return settler_; }
   Napi::FunctionReference engineConstructor;
   Napi::FunctionReference localGroupConstructor;
+  Napi::FunctionReference probeConstructor;
 
   /// A thread for one engine, closed at the latest when the environment ends.
   std::shared_ptr<EngineThread> newEngineThread();

@@ -184,6 +184,8 @@ ProfilePoint readProfilePoint(const Argument& argument) {
   point.prefill = argument.field("prefill").boolean();
   point.tokens = argument.field("tokens").integer(1, 1 << 20);
   point.contextTokens = argument.field("contextTokens").integer(1, int64_t{1} << 40);
+  point.chunkTokens = argument.field("chunkTokens").integer(0, 1 << 20);
+  point.chunkContextTokens = argument.field("chunkContextTokens").integer(0, int64_t{1} << 40);
   point.headGroups = argument.field("headGroups").integer(0, kInt32);
   point.ffnColumns = argument.field("ffnColumns").integer(0, kInt32);
   point.vocabRows = argument.field("vocabRows").integer(0, kInt32);

@@ -8,10 +8,12 @@
 
 #include "binding/addon_state.h"
 #include "binding/argument.h"
+#include "binding/collective_probe_object.h"
 #include "binding/convert.h"
 #include "binding/engine_object.h"
 #include "binding/local_group_object.h"
 #include "binding/native_error.h"
+#include "binding/profiler_object.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
@@ -33,17 +35,14 @@ Napi::Value inspectModel(const Napi::CallbackInfo& info) {
   });
 }
 
-/// ({model, options, point, repetitions}) -> Promise of the seconds of one step at that point.
-Napi::Value profileStepAsync(const Napi::CallbackInfo& info) {
+/// () -> Promise of the bytes a second that one thread copies in this host's memory.
+Napi::Value copyBandwidthAsync(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const Argument request(info[0], "profile");
-    const ModelSpec model = readModelSpec(request.field("model"));
-    const EngineOptions options = readEngineOptions(request.field("options"));
-    const ProfilePoint point = readProfilePoint(request.field("point"));
-    const int repetitions = static_cast<int>(request.field("repetitions").integer(1, 1000));
-    const auto work = [model, options, point, repetitions]() -> MakeValue {
-      const double seconds = profileStep(model, options, point, repetitions);
-      return [seconds](Napi::Env env, Napi::Object) -> Napi::Value { return Napi::Number::New(env, seconds); };
+    const auto work = []() -> MakeValue {
+      const double bytesPerSecond = copyBandwidth();
+      return [bytesPerSecond](Napi::Env env, Napi::Object) -> Napi::Value {
+        return Napi::Number::New(env, bytesPerSecond);
+      };
     };
     return AddonState::of(info.Env()).runInBackground(info.Env(), Napi::Object::New(info.Env()), work);
   });
@@ -71,10 +70,13 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   AddonState& state = AddonState::of(env);
   state.engineConstructor = Napi::Persistent(EngineObject::define(env));
   state.localGroupConstructor = Napi::Persistent(LocalGroupObject::define(env));
+  state.probeConstructor = Napi::Persistent(CollectiveProbeObject::define(env));
+  exports.Set("CollectiveProbe", state.probeConstructor.Value());
+  exports.Set("Profiler", ProfilerObject::define(env));
+  exports.Set("copyBandwidth", Napi::Function::New(env, copyBandwidthAsync, "copyBandwidth"));
   exports.Set("NativeEngine", state.engineConstructor.Value());
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));
   exports.Set("inspectModel", Napi::Function::New(env, inspectModel, "inspectModel"));
-  exports.Set("profileStep", Napi::Function::New(env, profileStepAsync, "profileStep"));
   exports.Set("version", Napi::Function::New(env, version, "version"));
   return exports;
 }

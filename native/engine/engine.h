@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -115,10 +116,18 @@ struct ProfilePoint {
   int64_t headGroups = 0;
   int64_t ffnColumns = 0;
   int64_t vocabRows = 0;
+  /// A mixed step: beside the decode tokens above, one prefill chunk of so many tokens that attend to so many.
+  int64_t chunkTokens = 0;
+  int64_t chunkContextTokens = 0;
 };
 
-/// Seconds of one step at `point`, all layers: median over `repetitions` of real kernels on `layers` layers with
-/// made-up weights, scaled to model.layers; the emulated stretch included, collectives not.
-double profileStep(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point, int repetitions);
+/// Seconds of one step at `point`, all layers: lower quartile over `repetitions` of real kernels on `layers` layers
+/// with made-up weights, scaled to model.layers; the emulated stretch included, collectives not. Fewer repetitions, but
+/// at least one, when they take more than `secondsMax`.
+double profileStep(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point, int repetitions,
+                   double secondsMax = std::numeric_limits<double>::infinity());
+
+/// Bytes a second that one thread copies from memory to memory: what KV that returns from host memory pays.
+double copyBandwidth();
 
 }  // namespace hels

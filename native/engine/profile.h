@@ -2,6 +2,7 @@
 // profiling point.
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "engine/arena.h"
@@ -19,7 +20,8 @@ class Profiler {
   ~Profiler();
 
   /// As profileStep(). Throws kShapeInvalid naming the field of the point.
-  double measure(const ProfilePoint& point, int repetitions);
+  double measure(const ProfilePoint& point, int repetitions,
+                 double secondsMax = std::numeric_limits<double>::infinity());
 
  private:
   struct Setup;  // one point's made-up device

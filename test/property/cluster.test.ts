@@ -175,6 +175,7 @@ const membershipEvent: fc.Arbitrary<{
           emulated: false,
           memoryBytes: 1,
           memoryFreeBytes: 1,
+          implementation: 'made up',
         };
         const worker = { id: workerId, incarnation: life, address: '', version: '', device };
         return { type: 'register', nowMs, worker };

@@ -90,7 +90,7 @@ export interface EngineReport {
   gemmImplementation: string;
 }
 
-export interface ProfilePoint {
+interface ProfilePoint {
   prefill: boolean;
   tokens: number;
   /** Sum over the tokens of the context each attends to. */
@@ -98,6 +98,27 @@ export interface ProfilePoint {
   headGroups: number;
   ffnColumns: number;
   vocabRows: number;
+  /** A mixed step: beside the decode tokens above, one prefill chunk of so many tokens that attend to so many; 0 = none. */
+  chunkTokens: number;
+  chunkContextTokens: number;
+}
+
+/** The sums of forward steps: `sums` of tokens * hiddenSize int64 values each, and one that agrees on the sampled tokens. */
+interface ProbeLoad {
+  tokens: number[];
+  hiddenSize: number;
+  sums: number;
+  repetitions: number;
+  budgetMs: number;
+}
+
+/** One rank's end of a collective that is formed to be measured, once, and then dropped. */
+export interface CollectiveProbe {
+  readonly address: string;
+  /** Seconds of one step's collectives for each of load.tokens; all ranks at once. */
+  measure(addresses: readonly string[], load: ProbeLoad, deadlineMs: number): Promise<number[]>;
+  /** Ends a running measurement; it fails with `cancelled`. */
+  abort(): void;
 }
 
 export interface TensorDescription {
@@ -153,19 +174,42 @@ interface NativeEngineObject {
   close(): Promise<null>;
 }
 
+interface NativeProfiler {
+  measure(point: ProfilePoint, repetitions: number, secondsMax: number): Promise<number>;
+  close(): Promise<null>;
+}
+
+interface NativeCollectiveProbe {
+  address(): string;
+  measure(addresses: readonly string[], load: ProbeLoad, deadlineMs: number): Promise<number[]>;
+  abort(): null;
+}
+
 interface NativeAddon {
+  CollectiveProbe: {
+    open(request: {
+      rank: number;
+      ranks: number;
+      hostname: string;
+    }): Promise<NativeCollectiveProbe>;
+  };
+  copyBandwidth(): Promise<number>;
   NativeEngine: { load(request: LoadRequest): Promise<NativeEngineObject> };
   createLocalGroup(ranks: number): LocalGroup;
   inspectModel(directory: string): Promise<TensorDescription[]>;
-  profileStep(request: ProfileRequest): Promise<number>;
+  Profiler: new (request: { model: ModelSpec; options: EngineOptions }) => NativeProfiler;
   version(): NativeVersion;
 }
 
-export interface ProfileRequest {
-  model: ModelSpec;
-  options: EngineOptions;
-  point: ProfilePoint;
-  repetitions: number;
+/** Measures points of one model on this device, over buffers that it keeps between them. */
+export interface Profiler {
+  /**
+   * Seconds of one step at the point, all layers, collectives not included: lower quartile over the repetitions, of which there are
+   * fewer, but at least one, when they take longer than `secondsMax`. Off the event loop.
+   */
+  measure(point: ProfilePoint, repetitions: number, secondsMax: number): Promise<number>;
+  /** Frees the buffers. */
+  close(): Promise<void>;
 }
 
 const codeOfNative: Readonly<Record<string, ErrorCode>> = {
@@ -241,8 +285,7 @@ class AddonEngine implements Engine {
 let addon: NativeAddon | null = null;
 
 /** The addon lies in native/build, in the source tree and beside dist/ alike. */
-function loadAddon(): NativeAddon {
-  if (addon !== null) return addon;
+export function addonFile(): string {
   const candidates = ['../../', '../../../'].map((root) =>
     fileURLToPath(new URL(`${root}native/build/Release/hels.node`, import.meta.url)),
   );
@@ -253,7 +296,11 @@ function loadAddon(): NativeAddon {
       `the native addon is not built (looked for ${candidates.join(' and ')}); run: make build`,
     );
   }
-  addon = createRequire(import.meta.url)(file) as NativeAddon;
+  return file;
+}
+
+function loadAddon(): NativeAddon {
+  addon ??= createRequire(import.meta.url)(addonFile()) as NativeAddon;
   return addon;
 }
 
@@ -278,10 +325,44 @@ export async function inspectModel(directory: string): Promise<TensorDescription
   return translated(() => native.inspectModel(directory));
 }
 
-/** Seconds of one step at the point: median over the repetitions, all layers, collectives not included. Off the event loop. */
-export async function profileStep(request: ProfileRequest): Promise<number> {
+/** Opens rank `rank`'s end of a collective of `ranks` on `hostname`. */
+export async function openProbe(
+  rank: number,
+  ranks: number,
+  hostname: string,
+): Promise<CollectiveProbe> {
+  const { CollectiveProbe } = loadAddon();
+  const probe = await translated(() => CollectiveProbe.open({ rank, ranks, hostname }));
+  return {
+    address: probe.address(),
+    measure: (addresses, load, deadlineMs) =>
+      translated(() => probe.measure(addresses, load, deadlineMs)),
+    abort: () => void probe.abort(),
+  };
+}
+
+/** Bytes a second that one thread copies from memory to memory on this host. */
+export async function copyBandwidth(): Promise<number> {
   const native = loadAddon();
-  return translated(() => native.profileStep(request));
+  return translated(() => native.copyBandwidth());
+}
+
+/** Of `options`: threads, speed, numerics, kvBlockTokens; memoryBytes bounds the buffers. */
+export function openProfiler(model: ModelSpec, options: EngineOptions): Profiler {
+  const native = loadAddon();
+  let profiler: NativeProfiler;
+  try {
+    profiler = new native.Profiler({ model, options });
+  } catch (error) {
+    throw toNativeError(error);
+  }
+  return {
+    measure: (point, repetitions, secondsMax) =>
+      translated(() => profiler.measure(point, repetitions, secondsMax)),
+    close: async () => {
+      await translated(() => profiler.close());
+    },
+  };
 }
 
 export function nativeVersion(): NativeVersion {

@@ -3,9 +3,10 @@ import * as grpc from '@grpc/grpc-js';
 import { sleep } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { modelDigest } from '../../proto/base/model-files.ts';
-import { loadEngine, profileStep } from '../binding/native.ts';
+import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
+import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
-import { describeDevice, measureHost } from './device.ts';
+import { describeDevice, describeImplementation, measureHost } from './device.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -25,6 +26,7 @@ export interface DaemonOptions {
 
 export class Daemon {
   readonly #shard: Shard;
+  readonly #probe: ProbeHolder;
   readonly #server: WorkerServer;
   readonly #registration: Registration;
   readonly #options: DaemonOptions;
@@ -33,7 +35,11 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     const { config, identity, log } = options;
     const hostAtStart = measureHost();
-    const device = () => describeDevice(config.device, hostAtStart, measureHost());
+    const implementation = describeImplementation();
+    const device = () => ({
+      ...describeDevice(config.device, hostAtStart, measureHost()),
+      implementation,
+    });
     this.#options = options;
     this.#shard = new Shard({
       workerId: identity.workerId,
@@ -45,8 +51,17 @@ export class Daemon {
       modelDigest,
       nowMs: () => performance.now(),
     });
+    this.#probe = new ProbeHolder(openProbe, config.advertise);
     this.#server = new WorkerServer(
-      workerHandlers({ identity, shard: this.#shard, describeDevice: device, profileStep }),
+      workerHandlers({
+        identity,
+        shard: this.#shard,
+        probe: this.#probe,
+        describeDevice: device,
+        openProfiler,
+        copyBandwidth,
+        nowMs: () => performance.now(),
+      }),
     );
     this.#registration = new Registration({
       controller: config.controller,
@@ -77,6 +92,7 @@ export class Daemon {
   /** Accepts nothing more, lets running steps end or fails them, says goodbye. Bounded by the deadlines above. */
   async stop(): Promise<void> {
     this.#shard.beginDrain();
+    this.#probe.close();
     const goodbye = this.#registration.stop('drain');
     const deadline = performance.now() + drainDeadlineMs;
     while (this.#shard.state.stepsInFlight > 0 && performance.now() < deadline) await sleep(10);

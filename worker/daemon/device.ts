@@ -1,7 +1,10 @@
 /** What this worker's device is and has. */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import type { DeviceOption } from '../../proto/domain/device.ts';
 import type { Device } from '../../proto/gen/hels/v1/Device.ts';
+import { addonFile, nativeVersion } from '../binding/native.ts';
 
 export interface HostFacts {
   processorName: string;
@@ -37,4 +40,11 @@ export function describeDevice(
     memoryBytes,
     memoryFreeBytes: Math.min(memoryBytes, now.memoryAvailableBytes),
   };
+}
+
+/** What a measurement on this device holds for: another build, library or instruction set may be faster or slower. */
+export function describeImplementation(): string {
+  const { oneDnn, gemmImplementation, instructionSet } = nativeVersion();
+  const digest = createHash('sha256').update(readFileSync(addonFile())).digest('hex').slice(0, 16);
+  return `${instructionSet}, oneDNN ${oneDnn}, ${gemmImplementation}, build ${digest}`;
 }

@@ -1,24 +1,24 @@
-/** Timing this device's kernels for the controller: one run at a time, and the newest one wins. */
-import { HelsError } from '../../proto/domain/errors.ts';
+/** Measures the points of a profiling request within its time budget. */
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ProfileEvent } from '../../proto/gen/hels/v1/ProfileEvent.ts';
 import type { ProfileRequest__Output } from '../../proto/gen/hels/v1/ProfileRequest.ts';
-import type { ProfileRequest } from '../binding/native.ts';
+import type { EngineOptions, Profiler } from '../binding/native.ts';
 import type { DeviceDescription } from './device.ts';
-import { type Fence, showFence } from './fence.ts';
+import { NewestRun } from './newest-run.ts';
+import type { Shard } from './shard.ts';
 import { fenceOf, modelSpecOf } from './wire.ts';
 
 export interface ProfilingPorts {
-  /** Throws when the shard does not allow a measurement under this fence now. */
-  refuseProfile(fence: Fence): void;
+  shard: Pick<Shard, 'refuseProfile'>;
   describeDevice(): DeviceDescription;
-  /** Seconds of one step at one point; off the event loop. */
-  profileStep(request: ProfileRequest): Promise<number>;
+  openProfiler(model: ModelSpec, options: EngineOptions): Profiler;
+  copyBandwidth(): Promise<number>;
+  /** Monotonic. */
+  nowMs(): number;
 }
 
-interface Run {
-  supersededBy: Fence | null;
-  ended: Promise<void>;
-}
+/** Runs of a point in one round. */
+const repetitions = 2;
 
 export type Profile = (
   request: ProfileRequest__Output,
@@ -26,68 +26,82 @@ export type Profile = (
   cancelled: () => boolean,
 ) => Promise<void>;
 
-/**
- * The returned call measures the points one after another, so that each event leaves as it is measured and a caller who goes away
- * stops the rest. The controller may begin a new deployment while the run of the last one is still here: that one ends with
- * stale-fence after the point it is at, and the new one waits for it, because two at once would measure each other.
- */
+/** A caller who goes away stops its run after the point being measured; a newer run ends it there. */
 export function profiler(ports: ProfilingPorts): Profile {
-  let current: Run | null = null;
+  const device = new NewestRun();
   return async (request, send, cancelled) => {
     const fence = fenceOf(request);
-    ports.refuseProfile(fence);
-    const previous = current;
-    if (previous !== null) previous.supersededBy = fence;
-    let end = () => {};
-    const run: Run = {
-      supersededBy: null,
-      ended: new Promise((resolve) => {
-        end = resolve;
-      }),
-    };
-    current = run;
-    try {
-      await previous?.ended;
-      await measure(ports, request, send, () => {
-        if (run.supersededBy !== null) {
-          throw new HelsError(
-            'stale-fence',
-            `the profiling run of ${showFence(fence)} ended for that of ${showFence(run.supersededBy)}`,
-            { field: 'fence' },
-          );
-        }
-        ports.refuseProfile(fence);
+    ports.shard.refuseProfile(fence);
+    await device.run(fence, async (requireNewest) => {
+      const { model, options } = openingOf(ports, request);
+      const native = ports.openProfiler(model, options);
+      const stops = () => {
+        requireNewest();
+        ports.shard.refuseProfile(fence);
         return cancelled();
-      });
-    } finally {
-      if (current === run) current = null;
-      end();
-    }
+      };
+      try {
+        await measureRounds(ports, request, native, send, stops);
+      } finally {
+        await native.close();
+      }
+    });
   };
 }
 
-async function measure(
-  { describeDevice, profileStep }: ProfilingPorts,
+function openingOf(
+  { describeDevice }: ProfilingPorts,
   request: ProfileRequest__Output,
+): { model: ModelSpec; options: EngineOptions } {
+  const { threads = 1, speed = 1, memoryFreeBytes } = describeDevice();
+  const options: EngineOptions = {
+    threads,
+    speed: Number(speed),
+    memoryBytes: memoryFreeBytes,
+    numerics: 'exact',
+    kvBlockTokens: 16,
+    kvBlocks: 0,
+    // Every point brings its own sizes.
+    stepTokensMax: 1,
+    sequencesMax: 1,
+    corruption: null,
+  };
+  return { model: modelSpecOf(request.model), options };
+}
+
+/** The lower median: what disturbs a measurement only adds to it. */
+function settledSeconds(rounds: readonly number[]): number {
+  const sorted = [...rounds].sort((left, right) => left - right);
+  return sorted[Math.floor((sorted.length - 1) / 2)] as number;
+}
+
+/**
+ * Round by round over all points, so that a disturbance spoils one value of many points rather than all of one. A point's event tells
+ * what is known of it so far. When the budget ends in the first round, the last points stay unmeasured.
+ */
+async function measureRounds(
+  { copyBandwidth, nowMs }: ProfilingPorts,
+  request: ProfileRequest__Output,
+  native: Profiler,
   send: (event: ProfileEvent) => void,
   stops: () => boolean,
 ): Promise<void> {
-  const model = modelSpecOf(request.model);
-  const { repetitions } = request;
-  for (const [index, point] of request.points.entries()) {
-    if (stops()) return;
-    const { threads = 1, speed = 1, memoryFreeBytes } = describeDevice();
-    const options = {
-      threads,
-      speed: Number(speed),
-      memoryBytes: memoryFreeBytes,
-      numerics: 'exact' as const,
-      kvBlockTokens: 16,
-      kvBlocks: 0,
-      stepTokensMax: point.tokens,
-      sequencesMax: point.tokens,
-      corruption: null,
-    };
-    send({ index, seconds: await profileStep({ model, options, point, repetitions }) });
+  const { points, budgetMs, roundsMax } = request;
+  const startMs = nowMs();
+  if (stops()) return;
+  send({ copyBytesPerSecond: await copyBandwidth() });
+  const measured = points.map((): number[] => []);
+  for (let round = 0; round < roundsMax; round += 1) {
+    for (const [index, point] of points.entries()) {
+      const leftMs = startMs + budgetMs - nowMs();
+      if (stops() || leftMs <= 0) return;
+      // An equal share of what is left for this round: what short points do not use goes to the long ones.
+      const secondsMax = Math.min(leftMs / 1000 / (points.length - index), 3600);
+      const seconds = await native.measure(point, repetitions, secondsMax);
+      measured[index]?.push(seconds);
+      const rounds = (round + (index + 1) / points.length) / roundsMax;
+      const progress = Math.min(1, Math.max(rounds, 1 - leftMs / budgetMs));
+      send({ point: { index, seconds: settledSeconds(measured[index] ?? []), progress } });
+    }
   }
 }

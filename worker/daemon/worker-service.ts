@@ -3,14 +3,17 @@ import type * as grpc from '@grpc/grpc-js';
 import type { ConnectRequest__Output } from '../../proto/gen/hels/v1/ConnectRequest.ts';
 import type { ConnectResponse } from '../../proto/gen/hels/v1/ConnectResponse.ts';
 import type { DescribeResponse } from '../../proto/gen/hels/v1/DescribeResponse.ts';
+import type { OpenProbeRequest__Output } from '../../proto/gen/hels/v1/OpenProbeRequest.ts';
+import type { OpenProbeResponse } from '../../proto/gen/hels/v1/OpenProbeResponse.ts';
 import type { PrepareEvent } from '../../proto/gen/hels/v1/PrepareEvent.ts';
 import type { PrepareRequest__Output } from '../../proto/gen/hels/v1/PrepareRequest.ts';
+import type { ProbeCollectiveRequest__Output } from '../../proto/gen/hels/v1/ProbeCollectiveRequest.ts';
+import type { ProbeCollectiveResponse } from '../../proto/gen/hels/v1/ProbeCollectiveResponse.ts';
 import type { ReleaseRequest__Output } from '../../proto/gen/hels/v1/ReleaseRequest.ts';
 import type { WorkerHandlers } from '../../proto/gen/hels/v1/Worker.ts';
 import { toServiceError } from '../../proto/rpc/status.ts';
-import type { ProfileRequest } from '../binding/native.ts';
-import type { DeviceDescription } from './device.ts';
-import { profiler } from './profiling.ts';
+import type { ProbeHolder } from './collective-probe.ts';
+import { type ProfilingPorts, profiler } from './profiling.ts';
 import type { Shard } from './shard.ts';
 import { describeState } from './shard-state.ts';
 import { serveSteps } from './step-stream.ts';
@@ -22,25 +25,28 @@ export interface WorkerIdentity {
   version: string;
 }
 
-export interface WorkerServiceDependencies {
+export interface WorkerServiceDependencies extends ProfilingPorts {
   identity: WorkerIdentity;
   shard: Shard;
-  describeDevice(): DeviceDescription;
-  /** Seconds of one step at one point; off the event loop. */
-  profileStep(request: ProfileRequest): Promise<number>;
+  probe: ProbeHolder;
 }
 
 export function workerHandlers(dependencies: WorkerServiceDependencies): WorkerHandlers {
-  const { shard } = dependencies;
-  const { describeDevice, profileStep } = dependencies;
-  const profile = profiler({
-    refuseProfile: (fence) => shard.refuseProfile(fence),
-    describeDevice,
-    profileStep,
-  });
+  const { shard, probe } = dependencies;
+  const profile = profiler(dependencies);
   return {
     Describe: unary(async () => describe(dependencies)),
     Profile: (call) => streamed(call, profile),
+    OpenProbe: unary<OpenProbeRequest__Output, OpenProbeResponse>(async (request) => {
+      shard.refuseProfile(fenceOf(request));
+      return { collectiveAddress: await probe.open(request) };
+    }),
+    ProbeCollective: unary<ProbeCollectiveRequest__Output, ProbeCollectiveResponse>(
+      async (request) => {
+        shard.refuseProfile(fenceOf(request));
+        return { seconds: await probe.measure(request) };
+      },
+    ),
     Prepare: (call) =>
       streamed<PrepareRequest__Output, PrepareEvent>(call, async (request, send) => {
         const result = await shard.prepare(request, (progress) => send({ progress }));

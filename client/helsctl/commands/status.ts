@@ -4,6 +4,35 @@ import { type Context, outputOf, withClient } from '../context.ts';
 import { formatTable } from '../output.ts';
 import { describeDevice } from '../plan-table.ts';
 
+/** Empty before anything was served. */
+function predictionLines(status: Status): string[] {
+  const rows = status.predictions
+    .filter(({ steps }) => steps > 0)
+    .map((rank) => [
+      rank.workerId,
+      rank.ratio.toFixed(2),
+      `${rank.errorMedianPercent.toFixed(1)} %`,
+      `${rank.refinedErrorMedianPercent.toFixed(1)} %`,
+      `${rank.steps}`,
+      rank.linkRatio > 0 ? rank.linkRatio.toFixed(2) : '-',
+      rank.drifted ? 'drifted' : '',
+    ]);
+  const header = [
+    'worker',
+    'measured/predicted',
+    'error',
+    'error refined',
+    'decode steps',
+    'link measured/predicted',
+    '',
+  ];
+  const table = rows.length > 0 ? ['', formatTable(header, rows)] : [];
+  const events = status.events.map(
+    ({ unixMs, kind, message }) => `${new Date(unixMs).toISOString()} ${kind}: ${message}`,
+  );
+  return events.length > 0 ? [...table, '', ...events] : table;
+}
+
 export function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
@@ -21,7 +50,7 @@ export function formatStatus(status: Status): string {
     worker.version,
   ]);
   const header = ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'];
-  return [...lines, formatTable(header, rows)].join('\n');
+  return [...lines, formatTable(header, rows), ...predictionLines(status)].join('\n');
 }
 
 export function addStatusCommand(program: Command, context: Context): void {

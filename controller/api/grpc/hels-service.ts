@@ -6,6 +6,8 @@ import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts'
 import type { GenerateRequest__Output } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { PlanReport } from '../../../proto/gen/hels/v1/PlanReport.ts';
+import type { ProfileWorkersEvent } from '../../../proto/gen/hels/v1/ProfileWorkersEvent.ts';
+import type { ProfileWorkersRequest__Output } from '../../../proto/gen/hels/v1/ProfileWorkersRequest.ts';
 import type { Status } from '../../../proto/gen/hels/v1/Status.ts';
 import type { TextInput, TextRequest } from '../generation-request.ts';
 import type { GenerationService, TextEvent } from '../generation-service.ts';
@@ -15,6 +17,10 @@ import { streamHandler, unaryHandler } from './handlers.ts';
 export interface OperationsPort {
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent>;
   undeploy(modelId: string): Promise<void>;
+  profileWorkers(
+    request: ProfileWorkersRequest__Output,
+    signal: AbortSignal,
+  ): AsyncIterable<ProfileWorkersEvent>;
   status(): Status;
   plan(): PlanReport;
 }
@@ -115,6 +121,9 @@ export function helsHandlers(
       await operations.undeploy(modelId);
       return {};
     }),
+    ProfileWorkers: streamHandler<ProfileWorkersRequest__Output, ProfileWorkersEvent>(
+      (request, signal) => operations.profileWorkers(request, signal),
+    ),
     GetStatus: unaryHandler(() => operations.status()),
     GetPlan: unaryHandler(() => operations.plan()),
   };

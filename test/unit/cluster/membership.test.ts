@@ -19,6 +19,7 @@ const device = {
   emulated: false,
   memoryBytes: 2 ** 30,
   memoryFreeBytes: 2 ** 30,
+  implementation: 'made up',
 };
 
 function register(nowMs: number, id: string, incarnation: string): MembershipEvent {

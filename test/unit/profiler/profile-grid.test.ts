@@ -3,9 +3,10 @@ import { conditionNumber, identify } from '../../../controller/profiler/identify
 import {
   type LoadPoint,
   latencyTerms,
+  phaseOf,
   termValues,
 } from '../../../controller/profiler/latency-terms.ts';
-import { profileGrid } from '../../../controller/profiler/profile-grid.ts';
+import { measuringOrder, profileGrid } from '../../../controller/profiler/profile-grid.ts';
 import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
 import { smallModel } from './models.ts';
 
@@ -13,8 +14,8 @@ const limits = { kvBytesMax: 2 ** 30, stepTokensMax: 512 };
 const grid = profileGrid(smallModel, limits);
 
 const phases = (points: readonly LoadPoint[]): LoadPoint[][] => [
-  points.filter(({ prefill }) => !prefill),
-  points.filter(({ prefill }) => prefill),
+  points.filter((point) => phaseOf(point) === 'decode'),
+  points.filter((point) => phaseOf(point) === 'prefill'),
 ];
 
 test.each(['decode', 'prefill'])('the %s points identify every term', (phase) => {
@@ -27,8 +28,20 @@ test.each(['decode', 'prefill'])('the %s points identify every term', (phase) =>
 });
 
 test('the grid is short and measures nothing twice', () => {
-  expect(grid.length).toBeLessThanOrEqual(110);
+  expect(grid.length).toBeLessThanOrEqual(120);
   expect(new Set(grid.map((point) => JSON.stringify(point))).size).toBe(grid.length);
+});
+
+test('every beginning of the measuring order is spread over all phases', () => {
+  const order = measuringOrder(grid.length);
+  expect([...order].sort((a, b) => a - b)).toEqual([...grid.keys()]);
+  const begun = order.slice(0, Math.ceil(grid.length / 4)).map((index) => phaseOf(grid[index]!));
+  for (const phase of ['decode', 'prefill', 'mixed']) {
+    const share = grid.filter((point) => phaseOf(point) === phase).length / grid.length;
+    expect(begun.filter((other) => other === phase).length / begun.length).toBeGreaterThan(
+      share / 2,
+    );
+  }
 });
 
 describe.each([

@@ -1,128 +1,118 @@
-import { describe, expect, it } from 'vitest';
+import { expect, test } from 'vitest';
+import type { MeasuredPoint } from '../../../proto/gen/hels/v1/MeasuredPoint.ts';
 import type { ProfileRequest__Output } from '../../../proto/gen/hels/v1/ProfileRequest.ts';
-import { type ProfilingPorts, profiler } from '../../../worker/daemon/profiling.ts';
+import { profiler } from '../../../worker/daemon/profiling.ts';
+import { smallModel } from '../profiler/models.ts';
 
 const point = {
   prefill: false,
   tokens: 1,
-  contextTokens: 64,
+  contextTokens: 1,
   headGroups: 1,
-  ffnColumns: 16,
+  ffnColumns: 0,
   vocabRows: 0,
+  chunkTokens: 0,
+  chunkContextTokens: 0,
 };
 
-function request(epoch: number, points = 3): ProfileRequest__Output {
-  const model = {
-    naming: 'llama',
-    normalization: 'rms',
-    activation: 'silu',
-    position: 'rope',
-    ropeScaling: 'none',
-    weightType: 'f32',
-  };
-  return {
-    fence: { term: 1, epoch },
-    model,
+interface Given {
+  points: number;
+  roundsMax: number;
+  budgetMs: number;
+  /** Of the n-th measurement; each takes 10 ms of the made-up clock. */
+  secondsOf(n: number): number;
+  cancelledAfter?: number;
+  refuse?: () => void;
+}
+
+async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Given) {
+  let nowMs = 0;
+  let measurements = 0;
+  let closed = 0;
+  const events: MeasuredPoint[] = [];
+  const run = profiler({
+    shard: { refuseProfile: given.refuse ?? (() => {}) },
+    describeDevice: () => ({ threads: 1, speed: 1, memoryBytes: 1, memoryFreeBytes: 1 }),
+    openProfiler: () => ({
+      measure: async () => {
+        nowMs += 10;
+        measurements += 1;
+        return secondsOf(measurements - 1);
+      },
+      close: async () => {
+        closed += 1;
+      },
+    }),
+    copyBandwidth: async () => 1e9,
+    nowMs: () => nowMs,
+  });
+  const request = {
+    fence: { term: 1, epoch: 1 },
+    model: smallModel,
     points: Array.from({ length: points }, () => point),
-    repetitions: 1,
-  } as unknown as ProfileRequest__Output;
+    roundsMax,
+    budgetMs,
+  } as ProfileRequest__Output;
+  const outcome = run(
+    request,
+    (event) => {
+      if (event.point) events.push(event.point);
+    },
+    () => measurements >= (given.cancelledAfter ?? Number.POSITIVE_INFINITY),
+  );
+  await outcome.catch(() => undefined);
+  return { outcome, events, closed, run, request };
 }
 
-/** A device whose measurements end when the test says so; counts how many run at once. */
-function fakeDevice() {
-  const pending: (() => void)[] = [];
-  let running = 0;
-  let runningMax = 0;
-  const ports: ProfilingPorts = {
-    refuseProfile: () => undefined,
-    describeDevice: () => ({ threads: 1, speed: 1, memoryBytes: 1e9, memoryFreeBytes: 1e9 }),
-    profileStep: () => {
-      running += 1;
-      runningMax = Math.max(runningMax, running);
-      return new Promise((resolve) => {
-        pending.push(() => {
-          running -= 1;
-          resolve(0.001);
-        });
-      });
-    },
+test('a disturbance of one round does not change what is known of a point', async () => {
+  // Three rounds over two points; the second round takes ten times as long.
+  const secondsOf = (n: number) => (n === 2 || n === 3 ? 10 : 1);
+  const { events, closed } = await measure({ points: 2, roundsMax: 3, budgetMs: 1e6, secondsOf });
+  expect(events.map(({ index, seconds }) => [index, seconds])).toEqual([
+    [0, 1],
+    [1, 1],
+    [0, 1],
+    [1, 1],
+    [0, 1],
+    [1, 1],
+  ]);
+  expect(events.at(-1)?.progress).toBe(1);
+  expect(closed).toBe(1);
+});
+
+test('the budget ends the rounds, and leaves points out when it ends the first', async () => {
+  const secondsOf = () => 1;
+  const some = await measure({ points: 10, roundsMax: 5, budgetMs: 45, secondsOf });
+  expect(some.events.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4]);
+  const more = await measure({ points: 3, roundsMax: 5, budgetMs: 45, secondsOf });
+  expect(more.events.map(({ index }) => index)).toEqual([0, 1, 2, 0, 1]);
+});
+
+test('a caller who goes away stops it; the buffers are freed', async () => {
+  const { events, closed } = await measure({
+    points: 10,
+    roundsMax: 1,
+    budgetMs: 1e6,
+    secondsOf: () => 1,
+    cancelledAfter: 3,
+  });
+  expect(events).toHaveLength(3);
+  expect(closed).toBe(1);
+});
+
+test('a refusal ends it, and the next run may begin', async () => {
+  const refuse = () => {
+    throw new Error('busy');
   };
-  return {
-    ports,
-    runningMax: () => runningMax,
-    /** Ends measurements as they come until there are no more. */
-    async run() {
-      for (let idle = 0; idle < 5; ) {
-        await new Promise((resolve) => setImmediate(resolve));
-        const end = pending.shift();
-        idle = end === undefined ? idle + 1 : 0;
-        end?.();
-      }
-    },
-  };
-}
-
-const never = () => false;
-
-describe('a profiling run', () => {
-  it('measures every point in order', async () => {
-    const device = fakeDevice();
-    const events: number[] = [];
-    const done = profiler(device.ports)(request(1), ({ index }) => events.push(index ?? -1), never);
-    await device.run();
-    await done;
-    expect(events).toEqual([0, 1, 2]);
-  });
-
-  it('ends when a newer one comes, which then has the device for itself', async () => {
-    const device = fakeDevice();
-    const profile = profiler(device.ports);
-    const older = profile(request(1), () => undefined, never);
-    const expectation = expect(older).rejects.toMatchObject({ code: 'stale-fence' });
-    const events: number[] = [];
-    const newer = profile(request(2), ({ index }) => events.push(index ?? -1), never);
-    await device.run();
-    await expectation;
-    await newer;
-    expect(events).toEqual([0, 1, 2]);
-    expect(device.runningMax()).toBe(1);
-  });
-
-  it('is let go by a chain of newer ones: only the newest measures', async () => {
-    const device = fakeDevice();
-    const profile = profiler(device.ports);
-    const runs = [1, 2, 3].map((epoch) => profile(request(epoch), () => undefined, never));
-    const settled = Promise.allSettled(runs);
-    await device.run();
-    expect((await settled).map(({ status }) => status)).toEqual([
-      'rejected',
-      'rejected',
-      'fulfilled',
-    ]);
-    expect(device.runningMax()).toBe(1);
-  });
-
-  it('that is refused does not disturb the one under way', async () => {
-    const device = fakeDevice();
-    const profile = profiler(device.ports);
-    const events: number[] = [];
-    const running = profile(request(2), ({ index }) => events.push(index ?? -1), never);
-    device.ports.refuseProfile = ({ epoch }) => {
-      if (epoch < 2) throw new Error('older');
-    };
-    await expect(profile(request(1), () => undefined, never)).rejects.toThrow('older');
-    await device.run();
-    await running;
-    expect(events).toEqual([0, 1, 2]);
-  });
-
-  it('stops when its caller has gone', async () => {
-    const device = fakeDevice();
-    const events: number[] = [];
-    const gone = () => events.length > 0;
-    const done = profiler(device.ports)(request(1), ({ index }) => events.push(index ?? -1), gone);
-    await device.run();
-    await done;
-    expect(events).toEqual([0]);
-  });
+  const given = { points: 1, roundsMax: 1, budgetMs: 1e6, secondsOf: () => 1, refuse };
+  const { outcome, closed, run, request } = await measure(given);
+  await expect(outcome).rejects.toThrow('busy');
+  expect(closed).toBe(1);
+  await expect(
+    run(
+      request,
+      () => {},
+      () => false,
+    ),
+  ).rejects.toThrow('busy');
 });

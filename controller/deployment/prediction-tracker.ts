@@ -1,0 +1,229 @@
+/** What the ranks' steps say about their latency lines: predictions beside measurements, refined lines, drift and its events. */
+import type { Clock } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
+import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { StepLoad } from '../../proto/domain/step-load.ts';
+import type { ClusterEvent } from '../../proto/gen/hels/v1/ClusterEvent.ts';
+import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
+import type { StepPrediction } from '../../proto/gen/hels/v1/StepPrediction.ts';
+import { plan } from '../planner/plan.ts';
+import { judgeDrift, type PayBack, payBackOf } from '../profiler/drift.ts';
+import { type LoadPoint, predictMixedSeconds, predictSeconds } from '../profiler/latency-terms.ts';
+import {
+  initialOnline,
+  type OnlineState,
+  observeStep,
+  ratioOf,
+  refineLines,
+} from '../profiler/online.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+
+export interface PredictionObserver {
+  /** |measured - predicted| / measured of one rank's kernels in one step. */
+  error(workerId: string, ratio: number): void;
+}
+
+/** Errors that a median in the status is taken over; events that the status lists. */
+const errorsKept = 256;
+const eventsKept = 50;
+
+interface Rank {
+  workerId: string;
+  shard: RankShard__Output;
+  decode: OnlineState;
+  drifted: boolean;
+  errors: number[];
+  refinedErrors: number[];
+}
+
+const sizeOf = (range: { begin: number; end: number } | null) =>
+  range === null ? 0 : range.end - range.begin;
+
+function medianPercent(errors: readonly number[]): number {
+  const sorted = [...errors].sort((left, right) => left - right);
+  return 100 * (sorted[Math.floor(sorted.length / 2)] ?? 0);
+}
+
+function keep(values: number[], value: number): void {
+  values.push(value);
+  if (values.length > errorsKept) values.shift();
+}
+
+export class PredictionTracker {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #observer: PredictionObserver;
+  readonly #events: ClusterEvent[] = [];
+  #group: LoadedGroup | null = null;
+  #ranks: Rank[] = [];
+  /** Of the collectives against the links. */
+  #link: OnlineState = initialOnline;
+
+  constructor(clock: Clock, log: Logger, observer: PredictionObserver) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#observer = observer;
+  }
+
+  /** A new group serves: its lines are as they were fitted. */
+  begin(group: LoadedGroup): void {
+    this.#group = group;
+    this.#link = initialOnline;
+    this.#ranks = group.shardPlan.ranks.map((shard) => ({
+      workerId: shard.workerId,
+      shard,
+      decode: initialOnline,
+      drifted: false,
+      errors: [],
+      refinedErrors: [],
+    }));
+  }
+
+  /** The group serves no longer; its events stay. */
+  end(group: LoadedGroup): void {
+    if (this.#group !== group) return;
+    this.#group = null;
+    this.#ranks = [];
+  }
+
+  /** By rank: seconds of its kernels, and of its collectives with what it waits in them for slower ranks. */
+  observe(
+    load: StepLoad,
+    rankSeconds: readonly number[],
+    rankCollectiveSeconds: readonly number[],
+  ): void {
+    this.#observeLink(load.decodeTokens + load.prefillTokens, rankCollectiveSeconds);
+    for (const [index, rank] of this.#ranks.entries()) {
+      const measured = rankSeconds[index] ?? 0;
+      const predicted = this.#predict(rank, load);
+      if (!(measured > 0 && predicted > 0)) continue;
+      const error = Math.abs(measured - predicted) / measured;
+      this.#observer.error(rank.workerId, error);
+      // The plan is made from the decode lines, so these are the ones that are kept true.
+      if (load.prefillTokens > 0) continue;
+      keep(rank.errors, error);
+      const refined = predicted * ratioOf(rank.decode);
+      if (rank.decode.steps > 0) keep(rank.refinedErrors, Math.abs(measured - refined) / measured);
+      rank.decode = observeStep(rank.decode, predicted, measured);
+      this.#judge(rank);
+    }
+  }
+
+  predictions(): StepPrediction[] {
+    return this.#ranks.map((rank) => ({
+      workerId: rank.workerId,
+      ratio: ratioOf(rank.decode),
+      errorMedianPercent: medianPercent(rank.errors),
+      refinedErrorMedianPercent: medianPercent(rank.refinedErrors),
+      steps: rank.decode.steps,
+      drifted: rank.drifted,
+      linkRatio: this.#link.steps > 0 ? ratioOf(this.#link) : 0,
+    }));
+  }
+
+  events(): ClusterEvent[] {
+    return [...this.#events];
+  }
+
+  /** The rank that waits least waits for nobody: its collectives are the link's own cost. */
+  #observeLink(tokens: number, rankCollectiveSeconds: readonly number[]): void {
+    if (this.#ranks.length < 2) return;
+    const least = Math.min(...rankCollectiveSeconds);
+    const rank = this.#ranks[rankCollectiveSeconds.indexOf(least)];
+    if (rank !== undefined) {
+      this.#link = observeStep(this.#link, this.#linkSeconds(rank, tokens), least);
+    }
+  }
+
+  #linkSeconds(rank: Rank, tokens: number): number {
+    const device = this.#group?.input.devices.find(({ id }) => id === rank.workerId);
+    return (device?.link?.constant ?? 0) + (device?.link?.perToken ?? 0) * tokens;
+  }
+
+  #predict(rank: Rank, load: StepLoad): number {
+    const fit = this.#group?.profiles.get(rank.workerId)?.fit;
+    if (fit === undefined) return 0;
+    const { decodeTokens, decodeContextTokens } = load;
+    const { prefillTokens: chunkTokens, prefillContextTokens: chunkContextTokens } = load;
+    const prefill = decodeTokens === 0;
+    const point: LoadPoint = {
+      prefill,
+      tokens: prefill ? chunkTokens : decodeTokens,
+      contextTokens: prefill ? chunkContextTokens : decodeContextTokens,
+      headGroups: sizeOf(rank.shard.headGroups),
+      ffnColumns: sizeOf(rank.shard.ffnColumns),
+      vocabRows: sizeOf(rank.shard.vocabRows),
+      ...(prefill ? {} : { chunkTokens, chunkContextTokens }),
+    };
+    if (prefill) return predictSeconds(fit.prefill, point);
+    if (chunkTokens === 0) return predictSeconds(fit.decode, point);
+    return predictMixedSeconds(fit.decode, fit.phases.mixed.perContextHeadGroup, point);
+  }
+
+  #judge(rank: Rank): void {
+    const drift = judgeDrift(rank.drifted, rank.decode);
+    if (drift === 'unchanged') return;
+    rank.drifted = drift === 'began';
+    const times = ratioOf(rank.decode).toFixed(2);
+    const takes = `decode steps of '${rank.workerId}' take ${times} times what its lines say`;
+    if (drift === 'ended') {
+      this.#tell('drift-ended', rank.workerId, takes, 0);
+      return;
+    }
+    const payBack = this.#payBack();
+    const useful = Number.isFinite(payBack.seconds);
+    const worth = useful
+      ? `a new plan would save ${(100 * payBack.gainPerSecond).toFixed(0)} % of a step and pay back its move in ${payBack.seconds.toFixed(1)} s`
+      : 'a new plan would not be faster';
+    this.#tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
+  }
+
+  /** The split as it is against the best one, both under the refined lines. */
+  #payBack(): PayBack {
+    const group = this.#group;
+    if (group === null) return { gainPerSecond: 0, seconds: Number.POSITIVE_INFINITY };
+    const { sequences, contextTokens } = group.input.workload;
+    const linkRatio = this.#ranks.length === 1 ? 0 : ratioOf(this.#link);
+    const seconds = this.#ranks.map((rank) => {
+      const step = {
+        decodeContextTokens: sequences * contextTokens,
+        prefillTokens: 0,
+        prefillContextTokens: 0,
+      };
+      const kernels = this.#predict(rank, { ...step, decodeTokens: sequences });
+      return kernels * ratioOf(rank.decode) + linkRatio * this.#linkSeconds(rank, sequences);
+    });
+    const replanned = plan(this.#refinedInput(group.input), () => this.#clock.nowMs());
+    return payBackOf({
+      stepSeconds: Math.max(...seconds),
+      replannedStepSeconds: replanned.feasible
+        ? replanned.predicted.decodeSeconds
+        : Number.POSITIVE_INFINITY,
+      // A new plan loads every rank anew, as this one did.
+      movingSeconds: Math.max(...group.prepared.map((prepared) => prepared.seconds)),
+    });
+  }
+
+  #refinedInput(input: PlanInput): PlanInput {
+    const linkRatio = ratioOf(this.#link);
+    const devices = input.devices.map((device) => {
+      const rank = this.#ranks.find(({ workerId }) => workerId === device.id);
+      const ratio = rank === undefined ? 1 : ratioOf(rank.decode);
+      const { constant, perToken } = device.link ?? { constant: 0, perToken: 0 };
+      return {
+        ...device,
+        link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
+        decode: refineLines([device.decode].flat(), ratio),
+        prefill: refineLines([device.prefill].flat(), ratio),
+      };
+    });
+    return { ...input, devices, policy: 'hels' };
+  }
+
+  #tell(kind: string, workerId: string, message: string, payBackSeconds: number): void {
+    this.#log.warn(kind, { workerId, message, payBackSeconds });
+    const unixMs = Math.round(this.#clock.unixMs());
+    this.#events.push({ unixMs, kind, workerId, message, payBackSeconds });
+    if (this.#events.length > eventsKept) this.#events.shift();
+  }
+}

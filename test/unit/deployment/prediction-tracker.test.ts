@@ -1,0 +1,126 @@
+import { expect, test } from 'vitest';
+import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
+import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
+import { planModel } from '../../../controller/profiler/plan-input.ts';
+import { smallModel } from '../profiler/models.ts';
+
+const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-6 };
+const link = { constant: 1e-4, perToken: 0 };
+const load = { decodeTokens: 2, decodeContextTokens: 60, prefillTokens: 0, prefillContextTokens: 0 };
+
+/** Two equal ranks with half of the model each. */
+function group(): LoadedGroup {
+  const fit = { decode: [line], prefill: [line], phases: { mixed: { perContextHeadGroup: 0 } } };
+  const ids = ['a', 'b'];
+  const halves = (total: number, index: number) => ({
+    begin: (index * total) / 2,
+    end: ((index + 1) * total) / 2,
+  });
+  return {
+    shardPlan: {
+      ranks: ids.map((workerId, index) => ({
+        workerId,
+        headGroups: halves(smallModel.headGroups, index),
+        ffnColumns: halves(smallModel.ffnColumns, index),
+        vocabRows: halves(smallModel.vocabRows, index),
+      })),
+    },
+    profiles: new Map(ids.map((id) => [id, { fit }])),
+    input: {
+      model: planModel(smallModel),
+      workload: { sequences: 2, contextTokens: 30, prefillChunk: 16, outputTokens: 8 },
+      devices: ids.map((id) => ({
+        id,
+        memoryBytes: 2 ** 32,
+        reservedBytes: 0,
+        decode: [line],
+        prefill: [line],
+        link,
+      })),
+    },
+    prepared: [{ seconds: 2 }, { seconds: 3 }],
+  } as unknown as LoadedGroup;
+}
+
+const halfSeconds = 2e-3 + 344e-6;
+
+function tracked() {
+  const errors: [string, number][] = [];
+  const logged: string[] = [];
+  const log = { warn: (message: string) => logged.push(message) };
+  const clock = { nowMs: () => 0, unixMs: () => 1_000 };
+  const tracker = new PredictionTracker(clock, log as never, {
+    error: (workerId, ratio) => errors.push([workerId, ratio]),
+  });
+  tracker.begin(group());
+  const serve = (steps: number, ratios: readonly [number, number]) => {
+    for (let step = 0; step < steps; step += 1) {
+      tracker.observe(
+        load,
+        ratios.map((ratio) => ratio * halfSeconds),
+        [3e-4, 5e-4],
+      );
+    }
+  };
+  return { tracker, serve, errors, logged };
+}
+
+test('predictions beside measurements, by rank', () => {
+  const { tracker, serve, errors } = tracked();
+  serve(10, [1.1, 1]);
+  const [a, b] = tracker.predictions();
+  expect(a?.ratio).toBeCloseTo(1.1, 6);
+  expect(a?.errorMedianPercent).toBeCloseTo(100 * (0.1 / 1.1), 6);
+  expect(a?.refinedErrorMedianPercent).toBeCloseTo(0, 6);
+  expect(b).toMatchObject({ workerId: 'b', steps: 10, drifted: false });
+  // The rank that waits least in the collectives pays the link alone.
+  expect(a?.linkRatio).toBeCloseTo(3, 6);
+  expect(errors).toHaveLength(20);
+});
+
+test('a rank that becomes slow is an event with what a new plan is worth, once, and again when it is over', () => {
+  const { tracker, serve, logged } = tracked();
+  serve(40, [1, 1]);
+  expect(tracker.events()).toEqual([]);
+  serve(200, [4, 1]);
+  const [began, ...others] = tracker.events();
+  expect(others).toEqual([]);
+  expect(began).toMatchObject({ kind: 'drift', workerId: 'a', unixMs: 1_000 });
+  expect(began?.message).toMatch(/take 4\.00 times .* a new plan would save \d+ % of a step/);
+  // Loading took 3 s; no plan can save more than the whole step.
+  expect(began?.payBackSeconds).toBeGreaterThan(3);
+  expect(tracker.predictions()[0]?.drifted).toBe(true);
+  serve(200, [1, 1]);
+  expect(tracker.events().map(({ kind }) => kind)).toEqual(['drift', 'drift-ended']);
+  expect(logged).toEqual(['drift', 'drift-ended']);
+});
+
+test('ranks that slow down alike gain nothing from a new plan', () => {
+  const { tracker, serve } = tracked();
+  serve(300, [2, 2]);
+  expect(tracker.events().map(({ kind }) => kind)).toEqual(['drift', 'drift']);
+  for (const { message, payBackSeconds } of tracker.events()) {
+    expect(message).toContain('a new plan would not be faster');
+    expect(payBackSeconds).toBe(0);
+  }
+});
+
+test('a group that has ended is not tracked; its events stay', () => {
+  const { tracker, serve } = tracked();
+  const served = group();
+  tracker.begin(served);
+  serve(300, [3, 1]);
+  tracker.end(served);
+  serve(10, [1, 1]);
+  expect(tracker.predictions()).toEqual([]);
+  expect(tracker.events()).toHaveLength(1);
+});
+
+test('mixed and prefill steps are judged but do not move the decode ratio', () => {
+  const { tracker, errors } = tracked();
+  const mixed = { ...load, prefillTokens: 16, prefillContextTokens: 136 };
+  tracker.observe(mixed, [1, 1], [1e-4, 1e-4]);
+  tracker.observe({ ...mixed, decodeTokens: 0, decodeContextTokens: 0 }, [1, 1], [1e-4, 1e-4]);
+  expect(errors).toHaveLength(4);
+  expect(tracker.predictions()[0]).toMatchObject({ steps: 0, ratio: 1 });
+});
