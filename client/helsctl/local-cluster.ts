@@ -91,6 +91,12 @@ export class LocalCluster {
     }
   }
 
+  /** Of every daemon by its name: controller, worker-0, worker-1 ... */
+  get processIds(): Map<string, number> {
+    const all = [this.controller, ...this.workers];
+    return new Map(all.map(({ name, processId }) => [name, processId]));
+  }
+
   /** Resolves to the name of the first daemon that ends by itself. */
   firstExit(): Promise<LocalProcess> {
     const all = [this.controller, ...this.workers];

@@ -33,9 +33,9 @@ export class LocalProcess {
     });
   }
 
-  /** Undefined when the process could not be started. */
-  get processId(): number | undefined {
-    return this.#child.pid;
+  /** 0 when the process could not be started. */
+  get processId(): number {
+    return this.#child.pid ?? 0;
   }
 
   /** Exit code; null when a signal ended it. */

@@ -28,7 +28,7 @@ export interface DeploymentRequest {
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
 }
 
-export type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';
+type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';
 
 export interface Group {
   readonly phase: GroupPhase;

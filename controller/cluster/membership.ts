@@ -9,7 +9,7 @@
  */
 
 /** What a worker says of its device when it registers. */
-export interface MemberDevice {
+interface MemberDevice {
   kind: string;
   name: string;
   threads: number;

@@ -8,7 +8,7 @@ import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
 
-export interface ManualRank {
+interface ManualRank {
   workerId: string;
   headGroups: number;
   ffnWeight: number;

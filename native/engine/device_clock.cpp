@@ -1,20 +1,21 @@
 #include "engine/device_clock.h"
 
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <algorithm>
 #include <thread>
 
 namespace hels {
 namespace {
 
-/// A sleep may overshoot by about this much; the rest is spun.
-constexpr std::chrono::microseconds kSleepOvershoot{120};
+using std::chrono::nanoseconds;
 
-void waitUntil(std::chrono::steady_clock::time_point time) {
-  if (time - std::chrono::steady_clock::now() > kSleepOvershoot) std::this_thread::sleep_until(time - kSleepOvershoot);
-  while (std::chrono::steady_clock::now() < time) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
+/// Of the calling thread.
+nanoseconds processorTime() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + nanoseconds(time.tv_nsec);
 }
 
 }  // namespace
@@ -22,14 +23,28 @@ void waitUntil(std::chrono::steady_clock::time_point time) {
 void DeviceClock::beginStep() {
   computeSeconds_ = 0;
   totalSeconds_ = 0;
-  stepStart_ = segmentStart_ = Clock::now();
+  late_ = nanoseconds::zero();
+  // By default the kernel lets a sleep end up to 50 us late: as long as a whole kernel of a small model.
+  if (speed_ < 1.0) prctl(PR_SET_TIMERSLACK, 1UL);
+  beginCompute();
+  stepStart_ = segmentStart_;
+}
+
+void DeviceClock::beginCompute() {
+  segmentStart_ = Clock::now();
+  if (speed_ < 1.0) segmentProcessorStart_ = processorTime();
+}
+
+/// A late end, by a long sleep or by a busy core, is taken off the next stretch.
+void DeviceClock::sleepOff() {
+  const nanoseconds measured = processorTime() - segmentProcessorStart_;
+  const auto due = segmentStart_ + std::chrono::duration_cast<nanoseconds>(measured / speed_) - late_;
+  std::this_thread::sleep_until(due);
+  late_ = std::max(nanoseconds::zero(), std::chrono::duration_cast<nanoseconds>(Clock::now() - due));
 }
 
 void DeviceClock::endCompute() {
-  if (speed_ < 1.0) {
-    const std::chrono::duration<double> measured = Clock::now() - segmentStart_;
-    waitUntil(segmentStart_ + std::chrono::duration_cast<Clock::duration>(measured / speed_));
-  }
+  if (speed_ < 1.0) sleepOff();
   computeSeconds_ += std::chrono::duration<double>(Clock::now() - segmentStart_).count();
 }
 

@@ -189,7 +189,7 @@ TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
   const std::vector<float> x = randomValues(70 * depth, 6);
   for (const Isa isa : isas()) {
     const auto gemm = makeChainGemm(2, isa);
-    for (const int64_t rows : {1, 3, 6, 8, 70}) {
+    for (const int64_t rows : {1, 3, 6, 8, 65, 66, 70}) {
       std::vector<int64_t> expected(static_cast<size_t>(rows * 45), 5);  // sums are added to what is there
       for (int64_t begin = 0; begin < depth; begin += 24) {
         for (int64_t row = 0; row < rows; ++row) {

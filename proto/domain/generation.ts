@@ -37,13 +37,13 @@ export interface TokenEvent {
   topLogprobs: TokenLogprob[];
 }
 
-export interface FinishedEvent {
+interface FinishedEvent {
   type: 'finished';
   /** stop: a stop token; length: maxTokens reached. */
   reason: 'stop' | 'length';
 }
 
-export interface FailedEvent {
+interface FailedEvent {
   type: 'failed';
   error: HelsError;
 }

@@ -6,8 +6,6 @@ import { harmlessFields, harmlessOptFields } from './model-config-fields.ts';
 import { ConfigReader, configError, isRecord } from './model-config-reader.ts';
 import { readRope, unscaledRope } from './model-config-rope.ts';
 import type { ModelSpec } from './model-spec.ts';
-import { bytesPerWeight } from './model-spec.ts';
-import type { PlanModel } from './plan.ts';
 
 type WeightType = ModelSpec['weightType'];
 
@@ -50,24 +48,6 @@ export function modelSpecFromConfig(config: unknown, options: ModelSpecOptions =
   reader.word('model_type', [spec.family], spec.family);
   reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields);
   return spec;
-}
-
-/** The model's shape as the planner sees it. */
-export function planModelOf(model: ModelSpec): PlanModel {
-  const weightBytes = bytesPerWeight(model.weightType);
-  return {
-    layers: model.layers,
-    hiddenSize: model.hiddenSize,
-    headGroups: model.headGroups,
-    queryHeadsPerGroup: model.queryHeadsPerGroup,
-    headDim: model.headDim,
-    ffnColumns: model.ffnColumns,
-    ffnGranule: model.ffnGranule,
-    ffnMatrices: model.gatedMlp ? 3 : 2,
-    vocabRows: model.vocabRows,
-    weightBytesPerParam: weightBytes,
-    kvBytesPerElement: weightBytes,
-  };
 }
 
 /**

@@ -17,7 +17,7 @@ export interface LinkLine {
   perToken: number;
 }
 
-export interface RestoreCosts {
+interface RestoreCosts {
   reloadSecondsPerTokenHeadGroup: number;
   hiddenSecondsPerToken: number;
   hiddenSecondsPerTokenHeadGroup: number;

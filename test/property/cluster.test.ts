@@ -14,6 +14,7 @@ import {
   type MembershipEffect,
   type MembershipEvent,
 } from '../../controller/cluster/membership.ts';
+import { propertyRuns } from '../support/property-runs.ts';
 import { requestFor } from '../unit/cluster/trace.ts';
 
 const ids = ['a', 'b', 'c'];
@@ -62,7 +63,7 @@ function runGroup(events: readonly GroupEvent[]): GroupRecord[] {
 function forGroupRuns(check: (records: GroupRecord[]) => void): void {
   fc.assert(
     fc.property(fc.array(groupEvent, { maxLength: 40 }), (events) => check(runGroup(events))),
-    { numRuns: 500 },
+    { numRuns: propertyRuns(500) },
   );
 }
 
@@ -217,7 +218,7 @@ function forMembershipRuns(check: (records: MembershipRecord[]) => void): void {
       });
       check(records);
     }),
-    { numRuns: 300 },
+    { numRuns: propertyRuns(300) },
   );
 }
 

@@ -58,7 +58,7 @@ export interface StepBatch {
   collectiveDeadlineMs: number;
 }
 
-export interface SampledToken {
+interface SampledToken {
   slot: number;
   tokenId: number;
   /** 0 unless logprobs were asked for. */

@@ -33,7 +33,7 @@ function predictionLines(status: Status): string[] {
   return events.length > 0 ? [...table, '', ...events] : table;
 }
 
-export function formatStatus(status: Status): string {
+function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
   const lines = [

@@ -68,9 +68,13 @@ class ChainGemm final : public Gemm {
     const Operand operand = operandOf(matrix, x, xStride, rows);
     std::atomic<int64_t> badRow{-1};
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
-      for (int64_t row = 0; row < rows; row += kRowBlock) {
-        const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, std::min(kRowBlock, rows - row)),
-                                        granuleDepth, sums + row * sumStride, sumStride);
+      // Blocks of equal height, to within a row: a last block of a few rows would go to kernels that take more panels.
+      const int64_t blocks = divCeil(rows, kRowBlock);
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t row = block * rows / blocks;
+        const int64_t count = (block + 1) * rows / blocks - row;
+        const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, count), granuleDepth,
+                                        sums + row * sumStride, sumStride);
         if (bad >= 0) badRow.store(row + bad);
       }
     });

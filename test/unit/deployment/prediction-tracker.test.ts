@@ -6,7 +6,12 @@ import { smallModel } from '../profiler/models.ts';
 
 const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-6 };
 const link = { constant: 1e-4, perToken: 0 };
-const load = { decodeTokens: 2, decodeContextTokens: 60, prefillTokens: 0, prefillContextTokens: 0 };
+const load = {
+  decodeTokens: 2,
+  decodeContextTokens: 60,
+  prefillTokens: 0,
+  prefillContextTokens: 0,
+};
 
 /** Two equal ranks with half of the model each. */
 function group(): LoadedGroup {

@@ -111,8 +111,8 @@ describe('step loop', () => {
   it('measures each step: its slowest rank, its sequences, their context', () => {
     const test = setUp();
     submit(test, requestOf('a', 5, 2));
-    test.ranks[0]?.answer({ computeSeconds: 0.5, totalSeconds: 1 });
-    test.ranks[1]?.answer({ computeSeconds: 0.25, totalSeconds: 2 });
+    test.ranks[0]?.answer({ computeSeconds: 0.5, collectiveSeconds: 0.5, totalSeconds: 1 });
+    test.ranks[1]?.answer({ computeSeconds: 0.25, collectiveSeconds: 1.75, totalSeconds: 2 });
     answerAll(test);
     expect(test.measurements).toEqual([
       {
@@ -120,7 +120,14 @@ describe('step loop', () => {
         decodeOnly: false,
         // Token i of the prompt attends to i tokens: 1 + 2 + 3 + 4 + 5.
         contextTokens: 15,
+        load: {
+          decodeTokens: 0,
+          decodeContextTokens: 0,
+          prefillTokens: 5,
+          prefillContextTokens: 15,
+        },
         rankComputeSeconds: [0.5, 0.25],
+        rankCollectiveSeconds: [0.5, 1.75],
         totalSeconds: 2,
       },
       expect.objectContaining({ decodeOnly: true, contextTokens: 6 }),

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { IncrementalDetokenizer } from '../../../controller/tokenizer/incremental-detokenizer.ts';
+import { propertyRuns } from '../../support/property-runs.ts';
 
 /** Tokens are byte strings; decoded as a byte-level tokenizer does. */
 function stream(tokens: readonly Uint8Array[]) {
@@ -37,7 +38,7 @@ describe('incremental detokenizer', () => {
         expect(pieces.join('')).toBe(text);
         for (const piece of pieces) expect(piece).not.toContain('\uFFFD');
       }),
-      { numRuns: 1000 },
+      { numRuns: propertyRuns(1000) },
     );
   });
 

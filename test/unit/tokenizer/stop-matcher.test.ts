@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { StopMatcher } from '../../../controller/tokenizer/stop-matcher.ts';
+import { propertyRuns } from '../../support/property-runs.ts';
 
 /** Character by character: the text before the stop string that ends first, the longest of those. */
 function reference(text: string, stops: string[]): { text: string; stopped: boolean } {
@@ -35,7 +36,7 @@ describe('stop strings', () => {
       fc.property(fc.array(letters, { maxLength: 12 }), stops, (pieces, stopList) => {
         expect(run(pieces, stopList)).toEqual(reference(pieces.join(''), stopList));
       }),
-      { numRuns: 2000 },
+      { numRuns: propertyRuns(2000) },
     );
   });
 

@@ -1,0 +1,222 @@
+/**
+ * One model over three unequal workers, every policy in one run. The fast worker has core 0; the two slow ones, the controller and the
+ * client share core 1. Ideal figures come from each worker's speed alone, measured first, and from nothing else.
+ */
+import type { DeployOptions, PlanReport } from '../../client/sdk/index.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import { atLeast, type Benchmark } from './benchmark.ts';
+import { type BenchCluster, type BenchWorker, withCluster } from './cluster.ts';
+import { type LoadResult, runLoad } from './load.ts';
+import { randomModel, shape110M } from './random-model.ts';
+
+const speeds = [1, 0.33, 0.33];
+const memories = ['1GiB', '256MiB', '192MiB'];
+const policies = ['equal', 'memory', 'compute', 'stepwise', 'hels'] as const;
+type Policy = (typeof policies)[number];
+
+const promptTokens = 32;
+const outputTokens = 64;
+const contextTokens = promptTokens + outputTokens;
+/** Streams of the two TPOT columns. */
+const batches = [1, 8] as const;
+/** Tried from above until the plan has room. */
+const throughputBatches = [64, 48, 32, 24, 16, 8];
+const idealShare = 0.8;
+
+function workersOf(withMemory: boolean): BenchWorker[] {
+  return speeds.map((speed, index) => ({
+    device: `cpu?threads=1&speed=${speed}${withMemory ? `&memory=${memories[index]}` : ''}`,
+    core: index === 0 ? 0 : 1,
+  }));
+}
+
+function loadOf(cluster: BenchCluster, streams: number): Promise<LoadResult> {
+  const rounds = Math.max(1, Math.round(4 / streams));
+  return runLoad({
+    url: cluster.cluster.httpUrl,
+    model: shape110M.name,
+    streams,
+    rounds,
+    promptTokens,
+    outputTokens,
+  });
+}
+
+const workloadOf = (sequences: number) => ({ sequences, contextTokens, outputTokens });
+
+/** Seconds per token of each worker alone with the whole model, by batch. */
+async function measureSolo(modelPath: string, log: (line: string) => void): Promise<number[][]> {
+  return await withCluster(workersOf(false), 1, async (cluster) => {
+    const solo: number[][] = [];
+    for (const index of speeds.keys()) {
+      const workerId = `worker-${index}`;
+      log(`${workerId} alone`);
+      const ranks = [{ workerId, headGroups: shape110M.headGroups, ffnWeight: 1 }];
+      await cluster.deploy({ modelPath, workersMin: 3, workload: workloadOf(8), ranks });
+      const seconds: number[] = [];
+      for (const streams of batches) seconds.push((await loadOf(cluster, streams)).perTokenSeconds);
+      solo.push(seconds);
+    }
+    return solo;
+  });
+}
+
+interface Measured {
+  report: PlanReport;
+  perTokenSeconds: number[];
+  largestBatch: number;
+  tokensPerSecond: number;
+}
+
+async function deployOrNull(cluster: BenchCluster, options: DeployOptions) {
+  try {
+    return await cluster.deploy(options);
+  } catch (error) {
+    if (error instanceof HelsError && error.code === 'plan-infeasible') return null;
+    throw error;
+  }
+}
+
+async function measureSplit(
+  cluster: BenchCluster,
+  options: Pick<DeployOptions, 'modelPath' | 'policy' | 'ranks'>,
+): Promise<Measured> {
+  const base = { ...options, workersMin: 3 };
+  const report = await cluster.deploy({ ...base, workload: workloadOf(8) });
+  const perTokenSeconds: number[] = [];
+  for (const streams of batches) {
+    perTokenSeconds.push((await loadOf(cluster, streams)).perTokenSeconds);
+  }
+  for (const largestBatch of throughputBatches) {
+    if ((await deployOrNull(cluster, { ...base, workload: workloadOf(largestBatch) })) === null) {
+      continue;
+    }
+    const { tokensPerSecond } = await loadOf(cluster, largestBatch);
+    return { report, perTokenSeconds, largestBatch, tokensPerSecond };
+  }
+  throw new Error('no batch fits');
+}
+
+const size = (range: { begin: number; end: number } | null) =>
+  range === null ? 0 : range.end - range.begin;
+
+function shares(report: PlanReport, part: 'headGroups' | 'ffnColumns' | 'vocabRows'): string {
+  return (report.plan?.ranks ?? [])
+    .map((rank) => `${rank.workerId.replace('worker-', '')}:${size(rank[part])}`)
+    .join(' ');
+}
+
+function rowOf(
+  split: string,
+  { report, perTokenSeconds, largestBatch, tokensPerSecond }: Measured,
+) {
+  return {
+    split,
+    heads: shares(report, 'headGroups'),
+    'FFN columns': shares(report, 'ffnColumns'),
+    'vocabulary rows': shares(report, 'vocabRows'),
+    'TPOT ms, 1': 1000 * (perTokenSeconds[0] ?? 0),
+    'TPOT ms, 8': 1000 * (perTokenSeconds[1] ?? 0),
+    'step ms, 8: predicted': 1000 * report.predictedDecodeSeconds,
+    measured: 1000 * report.measuredDecodeSeconds,
+    // Well below the step: the ranks wait for each other between layers.
+    'slowest rank computes':
+      1000 * Math.max(...report.ranks.map((rank) => rank.measuredDecodeSeconds)),
+    'largest batch': largestBatch,
+    'tokens/s there': tokensPerSecond,
+  };
+}
+
+/** Split in proportion to the speeds alone, by hand: what the planner could have chosen. */
+function proportionalRanks(solo: readonly number[][]) {
+  const rates = solo.map((seconds) => 1 / (seconds[1] ?? 1));
+  const total = rates.reduce((sum, rate) => sum + rate, 0);
+  const exact = rates.map((rate) => (shape110M.headGroups * rate) / total);
+  const counts = exact.map(Math.floor);
+  const byRest = [...exact.keys()].sort(
+    (left, right) => ((exact[right] ?? 0) % 1) - ((exact[left] ?? 0) % 1),
+  );
+  const lacking = shape110M.headGroups - counts.reduce((sum, count) => sum + count, 0);
+  for (const index of byRest.slice(0, lacking)) counts[index] = (counts[index] ?? 0) + 1;
+  return rates.map((rate, index) => ({
+    workerId: `worker-${index}`,
+    headGroups: counts[index] ?? 0,
+    ffnWeight: rate,
+  }));
+}
+
+export const heterogeneous: Benchmark = {
+  name: 'heterogeneous',
+  summary:
+    'three unequal workers, every policy in one run, against the speeds of each worker alone',
+  async run(log) {
+    const modelPath = await randomModel(shape110M);
+    const solo = await measureSolo(modelPath, log);
+    const measured = new Map<Policy, Measured>();
+    let byHand: Measured | null = null;
+    await withCluster(workersOf(true), 1, async (cluster) => {
+      for (const policy of policies) {
+        log(`policy ${policy}`);
+        measured.set(policy, await measureSplit(cluster, { modelPath, policy }));
+      }
+      log('split by hand');
+      byHand = await measureSplit(cluster, { modelPath, ranks: proportionalRanks(solo) });
+    });
+    const rows = [...measured].map(([policy, result]) => rowOf(policy, result));
+    if (byHand !== null) rows.push(rowOf('by hand, proportional to the speeds', byHand));
+    const tpot = (policy: Policy, column: number) =>
+      measured.get(policy)?.perTokenSeconds[column] ?? Number.NaN;
+    const others = policies.filter((policy) => policy !== 'hels');
+    const gains = batches.map((streams, column) => {
+      const rates = solo.map((seconds) => 1 / (seconds[column] ?? Number.NaN));
+      const sum = rates.reduce((total, rate) => total + rate, 0);
+      // Equal parts take as long as the slowest worker needs for its part; the ideal is all speeds added up.
+      const ideal = sum / (speeds.length * Math.min(...rates));
+      const gain = tpot('equal', column) / tpot('hels', column);
+      const best = Math.min(...others.map((policy) => tpot(policy, column)));
+      return {
+        streams,
+        gain,
+        ideal,
+        'gain / ideal': gain / ideal,
+        'best other / hels': best / tpot('hels', column),
+      };
+    });
+    const throughput = (policy: Policy) => measured.get(policy)?.tokensPerSecond ?? Number.NaN;
+    const bestOther = Math.max(...others.map(throughput));
+    return {
+      tables: [
+        {
+          title: 'each worker alone with the whole model',
+          rows: solo.map((seconds, index) => ({
+            worker: `worker-${index}`,
+            speed: speeds[index] ?? 0,
+            'TPOT ms, 1': 1000 * (seconds[0] ?? 0),
+            'TPOT ms, 8': 1000 * (seconds[1] ?? 0),
+          })),
+        },
+        { title: 'all three together', rows },
+        { title: 'gain of hels over equal', rows: gains },
+      ],
+      goals: [
+        ...gains.flatMap((row) => [
+          atLeast(
+            `gain over equal / ideal gain, ${row.streams} streams`,
+            row['gain / ideal'],
+            idealShare,
+          ),
+          atLeast(
+            `TPOT of the best other policy / hels, ${row.streams} streams`,
+            row['best other / hels'],
+            1,
+          ),
+        ]),
+        atLeast('throughput of hels / best other policy', throughput('hels') / bestOther, 1),
+      ],
+      notes: [
+        `${shape110M.name} in bf16, prompt ${promptTokens}, answer ${outputTokens} tokens; memory ${memories.join(', ')}`,
+        'fast worker on core 0; slow workers, controller and client on core 1; slow-down by sleeping after each kernel',
+      ],
+    };
+  },
+};
