@@ -46,8 +46,8 @@ export function formatPlan(report: PlanReport): string {
   const summary =
     `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
     `room for ${kvTokens} tokens of KV, bound by ${plan.bindingConstraint}; ` +
-    `decode step of ${report.measuredSequences} sequences: kernels predicted ` +
+    `decode step of ${report.measuredSequences} sequences: predicted ` +
     `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
-    `${formatMilliseconds(report.measuredDecodeSeconds)} with collectives`;
+    `${formatMilliseconds(report.measuredDecodeSeconds)}, collectives included`;
   return `${formatTable(header, rows)}\n${summary}`;
 }

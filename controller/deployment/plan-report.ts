@@ -1,5 +1,8 @@
+import type { HalfOpenRange } from '../../proto/domain/plan.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import { predictSeconds } from '../profiler/latency-terms.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 
@@ -31,11 +34,25 @@ function predictRank(
   });
 }
 
-function linkSeconds(group: LoadedGroup, rank: number, measured: MeasuredSteps): number {
-  if (group.workers.length === 1) return 0;
-  const id = group.workers[rank]?.id;
-  const link = group.input.devices.find((device) => device.id === id)?.link;
-  return (link?.constant ?? 0) + (link?.perToken ?? 0) * measured.sequences;
+const rangeOf = (range: { begin: number; end: number } | null): HalfOpenRange =>
+  range === null ? [0, 0] : [range.begin, range.end];
+
+/** The plan's ranks in the planner's words. */
+export function plannedRanksOf(plan: ShardPlan__Output) {
+  return plan.ranks.map(({ workerId, headGroups, ffnColumns, vocabRows }) => ({
+    device: workerId,
+    headGroups: rangeOf(headGroups),
+    ffnColumns: rangeOf(ffnColumns),
+    vocabRows: rangeOf(vocabRows),
+  }));
+}
+
+/** The whole step's seconds, links and waiting for each other included. */
+function predictStep({ input, shardPlan }: LoadedGroup, measured: MeasuredSteps): number {
+  const sequences = Math.max(1, measured.sequences);
+  const contextTokens = Math.max(1, Math.round(measured.contextTokens / sequences));
+  const workload = { ...input.workload, sequences, contextTokens };
+  return plannedDecodeSeconds({ ...input, workload }, plannedRanksOf(shardPlan));
 }
 
 /** The plan, with predictions for the measured load beside the measurements. */
@@ -47,9 +64,7 @@ export function planReportOf(group: LoadedGroup, measured: MeasuredSteps): PlanR
     numericsClass: group.numericsClass,
     fingerprints: group.fingerprints,
     measuredDecodeSeconds: measured.stepSeconds,
-    predictedDecodeSeconds: Math.max(
-      ...predicted.map((seconds, rank) => seconds + linkSeconds(group, rank, measured)),
-    ),
+    predictedDecodeSeconds: predictStep(group, measured),
     measuredSequences: measured.sequences,
     measuredContextTokens: measured.contextTokens,
     ranks: group.workers.map((worker, rank) => ({

@@ -7,6 +7,7 @@ import type { ClusterEvent } from '../../proto/gen/hels/v1/ClusterEvent.ts';
 import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
 import type { StepPrediction } from '../../proto/gen/hels/v1/StepPrediction.ts';
 import { plan } from '../planner/plan.ts';
+import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import { judgeDrift, type PayBack, payBackOf } from '../profiler/drift.ts';
 import { type LoadPoint, predictMixedSeconds, predictSeconds } from '../profiler/latency-terms.ts';
 import {
@@ -17,6 +18,7 @@ import {
   refineLines,
 } from '../profiler/online.ts';
 import type { LoadedGroup } from './deployment-run.ts';
+import { plannedRanksOf } from './plan-report.ts';
 
 export interface PredictionObserver {
   /** |measured - predicted| / measured of one rank's kernels in one step. */
@@ -182,20 +184,10 @@ export class PredictionTracker {
   #payBack(): PayBack {
     const group = this.#group;
     if (group === null) return { gainPerSecond: 0, seconds: Number.POSITIVE_INFINITY };
-    const { sequences, contextTokens } = group.input.workload;
-    const linkRatio = this.#ranks.length === 1 ? 0 : ratioOf(this.#link);
-    const seconds = this.#ranks.map((rank) => {
-      const step = {
-        decodeContextTokens: sequences * contextTokens,
-        prefillTokens: 0,
-        prefillContextTokens: 0,
-      };
-      const kernels = this.#predict(rank, { ...step, decodeTokens: sequences });
-      return kernels * ratioOf(rank.decode) + linkRatio * this.#linkSeconds(rank, sequences);
-    });
-    const replanned = plan(this.#refinedInput(group.input), () => this.#clock.nowMs());
+    const refined = this.#refinedInput(group.input);
+    const replanned = plan(refined, () => this.#clock.nowMs());
     return payBackOf({
-      stepSeconds: Math.max(...seconds),
+      stepSeconds: plannedDecodeSeconds(refined, plannedRanksOf(group.shardPlan)),
       replannedStepSeconds: replanned.feasible
         ? replanned.predicted.decodeSeconds
         : Number.POSITIVE_INFINITY,

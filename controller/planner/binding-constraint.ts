@@ -65,13 +65,14 @@ export function obstacleOf(
  * most of the slowest step; `compute` when no device idles; else the obstacle behind most of the idle seconds.
  */
 export function bindingConstraint(problem: Problem, candidate: Candidate): Binding {
-  const { shares, deviceSeconds, decodeSeconds, feasible } = candidate.evaluation;
+  const { shares, deviceSeconds, feasible } = candidate.evaluation;
   if (!feasible) {
     const weightsFit = problem.devices.every(
       (device, index) => weightBytes(problem, shares[index] as Share) <= device.roomBytes,
     );
     return weightsFit ? 'kv' : 'memory';
   }
+  const decodeSeconds = Math.max(...deviceSeconds);
   const slowestIndex = deviceSeconds.indexOf(decodeSeconds);
   const slowest = shares[slowestIndex] as Share;
   const slowestDevice = problem.devices[slowestIndex] as ProblemDevice;

@@ -1,3 +1,4 @@
+import { lockstepSeconds } from './lockstep.ts';
 import type { Counts, Problem, ProblemDevice, StepLine } from './problem.ts';
 
 /** What one device is given. */
@@ -72,7 +73,7 @@ export function fitsMemory(problem: Problem, device: ProblemDevice, share: Share
 export interface Evaluation {
   readonly shares: readonly Share[];
   readonly feasible: boolean;
-  /** Seconds of the slowest used device, link included. */
+  /** Of the slowest used device, link included; in lockstep the sum over the phases of the slowest device of each. */
   readonly decodeSeconds: number;
   readonly prefillSeconds: number;
   /** Decode seconds by device, link included; 0 for an unused one. */
@@ -81,7 +82,11 @@ export interface Evaluation {
 
 /** Step time and feasibility of a split. */
 export function evaluate(problem: Problem, counts: Counts): Evaluation {
-  const shares = sharesOf(problem, counts);
+  return evaluateShares(problem, sharesOf(problem, counts));
+}
+
+/** The same of shares by device, in the order of `problem.devices`. */
+export function evaluateShares(problem: Problem, shares: readonly Share[]): Evaluation {
   const linked = shares.filter(isUsed).length > 1;
   const deviceSeconds: number[] = [];
   let decodeSeconds = 0;
@@ -99,6 +104,18 @@ export function evaluate(problem: Problem, counts: Counts): Evaluation {
     decodeSeconds = Math.max(decodeSeconds, decode);
     prefillSeconds = Math.max(prefillSeconds, prefill);
     feasible &&= fitsMemory(problem, device, share);
+  }
+  if (problem.lockstep && linked) {
+    const used = [...problem.devices.keys()].filter((index) => isUsed(shares[index] as Share));
+    const devices = used.map((index) => problem.devices[index] as ProblemDevice);
+    const usedShares = used.map((index) => shares[index] as Share);
+    const stepSeconds = (phase: 'decode' | 'prefill', link: 'decodeLink' | 'prefillLink') =>
+      lockstepSeconds(
+        devices.map((device) => device[phase]),
+        usedShares,
+      ) + Math.max(...devices.map((device) => device[link]));
+    decodeSeconds = stepSeconds('decode', 'decodeLink');
+    prefillSeconds = stepSeconds('prefill', 'prefillLink');
   }
   return { shares, feasible, decodeSeconds, prefillSeconds, deviceSeconds };
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type PlanInput, planPolicies } from '../../proto/domain/plan.ts';
+import { type PlanInput, planObjectives, planPolicies } from '../../proto/domain/plan.ts';
 import {
   nonEmptyText,
   numberFrom,
@@ -88,6 +88,9 @@ const planInput = z.strictObject({
   policy: z
     .enum(planPolicies, { error: `must be one of ${planPolicies.join(', ')}` })
     .default('hels'),
+  objective: z
+    .enum(planObjectives, { error: `must be one of ${planObjectives.join(', ')}` })
+    .default('step'),
 });
 
 /** A single latency line as a list of one, so that an error names the coefficient and not the union. */

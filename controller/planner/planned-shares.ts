@@ -1,11 +1,21 @@
-import type { HalfOpenRange, PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
-import { isUsed, linesSeconds, type Share } from './evaluate.ts';
-import { linesAt } from './problem.ts';
+import type { HalfOpenRange, PlanInput, PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
+import { evaluateShares, isUsed, linesSeconds, type Share } from './evaluate.ts';
+import { compileProblem, linesAt } from './problem.ts';
 
 const lengthOf = ([begin, end]: HalfOpenRange): number => end - begin;
 
+type PlannedRanges = Pick<PlannedRank, 'device' | 'headGroups' | 'ffnColumns' | 'vocabRows'>;
+
+/** Predicted decode seconds of ranks at another load or on other lines than they were planned for. */
+export function plannedDecodeSeconds(input: PlanInput, ranks: readonly PlannedRanges[]): number {
+  return evaluateShares(compileProblem(input), plannedShares(input, { ranks })).decodeSeconds;
+}
+
 /** What a plan gives to each device of its input, in their order; nothing to those that it leaves out. */
-export function plannedShares(input: PlanInput, plan: Pick<PlanOutput, 'ranks'>): Share[] {
+export function plannedShares(
+  input: PlanInput,
+  plan: { readonly ranks: readonly PlannedRanges[] },
+): Share[] {
   const ranks = new Map(plan.ranks.map((rank) => [rank.device, rank]));
   return input.devices.map(({ id }) => {
     const rank = ranks.get(id);

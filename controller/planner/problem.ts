@@ -50,6 +50,8 @@ export interface Problem {
   readonly vocabRows: number;
   /** Tokens whose KV must be resident on every rank with heads. */
   readonly residentTokens: number;
+  /** Ranks meet after every phase of a layer, not once a step. */
+  readonly lockstep: boolean;
 }
 
 /** A split: units per device, in the order of `Problem.devices`. Sums are headGroups, granules and vocabRows. */
@@ -157,5 +159,6 @@ export function compileProblem(input: PlanInput): Problem {
     granules: Math.ceil(model.ffnColumns / model.ffnGranule),
     vocabRows: model.vocabRows,
     residentTokens: residentSequences * workload.contextTokens,
+    lockstep: input.objective === 'lockstep',
   };
 }

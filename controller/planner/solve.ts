@@ -3,6 +3,7 @@ import { candidateOf } from './evaluate.ts';
 import { computeSplit } from './policies/compute.ts';
 import { equalSplit } from './policies/equal.ts';
 import { helsSplit, type Split } from './policies/hels.ts';
+import { lockstepSplit } from './policies/lockstep.ts';
 import { memorySplit } from './policies/memory.ts';
 import { optimalSplit } from './policies/optimal.ts';
 import { stepwiseSplit } from './policies/stepwise.ts';
@@ -15,8 +16,13 @@ const baseline = (problem: Problem, counts: Counts): Split => ({
 });
 
 const splits: Readonly<Record<PlanPolicy, (problem: Problem) => Split>> = {
-  hels: (problem) => helsSplit(problem),
-  optimal: optimalSplit,
+  hels: (problem) => (problem.lockstep ? lockstepSplit(problem) : helsSplit(problem)),
+  optimal: (problem) => {
+    const split = optimalSplit({ ...problem, lockstep: false });
+    return split.best === null
+      ? split
+      : { ...split, best: candidateOf(problem, split.best.counts) };
+  },
   stepwise: (problem) => {
     const { candidate, iterations } = stepwiseSplit(problem);
     return { best: candidate, proven: true, iterations };

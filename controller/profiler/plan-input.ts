@@ -51,5 +51,6 @@ export function toPlanInput(
     workload,
     devices: devices.map((device) => ({ ...device })),
     policy,
+    objective: 'lockstep',
   };
 }

@@ -1,11 +1,11 @@
 #include "comm/gloo_communicator.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <numeric>
 
 #include "comm/shared_memory_communicator.h"
+#include "comm/shared_segment.h"
 #include "comm/socket_address.h"
 #include "process_group.h"
 
@@ -176,14 +176,37 @@ TEST(SharedMemory, IsChosenOnOneHost) {
 TEST(SharedMemory, IsLeftAsideWhenOneRankCannotReachIt) {
   ProcessGroup group(3, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
     auto communicator = connector.connect(addresses, kAmple, Transport::kTcp);
-    // From here on rank 1 can open nothing.
-    const rlimit none{.rlim_cur = 0, .rlim_max = 0};
-    if (rank == 1 && ::setrlimit(RLIMIT_NOFILE, &none) != 0) return 1;
-    communicator = shareMemory(std::static_pointer_cast<GlooCommunicator>(communicator), kAmple);
+    if (rank == 1) {  // the two sums of shareMemory(), as of a rank that reads the offer and cannot attach
+      std::array<int64_t, 3> offer = {};
+      communicator->allReduceSum(offer, kAmple);
+      std::array<int64_t, 1> attached = {};
+      communicator->allReduceSum(attached, kAmple);
+      if (offer[2] == 0 || attached[0] != 2) return 1;
+    } else {
+      communicator = shareMemory(std::static_pointer_cast<GlooCommunicator>(communicator), kAmple);
+    }
     if (std::string(communicator->transport()) != "tcp") return 2;
     return sumIsRight(*communicator, 1000, 1) ? kSuccess : 3;
   });
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
+}
+
+TEST(SharedSegment, IsAttachedOnlyAsItWasOffered) {
+  constexpr size_t kBytes = 8192;
+  std::optional<SharedSegment> segment = SharedSegment::create(kBytes);
+  ASSERT_TRUE(segment.has_value());
+  const SegmentOffer offer = segment->offer();
+  const std::optional<SharedSegment> same = SharedSegment::attach(offer, kBytes);
+  ASSERT_TRUE(same.has_value());
+  segment->data()[4000] = std::byte{7};
+  EXPECT_EQ(same->data()[4000], std::byte{7});
+
+  EXPECT_FALSE(SharedSegment::attach({}, kBytes).has_value());
+  EXPECT_FALSE(SharedSegment::attach(offer, kBytes / 2).has_value());
+  EXPECT_FALSE(SharedSegment::attach({offer.process, offer.descriptor, offer.key + 1}, kBytes).has_value());
+  EXPECT_FALSE(SharedSegment::attach({offer.process, 9999, offer.key}, kBytes).has_value());
+  segment->closeOffer();
+  EXPECT_FALSE(SharedSegment::attach(offer, kBytes).has_value());
 }
 
 TEST(SharedMemory, PeersThatSleptAreWoken) {

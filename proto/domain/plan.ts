@@ -65,6 +65,10 @@ export interface PlanWorkload {
 export const planPolicies = ['hels', 'stepwise', 'optimal', 'compute', 'memory', 'equal'] as const;
 export type PlanPolicy = (typeof planPolicies)[number];
 
+/** step: the slowest rank's seconds (design section 6). lockstep: the ranks also wait for each other within every layer. */
+export const planObjectives = ['step', 'lockstep'] as const;
+type PlanObjective = (typeof planObjectives)[number];
+
 export interface PlanInput {
   model: PlanModel;
   workload: PlanWorkload;
@@ -72,6 +76,7 @@ export interface PlanInput {
   /** Default of devices without one. */
   link?: LinkLine;
   policy?: PlanPolicy;
+  objective?: PlanObjective;
 }
 
 export type HalfOpenRange = readonly [begin: number, end: number];

@@ -103,7 +103,7 @@ function corridorAround(counts: Counts, radius: number): Corridor {
 }
 
 /** The fastest of the baselines and the single devices; null when none is feasible. */
-function bestBaseline(problem: Problem): Candidate | null {
+export function bestBaseline(problem: Problem): Candidate | null {
   let best = bestSingleDevice(problem);
   if (problem.devices.length === 1) return best;
   for (const counts of [equalSplit(problem), computeSplit(problem), memorySplit(problem)]) {

@@ -1,0 +1,122 @@
+/** The lockstep objective over random clusters: never worse than a baseline, a single device or the best split by brute force. */
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { candidateOf } from '../../controller/planner/evaluate.ts';
+import { plan } from '../../controller/planner/plan.ts';
+import { compileProblem, type Problem } from '../../controller/planner/problem.ts';
+import { spreadRows } from '../../controller/planner/search/phase-split.ts';
+import type { PlanInput } from '../../proto/domain/plan.ts';
+
+const device = fc.record({
+  slowness: fc.double({ min: 0.2, max: 5, noNaN: true }),
+  heads: fc.double({ min: 0.5, max: 2, noNaN: true }),
+  columns: fc.double({ min: 0.5, max: 2, noNaN: true }),
+  memory: fc.double({ min: 0.2, max: 3, noNaN: true }),
+  link: fc.double({ min: 0, max: 2e-4, noNaN: true }),
+});
+
+const headGroups = 5;
+const granules = 4;
+
+function inputOf(
+  devices: readonly {
+    slowness: number;
+    heads: number;
+    columns: number;
+    memory: number;
+    link: number;
+  }[],
+): PlanInput {
+  const model = {
+    layers: 2,
+    hiddenSize: 64,
+    headGroups,
+    queryHeadsPerGroup: 2,
+    headDim: 16,
+    ffnColumns: granules * 32,
+    ffnGranule: 32,
+    ffnMatrices: 3,
+    vocabRows: 500,
+    weightBytesPerParam: 2,
+    kvBytesPerElement: 2,
+  };
+  return {
+    model,
+    workload: { sequences: 4, contextTokens: 64, prefillChunk: 64, outputTokens: 16 },
+    devices: devices.map(({ slowness, heads, columns, memory, link }, index) => {
+      const decode = {
+        constant: 1e-5 * slowness,
+        perHeadGroup: 1e-4 * slowness * heads,
+        perFfnColumn: 4e-6 * slowness * columns,
+        perVocabRow: 1e-7 * slowness,
+      };
+      return {
+        id: `d${index}`,
+        memoryBytes: Math.round(4e5 * memory),
+        reservedBytes: 0,
+        decode,
+        prefill: decode,
+        link: { constant: link, perToken: 0 },
+      };
+    }),
+    objective: 'lockstep',
+  };
+}
+
+/** Every way to hand out `units` to `count` devices. */
+function* sharesOf(units: number, count: number): Generator<number[]> {
+  if (count === 1) {
+    yield [units];
+    return;
+  }
+  for (let first = 0; first <= units; first += 1) {
+    for (const rest of sharesOf(units - first, count - 1)) yield [first, ...rest];
+  }
+}
+
+/** Least lockstep seconds over all heads and granules, rows over the devices that have either or over all. */
+function bruteForce(problem: Problem): number {
+  const count = problem.devices.length;
+  const all = [...problem.devices.keys()];
+  let best = Number.POSITIVE_INFINITY;
+  for (const heads of sharesOf(headGroups, count)) {
+    for (const columns of sharesOf(granules, count)) {
+      const used = all.filter((index) => (heads[index] ?? 0) + (columns[index] ?? 0) > 0);
+      for (const members of [used, all]) {
+        const vocabRows = spreadRows(problem, members, heads, columns);
+        if (vocabRows === null) continue;
+        const { evaluation } = candidateOf(problem, {
+          headGroups: heads,
+          granules: columns,
+          vocabRows,
+        });
+        if (evaluation.feasible) best = Math.min(best, evaluation.decodeSeconds);
+      }
+    }
+  }
+  return best;
+}
+
+it('finds the best split of small clusters to 5 %, and a split wherever there is one', () => {
+  const gaps: number[] = [];
+  fc.assert(
+    fc.property(fc.array(device, { minLength: 1, maxLength: 3 }), (devices) => {
+      const input = inputOf(devices);
+      const found = plan(input, () => 0);
+      const least = bruteForce(compileProblem(input));
+      expect(found.feasible).toBe(Number.isFinite(least));
+      if (!found.feasible) return;
+      gaps.push(found.predicted.decodeSeconds / least - 1);
+      expect(found.predicted.decodeSeconds).toBeLessThanOrEqual(least * 1.05);
+      for (const policy of ['equal', 'compute', 'memory', 'stepwise'] as const) {
+        const other = plan({ ...input, policy }, () => 0);
+        if (!other.feasible) continue;
+        expect(found.predicted.decodeSeconds).toBeLessThanOrEqual(other.predicted.decodeSeconds);
+      }
+    }),
+    { numRuns: 100, endOnFailure: true },
+  );
+  process.stdout.write(
+    `lockstep: worst gap ${(100 * Math.max(...gaps)).toFixed(3)} % over ${gaps.length} feasible clusters`,
+  );
+});
