@@ -21,7 +21,7 @@ constexpr size_t kChunkValues = 32768;  // 256 KiB: a rank's two slots stay in i
 // Peers that have a core of their own come within microseconds. Then looking is cheapest; after that the core is
 // offered to a peer that may lack one; after that sleeping costs others nothing.
 constexpr int kLooks = 64;
-constexpr std::chrono::microseconds kYielding{40};
+constexpr std::chrono::microseconds kYielding{1000};
 /// A sleeper looks this often whether the peer still lives.
 constexpr std::chrono::milliseconds kSleep{20};
 
