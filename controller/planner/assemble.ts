@@ -1,7 +1,7 @@
 import type { HalfOpenRange, PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
 import { bindingConstraint } from './binding-constraint.ts';
-import { type Candidate, isUsed, kvTokensOf, type Share, weightBytes } from './evaluate.ts';
-import type { Problem } from './problem.ts';
+import { type Candidate, isUsed, kvTokensOf, weightBytes } from './evaluate.ts';
+import type { Problem, Share } from './problem.ts';
 
 /** Hands out consecutive half-open ranges. */
 class RangeCursor {

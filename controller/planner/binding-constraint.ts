@@ -1,13 +1,6 @@
 import type { PlanOutput } from '../../proto/domain/plan.ts';
-import {
-  type Candidate,
-  fitsMemory,
-  isUsed,
-  linesSeconds,
-  type Share,
-  weightBytes,
-} from './evaluate.ts';
-import type { Problem, ProblemDevice } from './problem.ts';
+import { type Candidate, fitsMemory, isUsed, linesSeconds, weightBytes } from './evaluate.ts';
+import type { Problem, ProblemDevice, Share } from './problem.ts';
 
 type Binding = PlanOutput['predicted']['bindingConstraint'];
 

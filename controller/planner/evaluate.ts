@@ -1,12 +1,5 @@
 import { lockstepSeconds } from './lockstep.ts';
-import type { Counts, Problem, ProblemDevice, StepLine } from './problem.ts';
-
-/** What one device is given. */
-export interface Share {
-  readonly headGroups: number;
-  readonly ffnColumns: number;
-  readonly vocabRows: number;
-}
+import type { Counts, Problem, ProblemDevice, Share, StepLine } from './problem.ts';
 
 export function isUsed(share: Share): boolean {
   return share.headGroups > 0 || share.ffnColumns > 0 || share.vocabRows > 0;

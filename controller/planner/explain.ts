@@ -1,11 +1,11 @@
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
-import { isUsed, kvTokensOf, linesSeconds, type Share, weightBytes } from './evaluate.ts';
+import { isUsed, kvTokensOf, linesSeconds, weightBytes } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
-import { compileProblem, type Problem, type ProblemDevice } from './problem.ts';
+import { compileProblem, type Problem, type ProblemDevice, type Share } from './problem.ts';
 
 /** What a device does while the slowest one works, and why it does not do more. */
 interface DeviceExplanation {

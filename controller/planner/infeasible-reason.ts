@@ -1,6 +1,6 @@
 import { formatBytes } from '../../proto/domain/device.ts';
-import { type Candidate, isUsed, type Share, weightBytes } from './evaluate.ts';
-import type { Problem } from './problem.ts';
+import { type Candidate, isUsed, weightBytes } from './evaluate.ts';
+import type { Problem, Share } from './problem.ts';
 
 /** `3.20 GiB` also for sizes that are no whole number of bytes. */
 const size = (bytes: number): string => formatBytes(Math.ceil(bytes));

@@ -1,5 +1,4 @@
-import type { Share } from './evaluate.ts';
-import type { StepLine } from './problem.ts';
+import type { Share, StepLine } from './problem.ts';
 
 /** Seconds of a step by what lies between two meetings of the ranks: attention, MLP, output matrix. */
 interface Phases {

@@ -1,6 +1,6 @@
 import type { HalfOpenRange, PlanInput, PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
-import { evaluateShares, isUsed, linesSeconds, type Share } from './evaluate.ts';
-import { compileProblem, linesAt } from './problem.ts';
+import { evaluateShares, isUsed, linesSeconds } from './evaluate.ts';
+import { compileProblem, linesAt, type Share } from './problem.ts';
 
 const lengthOf = ([begin, end]: HalfOpenRange): number => end - begin;
 

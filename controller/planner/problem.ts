@@ -38,6 +38,13 @@ export interface Footprint {
   readonly kvPerTokenHeadGroup: number;
 }
 
+/** What one device is given. */
+export interface Share {
+  readonly headGroups: number;
+  readonly ffnColumns: number;
+  readonly vocabRows: number;
+}
+
 /** The plan input compiled to numbers for one workload: what every policy works on. */
 export interface Problem {
   readonly devices: readonly ProblemDevice[];

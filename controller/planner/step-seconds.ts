@@ -1,7 +1,7 @@
 import type { PlanDevice } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
-import { linesSeconds, type Share } from './evaluate.ts';
-import { linesAt } from './problem.ts';
+import { linesSeconds } from './evaluate.ts';
+import { linesAt, type Share } from './problem.ts';
 
 /**
  * Seconds that a device computes for any step, link not included (design section 6). A step with prompt tokens alone follows the prefill

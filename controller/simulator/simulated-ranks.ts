@@ -1,8 +1,8 @@
 import type { LinkLine, PlanDevice, PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
-import { isUsed, type Share } from '../planner/evaluate.ts';
+import { isUsed } from '../planner/evaluate.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
-import { linkOf } from '../planner/problem.ts';
+import { linkOf, type Share } from '../planner/problem.ts';
 import { computeSeconds } from '../planner/step-seconds.ts';
 import type { Random } from './random.ts';
 

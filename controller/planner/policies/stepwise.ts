@@ -1,6 +1,6 @@
 import { apportion } from '../apportion.ts';
-import { type Candidate, candidateOf, fitsMemory, type Share } from '../evaluate.ts';
-import type { Problem } from '../problem.ts';
+import { type Candidate, candidateOf, fitsMemory } from '../evaluate.ts';
+import type { Problem, Share } from '../problem.ts';
 
 /** Units that follow the heads: borders at the nearest whole unit of the heads' running share. */
 function followHeads(total: number, heads: readonly number[], headsTotal: number): number[] {

@@ -1,5 +1,5 @@
-import { type Candidate, candidateOf, fitsMemory, linesSeconds, type Share } from '../evaluate.ts';
-import type { Problem } from '../problem.ts';
+import { type Candidate, candidateOf, fitsMemory, linesSeconds } from '../evaluate.ts';
+import type { Problem, Share } from '../problem.ts';
 
 function wholeModel(problem: Problem): Share {
   const { headGroups, ffnColumns, vocabRows } = problem;
