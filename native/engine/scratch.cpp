@@ -15,7 +15,8 @@ Scratch layoutScratch(const ModelSpec& model, const ShardSpec& shard, const Engi
   const int64_t queries = queryColumns(model, shard);
   const int64_t ffn = shard.ffnColumns.size();
   Scratch scratch;
-  scratch.hiddenStride = roundUp(model.hiddenSize, kColumnPadding);
+  // A line more than its length: with a width of a power of two all rows would fall into the same sets of the cache.
+  scratch.hiddenStride = roundUp(model.hiddenSize, kColumnPadding) + kColumnPadding;
   scratch.queryKeyValueStride = roundUp(queries + 2 * keyValueColumns(model, shard), kColumnPadding);
   scratch.attentionStride = queries;
   scratch.mlpStride = roundUp(model.gatedMlp ? 2 * ffn : ffn, kColumnPadding);

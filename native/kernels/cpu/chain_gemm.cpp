@@ -17,6 +17,9 @@ constexpr int64_t kRowBlock = 64;       // rows whose partials wait for the fixe
 constexpr int64_t kDirectTilesMax = 2;  // row tiles that widen weights as they load them, cheaper than in advance
 constexpr int64_t kPanelsPerCallMax = 8;
 constexpr int64_t kBlockedPanelsMax = 2;  // of the highest tiles
+// Rows of narrowed inputs lie a line further apart than they are long: with a depth of a power of two all rows of a
+// tile would fall into the same sets of the first-level cache.
+constexpr int64_t kNarrowedPadding = 32;
 constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
@@ -48,7 +51,7 @@ class ChainGemm final : public Gemm {
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     if (type != DataType::kBf16) return 0;
-    return static_cast<size_t>(rows * packedDepth(Inputs::kBf16, depth)) * sizeof(uint16_t);
+    return static_cast<size_t>(rows * narrowedStride(depth)) * sizeof(uint16_t);
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
@@ -82,17 +85,19 @@ class ChainGemm final : public Gemm {
   }
 
  private:
+  static int64_t narrowedStride(int64_t depth) { return packedDepth(Inputs::kBf16, depth) + kNarrowedPadding; }
+
   /// x as the kernels read it: rounded to bf16 once for all columns, an odd depth filled up with a zero.
   Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows) {
     if (matrix.inputs == Inputs::kF32) {
       return {reinterpret_cast<const std::byte*>(x), xStride * static_cast<int64_t>(sizeof(float)), rows};
     }
-    const int64_t stride = packedDepth(matrix.inputs, matrix.depth);
+    const int64_t stride = narrowedStride(matrix.depth);
     narrowed_.resize(static_cast<size_t>(rows * stride));
     parallelFor(rows * stride < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
       uint16_t* target = narrowed_.data() + row * stride;
       tiles_.narrow(x + row * xStride, target, matrix.depth);
-      if (stride > matrix.depth) target[matrix.depth] = 0;
+      target[matrix.depth] = 0;  // completes the last pair of an odd depth
     });
     return {reinterpret_cast<const std::byte*>(narrowed_.data()), stride * static_cast<int64_t>(sizeof(uint16_t)),
             rows};
