@@ -7,7 +7,8 @@
 namespace hels::binding {
 namespace {
 
-/// Commands that may wait on one engine: the steps of a stream (worker/daemon limits them to 64), and reports beside them.
+/// Commands that may wait on one engine: the steps of a stream (worker/daemon limits them to 64), and reports beside
+/// them.
 constexpr size_t kEngineQueueMax = 96;
 
 using Holder = std::shared_ptr<AddonState>;

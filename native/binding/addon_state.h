@@ -1,4 +1,5 @@
-// What one JS environment owns of the addon: its promises, its engine threads, its background threads. All of them end with it.
+// What one JS environment owns of the addon: its promises, its engine threads, its background threads. All of them end
+// with it.
 #pragma once
 
 #include <napi.h>
@@ -31,7 +32,8 @@ class AddonState : public std::enable_shared_from_this<AddonState> {
   /// A thread for one engine, closed at the latest when the environment ends.
   std::shared_ptr<EngineThread> newEngineThread();
 
-  /// Runs `work` on a thread of its own and resolves to the value it returns the maker of; `owner` as in PromiseSettler::open.
+  /// Runs `work` on a thread of its own and resolves to the value it returns the maker of; `owner` as in
+  /// PromiseSettler::open.
   Napi::Promise runInBackground(Napi::Env env, Napi::Object owner, std::function<MakeValue()> work);
   /// Ends an engine thread off the JS thread, with nobody waiting for it.
   void closeInBackground(std::shared_ptr<EngineThread> thread);

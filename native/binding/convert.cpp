@@ -10,9 +10,7 @@ namespace {
 constexpr int64_t kInt32 = std::numeric_limits<int32_t>::max();
 constexpr double kHuge = std::numeric_limits<double>::max();
 
-DataType readDataType(const Argument& argument) {
-  return static_cast<DataType>(argument.word({"f32", "bf16", "f16"}));
-}
+DataType readDataType(const Argument& argument) { return static_cast<DataType>(argument.word({"f32", "bf16", "f16"})); }
 
 Range readRange(const Argument& argument) {
   return {argument.field("begin").integer(0, kInt32), argument.field("end").integer(0, kInt32)};

@@ -1,5 +1,5 @@
-// The engine's value types from and to JS objects. Field names are those of the C++ structs; worker/binding/native.ts declares them
-// for TypeScript. Enumerations cross as words, absent values as null.
+// The engine's value types from and to JS objects. Field names are those of the C++ structs; worker/binding/native.ts
+// declares them for TypeScript. Enumerations cross as words, absent values as null.
 #pragma once
 
 #include <napi.h>

@@ -43,7 +43,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   guarded(info.Env(), [&]() -> Napi::Value {
-    require(info.Length() == 0, ErrorCode::kShapeInvalid, "NativeEngine has no public constructor; use NativeEngine.load");
+    require(info.Length() == 0, ErrorCode::kShapeInvalid,
+            "NativeEngine has no public constructor; use NativeEngine.load");
     state_ = AddonState::of(info.Env()).shared_from_this();
     thread_ = state_->newEngineThread();
     return info.Env().Null();
@@ -69,7 +70,9 @@ Napi::Value EngineObject::submit(Napi::Env env, std::function<Result(EngineSlot&
                    .settle =
                        [&settler, ticket, result, convert = std::move(convert)](std::exception_ptr failure) {
                          settler.settle(ticket, std::move(failure),
-                                        [result, convert](Napi::Env jsEnv, Napi::Object owner) { return convert(jsEnv, owner, **result); });
+                                        [result, convert](Napi::Env jsEnv, Napi::Object owner) {
+                                          return convert(jsEnv, owner, **result);
+                                        });
                        }});
   } catch (...) {
     settler.discard(env, ticket);
@@ -108,7 +111,9 @@ Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {
           connector_ = std::make_shared<GlooConnector>(shard_.rank, shard_.ranks, hostname);
           return connector_->address();
         },
-        [](Napi::Env env, Napi::Object, const std::string& address) -> Napi::Value { return Napi::String::New(env, address); });
+        [](Napi::Env env, Napi::Object, const std::string& address) -> Napi::Value {
+          return Napi::String::New(env, address);
+        });
   });
 }
 

@@ -24,13 +24,13 @@ LocalGroupObject::LocalGroupObject(const Napi::CallbackInfo& info) : ObjectWrap(
 }
 
 std::shared_ptr<Communicator> LocalGroupObject::communicator(Napi::Value value, const ShardSpec& shard) {
-  const bool isGroup =
-      value.IsObject() &&
-      value.As<Napi::Object>().InstanceOf(AddonState::of(value.Env()).localGroupConstructor.Value());
+  const bool isGroup = value.IsObject() &&
+                       value.As<Napi::Object>().InstanceOf(AddonState::of(value.Env()).localGroupConstructor.Value());
   if (!isGroup) Argument(value, "group").refuse("what createLocalGroup returned");
   const LocalGroupObject* object = Unwrap(value.As<Napi::Object>());
   require(object->group_->ranks() == shard.ranks, ErrorCode::kShapeInvalid,
-          "group has " + std::to_string(object->group_->ranks()) + " ranks; the shard was made for " + std::to_string(shard.ranks));
+          "group has " + std::to_string(object->group_->ranks()) + " ranks; the shard was made for " +
+              std::to_string(shard.ranks));
   return object->group_->communicator(shard.rank);
 }
 

@@ -13,7 +13,8 @@ namespace hels::binding {
 class LocalGroupObject : public Napi::ObjectWrap<LocalGroupObject> {
  public:
   static Napi::Function define(Napi::Env env);
-  /// The communicator of `shard`'s rank. Throws kShapeInvalid unless `value` is a group of as many ranks as the shard's.
+  /// The communicator of `shard`'s rank. Throws kShapeInvalid unless `value` is a group of as many ranks as the
+  /// shard's.
   static std::shared_ptr<Communicator> communicator(Napi::Value value, const ShardSpec& shard);
 
   explicit LocalGroupObject(const Napi::CallbackInfo& info);

@@ -1,4 +1,5 @@
-// The addon's surface, mirrored by worker/binding/native.ts: a thin bridge that converts, posts and settles, and decides nothing.
+// The addon's surface, mirrored by worker/binding/native.ts: a thin bridge that converts, posts and settles, and
+// decides nothing.
 #include <napi.h>
 
 #include <memory>

@@ -10,7 +10,8 @@ namespace hels::binding {
 /// The JS Error of a C++ exception; anything that is not hels::Error gets the code "internal".
 Napi::Error toJsError(Napi::Env env, const std::exception_ptr& failure);
 
-/// Runs `body` and turns what it throws into a pending JS exception; every function the module exports is wrapped in it.
+/// Runs `body` and turns what it throws into a pending JS exception; every function the module exports is wrapped in
+/// it.
 template <typename Body>
 Napi::Value guarded(Napi::Env env, Body body) {
   try {

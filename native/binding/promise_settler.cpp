@@ -38,8 +38,8 @@ void PromiseSettler::discard(Napi::Env env, Ticket* ticket) {
 void PromiseSettler::settle(Ticket* ticket, std::exception_ptr failure, MakeValue makeValue) {
   ticket->failure = std::move(failure);
   ticket->makeValue = std::move(makeValue);
-  // It fails only while the environment ends. The ticket is left to the environment then: its handles may be freed on the JS thread
-  // alone, and nobody waits for the promise any more.
+  // It fails only while the environment ends. The ticket is left to the environment then: its handles may be freed on
+  // the JS thread alone, and nobody waits for the promise any more.
   function_.BlockingCall(ticket);
 }
 

@@ -8,8 +8,8 @@
 
 namespace hels::binding {
 
-/// Makes the value of a promise on the JS thread, given the object that owns the promise. It may be destroyed on any thread, so it
-/// captures no JS handles.
+/// Makes the value of a promise on the JS thread, given the object that owns the promise. It may be destroyed on any
+/// thread, so it captures no JS handles.
 using MakeValue = std::function<Napi::Value(Napi::Env, Napi::Object)>;
 
 class PromiseSettler {
@@ -21,7 +21,8 @@ class PromiseSettler {
   PromiseSettler(const PromiseSettler&) = delete;
   PromiseSettler& operator=(const PromiseSettler&) = delete;
 
-  /// JS thread. `owner` is not collected before the promise settles; the process does not end by itself before that either.
+  /// JS thread. `owner` is not collected before the promise settles; the process does not end by itself before that
+  /// either.
   Ticket* open(Napi::Env env, Napi::Object owner);
   static Napi::Promise promiseOf(const Ticket& ticket);
   /// JS thread. Gives a ticket back whose promise nobody has seen.

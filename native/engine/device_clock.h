@@ -36,7 +36,8 @@ class DeviceClock {
   Clock::time_point stepStart_;
   Clock::time_point segmentStart_;
   std::chrono::nanoseconds segmentProcessorStart_{0};
-  std::chrono::nanoseconds late_{0};  // by which earlier stretches of the step ended after the emulated device would have
+  std::chrono::nanoseconds late_{
+      0};  // by which earlier stretches of the step ended after the emulated device would have
   double computeSeconds_ = 0;
   double totalSeconds_ = 0;
 };
