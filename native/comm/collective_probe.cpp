@@ -56,6 +56,7 @@ std::vector<double> probeCollective(Communicator& communicator, const ProbeLoad&
     }
   }
   std::vector<double> medians;
+  medians.reserve(seconds.size());
   for (std::vector<double>& measured : seconds) medians.push_back(medianOf(measured));
   return medians;
 }

@@ -2,9 +2,9 @@
 
 #include <sched.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #include <algorithm>
+#include <ctime>
 #include <thread>
 
 namespace hels {

@@ -1,9 +1,8 @@
 #include "engine/profile.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <numeric>
 #include <string>
