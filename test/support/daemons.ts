@@ -43,6 +43,11 @@ export async function startTestCluster(devices: string[]): Promise<TestCluster> 
     grpc: '127.0.0.1:0',
     logLevel: 'info',
   });
+  // A worker listens before the controller has heard of it.
+  await until('every worker registers', 20_000, async () => {
+    const { workers } = await cluster.client.status();
+    return workers.length === devices.length;
+  });
   const restarted: LocalProcess[] = [];
   const running = () => [
     ...processesWith(dataDirectory),
