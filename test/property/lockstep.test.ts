@@ -6,6 +6,7 @@ import { plan } from '../../controller/planner/plan.ts';
 import { compileProblem, type Problem } from '../../controller/planner/problem.ts';
 import { spreadRows } from '../../controller/planner/search/phase-split.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
+import { propertyRuns } from '../support/property-runs.ts';
 
 const device = fc.record({
   slowness: fc.double({ min: 0.2, max: 5, noNaN: true }),
@@ -114,7 +115,7 @@ it('finds the best split of small clusters to 5 %, and a split wherever there is
         expect(found.predicted.decodeSeconds).toBeLessThanOrEqual(other.predicted.decodeSeconds);
       }
     }),
-    { numRuns: 100, endOnFailure: true },
+    { numRuns: propertyRuns(100), endOnFailure: true },
   );
   process.stdout.write(
     `lockstep: worst gap ${(100 * Math.max(...gaps)).toFixed(3)} % over ${gaps.length} feasible clusters`,
