@@ -9,6 +9,7 @@
  *                        |                                    ^
  *                        +-- deploy-failed, unattended -------+   at once again when the workers changed meanwhile
  *                        +-- deploy-failed, attended: back to what served before, else --> failed
+ *                        +-- replan: epoch + 1 over the same workers, for whoever waited before
  *
  * The loss of one of its workers fails a deployment under way. Epochs only grow; an event of another epoch than the current one
  * changes nothing, and the loss of a worker that takes no part does not disturb what runs.
@@ -52,6 +53,8 @@ export type GroupEvent =
   | { type: 'members-chosen'; epoch: number; members: ReadonlyMap<string, string> }
   | { type: 'serving'; epoch: number }
   | { type: 'deploy-failed'; epoch: number; reason: string }
+  /** The warm-up has shown that another split is worth loading. */
+  | { type: 'replan'; epoch: number; reason: string }
   | { type: 'epoch-failed'; epoch: number; reason: string }
   | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
   | { type: 'worker-joined' }
@@ -112,8 +115,13 @@ function begin(
 
 /** What follows a loss: the same model over the workers that are left, however few: they need not wait for the lost one. */
 function recover(group: Group, reason: string): GroupStep {
+  return restart(group, false, reason);
+}
+
+/** The same model over the workers that are there. */
+function restart(group: Group, attended: boolean, reason: string): GroupStep {
   if (group.request === null) return { group, effects: [] };
-  const step = begin(group, group.request, false, reason);
+  const step = begin(group, group.request, attended, reason);
   const effects = step.effects.map((effect) =>
     effect.type === 'start-deployment'
       ? { ...effect, request: { ...effect.request, workersMin: 1 } }
@@ -122,8 +130,15 @@ function recover(group: Group, reason: string): GroupStep {
   return { ...step, effects };
 }
 
+/** Of the current epoch, and of the phase in which such a thing happens. */
+function isCurrent(group: Group, event: Extract<GroupEvent, { epoch: number }>): boolean {
+  const phase = event.type === 'epoch-failed' ? 'ready' : 'deploying';
+  return event.epoch === group.epoch && group.phase === phase;
+}
+
 export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
   const unchanged: GroupStep = { group, effects: [] };
+  if ('epoch' in event && !isCurrent(group, event)) return unchanged;
   switch (event.type) {
     case 'deploy': {
       const { request, attended } = event;
@@ -133,20 +148,18 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       return { ...step, effects: [{ type: 'persist-deployment', request }, ...step.effects] };
     }
     case 'members-chosen':
-      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
       return { group: { ...group, members: event.members }, effects: [] };
     case 'serving':
-      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
       if (group.members.size === 0) return unchanged;
       return {
         group: { ...group, phase: 'ready', detail: '', attended: false, fallback: null },
         effects: [],
       };
     case 'deploy-failed':
-      if (event.epoch !== group.epoch || group.phase !== 'deploying') return unchanged;
       return deployFailed(group, event.reason);
+    case 'replan':
+      return restart(group, group.attended, event.reason);
     case 'epoch-failed':
-      if (event.epoch !== group.epoch || group.phase !== 'ready') return unchanged;
       return recover(group, event.reason);
     case 'worker-lost':
       return workerLost(group, event);

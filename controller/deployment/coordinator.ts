@@ -15,14 +15,16 @@ import {
   type GroupEvent,
   initialGroup,
 } from '../cluster/group.ts';
+import type { Corrections } from './corrections.ts';
 import type { LoadedGroup, RunPorts } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
-import type { GroupWorker } from './group-worker.ts';
+import { byHost, type GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
-import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import { type MeasuredSteps, plannedRanksOf, planReportOf } from './plan-report.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
+import { judgeTrial } from './trial.ts';
 import { WorkerClient } from './worker-client.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
 
@@ -60,6 +62,17 @@ export interface CoordinatorOptions {
 
 const workersTimeoutMsDefault = 60_000;
 
+/** These may leave devices out, so what is learnt in service can change what they choose. */
+const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
+
+/** Nobody waits: the attempt reads the files itself, and gives workers all the time they need. */
+const nothingInherited = (): Inherited => ({
+  channel: new PhaseChannel<PlanReport>(),
+  files: null,
+  workersTimeoutMs: Number.POSITIVE_INFINITY,
+  corrections: null,
+});
+
 /** The attempt under way or the group being served. */
 interface Attempt {
   epoch: number;
@@ -71,19 +84,20 @@ interface Attempt {
   report: PlanReport | null;
   workersTimeoutMs: number;
   createdUnixSeconds: number;
+  /** Of the trial that this attempt follows; null for the first. */
+  corrections: Corrections | null;
 }
+
+/** What an attempt takes over from the caller that waits for it or from the attempt before. */
+type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients = new Map<string, WorkerClient>();
   #group: Group;
   #attempt: Attempt | null = null;
-  /** What the next start-deployment effect takes over from the caller that waits for it. */
-  #attended: {
-    channel: PhaseChannel<PlanReport>;
-    files: ServedFiles;
-    workersTimeoutMs: number;
-  } | null = null;
+  /** For the next start-deployment effect. */
+  #inherited: Inherited | null = null;
   #ending: Promise<void> = Promise.resolve();
 
   constructor(options: CoordinatorOptions) {
@@ -132,15 +146,14 @@ export class Coordinator {
     const files = await readServedFiles(request.modelPath, request.modelId);
     const channel = new PhaseChannel<PlanReport>();
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
-    this.#attended = { channel, files, workersTimeoutMs: timeoutMs };
+    this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
     this.#dispatch({ type: 'deploy', request, attended: true });
-    const { epoch } = this.#group;
-    const cancel = () =>
-      this.#dispatch({
-        type: 'deploy-failed',
-        epoch,
-        reason: 'the caller of deploy went away before it was ready',
-      });
+    const cancel = () => {
+      // A trial may have moved the caller to a later epoch.
+      if (this.#attempt?.channel !== channel) return;
+      const reason = 'the caller of deploy went away before it was ready';
+      this.#dispatch({ type: 'deploy-failed', epoch: this.#attempt.epoch, reason });
+    };
     signal.addEventListener('abort', cancel, { once: true });
     try {
       yield* channel;
@@ -223,17 +236,15 @@ export class Coordinator {
   }
 
   async #start(epoch: number, request: DeploymentRequest): Promise<void> {
-    const attended = this.#attended;
-    this.#attended = null;
+    const inherited = this.#inherited ?? nothingInherited();
+    this.#inherited = null;
     const attempt: Attempt = {
+      ...inherited,
       epoch,
       abort: new AbortController(),
-      channel: attended?.channel ?? new PhaseChannel<PlanReport>(),
-      files: attended?.files ?? null,
       loaded: null,
       engineGroup: null,
       report: null,
-      workersTimeoutMs: attended?.workersTimeoutMs ?? Number.POSITIVE_INFINITY,
       createdUnixSeconds: Math.floor(this.#options.clock.unixMs() / 1000),
     };
     this.#attempt = attempt;
@@ -253,15 +264,19 @@ export class Coordinator {
     const { epoch } = attempt;
     attempt.files ??= await readServedFiles(request.modelPath, request.modelId);
     const ports = this.#runPorts(attempt);
-    attempt.loaded = await runDeployment(epoch, this.#options.term, request, attempt.files, ports);
+    const { term } = this.#options;
+    const { files, corrections } = attempt;
+    attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
     ports.phase('warming')('a real generation goes through every rank', 0);
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
       this.#dispatch({ type: 'epoch-failed', epoch, reason: error.message }),
     );
     attempt.engineGroup = group;
     const sequences = attempt.loaded.input.workload.sequences;
-    attempt.report = planReportOf(attempt.loaded, await group.warmUp(sequences));
+    const measured = await group.warmUp(sequences);
     ports.phase('warming')('ready', 1);
+    if (this.#replans(attempt, measured)) return;
+    attempt.report = planReportOf(attempt.loaded, measured);
     group.attach();
     this.#dispatch({ type: 'serving', epoch });
     attempt.channel.ready(attempt.report);
@@ -271,6 +286,33 @@ export class Coordinator {
       ranks: attempt.loaded.workers.length,
       numerics: attempt.loaded.numericsClass,
     });
+  }
+
+  /** Whether another attempt takes this one's place. One trial: its successor serves. */
+  #replans(attempt: Attempt, measured: MeasuredSteps): boolean {
+    const { loaded, epoch } = attempt;
+    if (loaded === null || attempt.corrections !== null) return false;
+    if (!choosingPolicies.has(loaded.shardPlan.policy)) return false;
+    const hosts = byHost(loaded.candidates).flatMap((host, index) =>
+      host.map(({ id }): [string, string] => [id, String(index)]),
+    );
+    const corrections = judgeTrial({
+      input: loaded.input,
+      ranks: plannedRanksOf(loaded.shardPlan),
+      measured,
+      hostOf: new Map(hosts),
+      nowMs: () => this.#options.clock.nowMs(),
+    });
+    if (corrections === null) return false;
+    const { reason } = corrections;
+    this.#options.log.info('planning again', { epoch, reason });
+    const { channel, files, workersTimeoutMs } = attempt;
+    this.#inherited = { channel, files, workersTimeoutMs, corrections };
+    // They live on in the next attempt.
+    attempt.channel = new PhaseChannel<PlanReport>();
+    attempt.files = null;
+    this.#dispatch({ type: 'replan', epoch, reason });
+    return true;
   }
 
   #runPorts(attempt: Attempt): RunPorts {

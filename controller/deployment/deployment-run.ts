@@ -6,6 +6,7 @@ import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResul
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
+import { type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan } from './make-plan.ts';
@@ -43,6 +44,8 @@ export interface RunPorts extends MeasuringPorts {
 
 /** A group whose weights are loaded and whose collective stands; not yet warmed up. */
 export interface LoadedGroup extends MadePlan {
+  /** Those that the plan could choose from, and those that it chose, by rank. */
+  candidates: GroupWorker[];
   workers: GroupWorker[];
   prepared: PrepareResult__Output[];
   profiles: Map<string, ProfileRun>;
@@ -122,11 +125,13 @@ async function describeDevices(
   );
 }
 
+/** `corrections`: of a trial over the same workers, if there was one. */
 export async function runDeployment(
   epoch: number,
   term: number,
   request: DeploymentRequest,
   files: ServedFiles,
+  corrections: Corrections | null,
   ports: RunPorts,
 ): Promise<LoadedGroup> {
   const fence = { term, epoch };
@@ -139,7 +144,8 @@ export async function runDeployment(
   const profiles = await profileWorkers(workers, options, ports, profiling);
   const links = await probeLinks(workers, options, ports, profiling);
 
-  ports.phase('planning')('solving the split', 0);
+  ports.phase('planning')(corrections?.reason ?? 'solving the split', 0);
+  const devices = await describeDevices(workers, files.spec, profiles, links);
   const made = makePlan(
     {
       epoch,
@@ -147,7 +153,7 @@ export async function runDeployment(
       modelPath: files.directory,
       modelDigest: files.digest,
       model: files.spec,
-      devices: await describeDevices(workers, files.spec, profiles, links),
+      devices: correctDevices(devices, corrections),
       workload: workloadOf(request, files.spec),
       policy: policyOf(request),
       manual: request.ranks,
@@ -167,5 +173,13 @@ export async function runDeployment(
   ports.phase('connecting')(`forming the collective of ${chosen.length} ranks`, 0);
   const fingerprints = await connectRanks(chosen, shardPlan, fence, prepared);
   const numericsClass = numericsClassOf(shardPlan, fingerprints);
-  return { ...made, workers: chosen, prepared, profiles, fingerprints, numericsClass };
+  return {
+    ...made,
+    candidates: workers,
+    workers: chosen,
+    prepared,
+    profiles,
+    fingerprints,
+    numericsClass,
+  };
 }

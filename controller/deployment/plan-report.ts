@@ -1,6 +1,5 @@
-import type { HalfOpenRange } from '../../proto/domain/plan.ts';
+import type { HalfOpenRange, PlanInput } from '../../proto/domain/plan.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
-import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import { predictSeconds } from '../profiler/latency-terms.ts';
@@ -15,22 +14,22 @@ export interface MeasuredSteps {
   stepSeconds: number;
 }
 
-const sizeOf = (range: { begin: number; end: number } | null) =>
-  range === null ? 0 : range.end - range.begin;
+const sizeOf = ([begin, end]: HalfOpenRange) => end - begin;
 
-function predictRank(
-  group: LoadedGroup,
-  shard: RankShard__Output,
+/** Decode seconds of one rank's kernels at the measured load, by the lines that it was planned with. */
+export function predictRank(
+  input: PlanInput,
+  rank: ReturnType<typeof plannedRanksOf>[number],
   measured: MeasuredSteps,
 ): number {
-  const lines = group.profiles.get(shard.workerId)?.fit.decode ?? [];
+  const lines = [input.devices.find(({ id }) => id === rank.device)?.decode ?? []].flat();
   return predictSeconds(lines, {
     prefill: false,
     tokens: measured.sequences,
     contextTokens: measured.contextTokens,
-    headGroups: sizeOf(shard.headGroups),
-    ffnColumns: sizeOf(shard.ffnColumns),
-    vocabRows: sizeOf(shard.vocabRows),
+    headGroups: sizeOf(rank.headGroups),
+    ffnColumns: sizeOf(rank.ffnColumns),
+    vocabRows: sizeOf(rank.vocabRows),
   });
 }
 
@@ -57,8 +56,8 @@ function predictStep({ input, shardPlan }: LoadedGroup, measured: MeasuredSteps)
 
 /** The plan, with predictions for the measured load beside the measurements. */
 export function planReportOf(group: LoadedGroup, measured: MeasuredSteps): PlanReport {
-  const { shardPlan } = group;
-  const predicted = shardPlan.ranks.map((shard) => predictRank(group, shard, measured));
+  const { shardPlan, input } = group;
+  const predicted = plannedRanksOf(shardPlan).map((rank) => predictRank(input, rank, measured));
   return {
     plan: shardPlan,
     numericsClass: group.numericsClass,

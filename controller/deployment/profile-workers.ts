@@ -18,8 +18,8 @@ import {
 
 /** Over all points: more add little once a point is known from this many. */
 const roundsMax = 5;
-/** Of one device, all points. */
-const budgetMs = 5_000;
+/** Of one device, all points: with its setting up, 10 seconds at most. */
+const budgetMs = 9_000;
 /** The point that is running when the budget ends still finishes. */
 const profileDeadlineMs = 60_000;
 /** The largest KV of the grid, as a share of what the device has free: measuring must not need what serving will hold. */

@@ -22,9 +22,9 @@ interface Sample {
 export interface PhaseFit {
   /** One line, or two where held-out points ask for a roofline. */
   readonly lines: LatencyLine[];
-  /** On the points that were fitted. */
+  /** On the points that were fitted: all of them. */
   readonly fitted: FitErrors;
-  /** On every k-th point, which took no part in the fit: the errors to quote. */
+  /** On each point by lines fitted without it (cross-validation): the errors to quote. */
   readonly heldOut: FitErrors;
   /** The same by token count. */
   readonly buckets: readonly BucketErrors[];
@@ -36,9 +36,9 @@ export interface PhaseFit {
   readonly unidentified: LatencyTerm[];
 }
 
-/** Every k-th point is held out; fewer points than this leave none. */
-const holdOutEvery = 5;
-const holdOutPointsMin = 10;
+/** Parts that the points are dealt into; each is foretold by a fit of the others. Fewer points than this leave none to spare. */
+const folds = 5;
+const crossValidatedPointsMin = 10;
 
 /** Two lines must lower the held-out mean error by this share to be worth their coefficients. */
 const secondLineGain = 0.1;
@@ -147,6 +147,59 @@ function checkSamples(points: readonly LoadPoint[], seconds: readonly number[]):
   }
 }
 
+/** A line count's fit of some samples; null when there are too few for it. */
+type Fitter = (samples: readonly Sample[]) => LatencyLine[] | null;
+const oneLine: Fitter = (samples) => [fitLine(samples, settledRounds)];
+
+/**
+ * What lines say of each sample when they are fitted to the samples of the other folds: sample i is of fold i modulo `folds`, so that every
+ * fold is spread over the grid. null when a fold cannot be fitted.
+ */
+function predictUnseen(samples: readonly Sample[], fitter: Fitter): number[] | null {
+  const predicted = new Array<number>(samples.length);
+  for (let fold = 0; fold < folds; fold += 1) {
+    const lines = fitter(samples.filter((_, index) => index % folds !== fold));
+    if (lines === null) return null;
+    for (let index = fold; index < samples.length; index += folds) {
+      predicted[index] = predictSeconds(lines, (samples[index] as Sample).point);
+    }
+  }
+  return predicted;
+}
+
+interface Choice {
+  readonly lines: LatencyLine[];
+  /** Of each sample, by lines that have not seen it; empty with too few samples to leave any out. */
+  readonly unseen: readonly number[];
+}
+
+/** One line, or two where they foretell points that they have not seen clearly better. */
+function choose(samples: readonly Sample[]): Choice {
+  const single = oneLine(samples) as LatencyLine[];
+  const seconds = samples.map((sample) => sample.seconds);
+  if (samples.length < crossValidatedPointsMin) {
+    const double = fitTwoLines(samples);
+    const better =
+      double !== null && isWorthIt(errorsOn(double, samples), errorsOn(single, samples));
+    return { lines: better ? double : single, unseen: [] };
+  }
+  const unseenBySingle = predictUnseen(samples, oneLine) as number[];
+  const unseenByDouble = predictUnseen(samples, fitTwoLines);
+  const double = unseenByDouble === null ? null : fitTwoLines(samples);
+  if (unseenByDouble === null || double === null) return { lines: single, unseen: unseenBySingle };
+  return isWorthIt(errorsOf(unseenByDouble, seconds), errorsOf(unseenBySingle, seconds))
+    ? { lines: double, unseen: unseenByDouble }
+    : { lines: single, unseen: unseenBySingle };
+}
+
+function isWorthIt(double: FitErrors, single: FitErrors): boolean {
+  const { meanAbsolutePercent } = single;
+  return (
+    meanAbsolutePercent > goodPercent &&
+    double.meanAbsolutePercent < (1 - secondLineGain) * meanAbsolutePercent
+  );
+}
+
 /** Fits one phase from measured seconds, one for each point. Throws config-invalid for missing or impossible times. */
 export function fitPhase(points: readonly LoadPoint[], seconds: readonly number[]): PhaseFit {
   checkSamples(points, seconds);
@@ -155,30 +208,18 @@ export function fitPhase(points: readonly LoadPoint[], seconds: readonly number[
     values: termValues(point),
     seconds: seconds[index] as number,
   }));
-  const holdOut = samples.length >= holdOutPointsMin;
-  // The middle of each run of k, so that the corners of the grid stay in the fit.
-  const isHeldOut = (index: number): boolean =>
-    holdOut && index % holdOutEvery === Math.floor(holdOutEvery / 2);
-  const training = samples.filter((_, index) => !isHeldOut(index));
-  const testing = samples.filter((_, index) => isHeldOut(index));
-  const judged = testing.length > 0 ? testing : training;
-  const single = [fitLine(training, settledRounds)];
-  const singleError = errorsOn(single, judged).meanAbsolutePercent;
-  const double = singleError > goodPercent ? fitTwoLines(training) : null;
-  const doubleError =
-    double === null ? Number.POSITIVE_INFINITY : errorsOn(double, judged).meanAbsolutePercent;
-  const lines =
-    double !== null && doubleError < (1 - secondLineGain) * singleError ? double : single;
-  const relative = training.map((sample) => sample.values.map((value) => value / sample.seconds));
+  const { lines, unseen } = choose(samples);
+  const judged = seconds.slice(0, unseen.length);
+  const relative = samples.map((sample) => sample.values.map((value) => value / sample.seconds));
   const { kept, dropped } = identify(relative);
   return {
     lines,
-    fitted: errorsOn(lines, training),
-    heldOut: errorsOn(lines, testing),
+    fitted: errorsOn(lines, samples),
+    heldOut: errorsOf(unseen, judged),
     buckets: bucketErrorsOf(
-      testing.map(({ point }) => point.tokens),
-      testing.map(({ point }) => predictSeconds(lines, point)),
-      testing.map(({ seconds: measured }) => measured),
+      points.slice(0, unseen.length).map(({ tokens }) => tokens),
+      unseen,
+      judged,
     ),
     residualSeconds: samples.map((sample) => predictSeconds(lines, sample.point) - sample.seconds),
     conditionNumber: conditionNumber(relative, kept),

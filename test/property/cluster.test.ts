@@ -39,6 +39,7 @@ const groupEvent: fc.Arbitrary<GroupEvent> = fc.oneof(
   },
   { weight: 3, arbitrary: fc.record({ type: fc.constant('serving' as const), epoch }) },
   fc.record({ type: fc.constant('deploy-failed' as const), epoch, reason }),
+  fc.record({ type: fc.constant('replan' as const), epoch, reason }),
   fc.record({ type: fc.constant('epoch-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('worker-lost' as const), id, incarnation, reason }),
   fc.record({ type: fc.constant('worker-joined' as const) }),

@@ -76,7 +76,8 @@ function settledSeconds(rounds: readonly number[]): number {
 }
 
 /**
- * Round by round over all points, so that a disturbance spoils one value of many points rather than all of one. A point's event tells
+ * Round by round over all points, so that a disturbance spoils one value of many points rather than all of one; points that have had their
+ * share of the budget are passed over, which leaves the later rounds to the short ones: they need them most. A point's event tells
  * what is known of it so far. When the budget ends in the first round, the last points stay unmeasured.
  */
 async function measureRounds(
@@ -91,14 +92,19 @@ async function measureRounds(
   if (stops()) return;
   send({ copyBytesPerSecond: await copyBandwidth() });
   const measured = points.map((): number[] => []);
+  const spentMs = points.map(() => 0);
+  const shareMs = budgetMs / points.length;
   for (let round = 0; round < roundsMax; round += 1) {
     for (const [index, point] of points.entries()) {
-      const leftMs = startMs + budgetMs - nowMs();
+      if ((spentMs[index] as number) >= shareMs) continue;
+      const beginMs = nowMs();
+      const leftMs = startMs + budgetMs - beginMs;
       if (stops() || leftMs <= 0) return;
       // An equal share of what is left for this round: what short points do not use goes to the long ones.
       const secondsMax = Math.min(leftMs / 1000 / (points.length - index), 3600);
       const seconds = await native.measure(point, repetitions, secondsMax);
       measured[index]?.push(seconds);
+      spentMs[index] = (spentMs[index] as number) + nowMs() - beginMs;
       const rounds = (round + (index + 1) / points.length) / roundsMax;
       const progress = Math.min(1, Math.max(rounds, 1 - leftMs / budgetMs));
       send({ point: { index, seconds: settledSeconds(measured[index] ?? []), progress } });

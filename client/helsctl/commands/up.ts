@@ -11,8 +11,14 @@ import type { Output } from '../output.ts';
 import { formatPlan } from '../plan-table.ts';
 import { streamChat } from '../stream-chat.ts';
 
-/** Unequal on purpose: full speed, an emulated slow-down, and a small memory budget. */
-const demoDevices = ['cpu?threads=1', 'cpu?threads=1&speed=0.4', 'cpu?threads=1&memory=64MiB'];
+/** Unequal on purpose: one at full speed, one slowed down, one with less room; none holds the bundled model and its KV alone. */
+const demoDevices = [
+  'cpu?threads=1&memory=22MiB',
+  'cpu?threads=1&speed=0.4&memory=22MiB',
+  'cpu?threads=1&memory=20MiB',
+];
+/** For any other model: as unequal in speed, with all of the machine's memory. */
+const unequalDevices = ['cpu?threads=1', 'cpu?threads=1&speed=0.4', 'cpu?threads=1'];
 const demoQuestion = 'What is Hels?';
 
 interface UpOptions {
@@ -27,6 +33,10 @@ interface UpOptions {
 function bundledModel(): string {
   // dist/client/helsctl/commands -> the package root.
   return fileURLToPath(new URL('../../../../deploy/models/hels-tiny', import.meta.url));
+}
+
+function devicesFor(model: string): string[] {
+  return resolve(model) === bundledModel() ? demoDevices : unequalDevices;
 }
 
 async function deployLocal(
@@ -70,7 +80,7 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 }
 
 async function runUp(options: UpOptions, output: Output, signal: AbortSignal): Promise<void> {
-  const devices = options.device.length > 0 ? options.device : demoDevices;
+  const devices = options.device.length > 0 ? options.device : devicesFor(options.model);
   const local = { ...options, devices, dataDirectory: options.dataDir };
   await withLocalCluster(local, output, async (cluster) => {
     const report = await deployLocal(cluster.client, options.model, devices.length, output, signal);
@@ -90,8 +100,9 @@ async function runUp(options: UpOptions, output: Output, signal: AbortSignal): P
 
 async function runDemo(model: string, output: Output, signal: AbortSignal): Promise<void> {
   const dataDirectory = mkdtempSync(join(tmpdir(), 'hels-demo-'));
+  const devices = devicesFor(model);
   const local = {
-    devices: demoDevices,
+    devices,
     dataDirectory,
     http: '127.0.0.1:0',
     grpc: '127.0.0.1:0',
@@ -99,7 +110,7 @@ async function runDemo(model: string, output: Output, signal: AbortSignal): Prom
   };
   try {
     await withLocalCluster(local, output, async (cluster) => {
-      const report = await deployLocal(cluster.client, model, demoDevices.length, output, signal);
+      const report = await deployLocal(cluster.client, model, devices.length, output, signal);
       output.note(`\n${demoQuestion}`);
       const chat = await streamChat(
         cluster.httpUrl,

@@ -63,6 +63,54 @@ describe('a deployment that goes well', () => {
   });
 });
 
+describe('a plan that its warm-up refutes', () => {
+  const replan = (epoch: number): GroupEvent => ({ type: 'replan', epoch, reason: 'too slow' });
+
+  it('gives way to the next epoch, for the same caller', () => {
+    const replanned = trace([
+      deploy('llama'),
+      chosen(1, { a: 'a1', b: 'b1' }),
+      replan(1),
+      chosen(2, { a: 'a1' }),
+      serving(1),
+      serving(2),
+    ]);
+    expect(replanned.text).toMatchInlineSnapshot(`
+      "> deploy llama, attended
+          persist-deployment llama
+          start-deployment(1) llama
+        deploying(1)
+      > members-chosen(1) a@a1 b@b1
+        deploying(1)
+      > replan(1) too slow
+          end-epoch(1) too slow
+          start-deployment(2) llama
+        deploying(2)
+      > members-chosen(2) a@a1
+        deploying(2)
+      > serving(1)
+        deploying(2)
+      > serving(2)
+        ready(2)"
+    `);
+  });
+
+  it('fails for the caller when the next epoch does, and what served before comes back', () => {
+    const { group } = trace([
+      ...threeReady,
+      deploy('qwen'),
+      chosen(2, { a: 'a1', b: 'b1' }),
+      replan(2),
+      deployFailed(3, 'no room'),
+    ]);
+    expect(group).toMatchObject({ phase: 'deploying', epoch: 4, request: requestFor('llama') });
+  });
+
+  it('is too late once it serves', () => {
+    expect(trace([...threeReady, replan(1)]).group).toMatchObject({ phase: 'ready', epoch: 1 });
+  });
+});
+
 describe('a loss while serving', () => {
   it('ends the epoch once and starts over with the workers that are left', () => {
     const recovery = trace([

@@ -29,6 +29,7 @@ function showEvent(event: GroupEvent): string {
     case 'serving':
       return `serving(${event.epoch})`;
     case 'deploy-failed':
+    case 'replan':
     case 'epoch-failed':
       return `${event.type}(${event.epoch}) ${event.reason}`;
     case 'worker-lost':

@@ -21,6 +21,8 @@ interface Given {
   budgetMs: number;
   /** Of the n-th measurement; each takes 10 ms of the made-up clock. */
   secondsOf(n: number): number;
+  /** What the n-th measurement takes beyond these. */
+  extraMs?(n: number): number;
   cancelledAfter?: number;
   refuse?: () => void;
 }
@@ -35,7 +37,7 @@ async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Giv
     describeDevice: () => ({ threads: 1, speed: 1, memoryBytes: 1, memoryFreeBytes: 1 }),
     openProfiler: () => ({
       measure: async () => {
-        nowMs += 10;
+        nowMs += 10 + (given.extraMs?.(measurements) ?? 0);
         measurements += 1;
         return secondsOf(measurements - 1);
       },
@@ -86,6 +88,18 @@ test('the budget ends the rounds, and leaves points out when it ends the first',
   expect(some.events.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4]);
   const more = await measure({ points: 3, roundsMax: 5, budgetMs: 45, secondsOf });
   expect(more.events.map(({ index }) => index)).toEqual([0, 1, 2, 0, 1]);
+});
+
+test('what the budget has left goes to the points that have not had their share', async () => {
+  // Point 1 takes 60 ms of the clock, more than its share of 50; point 0 takes 10.
+  const { events } = await measure({
+    points: 2,
+    roundsMax: 5,
+    budgetMs: 100,
+    secondsOf: () => 1,
+    extraMs: (n) => (n === 1 ? 50 : 0),
+  });
+  expect(events.map(({ index }) => index)).toEqual([0, 1, 0, 0, 0]);
 });
 
 test('a caller who goes away stops it; the buffers are freed', async () => {
