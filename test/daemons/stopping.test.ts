@@ -1,6 +1,7 @@
 /** Losing daemons under load: every stream ends, with its answer or with an explicit error, and what is left serves on. */
 import OpenAI, { APIError } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { LocalProcess } from '../../client/helsctl/local-process.ts';
 import { HelsError } from '../../client/sdk/index.ts';
 import {
   bundledModelId,
@@ -14,6 +15,8 @@ const streamsPerApi = 16;
 const messages = [{ role: 'user' as const, content: 'What is Hels?' }];
 
 let test: TestCluster;
+/** Worker 1 since it was started again. */
+let again: LocalProcess | null = null;
 
 /** How a stream ended: `finished`, or the code of its error. */
 type Ending = string;
@@ -95,12 +98,25 @@ describe('under load', () => {
     signal('SIGKILL', test.cluster.workers[1]?.processId);
     expect([...(await endings(streams))].sort()).toEqual(['worker-lost', 'worker_lost']);
     await served(['worker-0', 'worker-2']);
-    await test.restartWorker(1);
+    again = await test.restartWorker(1);
     await until('the worker is back', 10_000, async () => {
       const { workers } = await test.cluster.client.status();
       return workers.filter(({ state }) => state === 'alive').length === 3;
     });
     expect((await ask()).finished?.type).toBe('finished');
+  }, 90_000);
+
+  it('a split by hand that loses a worker waits for that worker, and says so', async () => {
+    const half = (workerId: string) => ({ workerId, headGroups: 4, ffnWeight: 1 });
+    await test.deploy({ ranks: [half('worker-0'), half('worker-1')] });
+    signal('SIGKILL', again?.processId);
+    await until('it waits', 20_000, async () => {
+      const { detail } = await test.cluster.client.status();
+      return detail.includes("worker 'worker-1' is not registered");
+    });
+    again = await test.restartWorker(1);
+    await served(['worker-0', 'worker-1']);
+    await test.deploy({ policy: 'equal' });
   }, 90_000);
 
   it('a worker is told to stop: every stream ends, it exits with 0, and the others serve on', async () => {

@@ -69,6 +69,14 @@ function openingOf(
   return { model: modelSpecOf(request.model), options };
 }
 
+/** Two rounds that agree so well are not disturbed: more would tell the same. */
+const agreement = 0.02;
+
+function isSettled(rounds: readonly number[]): boolean {
+  const [least, next] = [...rounds].sort((left, right) => left - right);
+  return least !== undefined && next !== undefined && next <= (1 + agreement) * least;
+}
+
 /** The lower median: what disturbs a measurement only adds to it. */
 function settledSeconds(rounds: readonly number[]): number {
   const sorted = [...rounds].sort((left, right) => left - right);
@@ -76,8 +84,8 @@ function settledSeconds(rounds: readonly number[]): number {
 }
 
 /**
- * Round by round over all points, so that a disturbance spoils one value of many points rather than all of one; points that have had their
- * share of the budget are passed over, which leaves the later rounds to the short ones: they need them most. A point's event tells
+ * Round by round over all points, so that a disturbance spoils one value of many points rather than all of one; points that are settled or
+ * have had their share of the budget are passed over, which leaves the later rounds to the disturbed and to the short ones. A point's event tells
  * what is known of it so far. When the budget ends in the first round, the last points stay unmeasured.
  */
 async function measureRounds(
@@ -96,7 +104,7 @@ async function measureRounds(
   const shareMs = budgetMs / points.length;
   for (let round = 0; round < roundsMax; round += 1) {
     for (const [index, point] of points.entries()) {
-      if ((spentMs[index] as number) >= shareMs) continue;
+      if ((spentMs[index] as number) >= shareMs || isSettled(measured[index] ?? [])) continue;
       const beginMs = nowMs();
       const leftMs = startMs + budgetMs - beginMs;
       if (stops() || leftMs <= 0) return;

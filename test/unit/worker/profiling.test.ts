@@ -90,13 +90,21 @@ test('the budget ends the rounds, and leaves points out when it ends the first',
   expect(more.events.map(({ index }) => index)).toEqual([0, 1, 2, 0, 1]);
 });
 
+test('a point that two rounds agree on is settled', async () => {
+  // Point 0 is measured as 1 and 1.01; point 1 as 1, then 1.5, then 1.01.
+  const values = [1, 1, 1.01, 1.5, 1.01];
+  const secondsOf = (n: number) => values[n] ?? 9;
+  const { events } = await measure({ points: 2, roundsMax: 5, budgetMs: 1e6, secondsOf });
+  expect(events.map(({ index }) => index)).toEqual([0, 1, 0, 1, 1]);
+});
+
 test('what the budget has left goes to the points that have not had their share', async () => {
   // Point 1 takes 60 ms of the clock, more than its share of 50; point 0 takes 10.
   const { events } = await measure({
     points: 2,
     roundsMax: 5,
     budgetMs: 100,
-    secondsOf: () => 1,
+    secondsOf: (n) => 1 + n,
     extraMs: (n) => (n === 1 ? 50 : 0),
   });
   expect(events.map(({ index }) => index)).toEqual([0, 1, 0, 0, 0]);
