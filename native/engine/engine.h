@@ -47,7 +47,8 @@ struct SequenceStep {
   bool takeSampled = false;  // the single input token is the one last sampled for `slot`; tokens is empty
   std::vector<int32_t> tokens;
   int64_t startPosition = 0;
-  std::vector<int32_t> blockTable;             // covers positions [0, startPosition + count)
+  std::vector<int32_t>
+      blockTable;  // covers positions [0, startPosition + count); full blocks before startPosition may be shared
   std::optional<SamplingParameters> sampling;  // sample from the last token's logits
   bool returnLogits = false;                   // return this rank's logits of every token (its vocabulary rows)
 };

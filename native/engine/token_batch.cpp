@@ -7,6 +7,8 @@
 namespace hels {
 namespace {
 
+enum class BlockUse : uint8_t { kNone, kRead, kWritten };
+
 class BatchCheck {
  public:
   BatchCheck(const ModelSpec& model, const EngineOptions& options, const std::vector<int32_t>& sampledTokens)
@@ -14,7 +16,7 @@ class BatchCheck {
         options_(options),
         sampledTokens_(sampledTokens),
         slotUsed_(static_cast<size_t>(options.sequencesMax)),
-        blockUsed_(static_cast<size_t>(options.kvBlocks)) {}
+        blockUse_(static_cast<size_t>(options.kvBlocks)) {}
 
   TokenBatch flatten(const StepBatch& batch) {
     check(!batch.sequences.empty(), "the step has no sequences");
@@ -68,11 +70,19 @@ class BatchCheck {
     check(static_cast<int64_t>(sequence.blockTable.size()) >= needed,
           "blockTable has " + std::to_string(sequence.blockTable.size()) + " blocks; " + std::to_string(positions) +
               " positions need " + std::to_string(needed));
-    for (const int32_t block : sequence.blockTable) {
-      checkRange("block", block, 0, options_.kvBlocks);
-      check(!blockUsed_[static_cast<size_t>(block)], "block " + std::to_string(block) + " is used twice in the step");
-      blockUsed_[static_cast<size_t>(block)] = true;
+    const int64_t firstWritten = sequence.startPosition / options_.kvBlockTokens;
+    for (int64_t i = 0; i < static_cast<int64_t>(sequence.blockTable.size()); ++i) {
+      checkBlock(sequence.blockTable[static_cast<size_t>(i)], i < firstWritten);
     }
+  }
+
+  /// Sequences may share blocks that they only read: a common prefix. One that the step writes has one owner.
+  void checkBlock(int32_t block, bool readOnly) {
+    checkRange("block", block, 0, options_.kvBlocks);
+    BlockUse& use = blockUse_[static_cast<size_t>(block)];
+    check(use == BlockUse::kNone || (readOnly && use == BlockUse::kRead),
+          "block " + std::to_string(block) + " is used twice in the step, and written");
+    use = readOnly ? BlockUse::kRead : BlockUse::kWritten;
   }
 
   void checkSampling(const SequenceStep& sequence) const {
@@ -106,7 +116,7 @@ class BatchCheck {
   const EngineOptions& options_;
   const std::vector<int32_t>& sampledTokens_;
   std::vector<bool> slotUsed_;
-  std::vector<bool> blockUsed_;
+  std::vector<BlockUse> blockUse_;
   size_t index_ = 0;
 };
 

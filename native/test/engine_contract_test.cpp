@@ -49,6 +49,11 @@ TEST(StepBatchCheck, RefusesWhatCouldReachForeignMemory) {
       {"block is 64", [](StepBatch& b) { b.sequences[0].blockTable[0] = 64; }},
       {"block is -5", [](StepBatch& b) { b.sequences[0].blockTable[0] = -5; }},
       {"block 1 is used twice", [](StepBatch& b) { b.sequences[0].blockTable[0] = 1; }},
+      {"block 1 is used twice",
+       [](StepBatch& b) {
+         b.sequences[0].startPosition = 16;
+         b.sequences[0].blockTable = {1, 2};
+       }},
       {"more than stepTokensMax",
        [](StepBatch& b) {
          b.sequences[0].tokens.assign(126, 1);
@@ -85,6 +90,27 @@ TEST(StepBatchCheck, RefusesWhatCouldReachForeignMemory) {
     expectError(ErrorCode::kShapeInvalid, message, [&] { group.step(bad); });
   }
   EXPECT_NO_THROW(group.step(good)) << "the engine stays usable";
+}
+
+TEST(SharedPrefix, IsReadBySeveralSequencesOfAStep) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  const std::vector<int32_t> tokens = randomTokens(36, 101, 5);
+  RankGroup alone(model, {{4, 0, 0}});
+  const std::vector<float> expected = prefillLogits(alone, tokens, 36);
+
+  RankGroup group(model, {{2, 1, 30}, {2, 0, 0}});
+  StepBatch prefix;
+  prefix.sequences.push_back(sequenceStep(0, {tokens.begin(), tokens.begin() + 32}, 0, {5, 3}));
+  group.step(prefix);
+  StepBatch shared;
+  for (const int32_t slot : {0, 1, 2}) {
+    shared.sequences.push_back(sequenceStep(slot, {tokens.begin() + 32, tokens.end()}, 32, {5, 3, 10 + slot}));
+    shared.sequences.back().returnLogits = true;
+  }
+  const std::vector<float> logits = group.step(shared).logits;
+  const auto rows = static_cast<size_t>(4 * 101);
+  ASSERT_EQ(logits.size(), 3 * rows);
+  for (size_t i = 0; i < logits.size(); ++i) ASSERT_EQ(logits[i], expected[(32 * 101) + (i % rows)]) << i;
 }
 
 TEST(EngineOptionsCheck, NamesTheField) {
