@@ -32,6 +32,8 @@ async function answerOf(loop: StepLoop, requestId: string, vocabRows: number): P
     sampling: { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 },
     maxTokens: decodeTokens,
     stopTokenIds: [],
+    // Every rank computes all of it, and nothing of it stays.
+    prefixCache: null,
   };
   const answer: number[] = [];
   for await (const event of loop.submit(request, new AbortController().signal)) {

@@ -1,8 +1,23 @@
-/** The KV blocks of the group: every rank has the same block ids. Pure bookkeeping; a block has one owner or is free. */
+/**
+ * The KV blocks of the group: every rank has the same block ids. Pure bookkeeping. A block is
+ *
+ *   free       nobody holds it and it says nothing
+ *   held       by one sequence or, when it is full and only read, by several: as many as it has references
+ *   cached     nobody holds it, its content is known and may be wanted again; the one unused longest is given away first
+ *
+ * Free and cached blocks can both be allocated.
+ */
+import { type BlockContent, type PrefixEntry, PrefixTable } from './prefix-table.ts';
+
 export class BlockPool {
   readonly total: number;
   readonly #free: number[];
-  readonly #owned = new Set<number>();
+  /** References of the held blocks. */
+  readonly #references = new Map<number, number>();
+  /** In the order in which they came free. */
+  readonly #cached = new Set<number>();
+  readonly #table = new PrefixTable();
+  #evicted = 0;
 
   constructor(total: number) {
     this.total = total;
@@ -10,45 +25,117 @@ export class BlockPool {
     this.#free = Array.from({ length: total }, (_, index) => total - 1 - index);
   }
 
+  /** Blocks that can be allocated. */
   get freeCount(): number {
-    return this.#free.length;
+    return this.#free.length + this.#cached.size;
   }
 
   get usedCount(): number {
-    return this.#owned.size;
+    return this.#references.size;
   }
 
-  canAllocate(count: number): boolean {
-    return count <= this.#free.length;
+  get cachedCount(): number {
+    return this.#cached.size;
+  }
+
+  /** Cached blocks given away for other tokens, since the beginning. */
+  get evicted(): number {
+    return this.#evicted;
+  }
+
+  referencesOf(block: number): number {
+    return this.#references.get(block) ?? 0;
+  }
+
+  /** Whether `fresh` blocks are left when the blocks of `shared` are held. */
+  canAllocate(fresh: number, shared: readonly number[] = []): boolean {
+    const revived = shared.filter((block) => this.#cached.has(block)).length;
+    return fresh <= this.freeCount - revived;
   }
 
   /** Throws when `canAllocate(count)` does not hold. */
   allocate(count: number): number[] {
     if (!this.canAllocate(count)) {
-      throw new Error(`${count} KV blocks asked for, ${this.#free.length} free`);
+      throw new Error(`${count} KV blocks asked for, ${this.freeCount} free`);
     }
-    const blocks = this.#free.splice(this.#free.length - count, count).reverse();
-    for (const block of blocks) this.#owned.add(block);
-    return blocks;
+    return Array.from({ length: count }, () => {
+      const block = this.#free.pop() ?? this.#evict();
+      this.#references.set(block, 1);
+      return block;
+    });
   }
 
-  /** Throws for a block that is not allocated: freed twice, it would get two owners. */
-  free(blocks: readonly number[]): void {
+  /** One more holder of blocks whose content was found. */
+  share(blocks: readonly number[]): void {
     for (const block of blocks) {
-      if (!this.#owned.delete(block)) throw new Error(`KV block ${block} is not allocated`);
-      this.#free.push(block);
+      if (!this.#table.has(block)) throw new Error(`KV block ${block} has no content to share`);
+      this.#cached.delete(block);
+      this.#references.set(block, this.referencesOf(block) + 1);
     }
   }
 
-  /** Throws unless every block is either free or owned, exactly once. */
-  checkIntegrity(): void {
-    const free = new Set(this.#free);
-    const twice = this.#free.length - free.size;
-    const both = [...free].filter((block) => this.#owned.has(block)).length;
-    if (twice > 0 || both > 0 || free.size + this.#owned.size !== this.total) {
+  /** One holder less. Throws for a block that is not held: freed twice, it would get two owners. */
+  free(blocks: readonly number[]): void {
+    // From the end: a prefix serves more requests than what follows it, so it is to be evicted later.
+    for (const block of blocks.toReversed()) {
+      const references = this.referencesOf(block);
+      if (references === 0) throw new Error(`KV block ${block} is not allocated`);
+      if (references > 1) {
+        this.#references.set(block, references - 1);
+        continue;
+      }
+      this.#references.delete(block);
+      if (this.#table.has(block)) this.#cached.add(block);
+      else this.#free.push(block);
+    }
+  }
+
+  /** The block that holds this content, or null. It may be evicted unless it is shared at once. */
+  find(content: BlockContent): PrefixEntry | null {
+    return this.#table.find(content);
+  }
+
+  /** The held block is full and holds this content from now on; nothing is written to it any more. */
+  remember(block: number, content: BlockContent): void {
+    if (this.referencesOf(block) === 0) throw new Error(`KV block ${block} is not allocated`);
+    this.#table.add(content, block);
+  }
+
+  hasContent(block: number): boolean {
+    return this.#table.has(block);
+  }
+
+  /** Throws unless every block is in one state, and held exactly as often as `holders` name it. */
+  checkIntegrity(holders: readonly (readonly number[])[]): void {
+    const named = new Map<number, number>();
+    for (const block of holders.flat()) named.set(block, (named.get(block) ?? 0) + 1);
+    const wrong = [...named].filter(([block, count]) => this.referencesOf(block) !== count);
+    if (wrong.length > 0 || named.size !== this.#references.size) {
       throw new Error(
-        `KV blocks: ${free.size} free, ${this.#owned.size} owned, ${twice} twice, ${both} both, of ${this.total}`,
+        `KV blocks: ${named.size} are named by holders, ${this.#references.size} are held, ${wrong.length} not as often as named`,
       );
     }
+    const states = [...this.#free, ...this.#cached, ...this.#references.keys()];
+    if (states.length !== this.total || new Set(states).size !== this.total) {
+      throw new Error(`KV blocks: ${states.length} states of ${this.total} blocks`);
+    }
+    this.#table.checkIntegrity();
+    const known = this.#table.blocks;
+    const forgotten = [...this.#cached].filter((block) => !known.has(block));
+    const stale = this.#free.filter((block) => known.has(block));
+    if (forgotten.length + stale.length > 0) {
+      throw new Error(
+        `KV blocks: cached without content ${forgotten.join()}, free with content ${stale.join()}`,
+      );
+    }
+  }
+
+  #evict(): number {
+    const [block] = this.#cached;
+    if (block === undefined) throw new Error('no KV block can be evicted');
+    this.#cached.delete(block);
+    this.#table.remove(block);
+    this.#evicted += 1;
+    return block;
   }
 }

@@ -1,15 +1,23 @@
 /**
  * Which tokens go into which step. Pure: no clock, no chance, no I/O; the step loop asks for a plan, sends it and brings the results.
  *
- * Continuous batching under a token budget: decode first, then prompts in chunks, then new requests in the order of arrival. KV comes
- * in blocks; when they run out the newest running sequence gives its blocks back and waits at the front of the queue, to be prefilled
- * again with the tokens it already has. Plans may be made before the results of the last one are back: the ranks then take "the token
- * just sampled". Blocks and slots are reused only after every rank has answered the last step that names them.
+ * Continuous batching under a token budget: decode first, then prompts in chunks. Requests are admitted in the order of arrival while a
+ * slot and KV for their whole prompt are free. Of what decodes leave of a step, the oldest prompt is sure of half; the other half goes to
+ * the shortest prompts first, and what they leave to the oldest again. So a short prompt need not wait for a long one's chunks, and
+ * everybody ends: in every step the oldest request gets a decode token or half of the prefill budget, whatever arrives after it.
+ *
+ * KV comes in blocks; when they run out the newest running sequence gives its blocks back and waits at the front of the queue, to be
+ * prefilled again with the tokens it already has. The oldest is never the victim while another runs. Plans may be made before the results
+ * of the last one are back: the ranks then take "the token just sampled". Blocks and slots are reused only after every rank has answered
+ * the last step that names them; a full block can be read by others from the step after the one that fills it.
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest, SamplingParameters } from '../../proto/domain/generation.ts';
 import { BlockPool } from './block-pool.ts';
+import { PrefixCache } from './prefix-cache.ts';
+import type { PrefixHash } from './prefix-table.ts';
 import { Sequence } from './sequence.ts';
+import { StepDraft } from './step-draft.ts';
 
 export interface SchedulerLimits {
   kvBlocks: number;
@@ -30,6 +38,8 @@ interface PlannedSequence {
   tokens: number[];
   startPosition: number;
   blockTable: number[];
+  /** Leading tokens of the prompt whose KV came from the prefix cache. */
+  cachedTokens: number;
   /** null: nothing is sampled (a prompt's chunk that is not its last). */
   sampling: SamplingParameters | null;
 }
@@ -57,6 +67,7 @@ interface Held {
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #pool: BlockPool;
+  readonly #prefix: PrefixCache;
   readonly #freeSlots: number[];
   readonly #sequences = new Map<string, Sequence>();
   #waiting: Sequence[] = [];
@@ -70,7 +81,8 @@ export class Scheduler {
   #arrivals = 0;
   #preempted = 0;
 
-  constructor(limits: SchedulerLimits) {
+  /** Without a hash there is no prefix cache. */
+  constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
     if (limits.sequencesMax > limits.stepTokensMax) {
       throw new Error(
         'sequencesMax must not exceed stepTokensMax: each running sequence may decode',
@@ -78,6 +90,7 @@ export class Scheduler {
     }
     this.#limits = limits;
     this.#pool = new BlockPool(limits.kvBlocks);
+    this.#prefix = new PrefixCache(this.#pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
       (_, index) => limits.sequencesMax - 1 - index,
@@ -90,7 +103,10 @@ export class Scheduler {
       waiting: this.#waiting.length,
       kvBlocksUsed: this.#pool.usedCount,
       kvBlocksTotal: this.#pool.total,
+      /** Of those not used: they hold what may be wanted again. */
+      kvBlocksCached: this.#pool.cachedCount,
       preempted: this.#preempted,
+      ...this.#prefix.counts,
     };
   }
 
@@ -139,24 +155,13 @@ export class Scheduler {
 
   /** The next step, or null when there is nothing to compute until a result or a request comes. */
   schedule(): StepPlan | null {
-    let budget = this.#limits.stepTokensMax;
-    const planned: { sequence: Sequence; count: number }[] = [];
-    const take = (sequence: Sequence, count: number) => {
-      planned.push({ sequence, count });
-      budget -= count;
-    };
-    const roomForAll = this.#takeDecodes((sequence) => take(sequence, 1));
-    // A prompt that is to be preempted must not be named again, or its blocks would never come free.
-    if (roomForAll) {
-      for (const sequence of this.#running) {
-        if (sequence.pending > 1 && budget > 0) take(sequence, Math.min(sequence.pending, budget));
-      }
-      while (budget > 0 && this.#admitNext()) {
-        const sequence = this.#running.at(-1) as Sequence;
-        take(sequence, Math.min(sequence.pending, budget));
-      }
-    }
-    return planned.length === 0 ? null : this.#submit(planned);
+    const draft = new StepDraft(this.#limits.stepTokensMax);
+    const lacksRoom = this.#takeDecodes(draft);
+    // What is or may have to be preempted must not be named again, or its blocks would never come free.
+    if (lacksRoom === null) while (this.#admitNext());
+    this.#takePrefills(draft, lacksRoom?.order ?? Number.POSITIVE_INFINITY);
+    const { sequences } = draft;
+    return sequences.length === 0 ? null : this.#submit(sequences);
   }
 
   /** Every rank has answered `step`, the oldest one under way. What sequences that have ended would have got is dropped. */
@@ -182,15 +187,21 @@ export class Scheduler {
     return events;
   }
 
-  /** Throws unless every block has one owner and every slot one sequence. */
+  /** Throws unless every block is accounted for, what is written has one owner, and every slot has one sequence. */
   checkIntegrity(): void {
-    this.#pool.checkIntegrity();
     const holders = [...this.#running.map(({ blocks, slot }) => ({ blocks, slot })), ...this.#held];
-    const blocks = holders.flatMap((holder) => holder.blocks);
-    const slots = [...holders.map(({ slot }) => slot), ...this.#freeSlots];
-    if (new Set(blocks).size !== blocks.length || blocks.length !== this.#pool.usedCount) {
-      throw new Error(`${blocks.length} blocks are held, ${this.#pool.usedCount} are allocated`);
+    this.#pool.checkIntegrity(holders.map(({ blocks }) => blocks));
+    for (const { blocks, computed, request } of this.#running) {
+      const unfinished = blocks.slice(Math.floor(computed / this.#limits.kvBlockTokens));
+      const shared = unfinished.filter((block) => this.#pool.referencesOf(block) > 1);
+      const remembered = unfinished.filter((block) => this.#pool.hasContent(block));
+      if (shared.length + remembered.length > 0) {
+        throw new Error(
+          `'${request.requestId}' writes to blocks ${[...shared, ...remembered].join()} that others may read`,
+        );
+      }
     }
+    const slots = [...holders.map(({ slot }) => slot), ...this.#freeSlots];
     if (
       new Set(slots).size !== this.#limits.sequencesMax ||
       slots.length !== this.#limits.sequencesMax
@@ -204,17 +215,43 @@ export class Scheduler {
   }
 
   /**
-   * One token of each sequence that decodes, oldest first. False when one found no room: newer ones are then left out of this step,
-   * so that the newest comes to rest and can be preempted.
+   * One token of each sequence that decodes, oldest first. The first that finds no room is returned: newer ones are then left out of
+   * this step, so that the newest comes to rest and can be preempted. Null: there was room for all.
    */
-  #takeDecodes(take: (sequence: Sequence) => void): boolean {
+  #takeDecodes(draft: StepDraft): Sequence | null {
     for (const sequence of [...this.#running]) {
-      if (sequence.slot === null) return false;
+      if (sequence.slot === null) return sequence;
       if (sequence.pending !== 1 || sequence.complete) continue;
-      if (!this.#makeRoom(sequence)) return false;
-      take(sequence);
+      if (!this.#makeRoom(sequence)) return sequence;
+      draft.take(sequence, 1, []);
     }
-    return true;
+    return null;
+  }
+
+  /** Chunks of the prompts that arrived before `orderEnd`: half of the budget for the oldest, then the shortest first. */
+  #takePrefills(draft: StepDraft, orderEnd: number): void {
+    const prefilling = this.#running.filter(
+      (sequence) =>
+        sequence.order < orderEnd && !sequence.complete && draft.countOf(sequence) === 0,
+    );
+    for (const sequence of prefilling) this.#prefix.adopt(sequence);
+    const [oldest, ...others] = prefilling;
+    if (oldest === undefined) return;
+    this.#takeChunk(draft, oldest, Math.ceil(draft.budget / 2));
+    for (const sequence of others.toSorted((left, right) => left.pending - right.pending)) {
+      const key = this.#prefix.nextKey(sequence);
+      // Another sequence computes the very block in this step: it can be had for nothing in the next one.
+      if (key !== null && draft.fills(key)) continue;
+      this.#takeChunk(draft, sequence, draft.budget);
+    }
+    this.#takeChunk(draft, oldest, draft.budget);
+  }
+
+  #takeChunk(draft: StepDraft, sequence: Sequence, most: number): void {
+    const taken = draft.countOf(sequence);
+    const count = Math.min(sequence.pending - taken, most);
+    if (count <= 0) return;
+    draft.take(sequence, count, this.#prefix.keysFilledBy(sequence, taken + count));
   }
 
   /** A block for the next position, preempting newer sequences when none is free. False: not in this step. */
@@ -243,21 +280,28 @@ export class Scheduler {
     if (victim.slot !== null) this.#freeSlots.push(victim.slot);
     victim.blocks = [];
     victim.slot = null;
+    // One that was only admitted gives up nothing that has to be computed again.
+    if (victim.computed > 0) this.#preempted += 1;
     victim.computed = 0;
+    victim.remembered = 0;
+    if (victim.generated === 0) victim.cachedTokens = 0;
     this.#waiting.unshift(victim);
-    this.#preempted += 1;
   }
 
   #admitNext(): boolean {
     const next = this.#waiting[0];
     if (next === undefined) return false;
-    const blocks = this.#blocksFor(next.length);
     const slot = this.#freeSlots.at(-1);
-    if (slot === undefined || !this.#pool.canAllocate(blocks)) return false;
+    if (slot === undefined) return false;
+    const shared = this.#prefix.matches(next);
+    const fresh = this.#blocksFor(next.length) - shared.length;
+    if (!this.#pool.canAllocate(fresh, shared)) return false;
     this.#waiting.shift();
     this.#freeSlots.pop();
     next.slot = slot;
-    next.blocks = this.#pool.allocate(blocks);
+    this.#pool.share(shared);
+    next.blocks = [...shared, ...this.#pool.allocate(fresh)];
+    this.#prefix.adopted(next, shared.length);
     this.#running.push(next);
     return true;
   }
@@ -274,7 +318,9 @@ export class Scheduler {
       const tokens = takeSampled ? [] : sequence.tokens.slice(startPosition, startPosition + count);
       sequence.computed += count;
       sequence.lastStep = step;
+      this.#prefix.remember(sequence);
       if (last) {
+        if (sequence.generated === 0) this.#prefix.count(sequence);
         sequence.samplesInFlight += 1;
         sampling.push({ sequence, slot });
       }
@@ -285,6 +331,7 @@ export class Scheduler {
         tokens,
         startPosition,
         blockTable: sequence.blocks.slice(0, this.#blocksFor(startPosition + count)),
+        cachedTokens: sequence.cachedTokens,
         sampling: last ? sequence.request.sampling : null,
       };
     });
@@ -299,6 +346,7 @@ export class Scheduler {
     const { requestId, stopTokenIds, promptTokenIds, maxTokens } = sequence.request;
     sequence.samplesInFlight -= 1;
     sequence.tokens.push(sampled.tokenId);
+    this.#prefix.remember(sequence);
     const token = { type: 'token' as const, requestId, sampled };
     const stopped = stopTokenIds.includes(sampled.tokenId);
     if (!stopped && sequence.tokens.length - promptTokenIds.length < maxTokens) return [token];

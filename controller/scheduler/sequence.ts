@@ -1,4 +1,5 @@
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
+import type { BlockContent } from './prefix-table.ts';
 
 /**
  * One token stream.
@@ -19,6 +20,12 @@ export class Sequence {
   /** null while waiting. */
   slot: number | null = null;
   blocks: number[] = [];
+  /** What its full blocks hold, as far as the prefix cache asked. */
+  readonly contents: BlockContent[] = [];
+  /** So many of its blocks are known to the prefix cache. */
+  remembered = 0;
+  /** Tokens of the prompt whose KV came from the prefix cache. */
+  cachedTokens = 0;
   /** The newest step that names this sequence; 0 = none. */
   lastStep = 0;
   ended = false;

@@ -135,6 +135,7 @@ class Simulation {
         sampling: { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 },
         maxTokens: outputTokens,
         stopTokenIds: [],
+        prefixCache: null,
       });
     } catch (error) {
       const code = error instanceof HelsError ? error.code : 'internal';

@@ -22,6 +22,8 @@ export interface GenerationRequest {
   maxTokens: number;
   /** Generation ends after one of these (it is still delivered as a token event). */
   stopTokenIds: readonly number[];
+  /** null: neither uses KV of others nor leaves its own to them. Requests share KV of equal beginnings under equal salts only. */
+  prefixCache: { salt: string } | null;
 }
 
 export interface TokenLogprob {
@@ -35,6 +37,8 @@ export interface TokenEvent {
   /** null unless asked for. */
   logprob: number | null;
   topLogprobs: TokenLogprob[];
+  /** Leading tokens of the prompt whose KV came from the prefix cache. */
+  cachedTokens: number;
 }
 
 interface FinishedEvent {

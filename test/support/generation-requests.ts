@@ -12,5 +12,6 @@ export function requestOf(
       ? Array.from({ length: prompt }, (_, index) => (index * 31 + requestId.length) % 64)
       : prompt;
   const sampling = { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 };
-  return { requestId, promptTokenIds, sampling, maxTokens, stopTokenIds };
+  const prefixCache = { salt: '' };
+  return { requestId, promptTokenIds, sampling, maxTokens, stopTokenIds, prefixCache };
 }

@@ -1,76 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import {
-  Scheduler,
-  type SchedulerEvent,
-  type SchedulerLimits,
-  type StepPlan,
-} from '../../../controller/scheduler/scheduler.ts';
+import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
 import { requestOf } from '../../support/generation-requests.ts';
-
-const limitsOf = (limits: Partial<SchedulerLimits> = {}): SchedulerLimits => ({
-  kvBlocks: 16,
-  kvBlockTokens: 4,
-  stepTokensMax: 8,
-  sequencesMax: 4,
-  contextTokensMax: 64,
-  waitingMax: 8,
-  ...limits,
-});
-
-/** Tokens of a plan's sequence. */
-const countOf = (sequence: StepPlan['sequences'][number]) =>
-  sequence.takeSampled ? 1 : sequence.tokens.length;
-
-/** `id:count`, an asterisk where a token is sampled. */
-const show = (plan: StepPlan | null) =>
-  plan === null
-    ? 'nothing'
-    : plan.sequences
-        .map((s) => `${s.requestId}:${countOf(s)}${s.sampling === null ? '' : '*'}`)
-        .join(' ');
-
-type Event = SchedulerEvent<{ slot: number; tokenId: number }>;
-
-class Driver {
-  readonly scheduler: Scheduler;
-  readonly plans: StepPlan[] = [];
-  #nextToken = 100;
-
-  constructor(limits: Partial<SchedulerLimits> = {}) {
-    this.scheduler = new Scheduler(limitsOf(limits));
-  }
-
-  add(id: string, prompt: number, maxTokens: number, stop: number[] = []): this {
-    this.scheduler.add(requestOf(id, prompt, maxTokens, stop));
-    return this;
-  }
-
-  plan(): StepPlan | null {
-    const plan = this.scheduler.schedule();
-    if (plan !== null) this.plans.push(plan);
-    this.scheduler.checkIntegrity();
-    return plan;
-  }
-
-  /** The oldest step under way; its tokens are 100, 101, ... unless given. */
-  answer(tokens: number[] = []): Event[] {
-    const plan = this.plans.shift();
-    if (plan === undefined) throw new Error('no step is under way');
-    const sampled = plan.sequences
-      .filter(({ sampling }) => sampling !== null)
-      .map(({ slot }) => ({ slot, tokenId: tokens.shift() ?? this.#nextToken++ }));
-    const events = this.scheduler.apply(plan.step, sampled);
-    this.scheduler.checkIntegrity();
-    return events;
-  }
-
-  /** One step, planned and answered. */
-  step(): string {
-    const shown = show(this.plan());
-    if (shown !== 'nothing') this.answer();
-    return shown;
-  }
-}
+import { Driver, limitsOf, show } from '../../support/scheduler-driver.ts';
 
 describe('what goes into a step', () => {
   it('has a prompt whole, then one token a step', () => {
@@ -107,14 +38,16 @@ describe('what goes into a step', () => {
     expect(second?.blockTable.slice(0, 2)).toEqual(first?.blockTable);
   });
 
-  it('serves decodes before prompts, and prompts share what is left in the order of arrival', () => {
+  it('serves decodes first, then half of the rest to the oldest prompt, then the shortest, then the oldest again', () => {
     const driver = new Driver().add('a', 2, 9);
     driver.step();
-    driver.add('b', 20, 2).add('c', 3, 2);
-    expect(driver.step()).toBe('a:1* b:7');
-    expect(driver.step()).toBe('a:1* b:7');
-    expect(driver.step()).toBe('a:1* b:6* c:1');
-    expect(driver.step()).toBe('a:1* b:1* c:2*');
+    driver.add('b', 20, 2).add('c', 9, 2).add('d', 1, 2);
+    expect(driver.step()).toBe('a:1* b:4 d:1* c:2');
+    expect(driver.step()).toBe('a:1* d:1* b:3 c:3');
+    // c has 4 left and takes 3: nothing is left for b beyond its half.
+    expect(driver.step()).toBe('a:1* b:4 c:3');
+    expect(driver.step()).toBe('a:1* c:1* b:6');
+    expect(driver.step()).toBe('a:1* c:1* b:3*');
   });
 
   it('admits in the order of arrival: a small request does not overtake a big one that finds no room', () => {
@@ -122,7 +55,7 @@ describe('what goes into a step', () => {
     driver.step();
     driver.add('big', 8, 2).add('small', 1, 1);
     expect(driver.step()).toBe('a:1*');
-    expect(driver.step()).toBe('big:8*');
+    expect(driver.step()).toBe('big:7 small:1*');
   });
 
   it('runs at most sequencesMax at once', () => {

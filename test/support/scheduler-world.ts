@@ -1,0 +1,257 @@
+/** A controller's scheduler and two ranks that hold hashes for KV: what must hold at every turn, whatever the requests and the ranks do. */
+import { createHash } from 'node:crypto';
+import { expect } from 'vitest';
+import type { PrefixHash } from '../../controller/scheduler/prefix-table.ts';
+import {
+  Scheduler,
+  type SchedulerLimits,
+  type StepPlan,
+} from '../../controller/scheduler/scheduler.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
+import { requestOf } from './generation-requests.ts';
+import { hashAnswer, KvHashRank } from './kv-hash-rank.ts';
+
+const ranks = 2;
+
+export type Action =
+  | { type: 'add'; prompt: number[]; maxTokens: number; stop: number[]; salt: string | null }
+  | { type: 'cancel'; which: number }
+  | { type: 'schedule' }
+  | { type: 'run'; rank: number }
+  | { type: 'answer' };
+
+const digest: PrefixHash = (parent, salt, tokenIds) =>
+  createHash('sha256')
+    .update(JSON.stringify([parent, salt, tokenIds]))
+    .digest('hex');
+
+/** The last two collide all the time. */
+export const prefixHashes = {
+  none: null,
+  good: digest,
+  weak: (parent, salt, tokenIds) => digest(parent, salt, tokenIds).slice(0, 1),
+  constant: () => 'same',
+} satisfies Record<string, PrefixHash | null>;
+
+/** As expect, without its price: these run for every block of every step. */
+function check(holds: boolean, what: string): void {
+  if (!holds) throw new Error(what);
+}
+
+interface Live {
+  request: GenerationRequest;
+  tokens: number[];
+  /** Tokens asked of the ranks so far: all of them asked means that nothing is left to plan. */
+  sampled: number;
+}
+
+interface Flight {
+  plan: StepPlan;
+  results: ({ slot: number; tokenId: number }[] | null)[];
+}
+
+/** A controller and two ranks that run each step when chance says so, each in order. Checks what must hold at every turn. */
+export class World {
+  readonly scheduler: Scheduler;
+  readonly #limits: SchedulerLimits;
+  readonly #ranks: KvHashRank[];
+  /** In the order of arrival. */
+  readonly #live = new Map<string, Live>();
+  #flights: Flight[] = [];
+  #arrivals = 0;
+
+  /** Tokens that the ranks were given to compute. */
+  computedTokens = 0;
+  readonly #saltOf = new Map<string, string | null>();
+
+  constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
+    this.#limits = limits;
+    this.scheduler = new Scheduler(limits, prefixHash);
+    this.#ranks = Array.from({ length: ranks }, () => new KvHashRank(limits.kvBlockTokens));
+  }
+
+  get liveCount(): number {
+    return this.#live.size;
+  }
+
+  get inFlight(): number {
+    return this.#flights.length;
+  }
+
+  /** `salt` null: without the prefix cache. */
+  add(prompt: number[], maxTokens: number, stop: number[], salt: string | null = ''): void {
+    this.#arrivals += 1;
+    const request: GenerationRequest = {
+      ...requestOf(`request-${this.#arrivals}`, prompt, maxTokens, stop),
+      prefixCache: salt === null ? null : { salt },
+    };
+    this.#saltOf.set(request.requestId, salt);
+    const { waiting } = this.scheduler.counts;
+    const tooLong = prompt.length + maxTokens > this.scheduler.contextTokensMax;
+    try {
+      this.scheduler.add(request);
+    } catch (error) {
+      if (!(error instanceof HelsError)) throw error;
+      if (tooLong) expect(error.code).toBe('context-too-long');
+      else expect([error.code, waiting >= this.#limits.waitingMax]).toEqual(['overloaded', true]);
+      return;
+    }
+    expect(tooLong || waiting >= this.#limits.waitingMax).toBe(false);
+    this.#live.set(request.requestId, { request, tokens: [], sampled: 0 });
+  }
+
+  cancel(which: number): void {
+    const id = [...this.#live.keys()][which % Math.max(1, this.#live.size)];
+    if (id === undefined) return;
+    this.scheduler.cancel(id);
+    this.#live.delete(id);
+  }
+
+  schedule(): boolean {
+    const plan = this.scheduler.schedule();
+    this.scheduler.checkIntegrity();
+    if (plan === null) return false;
+    this.#checkBudget(plan);
+    this.#checkNobodyElseHolds(plan);
+    this.#checkOldestProgresses(plan);
+    for (const { requestId, sampling, takeSampled, tokens } of plan.sequences) {
+      this.computedTokens += takeSampled ? 1 : tokens.length;
+      const live = this.#live.get(requestId);
+      if (live === undefined) throw new Error(`${requestId} is planned after its end`);
+      if (sampling !== null) live.sampled += 1;
+      expect(live.sampled).toBeLessThanOrEqual(live.request.maxTokens);
+    }
+    this.#flights.push({ plan, results: Array.from({ length: ranks }, () => null) });
+    return true;
+  }
+
+  /** The rank runs the oldest step it has not run. */
+  run(rank: number): void {
+    const flight = this.#flights.find(({ results }) => results[rank] === null);
+    if (flight !== undefined) flight.results[rank] = this.#ranks[rank]?.run(flight.plan) ?? null;
+  }
+
+  /** The oldest step, after the ranks that have not run it yet do so. */
+  answer(): void {
+    const flight = this.#flights.shift();
+    if (flight === undefined) return;
+    flight.results = flight.results.map(
+      (result, rank) => result ?? this.#ranks[rank]?.run(flight.plan) ?? null,
+    );
+    const [first, second] = flight.results;
+    expect(second).toEqual(first);
+    for (const event of this.scheduler.apply(flight.plan.step, first ?? [])) {
+      const live = this.#live.get(event.requestId);
+      if (live === undefined) throw new Error(`${event.requestId} gets an event after its end`);
+      if (event.type === 'token') live.tokens.push(event.sampled.tokenId);
+      else this.#checkAnswer(live, event.reason);
+    }
+    this.scheduler.checkIntegrity();
+  }
+
+  #checkAnswer({ request, tokens }: Live, reason: 'stop' | 'length'): void {
+    const { promptTokenIds, maxTokens, stopTokenIds, requestId } = request;
+    expect(tokens).toEqual(hashAnswer(promptTokenIds, maxTokens, stopTokenIds));
+    expect(reason).toBe(stopTokenIds.includes(tokens.at(-1) ?? -1) ? 'stop' : 'length');
+    this.#live.delete(requestId);
+  }
+
+  #checkBudget({ sequences }: StepPlan): void {
+    const { stepTokensMax, sequencesMax, kvBlockTokens } = this.#limits;
+    const counts = sequences.map((s) => (s.takeSampled ? 1 : s.tokens.length));
+    const total = counts.reduce((sum, count) => sum + count, 0);
+    check(Math.min(...counts) > 0, 'a sequence computes nothing');
+    check(total <= stepTokensMax, `${total} tokens in a step of ${stepTokensMax}`);
+    check(sequences.length <= sequencesMax, `${sequences.length} sequences in a step`);
+    sequences.forEach(({ startPosition, blockTable, cachedTokens }, index) => {
+      const positions = startPosition + (counts[index] ?? 0);
+      check(blockTable.length === Math.ceil(positions / kvBlockTokens), 'a wrong block table');
+      check(cachedTokens % kvBlockTokens === 0, 'a part of a block came from the cache');
+    });
+  }
+
+  /**
+   * A slot named by a step under way belongs to that sequence until the step is answered. So does a block, unless all who name it only
+   * read it in that step, or the one who writes it did so in an earlier step; and only requests of one salt share at all.
+   */
+  #checkNobodyElseHolds(plan: StepPlan): void {
+    const slotOwner = new Map<number, string>();
+    const writtenBefore = new Map<number, string>();
+    const readBefore = new Map<number, Set<string>>();
+    for (const { sequences } of [...this.#flights.map((flight) => flight.plan), plan]) {
+      const writes = new Map<number, string>();
+      const reads = new Map<number, Set<string>>();
+      for (const { requestId, blockTable, slot, startPosition } of sequences) {
+        check((slotOwner.get(slot) ?? requestId) === requestId, `slot ${slot} has two owners`);
+        slotOwner.set(slot, requestId);
+        const firstWritten = Math.floor(startPosition / this.#limits.kvBlockTokens);
+        blockTable.slice(firstWritten).forEach((block) => {
+          check(!writes.has(block), `two sequences write to block ${block}`);
+          writes.set(block, requestId);
+        });
+        for (const block of blockTable.slice(0, firstWritten)) {
+          reads.set(block, (reads.get(block) ?? new Set()).add(requestId));
+        }
+      }
+      for (const [block, writer] of writes) {
+        check(!reads.has(block), `block ${block} is written and read in one step`);
+        const others = [...(readBefore.get(block) ?? [])].filter((reader) => reader !== writer);
+        check(others.length === 0, `${writer} writes to block ${block}, which ${others} read`);
+        check((writtenBefore.get(block) ?? writer) === writer, `block ${block} has two writers`);
+        writtenBefore.set(block, writer);
+      }
+      for (const [block, readers] of reads) {
+        const writer = writtenBefore.get(block);
+        this.#checkOneSalt([...readers, ...(writer === undefined ? [] : [writer])]);
+        readBefore.set(block, new Set([...(readBefore.get(block) ?? []), ...readers]));
+      }
+    }
+  }
+
+  #checkOneSalt(requestIds: readonly string[]): void {
+    const different = new Set(requestIds);
+    if (different.size < 2) return;
+    const salts = new Set([...different].map((id) => this.#saltOf.get(id)));
+    check(salts.size === 1 && !salts.has(null), `${requestIds.join()} share a block`);
+  }
+
+  /** No step goes by without the oldest request, unless all its tokens are on their way. */
+  #checkOldestProgresses({ sequences }: StepPlan): void {
+    const [oldest] = this.#live.values();
+    if (oldest === undefined || oldest.sampled === oldest.request.maxTokens) return;
+    expect(sequences.map(({ requestId }) => requestId)).toContain(oldest.request.requestId);
+  }
+}
+
+/** Lets everything end; a scheduler that has requests and nothing to do would never end. */
+export function finish(world: World, stepsInFlightMax: number): void {
+  for (let turn = 0; world.liveCount > 0 || world.inFlight > 0; turn += 1) {
+    if (turn > 5_000) throw new Error(`${world.liveCount} requests do not end`);
+    while (world.inFlight < stepsInFlightMax && world.schedule());
+    if (world.inFlight === 0) throw new Error(`${world.liveCount} requests wait for nothing`);
+    world.answer();
+  }
+}
+
+export function play(world: World, actions: readonly Action[], stepsInFlightMax: number): void {
+  for (const next of actions) {
+    if (next.type === 'add') world.add(next.prompt, next.maxTokens, next.stop, next.salt);
+    if (next.type === 'cancel') world.cancel(next.which);
+    if (next.type === 'schedule' && world.inFlight < stepsInFlightMax) world.schedule();
+    if (next.type === 'run') world.run(next.rank);
+    if (next.type === 'answer') world.answer();
+    world.scheduler.checkIntegrity();
+  }
+}
+
+export function checkEmpty(world: World, limits: SchedulerLimits): void {
+  const { running, waiting, kvBlocksUsed } = world.scheduler.counts;
+  expect({ running, waiting, kvBlocksUsed }).toEqual({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+  // The largest request there can be still fits.
+  const { contextTokensMax } = world.scheduler;
+  world.add([1], contextTokensMax - 1, []);
+  expect(world.liveCount).toBe(1);
+  finish(world, 1);
+  expect(limits.kvBlocks * limits.kvBlockTokens).toBeGreaterThanOrEqual(contextTokensMax);
+}
