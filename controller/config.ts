@@ -30,6 +30,7 @@ const deploymentSchema = z.strictObject({
   policy: z.enum(planPolicies).default('hels'),
   numerics: z.enum(['exact', 'fast']).default('exact'),
   workers: z.number().int().min(1).max(1024).default(1),
+  prefixCache: z.boolean().default(true),
 });
 
 const fileSchema = z.strictObject({

@@ -39,6 +39,7 @@ export const limits = {
   /** Below this a temperature means greedy: logits divided by it would leave the range of f32. */
   temperatureMin: 1e-3,
   modelIdCharactersMax: 256,
+  cacheSaltCharactersMax: 256,
 
   /** A file of a model's text side, except tokenizer.json. */
   modelTextFileBytesMax: 4 * MiB,

@@ -25,7 +25,8 @@ export class OperationsService implements OperationsPort {
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
     const { modelPath, modelId, policy, numerics, workersMin, workload, ranks } = request;
-    const deployment = { modelPath, modelId, policy, numerics, workersMin, workload, ranks };
+    const asked = { modelPath, modelId, policy, numerics, workersMin, workload, ranks };
+    const deployment = { ...asked, prefixCache: !request.noPrefixCache };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
   }
 
@@ -51,7 +52,7 @@ export class OperationsService implements OperationsPort {
   /** The deployment of the configuration file, as a request. */
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
-    const { model, name, policy, numerics, workers } = deployment;
+    const { model, name, policy, numerics, workers, prefixCache } = deployment;
     const workersMin = workers;
     return {
       modelPath: model,
@@ -61,6 +62,7 @@ export class OperationsService implements OperationsPort {
       workersMin,
       workload: null,
       ranks: [],
+      prefixCache,
     };
   }
 }

@@ -49,6 +49,7 @@ export class StatusView {
       requestsWaiting: counts?.waiting ?? 0,
       kvBlocksUsed: counts?.kvBlocksUsed ?? 0,
       kvBlocksTotal: counts?.kvBlocksTotal ?? 0,
+      kvBlocksCached: counts?.kvBlocksCached ?? 0,
       workersAlive: this.#registry.members().filter(({ state }) => state === 'alive').length,
       epoch: this.#coordinator.group.epoch,
     };
@@ -58,7 +59,9 @@ export class StatusView {
     const { phase, epoch, detail } = this.#coordinator.group;
     const { served } = this.#coordinator;
     const nowMs = this.#clock.nowMs();
-    const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal } = this.gauges();
+    const counts = this.#engine.serving?.loop.scheduler.counts;
+    const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal, kvBlocksCached } =
+      this.gauges();
     return {
       version: version(),
       state: phase,
@@ -72,6 +75,10 @@ export class StatusView {
       requestsWaiting,
       kvBlocksUsed,
       kvBlocksTotal,
+      kvBlocksCached,
+      prefixCache: this.#engine.serving?.loop.cachesPrefixes ?? false,
+      prefixQueryTokens: counts?.prefixQueryTokens ?? 0,
+      prefixHitTokens: counts?.prefixHitTokens ?? 0,
       predictions: this.#tracker.predictions(),
       events: this.#tracker.events(),
       steps: this.#engine.serving?.loop.stepsFinished ?? 0,

@@ -73,6 +73,7 @@ export class HelsClient {
       ...options,
       workload: options.workload ?? null,
       ranks: options.ranks ?? [],
+      noPrefixCache: options.prefixCache === false,
     };
     const stream = this.#stub.deploy(request, deadlineOf(call, null));
     for await (const message of iterate(stream, this.#address, call.signal)) {
@@ -146,6 +147,8 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     seedGiven: options.seed !== undefined,
     ignoreEndOfText: options.ignoreEndOfText ?? false,
     resume: options.resume ?? null,
+    cacheSalt: options.cacheSalt ?? '',
+    noPrefixCache: options.prefixCache === false,
     sampling: {
       temperature: options.temperature ?? 0,
       topP: options.topP ?? 1,

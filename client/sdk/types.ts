@@ -35,6 +35,10 @@ export interface GenerateOptions {
   /** n = logprobs of the sampled token and of the n most likely ones. */
   logprobs?: number;
   ignoreEndOfText?: boolean;
+  /** KV of equal beginnings is shared only between requests of one salt: a secret per tenant keeps tenants apart. */
+  cacheSalt?: string;
+  /** false: neither use KV of others nor leave own to them; default true. */
+  prefixCache?: boolean;
   /** Continue a stream that broke: the tokens already received and the seed of its first event. */
   resume?: { tokenIds: number[]; seed: number };
 }
@@ -61,6 +65,8 @@ export interface DeployOptions {
   };
   /** A split given by hand instead of a policy. */
   ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];
+  /** Default true. */
+  prefixCache?: boolean;
 }
 
 export type DeployEvent =

@@ -28,6 +28,10 @@ export interface TextRequest {
   ignoreEndOfText: boolean;
   /** Tokens the client already has of this answer, and the seed they were made with. */
   resume: { tokenIds: readonly number[]; seed: number } | null;
+  /** KV of equal beginnings is shared only between requests of one salt; null: with all that have none. */
+  cacheSalt: string | null;
+  /** false: neither uses KV of others nor leaves its own to them. */
+  prefixCache: boolean;
 }
 
 export function requestInvalid(field: string, value: unknown, allowed: string): HelsError {
@@ -61,6 +65,7 @@ export function checkTextRequest(request: TextRequest): void {
   }
   if (request.resume !== null) checkSeed('resume.seed', request.resume.seed);
   checkStop(request.stop);
+  if (request.cacheSalt !== null) checkCacheSalt(request.cacheSalt);
   checkInput(request.input);
 }
 
@@ -78,6 +83,17 @@ function checkStop(stop: readonly string[]): void {
       throw requestInvalid('stop', text, `a text of 1 to ${limits.stopCharactersMax} characters`);
     }
   }
+}
+
+function checkCacheSalt(salt: string): void {
+  if (salt.length >= 1 && salt.length <= limits.cacheSaltCharactersMax) return;
+  // The salt itself stays out of the message: who knows it can find out what its tenant has asked.
+  const allowed = `1 to ${limits.cacheSaltCharactersMax} characters`;
+  throw new HelsError(
+    'request-invalid',
+    `cache_salt: ${salt.length} characters are not ${allowed}; leave it out to share with all`,
+    { field: 'cache_salt' },
+  );
 }
 
 function checkInput(input: TextInput): void {

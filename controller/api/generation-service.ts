@@ -51,6 +51,8 @@ interface FinishedText {
   promptTokens: number;
   /** Tokens of the whole answer, those of `resume` included. */
   completionTokens: number;
+  /** Of the prompt: their KV came from the prefix cache. */
+  cachedTokens: number;
   /** Arrival to the first token of this call; 0 when there was none. */
   timeToFirstTokenSeconds: number;
   /** (last - first) / (tokens - 1); 0 with fewer than two. */
@@ -171,11 +173,14 @@ export class GenerationService {
     const text = new AnswerText(prepared.model.text.detokenizer(), request.stop);
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
+    let cachedTokens = 0;
     const finish = (reason: 'stop' | 'length'): FinishedText => ({
       type: 'finished',
       reason,
       promptTokens: promptTokenIds.length,
       completionTokens: resumed.length + timing.tokens,
+      // The engine counts the tokens of `resume` to the prompt.
+      cachedTokens: Math.min(cachedTokens, promptTokenIds.length),
       ...timing.summary(),
     });
 
@@ -206,6 +211,7 @@ export class GenerationService {
           return;
         }
         timing.token(this.#clock.nowMs());
+        cachedTokens = event.cachedTokens;
         const piece = text.push(event.tokenId);
         yield deltaOf(piece.text, event, request.logprobs);
         if (piece.stopped) {
@@ -261,7 +267,7 @@ export class GenerationService {
   ): GenerationRequest {
     const { request, seed, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
-    const { topP, topK, logprobs } = request;
+    const { topP, topK, logprobs, cacheSalt } = request;
     const temperature = request.temperature < limits.temperatureMin ? 0 : request.temperature;
     return {
       requestId,
@@ -269,6 +275,7 @@ export class GenerationService {
       sampling: { temperature, topP, topK, seed, logprobs },
       maxTokens: maxTokens - resumed.length,
       stopTokenIds,
+      prefixCache: request.prefixCache ? { salt: cacheSalt ?? '' } : null,
     };
   }
 }

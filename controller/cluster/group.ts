@@ -27,6 +27,8 @@ export interface DeploymentRequest {
     outputTokens: number;
   } | null;
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
+  /** Absent: true. */
+  prefixCache?: boolean;
 }
 
 type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';

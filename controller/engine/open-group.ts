@@ -5,6 +5,7 @@ import type { EngineGroup, OpenEngineGroup } from '../deployment/coordinator.ts'
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
+import { sha256PrefixHash } from './prefix-hash.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import { StepLoop, type StepMeasurement, type StepObserver } from './step-loop.ts';
 import { warmUp } from './warm-up.ts';
@@ -12,18 +13,20 @@ import { warmUp } from './warm-up.ts';
 /** Requests that may wait for a slot: several times what runs at once, so that a burst waits and a flood is refused. */
 const waitingMax = 512;
 
+/** `prefixCache`: whether the deployment that is being opened has one. */
 export function openGroupWith(
   engine: SwitchingEngine,
   metrics: ServingMetrics,
   tracker: PredictionTracker,
   clock: Clock,
+  prefixCache: () => boolean,
 ): OpenEngineGroup {
   return (group, term, onFailed): EngineGroup => {
     const { shardPlan } = group;
     const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
     const measurements: StepMeasurement[] = [];
     let warming = true;
-    let preempted = 0;
+    const told = { preempted: 0, prefixQueryTokens: 0, prefixHitTokens: 0, prefixEvictions: 0 };
     const observer: StepObserver = {
       step: (measurement) => {
         if (warming) measurements.push(measurement);
@@ -32,9 +35,12 @@ export function openGroupWith(
           const { load, rankComputeSeconds, rankCollectiveSeconds } = measurement;
           tracker.observe(load, rankComputeSeconds, rankCollectiveSeconds);
         }
-        const total = loop.scheduler.counts.preempted;
-        metrics.sequencesPreempted.inc(total - preempted);
-        preempted = total;
+        const { counts } = loop.scheduler;
+        metrics.sequencesPreempted.inc(counts.preempted - told.preempted);
+        metrics.prefixQueryTokens.inc(counts.prefixQueryTokens - told.prefixQueryTokens);
+        metrics.prefixHitTokens.inc(counts.prefixHitTokens - told.prefixHitTokens);
+        metrics.prefixEvictions.inc(counts.prefixEvictions - told.prefixEvictions);
+        Object.assign(told, counts);
       },
       started: (queueSeconds) => {
         if (!warming) metrics.requestQueue.observe(queueSeconds);
@@ -51,6 +57,7 @@ export function openGroupWith(
         contextTokensMax: shardPlan.model?.maxPositions ?? 0,
         waitingMax,
       },
+      prefixHash: prefixCache() ? sha256PrefixHash : null,
       ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
       predictedStepSeconds: Math.max(
         shardPlan.predictedDecodeSeconds,

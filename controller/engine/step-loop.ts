@@ -9,6 +9,7 @@ import type { GenerationEvent, GenerationRequest } from '../../proto/domain/gene
 import type { StepLoad } from '../../proto/domain/step-load.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
+import type { PrefixHash } from '../scheduler/prefix-table.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
 import { stepLoadOf } from '../scheduler/step-load.ts';
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
@@ -45,6 +46,8 @@ export interface StepLoopOptions {
   term: number;
   epoch: number;
   limits: SchedulerLimits;
+  /** null: no prefix cache. It ends with the loop, as the KV of the epoch does. */
+  prefixHash: PrefixHash | null;
   /** By rank. */
   ranks: OpenRankStream[];
   predictedStepSeconds: number;
@@ -85,7 +88,7 @@ export class StepLoop {
 
   constructor(options: StepLoopOptions) {
     this.#options = options;
-    this.scheduler = new Scheduler(options.limits);
+    this.scheduler = new Scheduler(options.limits, options.prefixHash);
     this.#pipeline = new StepPipeline(this.scheduler);
     this.#stepDeadlineMs = Math.max(
       stepDeadlineMsMin,
@@ -101,6 +104,10 @@ export class StepLoop {
 
   get sequencesMax(): number {
     return this.#options.limits.sequencesMax;
+  }
+
+  get cachesPrefixes(): boolean {
+    return this.#options.prefixHash !== null;
   }
 
   get stepsFinished(): number {
@@ -297,12 +304,14 @@ function sameTokens(first: StepResponse__Output, other: StepResponse__Output): b
 }
 
 function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): GenerationEvent {
-  const wanted = plan.sequences.find(({ slot }) => slot === sampled.slot)?.sampling?.logprobs ?? -1;
+  const sequence = plan.sequences.find(({ slot }) => slot === sampled.slot);
+  const wanted = sequence?.sampling?.logprobs ?? -1;
   return {
     type: 'token',
     tokenId: sampled.tokenId,
     logprob: wanted < 0 ? null : sampled.logprob,
     topLogprobs: sampled.topLogprobs,
+    cachedTokens: sequence?.cachedTokens ?? 0,
   };
 }
 

@@ -7,6 +7,7 @@ export interface ServingGauges {
   requestsWaiting: number;
   kvBlocksUsed: number;
   kvBlocksTotal: number;
+  kvBlocksCached: number;
   workersAlive: number;
   epoch: number;
 }
@@ -35,6 +36,9 @@ export class ServingMetrics {
   readonly promptTokens: Counter;
   readonly tokensGenerated: Counter;
   readonly sequencesPreempted: Counter;
+  readonly prefixQueryTokens: Counter;
+  readonly prefixHitTokens: Counter;
+  readonly prefixEvictions: Counter;
   readonly #requests: Counter<'outcome'>;
   readonly #predictionErrors: Histogram<'worker'>;
 
@@ -66,6 +70,18 @@ export class ServingMetrics {
     this.sequencesPreempted = counter(
       'hels_sequences_preempted_total',
       'Sequences whose KV was given up and computed again',
+    );
+    this.prefixQueryTokens = counter(
+      'hels_prefix_cache_query_tokens_total',
+      'Tokens of prompts looked up in the prefix cache',
+    );
+    this.prefixHitTokens = counter(
+      'hels_prefix_cache_hit_tokens_total',
+      'Tokens of prompts whose KV came from the prefix cache',
+    );
+    this.prefixEvictions = counter(
+      'hels_prefix_cache_evicted_blocks_total',
+      'Cached KV blocks given away for other tokens',
     );
     this.#requests = new Counter({
       name: 'hels_requests_total',
@@ -106,6 +122,11 @@ function registerGauges(registers: Registry[], gauges: () => ServingGauges): voi
   gauge('hels_requests_running', 'Sequences being computed', (v) => v.requestsRunning);
   gauge('hels_requests_waiting', 'Requests in the queue', (v) => v.requestsWaiting);
   gauge('hels_kv_blocks_used', 'KV blocks in use', (v) => v.kvBlocksUsed);
+  gauge(
+    'hels_kv_blocks_cached',
+    'KV blocks that nobody uses and that hold a prefix',
+    (v) => v.kvBlocksCached,
+  );
   gauge('hels_kv_blocks_total', 'KV blocks of the plan', (v) => v.kvBlocksTotal);
   gauge('hels_workers_alive', 'Workers that answer heartbeats', (v) => v.workersAlive);
   gauge('hels_plan_epoch', 'Version of the plan being served', (v) => v.epoch);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
 import { StepLoop } from '../../controller/engine/step-loop.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
@@ -62,6 +63,7 @@ class World {
       contextTokensMax: 24,
       waitingMax: 6,
     },
+    prefixHash: sha256PrefixHash,
     ranks: this.ranks.map(({ open }) => open),
     predictedStepSeconds: 0,
     clock: { nowMs: () => 0, unixMs: () => 0 },

@@ -18,6 +18,8 @@ export interface FakeEngineOptions {
   runningMax: number;
   /** Fails after this many tokens with `failure`. */
   failAfterTokens: number;
+  /** Of every prompt, as if its KV had been there. */
+  cachedTokens: number;
   failure: HelsError;
 }
 
@@ -43,6 +45,7 @@ export class FakeGenerationEngine implements GenerationEngine {
       tokenDelayMs: 0,
       runningMax: 128,
       failAfterTokens: Number.POSITIVE_INFINITY,
+      cachedTokens: 0,
       failure: new HelsError('worker-lost', 'worker-1 does not answer any more'),
       ...options,
     };
@@ -86,7 +89,12 @@ export class FakeGenerationEngine implements GenerationEngine {
       }
       const tokenId = this.#next(request, context, count);
       context.push(tokenId);
-      yield { type: 'token', tokenId, ...this.#logprobs(request, tokenId) };
+      yield {
+        type: 'token',
+        tokenId,
+        cachedTokens: this.options.cachedTokens,
+        ...this.#logprobs(request, tokenId),
+      };
       const stopped = request.stopTokenIds.includes(tokenId);
       if (stopped || count + 1 === request.maxTokens) {
         yield { type: 'finished', reason: stopped ? 'stop' : 'length' };

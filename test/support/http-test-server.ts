@@ -47,6 +47,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     requestsWaiting: 0,
     kvBlocksUsed: 0,
     kvBlocksTotal: 64,
+    kvBlocksCached: 0,
     workersAlive: 3,
     epoch: 1,
   }));

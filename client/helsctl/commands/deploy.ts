@@ -17,6 +17,7 @@ interface DeployCommandOptions {
   sequences?: string;
   context?: string;
   ranks?: string;
+  prefixCache: boolean;
 }
 
 /** `worker-0=3/2,worker-1=5/1`: head groups and relative weight of the FFN columns per worker. */
@@ -58,6 +59,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
         : { contextTokens: parseWholeNumber(options.context, '--context', 1, 2 ** 20) }),
     },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
+    prefixCache: options.prefixCache,
   };
 }
 
@@ -77,6 +79,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--sequences <n>', 'running sequences the plan is made for')
     .option('--context <tokens>', 'context length per sequence the plan is made for')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
+    .option('--no-prefix-cache', 'compute every prompt whole')
     .action(async (options: DeployCommandOptions, command: Command) => {
       const output = outputOf(context, command);
       const request = deployOptions(options);

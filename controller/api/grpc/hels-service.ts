@@ -69,6 +69,8 @@ function textRequestOf(request: GenerateRequest__Output): TextRequest {
     stop: request.stop,
     ignoreEndOfText: request.ignoreEndOfText,
     resume: resume === null ? null : { tokenIds: resume.tokenIds, seed: resume.seed },
+    cacheSalt: request.cacheSalt === '' ? null : request.cacheSalt,
+    prefixCache: !request.noPrefixCache,
   };
 }
 

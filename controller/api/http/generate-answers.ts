@@ -29,6 +29,7 @@ interface Choice {
   reason: FinishReason;
   promptTokens: number;
   completionTokens: number;
+  cachedTokens: number;
 }
 
 export async function generateAnswers(context: AnswersContext): Promise<void> {
@@ -60,6 +61,7 @@ function makeChoices(prepared: PreparedText, n: number): Choice[] {
     reason: 'stop',
     promptTokens: prepared.promptTokenIds.length,
     completionTokens: 0,
+    cachedTokens: 0,
   }));
 }
 
@@ -132,6 +134,7 @@ function take(choice: Choice, delta: TextDelta): PlacedLogprob[] {
 function finish(choice: Choice, event: Extract<TextEvent, { type: 'finished' }>): void {
   choice.reason = event.reason;
   choice.completionTokens = event.completionTokens;
+  choice.cachedTokens = event.cachedTokens;
 }
 
 /** Fields of every answer and chunk. `hels` is ours: what repeats this answer, and whether it can be repeated bit by bit. */
@@ -150,16 +153,16 @@ function head(context: AnswersContext, choices: readonly Choice[], object: strin
   };
 }
 
-/** Each prompt counts once, however many answers it got. */
+/** Each prompt counts once, however many answers it got; what was cached is that of its first answer. */
 function usage(choices: readonly Choice[], n: number): object {
-  const promptTokens = choices.reduce(
-    (sum, choice, index) => sum + (index % n === 0 ? choice.promptTokens : 0),
-    0,
-  );
+  const prompts = choices.filter((_, index) => index % n === 0);
+  const promptTokens = prompts.reduce((sum, choice) => sum + choice.promptTokens, 0);
+  const cachedTokens = prompts.reduce((sum, choice) => sum + choice.cachedTokens, 0);
   const completionTokens = choices.reduce((sum, choice) => sum + choice.completionTokens, 0);
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens },
   };
 }

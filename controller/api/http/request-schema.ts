@@ -50,6 +50,8 @@ const common = {
     .object({ include_usage: flag }, { error: not('an object such as {"include_usage": true}') })
     .nullish(),
   ignore_eos: flag,
+  cache_salt: z.string({ error: () => 'is not a text' }).nullish(),
+  prefix_cache: flag,
 };
 
 const message = z.object(
@@ -139,6 +141,8 @@ function wanted(fields: CommonFields, inputs: TextInput[], logprobs: number): An
     stop: typeof stop === 'string' ? [stop] : (stop ?? []),
     ignoreEndOfText: fields.ignore_eos ?? false,
     resume: null,
+    cacheSalt: fields.cache_salt ?? null,
+    prefixCache: fields.prefix_cache ?? true,
   }));
   const stream = fields.stream ?? false;
   return { requests, n, stream, includeUsage: fields.stream_options?.include_usage ?? false };

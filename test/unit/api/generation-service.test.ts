@@ -28,6 +28,7 @@ function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
     requestsWaiting: 0,
     kvBlocksUsed: 0,
     kvBlocksTotal: 0,
+    kvBlocksCached: 0,
     workersAlive: 0,
     epoch: 0,
   }));
@@ -61,6 +62,8 @@ const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
   stop: [],
   ignoreEndOfText: true,
   resume: null,
+  cacheSalt: null,
+  prefixCache: true,
   ...fields,
 });
 
@@ -128,6 +131,26 @@ describe('an answer', () => {
     expect(deltas.length).toBe(script.length);
   });
 
+  it('tells the engine who shares KV, and the client what it got of it', async () => {
+    const { service, engine } = setUp({ cachedTokens: 2 });
+    const { finished } = await collect(service, request({ maxTokens: 1 }));
+    expect(finished?.cachedTokens).toBe(2);
+    await collect(service, request({ maxTokens: 1, cacheSalt: 'tenant' }));
+    await collect(service, request({ maxTokens: 1, cacheSalt: 'tenant', prefixCache: false }));
+    expect(engine.requests.map(({ prefixCache }) => prefixCache)).toEqual([
+      { salt: '' },
+      { salt: 'tenant' },
+      null,
+    ]);
+  });
+
+  it('counts no more of the prompt as cached than it has: the rest were tokens of resume', async () => {
+    const { service } = setUp({ cachedTokens: 4 });
+    const resume = { tokenIds: [20, 21, 22], seed: 1 };
+    const { finished } = await collect(service, request({ maxTokens: 5, resume }));
+    expect(finished).toMatchObject({ promptTokens: 3, cachedTokens: 3 });
+  });
+
   it('treats a temperature next to 0 as 0', async () => {
     const { service, engine } = setUp();
     await collect(service, request({ temperature: 1e-6, maxTokens: 1 }));
@@ -190,6 +213,7 @@ describe('a failure', () => {
       [{ topP: 1.5 }, { code: 'request-invalid', field: 'top_p' }],
       [{ seed: 2 ** 53 }, { code: 'request-invalid', field: 'seed' }],
       [{ stop: [''] }, { code: 'request-invalid', field: 'stop' }],
+      [{ cacheSalt: '' }, { code: 'request-invalid', field: 'cache_salt' }],
       [{ maxTokens: 510 }, { code: 'context-too-long' }],
       [{ input: { type: 'tokens', tokenIds: [] } }, { code: 'request-invalid', field: 'prompt' }],
       [{ input: { type: 'tokens', tokenIds: [5, -1] } }, { field: 'prompt[1]' }],

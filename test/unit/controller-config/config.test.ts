@@ -46,7 +46,7 @@ etcd: ["https://one:2379", "http://[::1]:2379"]
 logLevel: debug
 apiKey: twelve chars
 corsOrigins: [https://app.example]
-deployment: { model: /models/m, policy: optimal, workers: 3 }
+deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false }
 `;
     expect(parse([], yaml)).toEqual({
       http: { host: '127.0.0.1', port: 1 },
@@ -62,6 +62,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3 }
         policy: 'optimal',
         numerics: 'exact',
         workers: 3,
+        prefixCache: false,
       },
     });
     const options = ['--http', 'localhost:9', '--etcd', 'http://a:1,http://b:2', '--data-dir', 'd'];

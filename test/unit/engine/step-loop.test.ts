@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { sha256PrefixHash } from '../../../controller/engine/prefix-hash.ts';
 import { StepLoop, type StepMeasurement } from '../../../controller/engine/step-loop.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../../proto/domain/generation.ts';
@@ -26,6 +27,7 @@ function setUp({ ranks: count = 2, waitingMax = 8 } = {}) {
       contextTokensMax: 64,
       waitingMax,
     },
+    prefixHash: sha256PrefixHash,
     ranks: ranks.map(({ open }) => open),
     predictedStepSeconds: 0.01,
     clock: { nowMs: () => 0, unixMs: () => 0 },
@@ -88,6 +90,27 @@ describe('step loop', () => {
     });
     expect(test.loop.scheduler.counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
     expect(test.failures).toEqual([]);
+  });
+
+  it('serves a prompt that begins like an earlier one from its KV, and says so', async () => {
+    const test = setUp();
+    const [first, second] = [requestOf('a', 9, 2), requestOf('b', 11, 2)];
+    const left = submit(test, first);
+    answerAll(test);
+    const found = submit(test, second);
+    answerAll(test);
+    await turn();
+    const cachedOf = (events: GenerationEvent[]) =>
+      events.flatMap((event) => (event.type === 'token' ? [event.cachedTokens] : []));
+    expect([cachedOf(left), cachedOf(found)]).toEqual([
+      [0, 0],
+      [8, 8],
+    ]);
+    expect(tokensOf(found)).toEqual(hashAnswer(second.promptTokenIds, 2));
+    const steps = test.ranks[0]?.requests ?? [];
+    expect(steps.at(-2)?.sequences?.[0]).toMatchObject({ startPosition: 8 });
+    // Another epoch has other KV: its loop knows nothing of this one's.
+    expect(setUp().loop.scheduler.counts.kvBlocksCached).toBe(0);
   });
 
   it('sends the same step with its fence to every rank, two ahead at most', async () => {
