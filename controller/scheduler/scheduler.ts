@@ -2,7 +2,7 @@
  * Which tokens go into which step. Pure: no clock, no chance, no I/O; the step loop asks for a plan, sends it and brings the results.
  *
  * Continuous batching under a token budget: decode first, then prompts in chunks. Requests are admitted in the order of arrival while a
- * slot and KV for their whole prompt are free. Of what decodes leave of a step, the oldest prompt is sure of half; the other half goes to
+ * slot and KV for their whole prompt are free, and a block for each running sequence beside it. Of what decodes leave of a step, the oldest prompt is sure of half; the other half goes to
  * the shortest prompts first, and what they leave to the oldest again. So a short prompt need not wait for a long one's chunks, and
  * everybody ends: in every step the oldest request gets a decode token or half of the prefill budget, whatever arrives after it.
  *
@@ -295,7 +295,9 @@ export class Scheduler {
     if (slot === undefined) return false;
     const shared = this.#prefix.matches(next);
     const fresh = this.#blocksFor(next.length) - shared.length;
-    if (!this.#pool.canAllocate(fresh, shared)) return false;
+    // Without a block that each running sequence will need soon, the newcomer would be preempted with its work hardly done.
+    const reserve = this.#running.length;
+    if (!this.#pool.canAllocate(fresh + reserve, shared)) return false;
     this.#waiting.shift();
     this.#freeSlots.pop();
     next.slot = slot;

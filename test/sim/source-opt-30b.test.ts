@@ -19,7 +19,7 @@ const firstRows = (table: string) =>
 test('the page has its three commands', () => {
   expect(commands.map(({ options }) => options)).toEqual([
     '',
-    '--variation=3 3.5',
+    '--variation=4 4.5',
     '--a100=a100-40 --sequences=128',
   ]);
 });
