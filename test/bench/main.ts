@@ -7,6 +7,7 @@ import { heterogeneous } from './heterogeneous.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
+import { prefixCache } from './prefix-cache.ts';
 import { serving } from './serving.ts';
 import { slowDevice } from './slow-device.ts';
 import { soak } from './soak.ts';
@@ -14,6 +15,7 @@ import { soak } from './soak.ts';
 const benchmarks: readonly Benchmark[] = [
   plannerSpeed,
   serving,
+  prefixCache,
   prediction,
   heterogeneous,
   slowDevice,
