@@ -44,8 +44,8 @@ async function answer(client: OpenAI, load: Load, seed: number): Promise<Answer>
     temperature: 0,
     stream: true,
     stream_options: { include_usage: true },
-    // Not OpenAI's: every answer has its full length.
-    ...{ ignore_eos: true },
+    // Not OpenAI's: every answer has its full length and computes its whole prompt, which other loads may have had too.
+    ...{ ignore_eos: true, prefix_cache: false },
   });
   let firstMs = 0;
   let lastMs = 0;
