@@ -1,0 +1,29 @@
+import { describe, expect, it } from 'vitest';
+import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
+import { parseControllerConfig } from '../../../controller/config.ts';
+import { OperationsService } from '../../../controller/operations.ts';
+
+function setUp() {
+  const deployed: DeploymentRequest[] = [];
+  const coordinator = { deploy: (request: DeploymentRequest) => deployed.push(request) };
+  const operations = new OperationsService(coordinator as never, null as never, null as never);
+  return { operations, deployed };
+}
+
+describe('the prefix cache of a deployment', () => {
+  it.each([
+    ['deployment: { model: /m }', true],
+    ['deployment: { model: /m, prefixCache: false }', false],
+  ])('is what the configuration file says: %s', (yaml, prefixCache) => {
+    const config = parseControllerConfig(['--config', 'c'], '0', () => yaml);
+    expect(setUp().operations.configured(config.deployment)).toMatchObject({ prefixCache });
+  });
+
+  it.each([true, false])('is what the caller of deploy says: switched off %s', (noPrefixCache) => {
+    const { operations, deployed } = setUp();
+    const plain = { modelPath: '/m', modelId: '', policy: '', numerics: '', workersMin: 1 };
+    const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache };
+    operations.deploy({ ...plain, ...rest }, new AbortController().signal);
+    expect(deployed).toMatchObject([{ modelPath: '/m', prefixCache: !noPrefixCache }]);
+  });
+});
