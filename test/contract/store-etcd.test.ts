@@ -65,9 +65,7 @@ describe('etcd store when etcd or the way to it fails', () => {
     return {
       values,
       async until(count: number) {
-        await eventually(waitMs, `${count} events (${values})`, async () =>
-          values.length >= count ? true : null,
-        );
+        await eventually(waitMs, `${count} events (${values})`, () => values.length >= count);
         abort.abort();
         await within(waitMs, 'the end of the watch', done);
       },
@@ -204,8 +202,10 @@ describe('etcd store when etcd or the way to it fails', () => {
     await within(waitMs, 'the loss', aborted(lease.lost));
     link.resume();
     expect(await direct.get('/leased')).not.toBeNull();
-    await eventually(waitMs, 'the end of the key', async () =>
-      (await direct.get('/leased')) === null ? true : null,
+    await eventually(
+      waitMs,
+      'the end of the key',
+      async () => (await direct.get('/leased')) === null,
     );
   });
 });

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { programPath } from '../../client/helsctl/program-path.ts';
-import { until } from '../support/daemons.ts';
+import { eventually } from '../support/deadline.ts';
 import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl-process.ts';
 
 let directory: string;
@@ -51,7 +51,9 @@ describe('demo', () => {
 
   it('stopped in the middle leaves nothing running', async () => {
     const run = demo();
-    await until('it measures', 30_000, () => run.printed().stderr.includes('timing its kernels'));
+    await eventually(30_000, 'it measures', () =>
+      run.printed().stderr.includes('timing its kernels'),
+    );
     run.process.kill('SIGINT');
     const { exitCode, stderr, started, left } = await run.ended;
     expect(exitCode).toBe(1);
@@ -75,7 +77,7 @@ describe('up', () => {
     run = startHelsctl(['up', '--device', 'cpu', ...local]);
     const { printed, ended } = run;
     const line = () => /gRPC +(\S+)/.exec(printed().stderr);
-    await Promise.race([until('it is up', 60_000, () => line() !== null), ended]);
+    await Promise.race([eventually(60_000, 'it is up', () => line() !== null), ended]);
     address = line()?.[1] ?? '';
     expect(printed().stderr).toMatch(/OpenAI API +http:\/\/127\.0\.0\.1:\d+\/v1/);
     expect(printed().stderr).toMatch(/dashboard +http:\/\/127\.0\.0\.1:\d+/);

@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventually } from '../support/deadline.ts';
 import { type UnitCommand, unitCommand } from '../support/unit-file.ts';
 import { device, smallInput } from '../unit/planner/inputs.ts';
 
@@ -107,15 +108,11 @@ function commandOf(unit: string, instance: string): UnitCommand {
 }
 
 async function untilReady(http: string): Promise<void> {
-  const until = performance.now() + 60_000;
-  let last = '';
-  while (performance.now() < until) {
+  await eventually(60_000, `${http} is ready`, async () => {
     const answer = await fetch(`http://${http}/ready`);
-    last = await answer.text();
-    if (answer.ok) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`not ready after 60 s: ${last}`);
+    if (!answer.ok) throw new Error(await answer.text());
+    return true;
+  });
 }
 
 beforeAll(() => {

@@ -3,13 +3,8 @@ import OpenAI, { APIError } from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { LocalProcess } from '../../client/helsctl/local-process.ts';
 import { HelsError } from '../../client/sdk/index.ts';
-import {
-  bundledModelId,
-  collect,
-  startTestCluster,
-  type TestCluster,
-  until,
-} from '../support/daemons.ts';
+import { bundledModelId, collect, startTestCluster, type TestCluster } from '../support/daemons.ts';
+import { eventually } from '../support/deadline.ts';
 
 const streamsPerApi = 16;
 const messages = [{ role: 'user' as const, content: 'What is Hels?' }];
@@ -64,7 +59,7 @@ async function load(): Promise<Promise<Ending>[]> {
   const streams = Array.from({ length: 2 * streamsPerApi }, (_, index) =>
     (index % 2 === 0 ? grpcEnding : httpEnding)(() => started.add(index)),
   );
-  await until('every stream has a token', 20_000, () => started.size === streams.length);
+  await eventually(20_000, 'every stream has a token', () => started.size === streams.length);
   return streams;
 }
 
@@ -87,7 +82,7 @@ async function endings(streams: Promise<Ending>[]): Promise<Set<Ending>> {
   void Promise.all(streams).then((lists) => {
     all = lists;
   });
-  await until('every stream has ended', 20_000, () => all !== null);
+  await eventually(20_000, 'every stream has ended', () => all !== null);
   return new Set(all);
 }
 
@@ -99,7 +94,7 @@ describe('under load', () => {
     expect([...(await endings(streams))].sort()).toEqual(['worker-lost', 'worker_lost']);
     await served(['worker-0', 'worker-2']);
     again = await test.restartWorker(1);
-    await until('the worker is back', 10_000, async () => {
+    await eventually(10_000, 'the worker is back', async () => {
       const { workers } = await test.cluster.client.status();
       return workers.filter(({ state }) => state === 'alive').length === 3;
     });
@@ -110,7 +105,7 @@ describe('under load', () => {
     const half = (workerId: string) => ({ workerId, headGroups: 4, ffnWeight: 1 });
     await test.deploy({ ranks: [half('worker-0'), half('worker-1')] });
     signal('SIGKILL', again?.processId);
-    await until('it waits', 20_000, async () => {
+    await eventually(20_000, 'it waits', async () => {
       const { detail } = await test.cluster.client.status();
       return detail.includes("worker 'worker-1' is not registered");
     });
@@ -147,7 +142,7 @@ const ask = () => collect(test.cluster.client.generate({ messages }, { maxTokens
 async function served(workerIds: string[]): Promise<void> {
   const { client } = test.cluster;
   const planned = async () => (await client.plan()).plan?.ranks.map(({ workerId }) => workerId);
-  await until(`${workerIds.join(' and ')} serve`, 60_000, async () => {
+  await eventually(60_000, `${workerIds.join(' and ')} serve`, async () => {
     if ((await client.status()).state !== 'ready') return false;
     return (await planned())?.join() === workerIds.join();
   });

@@ -12,6 +12,7 @@ import type {
   HelsClient,
   PlanReport,
 } from '../../client/sdk/index.ts';
+import { eventually } from './deadline.ts';
 import { processesWith } from './processes.ts';
 
 export const bundledModel = fileURLToPath(
@@ -44,7 +45,7 @@ export async function startTestCluster(devices: string[]): Promise<TestCluster> 
     logLevel: 'info',
   });
   // A worker listens before the controller has heard of it.
-  await until('every worker registers', 20_000, async () => {
+  await eventually(20_000, 'every worker registers', async () => {
     const { workers } = await cluster.client.status();
     return workers.length === devices.length;
   });
@@ -106,23 +107,9 @@ export async function collect(events: AsyncIterable<GenerateEvent>): Promise<Ans
   return answer;
 }
 
-/** Resolves when `isTrue` does; throws what it was waiting for after the deadline. */
-export async function until(
-  what: string,
-  deadlineMs: number,
-  isTrue: () => Promise<boolean> | boolean,
-): Promise<void> {
-  const end = performance.now() + deadlineMs;
-  while (performance.now() < end) {
-    if (await isTrue()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`waited ${deadlineMs} ms in vain: ${what}`);
-}
-
 /** Resolves when no request runs and no KV block is used. */
-export function idle(client: HelsClient): Promise<void> {
-  return until('no request runs and no KV block is used', 10_000, async () => {
+export async function idle(client: HelsClient): Promise<void> {
+  await eventually(10_000, 'no request runs and no KV block is used', async () => {
     const status = await client.status();
     return status.requestsRunning === 0 && status.kvBlocksUsed === 0;
   });

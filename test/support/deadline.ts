@@ -11,18 +11,19 @@ export async function within<T>(deadlineMs: number, what: string, promise: Promi
   }
 }
 
-/** Asks every 50 ms until the answer is not null. */
+/** Asks every 50 ms until there is an answer: neither null nor false nor a throw. Rejects naming `what` and the last throw. */
 export async function eventually<T>(
   deadlineMs: number,
   what: string,
-  ask: () => Promise<T | null>,
+  ask: () => T | null | false | Promise<T | null | false>,
 ): Promise<T> {
   const endMs = performance.now() + deadlineMs;
   let last: unknown = null;
   while (performance.now() < endMs) {
     try {
       const answer = await ask();
-      if (answer !== null) return answer;
+      if (answer !== null && answer !== false) return answer;
+      last = null;
     } catch (error) {
       last = error;
     }

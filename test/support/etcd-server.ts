@@ -51,7 +51,7 @@ export class EtcdServer {
     failed.catch(() => undefined);
     const healthy = eventually(startDeadlineMs, `etcd at ${this.url}`, async () => {
       const response = await fetch(`${this.url}/health`);
-      return (await response.text()).includes('"true"') ? true : null;
+      return (await response.text()).includes('"true"');
     });
     await Promise.race([healthy, failed]);
   }

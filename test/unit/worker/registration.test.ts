@@ -95,9 +95,7 @@ describe('registration', () => {
   }
 
   const reached = (controller: FakeController, name: string, count: number) =>
-    eventually(waitMs, `${count} x ${name}`, async () =>
-      controller.count(name) >= count ? true : null,
-    );
+    eventually(waitMs, `${count} x ${name}`, () => controller.count(name) >= count);
 
   it('registers once, then sends heartbeats, and says goodbye once', async () => {
     const controller = await started();
@@ -127,7 +125,7 @@ describe('registration', () => {
     ends.push(() => registration.stop('test'));
     await reached(controller, 'heartbeat', 1);
     controller.stop();
-    await eventually(waitMs, 'the warning', async () => (warnings.length > 0 ? true : null));
+    await eventually(waitMs, 'the warning', () => warnings.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     expect(warnings).toHaveLength(1);
     const beats = controller.count('heartbeat');
