@@ -19,10 +19,16 @@ export function serveSteps(call: StepCall, shard: Shard): void {
   let watched: AbortSignal | null = null;
   let lastFence: Fence | null = null;
   let writes: Promise<void> = Promise.resolve();
-  const gone = new Promise<void>((resolve) => call.once('cancelled', () => resolve()));
+  /** Gives up the write under way: there is one at a time. */
+  let giveUpWrite: (() => void) | null = null;
 
+  // No race against a promise that lives as long as the call: each step would leave its reaction there.
   const write = (response: StepResponse) =>
-    Promise.race([new Promise<void>((resolve) => call.write(response, () => resolve())), gone]);
+    new Promise<void>((resolve) => {
+      if (call.cancelled) return resolve();
+      giveUpWrite = resolve;
+      call.write(response, () => resolve());
+    });
 
   const finish = (error: unknown) => {
     if (closing) return;
@@ -67,6 +73,7 @@ export function serveSteps(call: StepCall, shard: Shard): void {
   call.on('end', () => finish(null));
   call.on('cancelled', () => {
     closing = true;
+    giveUpWrite?.();
     if (inFlight > 0 && lastFence !== null) shard.abandon(lastFence);
   });
 }
