@@ -3,6 +3,13 @@ import { Command, CommanderError, Option } from 'commander';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { type LogLevel, logLevels } from '../proto/base/log.ts';
+import {
+  allOrNone,
+  type CertificateFiles,
+  type FileSetting,
+  type NamedFile,
+  type TlsFiles,
+} from '../proto/base/tls.ts';
 import { HelsError } from '../proto/domain/errors.ts';
 import { planPolicies } from '../proto/domain/plan.ts';
 
@@ -17,11 +24,22 @@ export interface ControllerConfig {
   dataDirectory: string;
   /** Empty: the embedded file store. */
   etcd: string[];
+  etcdTls: EtcdTlsFiles;
+  /** Of the gRPC port and for dialling the workers; null: plain text. */
+  tls: TlsFiles | null;
   logLevel: LogLevel;
   apiKey: string | null;
   corsOrigins: string[];
   /** Deployed at start, unless the store remembers another one. */
   deployment: z.infer<typeof deploymentSchema> | null;
+}
+
+/** For endpoints with https. */
+interface EtcdTlsFiles {
+  /** null: the authorities that Node.js trusts. */
+  authority: NamedFile | null;
+  /** null: etcd asks for none. */
+  client: CertificateFiles | null;
 }
 
 const deploymentSchema = z.strictObject({
@@ -38,6 +56,12 @@ const fileSchema = z.strictObject({
   grpc: z.string().optional(),
   dataDir: z.string().min(1).optional(),
   etcd: z.array(z.string()).optional(),
+  etcdCa: z.string().optional(),
+  etcdCert: z.string().optional(),
+  etcdKey: z.string().optional(),
+  tlsCa: z.string().optional(),
+  tlsCert: z.string().optional(),
+  tlsKey: z.string().optional(),
   insecure: z.boolean().optional(),
   logLevel: z.enum(logLevels).optional(),
   apiKey: z.string().optional(),
@@ -57,6 +81,12 @@ interface CommandOptions {
   dataDir?: string;
   config?: string;
   etcd?: string;
+  etcdCa?: string;
+  etcdCert?: string;
+  etcdKey?: string;
+  tlsCa?: string;
+  tlsCert?: string;
+  tlsKey?: string;
   insecure?: boolean;
   logLevel?: LogLevel;
   apiKey?: string;
@@ -72,6 +102,12 @@ export function controllerCommand(version: string): Command {
     .option('--grpc <host:port>', 'where workers and clients connect (default 127.0.0.1:7070)')
     .option('--data-dir <dir>', 'where the embedded store keeps its state (default ./hels-data)')
     .option('--etcd <urls>', 'comma-separated etcd endpoints instead of the embedded store')
+    .option('--etcd-ca <file>', 'authority that signed the certificates of https endpoints (PEM)')
+    .option('--etcd-cert <file>', 'certificate to show to etcd (PEM)')
+    .option('--etcd-key <file>', 'key of --etcd-cert (PEM)')
+    .option('--tls-ca <file>', 'mutual TLS for gRPC: authority of workers and clients (PEM)')
+    .option('--tls-cert <file>', 'certificate of this controller, as server and client (PEM)')
+    .option('--tls-key <file>', 'key of --tls-cert (PEM)')
     .option('--config <file>', 'YAML file with the same settings and a deployment')
     .option('--insecure', 'allow listening on other than loopback addresses without TLS')
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels))
@@ -157,55 +193,92 @@ function readConfig(file: string, readFile: (file: string) => string): FileConfi
   return parseConfigFile(text, file);
 }
 
+/** What a setting is and where it was given: the option, or the file and its field. */
 interface Setting<Value> {
   value: Value;
-  /** The option, or the file and its field: where a mistake is to be corrected. */
   field: string;
 }
 
-function merge(options: CommandOptions, file: FileConfig, fileName: string): ControllerConfig {
-  const pick = <Value>(
-    option: string,
-    given: Value | undefined,
-    name: keyof FileConfig,
-    inFile: Value | undefined,
-    fallback: Value,
-  ): Setting<Value> =>
-    given === undefined && inFile !== undefined
-      ? { value: inFile, field: `${fileName}: ${name}` }
-      : { value: given ?? fallback, field: option };
-  const insecure = options.insecure ?? file.insecure ?? false;
-  const http = pick('--http', options.http, 'http', file.http, '127.0.0.1:8080');
-  const grpc = pick('--grpc', options.grpc, 'grpc', file.grpc, '127.0.0.1:7070');
-  const apiKey = pick('--api-key', options.apiKey, 'apiKey', file.apiKey, null);
-  if (apiKey.value !== null && apiKey.value.length < 8) {
-    // The key itself stays out of the message.
-    throw new HelsError(
-      'config-invalid',
-      `${apiKey.field} has ${apiKey.value.length} characters; a key has 8 or more`,
-      { field: apiKey.field },
-    );
-  }
+/** Settings that an option and a field of the file give under the same name. */
+type TextName = Exclude<keyof FileConfig & keyof CommandOptions, 'etcd' | 'insecure' | 'logLevel'>;
+
+function merge(options: CommandOptions, config: FileConfig, fileName: string): ControllerConfig {
+  const text = (name: TextName): FileSetting => {
+    const [given, inFile] = [options[name], config[name]];
+    if (given === undefined && inFile !== undefined)
+      return { value: inFile, field: `${fileName}: ${name}` };
+    const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    return { value: given ?? null, field: `--${option}` };
+  };
+  const insecure = options.insecure ?? config.insecure ?? false;
+  const tls = allOrNone({
+    authority: text('tlsCa'),
+    certificate: text('tlsCert'),
+    key: text('tlsKey'),
+  });
+  const etcd = parseEtcd(
+    options.etcd === undefined && config.etcd !== undefined
+      ? { value: config.etcd, field: `${fileName}: etcd` }
+      : { value: options.etcd?.split(',') ?? [], field: '--etcd' },
+  );
   return {
-    http: parseListen(http, insecure),
-    grpc: parseListen(grpc, insecure),
-    dataDirectory: options.dataDir ?? file.dataDir ?? './hels-data',
-    etcd: parseEtcd(pick('--etcd', options.etcd?.split(','), 'etcd', file.etcd, [])),
-    logLevel: options.logLevel ?? file.logLevel ?? 'info',
-    apiKey: apiKey.value,
-    corsOrigins: file.corsOrigins ?? [],
-    deployment: file.deployment ?? null,
+    http: parseListen(text('http'), '127.0.0.1:8080', insecure, 'it is served without TLS'),
+    grpc: parseListen(
+      text('grpc'),
+      '127.0.0.1:7070',
+      insecure || tls !== null,
+      'there are no --tls-ca, --tls-cert and --tls-key',
+    ),
+    dataDirectory: text('dataDir').value ?? './hels-data',
+    etcd,
+    etcdTls: parseEtcdTls(etcd, text('etcdCa'), text('etcdCert'), text('etcdKey')),
+    tls,
+    logLevel: options.logLevel ?? config.logLevel ?? 'info',
+    apiKey: checkApiKey(text('apiKey')),
+    corsOrigins: config.corsOrigins ?? [],
+    deployment: config.deployment ?? null,
   };
 }
 
-function parseListen({ value, field }: Setting<string>, insecure: boolean): HostPort {
-  const address = parseHostPort(value, field);
-  if (isLoopback(address.host) || insecure) return address;
+function checkApiKey({ value, field }: FileSetting): string | null {
+  if (value === null || value.length >= 8) return value;
+  // The key itself stays out of the message.
+  const message = `${field} has ${value.length} characters; a key has 8 or more`;
+  throw new HelsError('config-invalid', message, { field });
+}
+
+function parseListen(
+  { value, field }: FileSetting,
+  fallback: string,
+  open: boolean,
+  closedBecause: string,
+): HostPort {
+  const text = value ?? fallback;
+  const address = parseHostPort(text, field);
+  if (isLoopback(address.host) || open) return address;
   throw invalid(
     field,
-    value,
-    'it is not a loopback address and the server has no TLS; keep 127.0.0.1, or add --insecure on a network you trust',
+    text,
+    `it is not a loopback address and ${closedBecause}; keep 127.0.0.1, or add --insecure on a network you trust`,
   );
+}
+
+/** What is open to the network in plain text, for the log. */
+export function plaintextWarnings({ http, grpc, tls, apiKey }: ControllerConfig): string[] {
+  const warnings: string[] = [];
+  if (tls === null && !isLoopback(grpc.host)) {
+    warnings.push(
+      `NO TLS: gRPC listens on ${showHostPort(grpc)} in plain text and asks nobody who they are: whoever reaches it can deploy, ask and register workers; give --tls-ca, --tls-cert and --tls-key`,
+    );
+  }
+  if (!isLoopback(http.host)) {
+    const open =
+      apiKey === null ? ' and without an API key' : '; the API key can be read on the way';
+    warnings.push(
+      `NO TLS: HTTP listens on ${showHostPort(http)} in plain text${open}; put a proxy with TLS in front of it`,
+    );
+  }
+  return warnings;
 }
 
 function parseEtcd({ value, field }: Setting<string[]>): string[] {
@@ -216,4 +289,23 @@ function parseEtcd({ value, field }: Setting<string[]>): string[] {
     }
   }
   return value;
+}
+
+function parseEtcdTls(
+  endpoints: readonly string[],
+  authority: FileSetting,
+  certificate: FileSetting,
+  key: FileSetting,
+): EtcdTlsFiles {
+  const given = [authority, certificate, key].find(({ value }) => value !== null);
+  const plain = endpoints.find((url) => !url.startsWith('https:'));
+  if (given !== undefined && (endpoints.length === 0 || plain !== undefined)) {
+    const why = plain === undefined ? 'there is no --etcd' : `the endpoint ${plain} has no TLS`;
+    throw invalid(given.field, given.value ?? '', `${why}; name endpoints with https://`);
+  }
+  const { value, field } = authority;
+  return {
+    authority: value === null ? null : { path: value, field },
+    client: allOrNone({ certificate, key }),
+  };
 }

@@ -6,11 +6,12 @@ import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
 import { systemClock } from '../proto/base/clock.ts';
 import { createLogger, type Logger } from '../proto/base/log.ts';
+import { readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
+import { channelCredentials, serverCredentials } from '../proto/rpc/credentials.ts';
 import { systemChance } from './api/chance.ts';
 import { GenerationService } from './api/generation-service.ts';
-import { plaintextCredentials } from './api/grpc/credentials.ts';
 import { helsHandlers } from './api/grpc/hels-service.ts';
 import { registryHandlers } from './api/grpc/registry-service.ts';
 import { GrpcServer } from './api/grpc/server.ts';
@@ -21,6 +22,7 @@ import {
   type ControllerConfig,
   isLoopback,
   parseControllerConfig,
+  plaintextWarnings,
   showHostPort,
 } from './config.ts';
 import { Coordinator } from './deployment/coordinator.ts';
@@ -49,13 +51,13 @@ interface Controller {
 
 async function startController(
   config: ControllerConfig,
+  tls: TlsIdentity | null,
   store: Store,
   leadership: Leadership,
   log: Logger,
 ): Promise<Controller> {
   const clock = systemClock;
   const { term } = leadership;
-  const rpcCredentials = plaintextCredentials();
   const registry = new WorkerRegistry(term, clock, log);
   const engine = new SwitchingEngine();
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
@@ -73,7 +75,7 @@ async function startController(
       clock,
       () => coordinator.group.request?.prefixCache !== false,
     ),
-    credentials: rpcCredentials.client,
+    credentials: channelCredentials(tls),
     clock,
     log,
   });
@@ -115,7 +117,7 @@ async function startController(
     logger: log,
   });
 
-  const grpcPort = await grpcServer.listen(showHostPort(config.grpc), rpcCredentials.server);
+  const grpcPort = await grpcServer.listen(showHostPort(config.grpc), serverCredentials(tls));
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
   const ticker = setInterval(() => registry.tick(), tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
@@ -138,7 +140,10 @@ async function run(): Promise<void> {
     readFileSync(file, 'utf8'),
   );
   const log = createLogger('controller', config.logLevel);
-  const store = openStore(config.etcd, config.dataDirectory, systemClock);
+  const nowUnixMs = systemClock.unixMs();
+  const tls = config.tls && readTlsIdentity(config.tls, ['server', 'client'], nowUnixMs);
+  for (const warning of plaintextWarnings(config)) log.warn(warning);
+  const store = openStore(config, systemClock);
   const stopping = new AbortController();
   let controller: Controller | null = null;
   let leadership: Leadership | null = null;
@@ -166,7 +171,7 @@ async function run(): Promise<void> {
       log.error('leadership lost; stopping');
       process.exit(1);
     });
-    controller = await startController(config, store, leadership, log);
+    controller = await startController(config, tls, store, leadership, log);
   } catch (error) {
     if (stopping.signal.aborted) return;
     // Giving the lease back is no loss of leadership, and the next controller need not wait for its end.

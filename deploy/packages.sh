@@ -5,7 +5,7 @@
 set -euo pipefail
 
 build_packages=(cmake ninja-build g++ libdnnl-dev libgloo-dev nlohmann-json3-dev)
-test_packages=(libgtest-dev libgmock-dev etcd-server iproute2 clang-tidy clang-format libomp-dev systemd)
+test_packages=(libgtest-dev libgmock-dev etcd-server iproute2 clang-tidy clang-format libomp-dev openssl systemd)
 
 fail() {
   echo "error: $*" >&2

@@ -3,10 +3,11 @@
 import { randomUUID } from 'node:crypto';
 import { CommanderError } from 'commander';
 import { createLogger } from '../proto/base/log.ts';
+import { readTlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, toHelsError } from '../proto/domain/errors.ts';
 import { nativeVersion } from './binding/native.ts';
-import { parseWorkerConfig } from './daemon/config.ts';
+import { parseWorkerConfig, plaintextWarnings } from './daemon/config.ts';
 import { Daemon } from './daemon/daemon.ts';
 
 async function run(): Promise<void> {
@@ -15,7 +16,9 @@ async function run(): Promise<void> {
   const identity = { workerId: config.id, incarnation: randomUUID(), version: version() };
   // Before anything is promised to a controller: a host without the addon is no worker.
   const native = nativeVersion();
-  const daemon = new Daemon({ config, identity, log });
+  const tls = config.tls && readTlsIdentity(config.tls, ['server', 'client'], Date.now());
+  for (const warning of plaintextWarnings(config)) log.warn(warning);
+  const daemon = new Daemon({ config, tls, identity, log });
   const address = await daemon.start();
   log.info('listening', { address, device: config.device, ...native });
   process.stdout.write(`${JSON.stringify({ event: 'listening', address })}\n`);

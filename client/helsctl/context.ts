@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { allOrNone, readTlsIdentity, type TlsIdentity } from '../../proto/base/tls.ts';
 import { HelsClient } from '../sdk/index.ts';
 import { createOutput, type Output } from './output.ts';
 
@@ -16,6 +17,9 @@ export interface Context {
 export interface GlobalOptions {
   address: string;
   json: boolean;
+  tlsCa?: string;
+  tlsCert?: string;
+  tlsKey?: string;
 }
 
 export function globalOptions(command: Command): GlobalOptions {
@@ -26,12 +30,23 @@ export function outputOf(context: Context, command: Command): Output {
   return createOutput(globalOptions(command).json, context.stdout, context.stderr);
 }
 
+/** Throws config-invalid for files that are missing or not what they should be. */
+function tlsOf({ tlsCa, tlsCert, tlsKey }: GlobalOptions): { tls?: TlsIdentity } {
+  const files = allOrNone({
+    authority: { value: tlsCa ?? null, field: '--tls-ca' },
+    certificate: { value: tlsCert ?? null, field: '--tls-cert' },
+    key: { value: tlsKey ?? null, field: '--tls-key' },
+  });
+  return files === null ? {} : { tls: readTlsIdentity(files, ['client'], Date.now()) };
+}
+
 /** Runs `use` with a client of the addressed controller and closes it afterwards. */
 export async function withClient<T>(
   command: Command,
   use: (client: HelsClient) => Promise<T>,
 ): Promise<T> {
-  const client = new HelsClient({ address: globalOptions(command).address });
+  const options = globalOptions(command);
+  const client = new HelsClient({ address: options.address, ...tlsOf(options) });
   try {
     return await use(client);
   } finally {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
@@ -16,6 +16,12 @@ import { reportError } from './output.ts';
 /** Before the command line is understood, so that errors about it have the chosen form too. */
 const wantsJson = process.argv.includes('--json');
 
+/** Or in the environment: HELS_TLS_CA, HELS_TLS_CERT, HELS_TLS_KEY. */
+function tlsOption(flags: string, description: string): Option {
+  const option = new Option(flags, `mutual TLS: ${description}`);
+  return option.env(`HELS_${option.name().replace('-', '_').toUpperCase()}`);
+}
+
 function buildProgram(context: Context): Command {
   const program = new Command('helsctl')
     .description('heterogeneity-aware LLM serving: deploy, look, ask')
@@ -24,6 +30,9 @@ function buildProgram(context: Context): Command {
       'gRPC address of the controller',
       process.env['HELS_ADDRESS'] ?? '127.0.0.1:7070',
     )
+    .addOption(tlsOption('--tls-ca <file>', 'authority of the controller (PEM)'))
+    .addOption(tlsOption('--tls-cert <file>', 'own certificate (PEM)'))
+    .addOption(tlsOption('--tls-key <file>', 'key of --tls-cert (PEM)'))
     .option('--json', 'results and errors as JSON', false)
     .addHelpText(
       'after',

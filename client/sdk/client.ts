@@ -1,8 +1,9 @@
-import * as grpc from '@grpc/grpc-js';
+import type * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { DeployRequest } from '../../proto/gen/hels/v1/DeployRequest.ts';
 import type { GenerateRequest } from '../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
+import { channelCredentials } from '../../proto/rpc/credentials.ts';
 import { channelOptions, HelsService } from '../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 import { iterate } from './server-stream.ts';
@@ -24,7 +25,7 @@ const unaryDeadlineMs = 10_000;
 export interface HelsClientOptions {
   /** host:port of the controller's gRPC port. */
   address: string;
-  /** TLS: the authority's certificate and, with client certificates, one's own pair. Absent: plain text. */
+  /** TLS, in PEM: the authority's certificate and one's own pair, which a controller asks for. Absent: plain text. */
   tls?: { authority: Buffer; certificate?: Buffer; key?: Buffer };
 }
 
@@ -42,10 +43,7 @@ export class HelsClient {
   readonly #address: string;
 
   constructor(options: HelsClientOptions) {
-    const { tls } = options;
-    const credentials = tls
-      ? grpc.credentials.createSsl(tls.authority, tls.key ?? null, tls.certificate ?? null)
-      : grpc.credentials.createInsecure();
+    const credentials = channelCredentials(options.tls ?? null);
     this.#address = options.address;
     this.#stub = new HelsService(options.address, credentials, channelOptions);
   }

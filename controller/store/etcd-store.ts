@@ -1,4 +1,5 @@
 /** etcd behind the store port: the only file that knows the etcd3 client and its habits. */
+import { rootCertificates } from 'node:tls';
 import { ConsecutiveBreaker, circuitBreaker, ExponentialBackoff, handleWhen } from 'cockatiel';
 import {
   Etcd3,
@@ -9,6 +10,7 @@ import {
 } from 'etcd3';
 import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { connectionFailureOf } from '../../proto/rpc/connection-failure.ts';
 import { checkKey, checkLeaseTtl, checkRevision, checkTransaction } from './bounds.ts';
 import { entryOf, watchEtcd } from './etcd-watch.ts';
 import { LeaseTrust } from './lease-trust.ts';
@@ -16,14 +18,33 @@ import type { Condition, Entry, Lease, Store, Transaction, WatchEvent, Write } f
 
 const unaryDeadlineMs = 3_000;
 
+/** PEM, for hosts with https. */
+export interface EtcdTls {
+  /** null: the authorities that Node.js trusts. */
+  authority: Buffer | null;
+  /** What we show to etcd; null: nothing. */
+  client: { certificate: Buffer; key: Buffer } | null;
+}
+
 export interface EtcdStoreOptions {
   hosts: string[];
   clock: Clock;
+  tls?: EtcdTls;
 }
 
-function clientOptions({ hosts, clock }: EtcdStoreOptions): IOptions {
+function credentialsOf(tls: EtcdTls): NonNullable<IOptions['credentials']> {
+  const { authority, client } = tls;
+  const rootCertificate = authority ?? Buffer.from(rootCertificates.join('\n'));
+  return client === null
+    ? { rootCertificate }
+    : { rootCertificate, privateKey: client.key, certChain: client.certificate };
+}
+
+function clientOptions({ hosts, clock, tls }: EtcdStoreOptions): IOptions {
+  const secure = tls !== undefined && hosts.some((host) => host.startsWith('https:'));
   return {
     hosts,
+    ...(secure ? { credentials: credentialsOf(tls) } : {}),
     // A deadline on a stream would end every watch with it.
     defaultCallOptions: (context) =>
       context.isStream ? {} : { deadline: clock.unixMs() + unaryDeadlineMs },
@@ -52,7 +73,12 @@ function toStoreError(error: unknown): HelsError {
       cause: error,
     });
   }
-  return new HelsError('unreachable', `etcd does not answer: ${reason}`, { cause: error });
+  const failure = connectionFailureOf(reason);
+  if (failure.byTls) {
+    const message = `no TLS connection to etcd: ${failure.reason}; see --etcd-ca, --etcd-cert and --etcd-key`;
+    return new HelsError('denied', message, { cause: error });
+  }
+  return new HelsError('unreachable', `etcd does not answer: ${failure.reason}`, { cause: error });
 }
 
 export class EtcdStore implements Store {

@@ -1,6 +1,7 @@
 /** HelsError <-> gRPC status. The code travels in the `hels-code` trailer, so a client gets the very error back. */
 import * as grpc from '@grpc/grpc-js';
 import { type ErrorCode, HelsError, isErrorCode, toHelsError } from '../domain/errors.ts';
+import { connectionFailureOf } from './connection-failure.ts';
 
 const statusOf: Readonly<Record<ErrorCode, grpc.status>> = {
   usage: grpc.status.INVALID_ARGUMENT,
@@ -42,6 +43,19 @@ export function toServiceError(error: unknown): Partial<grpc.ServiceError> {
   };
 }
 
+const tlsHint = 'both ends need certificates of one authority: --tls-ca, --tls-cert, --tls-key';
+
+function connectionError(details: string, peer: string): HelsError {
+  const { reason, byTls } = connectionFailureOf(details);
+  if (byTls) return new HelsError('denied', `no TLS connection to ${peer}: ${reason}; ${tlsHint}`);
+  // What a server with TLS does to who speaks plain text, and gRPC.js to a certificate that was refused.
+  if (reason === 'Failed to connect') {
+    const message = `${peer} closed the connection at once; if it has TLS, ${tlsHint}`;
+    return new HelsError('unreachable', message);
+  }
+  return new HelsError('unreachable', `nothing answers at ${peer}: ${reason}`);
+}
+
 /** What a client makes of a failed call; `peer` says who did not answer. */
 export function fromServiceError(error: unknown, peer: string): HelsError {
   if (error instanceof HelsError) return error;
@@ -54,7 +68,7 @@ export function fromServiceError(error: unknown, peer: string): HelsError {
   }
   switch (failure.code) {
     case grpc.status.UNAVAILABLE:
-      return new HelsError('unreachable', `nothing answers at ${peer}: ${details}`);
+      return connectionError(details, peer);
     case grpc.status.DEADLINE_EXCEEDED:
       return new HelsError('deadline-exceeded', `${peer} did not answer in time: ${details}`);
     case grpc.status.CANCELLED:

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { LocalProcess } from '../../client/helsctl/local-process.ts';
 import { programPath } from '../../client/helsctl/program-path.ts';
-import { HelsClient } from '../../client/sdk/index.ts';
+import { type DeployOptions, HelsClient } from '../../client/sdk/index.ts';
 import { bundledModel } from '../support/daemons.ts';
 import { eventually } from '../support/deadline.ts';
 
@@ -72,8 +72,12 @@ export class Daemons {
   }
 }
 
-export async function deploy(client: HelsClient): Promise<void> {
-  for await (const event of client.deploy({ modelPath: bundledModel, workersMin: 1 })) {
+export async function deploy(
+  client: HelsClient,
+  options: Partial<DeployOptions> = {},
+): Promise<void> {
+  const request = { modelPath: bundledModel, workersMin: 1, ...options };
+  for await (const event of client.deploy(request)) {
     if (event.type === 'ready') return;
   }
   throw new Error('the deployment ended without a result');

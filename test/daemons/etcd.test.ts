@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Authority, type Certificate } from '../support/certificates.ts';
 import { within } from '../support/deadline.ts';
 import { EtcdServer } from '../support/etcd-server.ts';
 import {
@@ -73,4 +74,59 @@ describe('state in etcd', () => {
       await daemons.stop();
     }
   });
+});
+
+describe('state in etcd over https', () => {
+  let authority: Authority;
+  let stranger: Authority;
+  let etcd: EtcdServer;
+  let daemons: Daemons;
+  beforeAll(async () => {
+    authority = new Authority();
+    stranger = new Authority();
+    daemons = new Daemons();
+    etcd = await EtcdServer.start(authority.issue('etcd'));
+  });
+  afterAll(async () => {
+    await daemons?.stop();
+    await etcd?.stop();
+    authority?.remove();
+    stranger?.remove();
+  });
+
+  const pair = ({ certificate, key }: Certificate) => [
+    ...['--etcd-cert', certificate, '--etcd-key', key],
+  ];
+  const ourPair = () => pair(authority.issue('controller', { usages: 'clientAuth' }));
+
+  it('a controller leads, and another one after it, on the same state', async () => {
+    const store = ['--etcd', etcd.url, '--etcd-ca', authority.file, ...ourPair()];
+    const first = await daemons.controller(store);
+    const { term } = await first.client.status();
+    await first.stop();
+    const second = await daemons.controller(store);
+    expect((await second.client.status()).term).toBeGreaterThan(term);
+    await second.stop();
+  }, 60_000);
+
+  const unverified = 'no TLS connection to etcd: unable to verify the first certificate';
+  const refusedByEtcd = /no TLS connection to etcd: .*alert bad certificate; see --etcd-ca/;
+  it.each([
+    ['no authority but those that Node.js knows', () => ourPair(), unverified],
+    ['another authority', () => ['--etcd-ca', stranger.file, ...ourPair()], unverified],
+    ['no certificate of its own', () => ['--etcd-ca', authority.file], refusedByEtcd],
+    [
+      'a certificate of another authority',
+      () => ['--etcd-ca', authority.file, ...pair(stranger.issue('controller'))],
+      refusedByEtcd,
+    ],
+  ])(
+    'ends with exit code 6, and says why, with %s',
+    async (_, parameters, reason) => {
+      const refused = daemons.start('controller/main', ['--etcd', etcd.url, ...parameters()]);
+      expect(await within(30_000, 'its end', refused.exited)).toBe(6);
+      expect(refused.logTail()).toMatch(reason);
+    },
+    60_000,
+  );
 });

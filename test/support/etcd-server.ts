@@ -1,9 +1,10 @@
-/** A real etcd of Debian's etcd-server on free loopback ports with its own data directory. */
+/** A real etcd, plain or with mutual TLS, of Debian's etcd-server on free loopback ports with its own data directory. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Certificate } from './certificates.ts';
 import { eventually } from './deadline.ts';
 
 const startDeadlineMs = 30_000;
@@ -13,24 +14,41 @@ export class EtcdServer {
   readonly port: number;
   readonly #directory: string;
   readonly #parameters: string[];
+  /** Without TLS in any case. */
+  readonly #healthUrl: string;
   #child: ChildProcess | null = null;
 
-  private constructor(directory: string, clientPort: number, peerPort: number) {
+  private constructor(
+    directory: string,
+    [clientPort, peerPort, healthPort]: [number, number, number],
+    tls: Certificate | null,
+  ) {
     this.#directory = directory;
     this.port = clientPort;
-    this.url = `http://127.0.0.1:${clientPort}`;
+    this.url = tls === null ? `http://127.0.0.1:${clientPort}` : `https://localhost:${clientPort}`;
+    const listen = this.url.replace('localhost', '127.0.0.1');
+    this.#healthUrl = `http://127.0.0.1:${healthPort}`;
     const peer = `http://127.0.0.1:${peerPort}`;
     this.#parameters = [
       ...['--name', 'test', '--data-dir', join(directory, 'data'), '--log-level', 'warn'],
-      ...['--listen-client-urls', this.url, '--advertise-client-urls', this.url],
+      ...['--listen-client-urls', listen, '--advertise-client-urls', this.url],
       ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
       ...['--initial-cluster', `test=${peer}`, '--unsafe-no-fsync'],
+      ...['--listen-metrics-urls', this.#healthUrl],
+      ...(tls === null
+        ? []
+        : [
+            ...['--cert-file', tls.certificate, '--key-file', tls.key],
+            ...['--client-cert-auth', '--trusted-ca-file', tls.authority],
+          ]),
     ];
   }
 
-  static async start(): Promise<EtcdServer> {
+  /** With `tls` it answers only who shows a certificate of the same authority. */
+  static async start(tls: Certificate | null = null): Promise<EtcdServer> {
     const directory = mkdtempSync(join(tmpdir(), 'hels-etcd-'));
-    const server = new EtcdServer(directory, await freePort(), await freePort());
+    const ports = [await freePort(), await freePort(), await freePort()] as const;
+    const server = new EtcdServer(directory, [...ports], tls);
     await server.run();
     return server;
   }
@@ -50,7 +68,7 @@ export class EtcdServer {
     });
     failed.catch(() => undefined);
     const healthy = eventually(startDeadlineMs, `etcd at ${this.url}`, async () => {
-      const response = await fetch(`${this.url}/health`);
+      const response = await fetch(`${this.#healthUrl}/health`);
       return (await response.text()).includes('"true"');
     });
     await Promise.race([healthy, failed]);

@@ -1,6 +1,7 @@
 /** The worker's command line and environment (HELS_WORKER_*, for systemd) -> checked configuration. Pure. */
 import { Command, CommanderError, Option } from 'commander';
 import { type LogLevel, logLevels } from '../../proto/base/log.ts';
+import { allOrNone, type TlsFiles } from '../../proto/base/tls.ts';
 import { type DeviceOption, parseDeviceOption } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 
@@ -17,6 +18,8 @@ export interface WorkerConfig {
   /** Host under which the controller and the other ranks reach this worker. */
   advertise: string;
   device: DeviceOption;
+  /** Of the worker's port and for dialling the controller; null: plain text. */
+  tls: TlsFiles | null;
   logLevel: LogLevel;
 }
 
@@ -26,6 +29,9 @@ interface RawOptions {
   listen: string;
   advertise?: string;
   device: string;
+  tlsCa?: string;
+  tlsCert?: string;
+  tlsKey?: string;
   logLevel: LogLevel;
   insecure: boolean;
 }
@@ -69,6 +75,17 @@ export function workerCommand(version: string): Command {
         'cpu',
       ),
     )
+    .addOption(
+      option('--tls-ca <file>', 'mutual TLS: authority of controller and clients (PEM)', 'TLS_CA'),
+    )
+    .addOption(
+      option(
+        '--tls-cert <file>',
+        'certificate of this worker, as server and client (PEM)',
+        'TLS_CERT',
+      ),
+    )
+    .addOption(option('--tls-key <file>', 'key of --tls-cert (PEM)', 'TLS_KEY'))
     .addOption(
       option('--log-level <level>', 'how much to log', 'LOG_LEVEL')
         .choices(logLevels)
@@ -121,11 +138,16 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
   }
   const listen = parseHostPort(raw.listen, '--listen');
   parseHostPort(raw.controller, '--controller', 1);
-  if (!isLoopback(listen.host) && !raw.insecure) {
+  const tls = allOrNone({
+    authority: { value: raw.tlsCa ?? null, field: '--tls-ca' },
+    certificate: { value: raw.tlsCert ?? null, field: '--tls-cert' },
+    key: { value: raw.tlsKey ?? null, field: '--tls-key' },
+  });
+  if (!isLoopback(listen.host) && !raw.insecure && tls === null) {
     throw invalid(
       '--listen',
       raw.listen,
-      'it is not a loopback address and the service has no TLS; keep 127.0.0.1, or add --insecure on a network you trust',
+      'it is not a loopback address and there are no --tls-ca, --tls-cert and --tls-key; keep 127.0.0.1, or add --insecure on a network you trust',
     );
   }
   if (isWildcard(listen.host) && raw.advertise === undefined) {
@@ -138,6 +160,7 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
     listen,
     advertise: raw.advertise ?? listen.host,
     device: parseDeviceOption(raw.device),
+    tls,
     logLevel: raw.logLevel,
   };
 }
@@ -167,6 +190,14 @@ function parseHostPort(text: string, field: string, portMin = 0): HostPort {
 /** The other way round; an IPv6 host gets its brackets. */
 export function showHostPort({ host, port }: HostPort): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** What is open to the network in plain text, for the log. */
+export function plaintextWarnings({ listen, tls }: WorkerConfig): string[] {
+  if (tls !== null || isLoopback(listen.host)) return [];
+  return [
+    `NO TLS: ${showHostPort(listen)} is open in plain text and asks nobody who they are: whoever reaches it can command this worker; give --tls-ca, --tls-cert and --tls-key`,
+  ];
 }
 
 function isLoopback(host: string): boolean {

@@ -1,8 +1,9 @@
 /** One worker daemon: wires shard, service and registration, and stops them in order. */
-import * as grpc from '@grpc/grpc-js';
 import { sleep } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { modelDigest } from '../../proto/base/model-files.ts';
+import type { TlsIdentity } from '../../proto/base/tls.ts';
+import { channelCredentials, serverCredentials } from '../../proto/rpc/credentials.ts';
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
@@ -20,6 +21,8 @@ const closeDeadlineMs = 1_000;
 
 export interface DaemonOptions {
   config: WorkerConfig;
+  /** null: plain text. */
+  tls: TlsIdentity | null;
   identity: WorkerIdentity;
   log: Logger;
 }
@@ -33,7 +36,7 @@ export class Daemon {
   #address = '';
 
   constructor(options: DaemonOptions) {
-    const { config, identity, log } = options;
+    const { config, tls, identity, log } = options;
     const hostAtStart = measureHost();
     const implementation = describeImplementation();
     const device = () => ({
@@ -62,10 +65,11 @@ export class Daemon {
         copyBandwidth,
         nowMs: () => performance.now(),
       }),
+      serverCredentials(tls),
     );
     this.#registration = new Registration({
       controller: config.controller,
-      credentials: grpc.credentials.createInsecure(),
+      credentials: channelCredentials(tls),
       log,
       random: Math.random,
       registerRequest: () => ({ ...identity, address: this.#address, device: device() }),

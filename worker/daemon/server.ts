@@ -9,7 +9,10 @@ import { type HostPort, showHostPort } from './config.ts';
 export class WorkerServer {
   readonly #server: grpc.Server;
 
-  constructor(handlers: WorkerHandlers) {
+  readonly #credentials: grpc.ServerCredentials;
+
+  constructor(handlers: WorkerHandlers, credentials: grpc.ServerCredentials) {
+    this.#credentials = credentials;
     this.#server = new grpc.Server(channelOptions);
     this.#server.addService(WorkerService.service, handlers);
   }
@@ -18,7 +21,7 @@ export class WorkerServer {
   listen(address: HostPort): Promise<number> {
     return new Promise((resolve, reject) => {
       const text = showHostPort(address);
-      this.#server.bindAsync(text, grpc.ServerCredentials.createInsecure(), (error, port) => {
+      this.#server.bindAsync(text, this.#credentials, (error, port) => {
         if (error === null) return resolve(port);
         const message = `--listen ${text}: cannot listen there: ${error.message}; choose another address or port`;
         reject(new HelsError('config-invalid', message, { field: '--listen' }));

@@ -1,6 +1,11 @@
 import type { CommanderError } from 'commander';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { isLoopback, parseControllerConfig, showHostPort } from '../../../controller/config.ts';
+import {
+  isLoopback,
+  parseControllerConfig,
+  plaintextWarnings,
+  showHostPort,
+} from '../../../controller/config.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 
 const file = 'hels.yaml';
@@ -20,6 +25,10 @@ function refusal(parameters: string[], yaml?: string): HelsError {
   throw new Error('it was accepted');
 }
 
+/** A path that the file gives. */
+const inFile = (name: string, path: string) => ({ path, field: `${file}: ${name}` });
+const ourTls = ['--tls-ca', 'ca.pem', '--tls-cert', 'own.pem', '--tls-key', 'own.key'];
+
 beforeEach(() => vi.stubEnv('HELS_API_KEY', undefined));
 afterEach(() => vi.unstubAllEnvs());
 
@@ -30,6 +39,8 @@ describe('controller configuration', () => {
       grpc: { host: '127.0.0.1', port: 7070 },
       dataDirectory: './hels-data',
       etcd: [],
+      etcdTls: { authority: null, client: null },
+      tls: null,
       logLevel: 'info',
       apiKey: null,
       corsOrigins: [],
@@ -42,7 +53,13 @@ describe('controller configuration', () => {
 http: 127.0.0.1:1
 grpc: '[::1]:2'
 dataDir: /var/lib/hels
-etcd: ["https://one:2379", "http://[::1]:2379"]
+etcd: ["https://one:2379", "https://[::1]:2379"]
+etcdCa: /tls/etcd-ca.pem
+etcdCert: /tls/etcd.pem
+etcdKey: /tls/etcd.key
+tlsCa: /tls/ca.pem
+tlsCert: /tls/controller.pem
+tlsKey: /tls/controller.key
 logLevel: debug
 apiKey: twelve chars
 corsOrigins: [https://app.example]
@@ -52,7 +69,19 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
       http: { host: '127.0.0.1', port: 1 },
       grpc: { host: '::1', port: 2 },
       dataDirectory: '/var/lib/hels',
-      etcd: ['https://one:2379', 'http://[::1]:2379'],
+      etcd: ['https://one:2379', 'https://[::1]:2379'],
+      etcdTls: {
+        authority: inFile('etcdCa', '/tls/etcd-ca.pem'),
+        client: {
+          certificate: inFile('etcdCert', '/tls/etcd.pem'),
+          key: inFile('etcdKey', '/tls/etcd.key'),
+        },
+      },
+      tls: {
+        authority: inFile('tlsCa', '/tls/ca.pem'),
+        certificate: inFile('tlsCert', '/tls/controller.pem'),
+        key: inFile('tlsKey', '/tls/controller.key'),
+      },
       logLevel: 'debug',
       apiKey: 'twelve chars',
       corsOrigins: ['https://app.example'],
@@ -65,10 +94,14 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
         prefixCache: false,
       },
     });
-    const options = ['--http', 'localhost:9', '--etcd', 'http://a:1,http://b:2', '--data-dir', 'd'];
+    const options = [
+      ...['--http', 'localhost:9', '--etcd', 'https://a:1,https://b:2', '--data-dir', 'd'],
+      ...['--tls-key', 'other.key'],
+    ];
     expect(parse([...options, '--log-level', 'error'], yaml)).toMatchObject({
       http: { host: 'localhost', port: 9 },
-      etcd: ['http://a:1', 'http://b:2'],
+      etcd: ['https://a:1', 'https://b:2'],
+      tls: { key: { path: 'other.key', field: '--tls-key' } },
       dataDirectory: 'd',
       logLevel: 'error',
     });
@@ -202,6 +235,42 @@ describe('a mistake on the command line', () => {
     const error = refusal(['--etcd', urls]);
     expect(error).toMatchObject({ code: 'config-invalid', field: '--etcd' });
     expect(error.message).toContain('http://HOST:PORT');
+  });
+
+  it('with TLS gRPC may listen anywhere; HTTP, which has none, may not', () => {
+    expect(parse([...ourTls, '--grpc', '10.0.0.1:7070']).grpc.host).toBe('10.0.0.1');
+    expect(refusal([...ourTls, '--http', '10.0.0.1:80']).field).toBe('--http');
+    expect(refusal(['--grpc', '10.0.0.1:7070']).message).toContain('no --tls-ca');
+  });
+
+  it('TLS takes all its files or none, and names those that are missing', () => {
+    const error = refusal(['--tls-ca', 'ca.pem']);
+    expect(error).toMatchObject({ code: 'config-invalid', field: '--tls-cert' });
+    expect(error.message).toMatch(/^--tls-cert and --tls-key are missing; give --tls-ca, /);
+    expect(refusal([], 'tlsCa: a\ntlsKey: b').message).toMatch(/^--tls-cert is missing; give /);
+    const etcd = ['--etcd', 'https://a:1'];
+    expect(refusal([...etcd, '--etcd-key', 'k']).message).toMatch(/^--etcd-cert is missing/);
+    expect(parse([...etcd, '--etcd-ca', 'ca.pem']).etcdTls.client).toBeNull();
+  });
+
+  it('certificates for etcd need https', () => {
+    const plain = refusal(['--etcd', 'https://a:1,http://b:1', '--etcd-ca', 'ca.pem']);
+    expect(plain).toMatchObject({ code: 'config-invalid', field: '--etcd-ca' });
+    expect(plain.message).toContain('the endpoint http://b:1 has no TLS');
+    expect(refusal(['--etcd-ca', 'ca.pem']).message).toContain('there is no --etcd');
+  });
+
+  it('warns of what is open to the network in plain text', () => {
+    const warnings = (...parameters: string[]) => plaintextWarnings(parse(parameters)).join('\n');
+    expect(warnings()).toBe('');
+    expect(warnings('--insecure')).toBe('');
+    const open = ['--http', '0.0.0.0:80', '--grpc', '10.0.0.1:7070', '--insecure'];
+    expect(warnings(...open)).toMatch(
+      /gRPC listens on 10\.0\.0\.1:7070 in plain text and asks nob/,
+    );
+    expect(warnings(...open)).toMatch(/HTTP listens on 0\.0\.0\.0:80 in plain text and without an/);
+    expect(warnings(...open, ...ourTls)).not.toContain('gRPC');
+    expect(warnings(...open, '--api-key', 'long enough')).toContain('can be read on the way');
   });
 
   it('an API key that is empty or short is refused and not repeated', () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import { parseWorkerConfig } from '../../../worker/daemon/config.ts';
+import { parseWorkerConfig, plaintextWarnings } from '../../../worker/daemon/config.ts';
 
 const id = ['--id', 'gpu-0'];
 const parse = (...parameters: string[]) => parseWorkerConfig([...id, ...parameters], '9.9.9');
@@ -30,6 +30,7 @@ describe('worker configuration', () => {
       listen: { host: '127.0.0.1', port: 0 },
       advertise: '127.0.0.1',
       device: { kind: 'cpu', threads: 1, speed: 1, memoryBytes: null },
+      tls: null,
       logLevel: 'info',
     });
   });
@@ -43,6 +44,19 @@ describe('worker configuration', () => {
       controller: 'other:1',
       device: { threads: 2, speed: 0.5, memoryBytes: 2 ** 30 },
     });
+  });
+
+  it('with TLS, also from the environment, it may listen anywhere', () => {
+    const open = ['--listen', '10.0.0.1:7071'];
+    expect(refusal([...id, ...open]).message).toContain('no --tls-ca, --tls-cert and --tls-key');
+    expect(plaintextWarnings(parse(...open, '--insecure')).join()).toContain('NO TLS: 10.0.0.1');
+    vi.stubEnv('HELS_WORKER_TLS_CA', 'ca.pem');
+    expect(refusal(id).message).toMatch(/^--tls-cert and --tls-key are missing/);
+    vi.stubEnv('HELS_WORKER_TLS_CERT', 'own.pem');
+    vi.stubEnv('HELS_WORKER_TLS_KEY', 'own.key');
+    const config = parse(...open);
+    expect(config.tls?.authority).toEqual({ path: 'ca.pem', field: '--tls-ca' });
+    expect(plaintextWarnings(config)).toEqual([]);
   });
 
   it('needs a name', () => {
