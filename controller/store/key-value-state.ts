@@ -8,10 +8,13 @@ export type Change =
 
 /** Changes that a watch can still start from. */
 const historyMax = 10_000;
+/** Of their keys and values together: plans of many devices are large, and the count alone would keep thousands of them. */
+const historyCharactersMax = 8 * 2 ** 20;
 
 export class KeyValueState {
   readonly #entries = new Map<string, Entry & { leaseId: string | null }>();
   #history: WatchEvent[] = [];
+  #historyCharacters = 0;
   #revision: number;
   /** Oldest revision whose successors are all in the history. */
   #historyFrom: number;
@@ -53,12 +56,28 @@ export class KeyValueState {
   apply(changes: readonly Change[]): number {
     this.#revision += 1;
     for (const change of changes) this.#applyOne(change, this.#revision);
-    if (this.#history.length > historyMax) {
-      const dropped = this.#history.splice(0, this.#history.length - historyMax);
-      const last = dropped.at(-1);
-      if (last !== undefined) this.#historyFrom = revisionOf(last);
-    }
+    this.#trimHistory();
     return this.#revision;
+  }
+
+  /** The last transaction stays whatever its size: watches are about to read it. */
+  #trimHistory(): void {
+    let surplus = 0;
+    for (const event of this.#history) {
+      const tooMuch =
+        this.#history.length - surplus > historyMax ||
+        this.#historyCharacters > historyCharactersMax;
+      if (!tooMuch || revisionOf(event) === this.#revision) break;
+      this.#historyCharacters -= charactersOf(event);
+      this.#historyFrom = revisionOf(event);
+      surplus += 1;
+    }
+    this.#history.splice(0, surplus);
+  }
+
+  #remember(event: WatchEvent): void {
+    this.#history.push(event);
+    this.#historyCharacters += charactersOf(event);
   }
 
   /** Events after `revision`; throws when they are no longer all known. */
@@ -77,16 +96,22 @@ export class KeyValueState {
   #applyOne(change: Change, revision: number): void {
     const { key, value } = change;
     if (value === null) {
-      if (this.#entries.delete(key)) this.#history.push({ type: 'delete', key, revision });
+      if (this.#entries.delete(key)) this.#remember({ type: 'delete', key, revision });
       return;
     }
     this.#entries.set(key, { key, value, revision, leaseId: change.leaseId });
-    this.#history.push({ type: 'put', entry: { key, value, revision } });
+    this.#remember({ type: 'put', entry: { key, value, revision } });
   }
 }
 
 export function revisionOf(event: WatchEvent): number {
   return event.type === 'put' ? event.entry.revision : event.revision;
+}
+
+function charactersOf(event: WatchEvent): number {
+  return event.type === 'put'
+    ? event.entry.key.length + event.entry.value.length
+    : event.key.length;
 }
 
 function keyOf(event: WatchEvent): string {
