@@ -8,6 +8,7 @@ import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
 import { prefixCache } from './prefix-cache.ts';
+import { redeploy } from './redeploy.ts';
 import { serving } from './serving.ts';
 import { slowDevice } from './slow-device.ts';
 import { soak } from './soak.ts';
@@ -20,6 +21,7 @@ const benchmarks: readonly Benchmark[] = [
   heterogeneous,
   slowDevice,
   soak,
+  redeploy,
 ];
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));

@@ -1,20 +1,27 @@
 /**
  * A bounded load of several minutes on the demo's daemons: streams of mixed lengths, some abandoned half way. Looks for what only shows
- * with time: memory of the daemons that grows, KV blocks that do not come back, requests that fail.
+ * with time: memory of the daemons that grows with the requests, KV blocks that do not come back, requests that fail.
  */
-import { readFileSync } from 'node:fs';
 import OpenAI from 'openai';
 import { bundledModel, bundledModelId } from '../support/daemons.ts';
 import { atMost, type Benchmark } from './benchmark.ts';
 import { type BenchCluster, withCluster } from './cluster.ts';
-import { median } from './statistics.ts';
+import { type GrowthBounds, MemoryWatch } from './memory.ts';
 
 /** HELS_SOAK_SECONDS: how long the load lasts. */
 const loadSeconds = Number(process.env['HELS_SOAK_SECONDS'] ?? 240);
 const streamsPerRound = 16;
 const outputTokensMax = 96;
 const idleDeadlineMs = 10_000;
-const growthPercentMax = 10;
+const sampleIntervalMs = 5_000;
+/** By then code is compiled, and the pools of V8, malloc and gRPC have their size. */
+const warmUpShare = 1 / 3;
+const growthBounds: GrowthBounds = {
+  unit: '10,000 requests',
+  unitWork: 10_000,
+  liveKiBMax: 1024,
+  nativeMiBMax: 4,
+};
 
 /** Repeatable whole numbers from 0 to `below` - 1. */
 function randomNumbers(seed: number): (below: number) => number {
@@ -65,27 +72,19 @@ async function blocksLeft(url: string): Promise<number> {
   }
 }
 
-/** MiB of memory that a process holds; 0 when it is gone. */
-function residentMiB(processId: number): number {
-  try {
-    const status = readFileSync(`/proc/${processId}/status`, 'utf8');
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) / 1024;
-  } catch {
-    return 0;
-  }
-}
-
 interface SoakState {
   rounds: number;
   requests: number;
   abandoned: number;
   failures: string[];
   blocksLeftMax: number;
-  /** By daemon, one value per round. */
-  memory: Map<string, number[]>;
 }
 
-async function runRounds(cluster: BenchCluster, log: (line: string) => void): Promise<SoakState> {
+async function runRounds(
+  cluster: BenchCluster,
+  watch: MemoryWatch,
+  log: (line: string) => void,
+): Promise<SoakState> {
   const { httpUrl, processIds } = cluster.cluster;
   const client = new OpenAI({ baseURL: `${httpUrl}/v1`, apiKey: 'none', maxRetries: 0 });
   const random = randomNumbers(20_261_124);
@@ -95,8 +94,8 @@ async function runRounds(cluster: BenchCluster, log: (line: string) => void): Pr
     abandoned: 0,
     failures: [],
     blocksLeftMax: 0,
-    memory: new Map([...processIds.keys()].map((name) => [name, []])),
   };
+  let sampledMs = Number.NEGATIVE_INFINITY;
   const endMs = performance.now() + loadSeconds * 1000;
   while (performance.now() < endMs) {
     const streams = Array.from({ length: streamsPerRound }, async () => {
@@ -109,25 +108,14 @@ async function runRounds(cluster: BenchCluster, log: (line: string) => void): Pr
       if (result.status === 'rejected') state.failures.push(String(result.reason));
     }
     state.blocksLeftMax = Math.max(state.blocksLeftMax, await blocksLeft(httpUrl));
-    for (const [name, processId] of processIds)
-      state.memory.get(name)?.push(residentMiB(processId));
     state.rounds += 1;
+    if (performance.now() - sampledMs > sampleIntervalMs) {
+      await watch.sample(processIds, state.requests);
+      sampledMs = performance.now();
+    }
     if (state.rounds % 20 === 0) log(`${state.requests} requests`);
   }
   return state;
-}
-
-/** Second quarter against the last one: by then caches and pools have their size. */
-function memoryRow(daemon: string, values: readonly number[]) {
-  const quarter = Math.floor(values.length / 4);
-  const early = median(values.slice(quarter, 2 * quarter));
-  const late = median(values.slice(-quarter));
-  return {
-    daemon,
-    'early MiB': early,
-    'late MiB': late,
-    'growth %': (100 * (late - early)) / early,
-  };
 }
 
 export const soak: Benchmark = {
@@ -137,28 +125,28 @@ export const soak: Benchmark = {
   async run(log) {
     const workers = ['cpu?threads=1', 'cpu?threads=1&speed=0.4', 'cpu?threads=1&memory=64MiB'];
     const devices = workers.map((device) => ({ device, core: null }));
-    const state = await withCluster(devices, null, async (cluster) => {
-      await cluster.deploy({ modelPath: bundledModel, workersMin: workers.length });
-      return await runRounds(cluster, log);
+    return await MemoryWatch.during(async (watch) => {
+      const state = await withCluster(devices, null, async (cluster) => {
+        await cluster.deploy({ modelPath: bundledModel, workersMin: workers.length });
+        return await runRounds(cluster, watch, log);
+      });
+      const memory = watch.findings(warmUpShare * state.requests, growthBounds);
+      const { rounds, requests, abandoned, failures, blocksLeftMax } = state;
+      return {
+        tables: [
+          {
+            title: `${loadSeconds} seconds of load`,
+            rows: [{ rounds, requests, abandoned, failed: failures.length, blocksLeftMax }],
+          },
+          ...memory.tables,
+        ],
+        goals: [
+          atMost('requests that failed', failures.length, 0),
+          atMost('KV blocks in use when idle', blocksLeftMax, 0),
+          ...memory.goals,
+        ],
+        notes: failures.slice(0, 3),
+      };
     });
-    const memory = [...state.memory].map(([name, values]) => memoryRow(name, values));
-    const { rounds, requests, abandoned, failures, blocksLeftMax } = state;
-    return {
-      tables: [
-        {
-          title: `${loadSeconds} seconds of load`,
-          rows: [{ rounds, requests, abandoned, failed: failures.length, blocksLeftMax }],
-        },
-        { title: 'memory of the daemons', rows: memory },
-      ],
-      goals: [
-        atMost('requests that failed', failures.length, 0),
-        atMost('KV blocks in use when idle', blocksLeftMax, 0),
-        ...memory.map((row) =>
-          atMost(`${row.daemon}: growth of memory, %`, row['growth %'], growthPercentMax),
-        ),
-      ],
-      notes: failures.slice(0, 3),
-    };
   },
 };
