@@ -14,13 +14,14 @@ const streamsPerRound = 16;
 const outputTokensMax = 96;
 const idleDeadlineMs = 10_000;
 const sampleIntervalMs = 5_000;
-/** By then code is compiled, and the pools of V8, malloc and gRPC have their size. */
-const warmUpShare = 1 / 3;
+/** What is compiled and pooled by then is no leak; compilation goes on slowly, and the bounds leave room for it. */
+const warmUpShare = 1 / 2;
 const growthBounds: GrowthBounds = {
   unit: '10,000 requests',
   unitWork: 10_000,
-  liveKiBMax: 1024,
-  nativeMiBMax: 4,
+  // 312 bytes a step that were never freed made 19 MiB.
+  liveKiBMax: 2048,
+  nativeMiBMax: 8,
 };
 
 /** Repeatable whole numbers from 0 to `below` - 1. */
