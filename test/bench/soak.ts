@@ -24,6 +24,13 @@ const growthBounds: GrowthBounds = {
   nativeMiBMax: 8,
 };
 
+/** By hand: the planner may leave slow devices out, and then these would do nothing. */
+const ranks = [4, 2, 2].map((headGroups, index) => ({
+  workerId: `worker-${index}`,
+  headGroups,
+  ffnWeight: headGroups,
+}));
+
 /** Repeatable whole numbers from 0 to `below` - 1. */
 function randomNumbers(seed: number): (below: number) => number {
   let state = seed;
@@ -128,7 +135,7 @@ export const soak: Benchmark = {
     const devices = workers.map((device) => ({ device, core: null }));
     return await MemoryWatch.during(async (watch) => {
       const state = await withCluster(devices, null, async (cluster) => {
-        await cluster.deploy({ modelPath: bundledModel, workersMin: workers.length });
+        await cluster.deploy({ modelPath: bundledModel, workersMin: workers.length, ranks });
         return await runRounds(cluster, watch, log);
       });
       const memory = watch.findings(warmUpShare * state.requests, growthBounds);
