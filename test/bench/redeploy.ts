@@ -13,7 +13,7 @@ const warmUpCycles = Math.ceil(cycles / 5);
 const growthBounds: GrowthBounds = {
   unit: 'deployment',
   unitWork: 1,
-  // 20 plans of 2 KiB are kept, and V8 compiles more and more of what is used rarely: 17 KiB over 50 deployments, 5 over 180.
+  // 20 plans of 2 KiB are kept, and V8 compiles more and more of what is used rarely: 17 to 18 KiB seen in the controller.
   liveKiBMax: 32,
   nativeMiBMax: 0.25,
 };
