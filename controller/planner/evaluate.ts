@@ -1,4 +1,4 @@
-import { lockstepSeconds } from './lockstep.ts';
+import { groupSeconds, phasesOf, type RankSeconds, ringPasses } from './lockstep.ts';
 import type { Counts, Problem, ProblemDevice, Share, StepLine } from './problem.ts';
 
 export function isUsed(share: Share): boolean {
@@ -78,9 +78,27 @@ export function evaluate(problem: Problem, counts: Counts): Evaluation {
   return evaluateShares(problem, sharesOf(problem, counts));
 }
 
+/** Decode and prefill seconds on the link of each device when so many take part. */
+export function linkSecondsOf(
+  problem: Problem,
+  device: ProblemDevice,
+  participants: number,
+): { decode: number; prefill: number } {
+  if (participants < 2) return { decode: 0, prefill: 0 };
+  const spared = ringPasses(Math.max(2, problem.devices.length)) - ringPasses(participants);
+  return {
+    decode: device.decodeLink - device.decodeRing * spared,
+    prefill: device.prefillLink - device.prefillRing * spared,
+  };
+}
+
 /** The same of shares by device, in the order of `problem.devices`. */
 export function evaluateShares(problem: Problem, shares: readonly Share[]): Evaluation {
-  const linked = shares.filter(isUsed).length > 1;
+  let participants = 0;
+  for (const share of shares) if (isUsed(share)) participants += 1;
+  const locked = problem.lockstep && participants > 1;
+  const decodeRanks: RankSeconds[] = [];
+  const prefillRanks: RankSeconds[] = [];
   const deviceSeconds: number[] = [];
   let decodeSeconds = 0;
   let prefillSeconds = 0;
@@ -91,24 +109,20 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
       deviceSeconds.push(0);
       continue;
     }
-    const decode = linesSeconds(device.decode, share) + (linked ? device.decodeLink : 0);
-    const prefill = linesSeconds(device.prefill, share) + (linked ? device.prefillLink : 0);
+    const link = linkSecondsOf(problem, device, participants);
+    const decode = linesSeconds(device.decode, share) + link.decode;
+    const prefill = linesSeconds(device.prefill, share) + link.prefill;
     deviceSeconds.push(decode);
     decodeSeconds = Math.max(decodeSeconds, decode);
     prefillSeconds = Math.max(prefillSeconds, prefill);
     feasible &&= fitsMemory(problem, device, share);
+    if (!locked) continue;
+    decodeRanks.push({ ...phasesOf(device.decode, share), link: link.decode });
+    prefillRanks.push({ ...phasesOf(device.prefill, share), link: link.prefill });
   }
-  if (problem.lockstep && linked) {
-    const used = [...problem.devices.keys()].filter((index) => isUsed(shares[index] as Share));
-    const devices = used.map((index) => problem.devices[index] as ProblemDevice);
-    const usedShares = used.map((index) => shares[index] as Share);
-    const stepSeconds = (phase: 'decode' | 'prefill', link: 'decodeLink' | 'prefillLink') =>
-      lockstepSeconds(
-        devices.map((device) => device[phase]),
-        usedShares,
-      ) + Math.max(...devices.map((device) => device[link]));
-    decodeSeconds = stepSeconds('decode', 'decodeLink');
-    prefillSeconds = stepSeconds('prefill', 'prefillLink');
+  if (locked) {
+    decodeSeconds = groupSeconds(decodeRanks, true);
+    prefillSeconds = groupSeconds(prefillRanks, true);
   }
   return { shares, feasible, decodeSeconds, prefillSeconds, deviceSeconds };
 }

@@ -1,7 +1,7 @@
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
-import { isUsed, kvTokensOf, linesSeconds, weightBytes } from './evaluate.ts';
+import { isUsed, kvTokensOf, linesSeconds, linkSecondsOf, weightBytes } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
@@ -72,9 +72,12 @@ function settingOf(input: PlanInput, plan: PlanOutput): Setting {
   return { problem, shares, plan, slowest, unit, linked: plan.ranks.length > 1 };
 }
 
-function secondsOf({ linked }: Setting, device: ProblemDevice, share: Share): number {
+const linkOfPlan = (problem: Problem, { ranks }: PlanOutput, device: ProblemDevice): number =>
+  linkSecondsOf(problem, device, ranks.length).decode;
+
+function secondsOf({ problem, plan }: Setting, device: ProblemDevice, share: Share): number {
   if (!isUsed(share)) return 0;
-  return linesSeconds(device.decode, share) + (linked ? device.decodeLink : 0);
+  return linesSeconds(device.decode, share) + linkOfPlan(problem, plan, device);
 }
 
 /** Room that the plan cannot use: KV follows the heads, so the rank with the least room limits all. */
@@ -105,7 +108,8 @@ function reasonOf(setting: Setting, index: number): Reason {
     const what = obstacle === 'kv' ? 'the KV of the workload beside it' : 'its weights';
     return { obstacle, text: `cannot take ${name} more: ${lacks} lack for ${what}` };
   }
-  const link = isUsed(share) || setting.linked ? device.decodeLink : 0;
+  const participants = plan.ranks.length + Number(!isUsed(share));
+  const link = linkSecondsOf(problem, device, participants).decode;
   const after = linesSeconds(device.decode, more) + link;
   const { decodeSeconds } = plan.predicted;
   if (after >= decodeSeconds * (1 - tieShare)) {
@@ -138,7 +142,8 @@ function explainDevice(setting: Setting, index: number): DeviceExplanation {
   const strandedBytes = strandedBytesOf(setting, device, share);
   const common = { device: device.id, used, seconds, idleSeconds, strandedBytes };
   if (index === setting.slowest) {
-    const link = setting.linked ? `, ${milliseconds(device.decodeLink)} of it on the link` : '';
+    const onLink = milliseconds(linkOfPlan(setting.problem, setting.plan, device));
+    const link = setting.linked ? `, ${onLink} of it on the link` : '';
     const text = `is the slowest: all wait for its ${milliseconds(seconds)}${link}`;
     return { ...common, waitsFor: null, obstacle: null, text };
   }

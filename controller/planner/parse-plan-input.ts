@@ -7,6 +7,7 @@ import {
   planInputSubject,
   positive,
   refuseDuplicates,
+  refuseField,
   wholeNumber,
 } from './checked-schema.ts';
 
@@ -35,7 +36,7 @@ const lineList = z
   .min(1, { error: linesError })
   .max(linesMax, { error: linesError });
 
-const link = z.strictObject({ constant: seconds, perToken: seconds });
+const link = z.strictObject({ constant: seconds, perToken: seconds, perTokenRing: coefficient });
 
 const device = z.strictObject({
   id: nonEmptyText,
@@ -93,6 +94,15 @@ const planInput = z.strictObject({
     .default('step'),
 });
 
+/** The search for `step` relies on links that do not depend on who takes part. */
+function refuseRingInStep({ devices, link: shared, objective }: PlanInput): void {
+  if (objective === 'lockstep') return;
+  const why = "is for objective 'lockstep'; give that, or write what all devices pay into perToken";
+  if ((shared?.perTokenRing ?? 0) > 0) refuseField(planInputSubject, 'link.perTokenRing', why);
+  const index = devices.findIndex((entry) => (entry.link?.perTokenRing ?? 0) > 0);
+  if (index >= 0) refuseField(planInputSubject, `devices[${index}].link.perTokenRing`, why);
+}
+
 /** A single latency line as a list of one, so that an error names the coefficient and not the union. */
 function withLineLists(json: unknown): unknown {
   if (typeof json !== 'object' || json === null || !('devices' in json)) return json;
@@ -118,5 +128,6 @@ export function parsePlanInput(json: unknown): PlanInput {
     (index) => `devices[${index}].id`,
     planInputSubject,
   );
+  refuseRingInStep(parsed as PlanInput);
   return parsed as PlanInput;
 }

@@ -1,6 +1,8 @@
 import type { HalfOpenRange, PlanInput, PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
-import { evaluateShares, isUsed, linesSeconds } from './evaluate.ts';
-import { compileProblem, linesAt, type Share } from './problem.ts';
+import { evaluateShares } from './evaluate.ts';
+import { groupSeconds } from './lockstep.ts';
+import { compileProblem, type Share } from './problem.ts';
+import { rankSeconds } from './step-seconds.ts';
 
 const lengthOf = ([begin, end]: HalfOpenRange): number => end - begin;
 
@@ -38,22 +40,15 @@ export function timeToFirstTokenSeconds(
   promptTokens: number,
 ): number {
   const shares = plannedShares(input, plan);
-  const linked = shares.filter(isUsed).length > 1;
   const { prefillChunk } = input.workload;
+  const lockstep = input.objective === 'lockstep';
   let seconds = 0;
   for (let start = 0; start < promptTokens; start += prefillChunk) {
-    const tokens = Math.min(prefillChunk, promptTokens - start);
-    const contextTokens = tokens * start + (tokens * (tokens + 1)) / 2;
-    let step = 0;
-    for (const [index, device] of input.devices.entries()) {
-      const share = shares[index];
-      if (share === undefined || !isUsed(share)) continue;
-      const link = device.link ?? input.link;
-      const linkSeconds = linked && link !== undefined ? link.constant + link.perToken * tokens : 0;
-      const lines = linesAt(device.prefill, tokens, contextTokens);
-      step = Math.max(step, linesSeconds(lines, share) + linkSeconds);
-    }
-    seconds += step;
+    const prefillTokens = Math.min(prefillChunk, promptTokens - start);
+    const prefillContextTokens = prefillTokens * start + (prefillTokens * (prefillTokens + 1)) / 2;
+    const load = { decodeTokens: 0, decodeContextTokens: 0, prefillTokens, prefillContextTokens };
+    const ranks = rankSeconds(input, shares, load).filter((rank) => rank !== null);
+    seconds += groupSeconds(ranks, lockstep);
   }
   return seconds;
 }

@@ -6,6 +6,7 @@ import type {
   PlanModel,
 } from '../../proto/domain/plan.ts';
 import { planInputSubject, refuseField } from './checked-schema.ts';
+import { linkSeconds } from './lockstep.ts';
 
 /** One latency line at a fixed load (T, A): seconds = constant + perHeadGroup*h + perColumn*f + perRow*v. */
 export interface StepLine {
@@ -20,9 +21,12 @@ export interface ProblemDevice {
   readonly id: string;
   readonly decode: readonly StepLine[];
   readonly prefill: readonly StepLine[];
-  /** Link seconds of one step; paid only when more than one device is used. */
+  /** Link seconds of one step with all devices of the problem; paid only when more than one device is used. */
   readonly decodeLink: number;
   readonly prefillLink: number;
+  /** Part of them that a ring of fewer devices pays less of; per pass (`ringPasses`). */
+  readonly decodeRing: number;
+  readonly prefillRing: number;
   /** Memory for weights and KV: memoryBytes - reservedBytes, at least 0. */
   readonly roomBytes: number;
 }
@@ -59,6 +63,13 @@ export interface Problem {
   readonly residentTokens: number;
   /** Ranks meet after every phase of a layer, not once a step. */
   readonly lockstep: boolean;
+}
+
+/** The same for the formula of the step: ranks meet once, and the links are those of all devices whoever takes part. */
+export function formulaProblem(problem: Problem): Problem {
+  if (!problem.lockstep) return problem;
+  const devices = problem.devices.map((device) => ({ ...device, decodeRing: 0, prefillRing: 0 }));
+  return { ...problem, devices, lockstep: false };
 }
 
 /** A split: units per device, in the order of `Problem.devices`. Sums are headGroups, granules and vocabRows. */
@@ -112,14 +123,18 @@ export function linkOf(device: PlanDevice, input: Pick<PlanInput, 'link'>): Link
 function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
   const { sequences, contextTokens, prefillChunk } = input.workload;
   const link = linkOf(device, input);
+  const ring = link.perTokenRing ?? 0;
+  const most = Math.max(2, input.devices.length);
   // The chunk starts a prompt: token i of it attends to i tokens, itself included.
   const prefillContext = (prefillChunk * (prefillChunk + 1)) / 2;
   return {
     id: device.id,
     decode: linesAt(device.decode, sequences, sequences * contextTokens),
     prefill: linesAt(device.prefill, prefillChunk, prefillContext),
-    decodeLink: link.constant + link.perToken * sequences,
-    prefillLink: link.constant + link.perToken * prefillChunk,
+    decodeLink: linkSeconds(link, sequences, most),
+    prefillLink: linkSeconds(link, prefillChunk, most),
+    decodeRing: ring * sequences,
+    prefillRing: ring * prefillChunk,
     roomBytes: Math.max(0, device.memoryBytes - device.reservedBytes),
   };
 }

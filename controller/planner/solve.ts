@@ -7,7 +7,7 @@ import { lockstepSplit } from './policies/lockstep.ts';
 import { memorySplit } from './policies/memory.ts';
 import { optimalSplit } from './policies/optimal.ts';
 import { stepwiseSplit } from './policies/stepwise.ts';
-import type { Counts, Problem } from './problem.ts';
+import { type Counts, formulaProblem, type Problem } from './problem.ts';
 
 const baseline = (problem: Problem, counts: Counts): Split => ({
   best: candidateOf(problem, counts),
@@ -15,18 +15,21 @@ const baseline = (problem: Problem, counts: Counts): Split => ({
   iterations: 1,
 });
 
+/** Splits that are defined by the formula of the step keep it, with the links of all devices; only the prediction is the objective's. */
+function byFormula(problem: Problem, split: (problem: Problem) => Split): Split {
+  if (!problem.lockstep) return split(problem);
+  const found = split(formulaProblem(problem));
+  return found.best === null ? found : { ...found, best: candidateOf(problem, found.best.counts) };
+}
+
 const splits: Readonly<Record<PlanPolicy, (problem: Problem) => Split>> = {
   hels: (problem) => (problem.lockstep ? lockstepSplit(problem) : helsSplit(problem)),
-  optimal: (problem) => {
-    const split = optimalSplit({ ...problem, lockstep: false });
-    return split.best === null
-      ? split
-      : { ...split, best: candidateOf(problem, split.best.counts) };
-  },
-  stepwise: (problem) => {
-    const { candidate, iterations } = stepwiseSplit(problem);
-    return { best: candidate, proven: true, iterations };
-  },
+  optimal: (problem) => byFormula(problem, optimalSplit),
+  stepwise: (problem) =>
+    byFormula(problem, (formula) => {
+      const { candidate, iterations } = stepwiseSplit(formula);
+      return { best: candidate, proven: true, iterations };
+    }),
   compute: (problem) => baseline(problem, computeSplit(problem)),
   memory: (problem) => baseline(problem, memorySplit(problem)),
   equal: (problem) => baseline(problem, equalSplit(problem)),

@@ -24,7 +24,7 @@ import {
   type DeviceProfile,
   profileLines,
 } from './device-profile.ts';
-import { planModel } from './plan-input.ts';
+import { deploymentObjective, planModel } from './plan-input.ts';
 
 const linkKind = z.enum(linkKinds, { error: `must be one of ${linkKinds.join(', ')}` });
 const bytes = z.union([z.string(), z.number()], {
@@ -112,31 +112,34 @@ function deviceIds(spec: ClusterSpec): string[][] {
   });
 }
 
-/** The slowest device's part of a link: a collective is as fast as its slowest member. */
+/** Rate of one device over a kind of link. A sum is as fast as the slowest device of the plan, which the planner finds. */
 function rateOfKind(
-  spec: ClusterSpec,
   kind: ClusterLink['kind'],
-  profiles: DeviceProfiles,
+  entry: ClusterDevice,
+  index: number,
+  profile: DeviceProfile,
 ): number {
   if (kind === 'ethernet') return ethernetBytesPerSecond;
-  const rates = spec.devices.map((entry, index) => {
-    const profile = profileOf(entry, index, profiles);
-    if (kind === 'pcie') return profile.hostLinkBytesPerSecond.value;
-    const rate = profile.interconnectBytesPerSecond.value;
-    if (rate !== null) return rate;
-    return refuseField(
-      subject,
-      'link',
-      `is 'nvlink'; devices[${index}] (${entry.profile}) has none; write pcie or ethernet, or give bytesPerSecond`,
-    );
-  });
-  return Math.min(...rates);
+  if (kind === 'pcie') return profile.hostLinkBytesPerSecond.value;
+  const rate = profile.interconnectBytesPerSecond.value;
+  if (rate !== null) return rate;
+  return refuseField(
+    subject,
+    'link',
+    `is 'nvlink'; devices[${index}] (${entry.profile}) has none; write pcie or ethernet, or give bytesPerSecond`,
+  );
 }
 
-function linkRates(spec: ClusterSpec, wanted: ClusterLink, profiles: DeviceProfiles): LinkRates {
+function linkRates(
+  spec: ClusterSpec,
+  entry: ClusterDevice,
+  index: number,
+  profile: DeviceProfile,
+): LinkRates {
+  const { kind, latencySeconds, bytesPerSecond } = entry.link ?? spec.link;
   return {
-    latencySeconds: wanted.latencySeconds ?? linkLatencySeconds[wanted.kind],
-    bytesPerSecond: wanted.bytesPerSecond ?? rateOfKind(spec, wanted.kind, profiles),
+    latencySeconds: latencySeconds ?? linkLatencySeconds[kind],
+    bytesPerSecond: bytesPerSecond ?? rateOfKind(kind, entry, index, profile),
   };
 }
 
@@ -146,8 +149,8 @@ function memoryOf(entry: ClusterDevice, index: number, profile: DeviceProfile): 
 }
 
 /**
- * The planner's input for devices known by their profiles alone: lines from `profileLines`, link from `linkLine`, `1 - memoryShare` of
- * each memory reserved. Pure. Throws config-invalid for an unknown profile, a size that is none, or two devices of one id.
+ * The planner's input for devices known by their profiles alone: lines from `profileLines`, each device's link from `linkLine`,
+ * `1 - memoryShare` of each memory reserved; the objective is that of deployments. Pure. Throws config-invalid for an unknown profile, a size that is none, or two devices of one id.
  */
 export function clusterPlanInput(
   spec: ClusterSpec,
@@ -157,17 +160,12 @@ export function clusterPlanInput(
 ): PlanInput {
   const shape = planModel(model);
   const ids = deviceIds(spec);
-  const deviceCount = ids.flat().length;
-  const lineOf = (wanted: ClusterLink) =>
-    linkLine(linkRates(spec, wanted, profiles), shape, {
-      numerics: spec.numerics,
-      devices: deviceCount,
-    });
   const places: string[] = [];
   const devices = spec.devices.flatMap((entry, index): PlanDevice[] => {
     const profile = profileOf(entry, index, profiles);
     const memoryBytes = memoryOf(entry, index, profile);
     const lines = profileLines(attainedRates(profile, model.weightType, entry.efficiency), shape);
+    const link = linkLine(linkRates(spec, entry, index, profile), shape, spec.numerics);
     return (ids[index] ?? []).map((id) => {
       places.push(`devices[${index}].id`);
       return {
@@ -175,7 +173,7 @@ export function clusterPlanInput(
         memoryBytes,
         reservedBytes: memoryBytes * (1 - spec.memoryShare),
         ...lines,
-        ...(entry.link === undefined ? {} : { link: lineOf(entry.link) }),
+        link,
       };
     });
   });
@@ -184,5 +182,5 @@ export function clusterPlanInput(
     (index) => places[index] ?? '',
     subject,
   );
-  return { model: shape, workload, devices, link: lineOf(spec.link) };
+  return { model: shape, workload, devices, objective: deploymentObjective };
 }

@@ -5,7 +5,7 @@ export type LinkKind = (typeof linkKinds)[number];
 
 /** How the sums between the devices travel. */
 export interface LinkRates {
-  /** Seconds of one all-reduce of a few bytes among all devices. */
+  /** Seconds of one all-reduce of a few bytes. */
   readonly latencySeconds: number;
   /** Of one device, one direction. */
   readonly bytesPerSecond: number;
@@ -28,18 +28,14 @@ function payloadBytes(numerics: 'exact' | 'fast', model: PlanModel): number {
 
 /**
  * Seconds of one step's collectives: two sums per layer of hiddenSize elements per token, and one of a few bytes to agree on the sampled
- * tokens. A ring moves 2*(devices - 1)/devices of the payload through each device's link.
+ * tokens. A ring moves 2*(n - 1)/n of the payload through each device's link, n the devices of the plan: `perTokenRing` is the whole payload.
  */
-export function linkLine(
-  rates: LinkRates,
-  model: PlanModel,
-  options: { readonly numerics: 'exact' | 'fast'; readonly devices: number },
-): LinkLine {
+export function linkLine(rates: LinkRates, model: PlanModel, numerics: 'exact' | 'fast'): LinkLine {
   const { layers, hiddenSize } = model;
-  const bytesPerToken = 2 * layers * hiddenSize * payloadBytes(options.numerics, model);
-  const passes = (2 * (options.devices - 1)) / options.devices;
+  const bytesPerToken = 2 * layers * hiddenSize * payloadBytes(numerics, model);
   return {
     constant: (2 * layers + 1) * rates.latencySeconds,
-    perToken: (bytesPerToken * passes) / rates.bytesPerSecond,
+    perToken: 0,
+    perTokenRing: bytesPerToken / rates.bytesPerSecond,
   };
 }

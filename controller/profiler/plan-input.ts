@@ -8,6 +8,9 @@ import type {
   PlanWorkload,
 } from '../../proto/domain/plan.ts';
 
+/** What deployments plan for, and what predicts a deployment: ranks meet within every layer (docs/decisions/0006-ranks-in-lockstep.md). */
+export const deploymentObjective = 'lockstep' satisfies PlanInput['objective'];
+
 /** A device as the planner needs it: its fitted lines and its memory. */
 export interface ProfiledDevice {
   readonly id: string;
@@ -51,6 +54,6 @@ export function toPlanInput(
     workload,
     devices: devices.map((device) => ({ ...device })),
     policy,
-    objective: 'lockstep',
+    objective: deploymentObjective,
   };
 }

@@ -1,9 +1,9 @@
-import type { LinkLine, PlanDevice, PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
+import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
-import { isUsed } from '../planner/evaluate.ts';
+import { groupSeconds, type RankSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
-import { linkOf, type Share } from '../planner/problem.ts';
-import { computeSeconds } from '../planner/step-seconds.ts';
+import type { Share } from '../planner/problem.ts';
+import { rankSeconds } from '../planner/step-seconds.ts';
 import type { Random } from './random.ts';
 
 export interface RankUse {
@@ -12,20 +12,15 @@ export interface RankUse {
   readonly linkSeconds: number;
 }
 
-interface Rank {
-  readonly device: PlanDevice;
-  readonly share: Share;
-  readonly link: LinkLine;
-  computeSeconds: number;
-  linkSeconds: number;
-}
-
 /**
- * The ranks of a plan as a clock: they run the steps they are sent in order, in lock-step, each step as long as its slowest rank.
- * `noise` is the relative standard deviation of a rank's compute time (log-normal, mean 1).
+ * The ranks of a plan as a clock: they run the steps they are sent in order, each step as long as the planner would predict it by the
+ * input's objective. `noise` is the relative standard deviation of a rank's compute time (log-normal, mean 1).
  */
 export class SimulatedRanks {
-  readonly #ranks: Rank[];
+  readonly #input: PlanInput;
+  /** The input's devices in use. */
+  readonly #shares: readonly Share[];
+  readonly #use: { device: string; computeSeconds: number; linkSeconds: number }[];
   readonly #noise: number;
   readonly #random: Random;
   #freeAt = 0;
@@ -34,14 +29,14 @@ export class SimulatedRanks {
   constructor(input: PlanInput, plan: PlanOutput, noise: number, random: Random) {
     this.#noise = noise;
     this.#random = random;
-    const linked = plan.ranks.length > 1;
-    const shares = plannedShares(input, plan);
-    this.#ranks = input.devices.flatMap((device, index): Rank[] => {
-      const share = shares[index];
-      if (share === undefined || !isUsed(share)) return [];
-      const link = linked ? linkOf(device, input) : { constant: 0, perToken: 0 };
-      return [{ device, share, link, computeSeconds: 0, linkSeconds: 0 }];
-    });
+    const used = new Set(plan.ranks.map(({ device }) => device));
+    this.#input = { ...input, devices: input.devices.filter(({ id }) => used.has(id)) };
+    this.#shares = plannedShares(this.#input, plan);
+    this.#use = this.#input.devices.map(({ id }) => ({
+      device: id,
+      computeSeconds: 0,
+      linkSeconds: 0,
+    }));
   }
 
   /** Seconds in which a step ran. */
@@ -50,26 +45,28 @@ export class SimulatedRanks {
   }
 
   get use(): RankUse[] {
-    return this.#ranks.map(({ device, computeSeconds, linkSeconds }) => ({
-      device: device.id,
-      computeSeconds,
-      linkSeconds,
-    }));
+    return this.#use.map((use) => ({ ...use }));
   }
 
   /** When the ranks have finished a step that reaches them at `atSeconds`. */
   run(load: StepLoad, atSeconds: number): number {
-    const tokens = load.decodeTokens + load.prefillTokens;
-    let slowest = 0;
-    for (const rank of this.#ranks) {
-      const compute = computeSeconds(rank.device, rank.share, load) * this.#jitter();
-      const link = rank.link.constant + rank.link.perToken * tokens;
-      rank.computeSeconds += compute;
-      rank.linkSeconds += link;
-      slowest = Math.max(slowest, compute + link);
+    const ranks: RankSeconds[] = [];
+    for (const [index, rank] of rankSeconds(this.#input, this.#shares, load).entries()) {
+      const use = this.#use[index];
+      if (rank === null || use === undefined) continue;
+      const noise = this.#jitter();
+      const [attention, mlp, output] = [
+        rank.attention * noise,
+        rank.mlp * noise,
+        rank.output * noise,
+      ];
+      ranks.push({ attention, mlp, output, link: rank.link });
+      use.computeSeconds += attention + mlp + output;
+      use.linkSeconds += rank.link;
     }
-    this.#stepSeconds += slowest;
-    this.#freeAt = Math.max(atSeconds, this.#freeAt) + slowest;
+    const seconds = groupSeconds(ranks, this.#input.objective === 'lockstep');
+    this.#stepSeconds += seconds;
+    this.#freeAt = Math.max(atSeconds, this.#freeAt) + seconds;
     return this.#freeAt;
   }
 

@@ -4,6 +4,7 @@ import type { PlanInput, PlanPolicy } from '../../proto/domain/plan.ts';
 import { parsePlanInput } from '../planner/parse-plan-input.ts';
 import { plan } from '../planner/plan.ts';
 import { clusterPlanInput } from '../profiler/cluster-input.ts';
+import { deploymentObjective } from '../profiler/plan-input.ts';
 import type { RequestRecord } from '../simulator/request-log.ts';
 import { simulate } from '../simulator/simulate.ts';
 import type { Arrival } from '../simulator/trace/arrival.ts';
@@ -29,7 +30,10 @@ async function readServed(options: SimulateOptions): Promise<Served> {
   const { devices, sequences, prefillChunk } = options;
   if (devices.type === 'input') {
     const json = await readParsed(devices.path, { option: '--input', format: 'json' });
-    const input = parsePlanInput(json);
+    // What is simulated is a deployment, unless the file asks for the formula of the step.
+    const objective = { objective: deploymentObjective };
+    const known = typeof json === 'object' && json !== null && !Array.isArray(json);
+    const input = parsePlanInput(known ? { ...objective, ...json } : json);
     const workload = {
       ...input.workload,
       ...(sequences === undefined ? {} : { sequences }),

@@ -12,9 +12,12 @@ export interface LatencyLine {
   perContextHeadGroup?: number;
 }
 
+/** Seconds of a step's sums: constant + (perToken + perTokenRing * 2*(n - 1)/n) * T, of n devices that take part. */
 export interface LinkLine {
   constant: number;
   perToken: number;
+  /** What a ring pays by the number of devices in the plan; only with the lockstep objective. Absent = 0. */
+  perTokenRing?: number;
 }
 
 interface RestoreCosts {

@@ -1,5 +1,5 @@
 import { better, type Candidate, candidateOf } from '../evaluate.ts';
-import type { Counts, Problem } from '../problem.ts';
+import { type Counts, formulaProblem, type Problem } from '../problem.ts';
 import { searchExactly } from '../search/exact-search.ts';
 import { fastestFill } from '../search/fill-heads.ts';
 import { relaxHeads } from '../search/head-relaxation.ts';
@@ -109,7 +109,8 @@ export function bestBaseline(problem: Problem): Candidate | null {
   for (const counts of [equalSplit(problem), computeSplit(problem), memorySplit(problem)]) {
     best = better(best, candidateOf(problem, counts));
   }
-  return better(best, stepwiseSplit(problem).candidate);
+  const { candidate } = stepwiseSplit(formulaProblem(problem));
+  return better(best, problem.lockstep ? candidateOf(problem, candidate.counts) : candidate);
 }
 
 /**

@@ -1,5 +1,5 @@
 import { better, type Candidate, candidateOf } from '../evaluate.ts';
-import type { Problem, ProblemDevice } from '../problem.ts';
+import { formulaProblem, type Problem, type ProblemDevice } from '../problem.ts';
 import { phaseSplit, spreadRows, unitSeconds } from '../search/phase-split.ts';
 import { bestBaseline, helsSplit, type Split } from './hels.ts';
 
@@ -96,7 +96,7 @@ function repair(problem: Problem, start: Candidate): Candidate {
  * meet once a step; then repaired by single moves. Null when no feasible split was found.
  */
 export function lockstepSplit(problem: Problem): Split {
-  const once = helsSplit({ ...problem, lockstep: false });
+  const once = helsSplit(formulaProblem(problem));
   const starts = [bestBaseline(problem)];
   if (once.best !== null) starts.push(candidateOf(problem, once.best.counts));
   for (const members of subsets(problem)) {

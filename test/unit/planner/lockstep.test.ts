@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { candidateOf } from '../../../controller/planner/evaluate.ts';
-import { lockstepSeconds } from '../../../controller/planner/lockstep.ts';
+import { groupSeconds, linkSeconds, phasesOf } from '../../../controller/planner/lockstep.ts';
 import { plan } from '../../../controller/planner/plan.ts';
 import { compileProblem } from '../../../controller/planner/problem.ts';
 import type { PlanInput } from '../../../proto/domain/plan.ts';
@@ -53,18 +53,50 @@ describe('a step in lockstep', () => {
   it('takes the slowest rank of each phase', () => {
     const lines = [line(1, 2, 0, 0), line(0, 0, 3, 1)];
     // Attention 1 + 2*2 = 5 on the first, MLP 3*4 = 12 and output 1*5 = 5 on the second.
-    expect(
-      lockstepSeconds(
-        lines.map((one) => [one]),
-        [share(2, 0, 0), share(0, 4, 5)],
-      ),
-    ).toBe(22);
+    const shares = [share(2, 0, 0), share(0, 4, 5)];
+    const ranks = shares.map((one, index) => ({
+      ...phasesOf([lines[index]!], one),
+      link: index + 1,
+    }));
+    expect(groupSeconds(ranks, true)).toBe(22 + 2);
+    // Ranks that meet once: the second, 12 + 5 and its link.
+    expect(groupSeconds(ranks, false)).toBe(17 + 2);
   });
 
   it('is the sum of the lines for one device, also where they cross', () => {
     const lines = [line(1, 2, 0.5, 0), line(0, 1, 3, 2)];
-    expect(lockstepSeconds([lines], [share(1, 1, 1)])).toBeCloseTo(6);
-    expect(lockstepSeconds([lines], [share(4, 0, 0)])).toBeCloseTo(9);
+    const alone = (one: ReturnType<typeof share>) =>
+      groupSeconds([{ ...phasesOf(lines, one), link: 0 }], true);
+    expect(alone(share(1, 1, 1))).toBeCloseTo(6);
+    expect(alone(share(4, 0, 0))).toBeCloseTo(9);
+  });
+});
+
+describe('the link', () => {
+  const link = { constant: 1, perToken: 0.5, perTokenRing: 3 };
+
+  it('counts the devices that take part', () => {
+    expect([1, 2, 3, 4].map((participants) => linkSeconds(link, 2, participants))).toEqual([
+      0,
+      1 + 2 * (0.5 + 3),
+      1 + 2 * (0.5 + 4),
+      1 + 2 * (0.5 + 4.5),
+    ]);
+  });
+
+  it('is not paid for devices that are left out', () => {
+    const ring = { constant: 0, perToken: 0, perTokenRing: 1e-5 };
+    // The third is so slow that no plan gives it anything.
+    const pair = plan({ ...inputOf([1, 1]), link: ring }, () => 0);
+    const trio = plan({ ...inputOf([1, 1, 1e-6]), link: ring }, () => 0);
+    expect(trio.ranks.map(({ device }) => device)).toEqual(['d0', 'd1']);
+    expect(trio.predicted.decodeSeconds).toBeCloseTo(pair.predicted.decodeSeconds, 12);
+    expect(trio.predicted.perRankSeconds).toEqual(pair.predicted.perRankSeconds);
+  });
+
+  it('is refused where the search needs one that does not depend on who takes part', () => {
+    const input = { ...inputOf([1, 1]), link, objective: 'step' as const };
+    expect(() => plan(input, () => 0)).toThrow("link.perTokenRing is for objective 'lockstep'");
   });
 });
 
@@ -94,9 +126,10 @@ describe('policy hels in lockstep', () => {
   });
 
   it('lets the other policies keep their splits and predicts them in lockstep too', () => {
+    // Equal memory and unequal speeds: the source's loop has heads to move.
     for (const policy of ['equal', 'compute', 'memory', 'stepwise', 'optimal'] as const) {
-      const once = plan({ ...inputOf([1, 0.5]), policy, objective: 'step' }, () => 0);
-      const locked = plan({ ...inputOf([1, 0.5]), policy }, () => 0);
+      const once = plan({ ...inputOf([1, 0.3, 0.5]), policy, objective: 'step' }, () => 0);
+      const locked = plan({ ...inputOf([1, 0.3, 0.5]), policy }, () => 0);
       expect(locked.ranks.map(({ headGroups }) => headGroups)).toEqual(
         once.ranks.map(({ headGroups }) => headGroups),
       );

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { plan } from '../../../controller/planner/plan.ts';
 import { clusterPlanInput, parseCluster } from '../../../controller/profiler/cluster-input.ts';
 import { parseDeviceProfile } from '../../../controller/profiler/device-profile.ts';
+import { toPlanInput } from '../../../controller/profiler/plan-input.ts';
 import {
   readCluster,
   readDeviceProfiles,
@@ -84,11 +85,35 @@ describe('lines from a datasheet', () => {
   test('the link pays two sums a layer, int64 in exact numerics', () => {
     const devices = [{ profile: 'a100-40', count: 2 }];
     const link = { kind: 'pcie', latencySeconds: 1e-5, bytesPerSecond: 1e10 };
-    const fast = inputOf({ devices, link, numerics: 'fast' }).link;
-    const exact = inputOf({ devices, link }).link;
+    const fast = inputOf({ devices, link, numerics: 'fast' }).devices[0]?.link;
+    const exact = inputOf({ devices, link }).devices[1]?.link;
     expect(fast?.constant).toBeCloseTo(81e-5, 12);
-    expect(fast?.perToken).toBeCloseTo((2 * 40 * 5120 * 2) / 1e10, 12);
-    expect(exact?.perToken).toBeCloseTo((2 * 40 * 5120 * 8) / 1e10, 12);
+    expect(fast?.perTokenRing).toBeCloseTo((2 * 40 * 5120 * 2) / 1e10, 12);
+    expect(exact?.perTokenRing).toBeCloseTo((2 * 40 * 5120 * 8) / 1e10, 12);
+  });
+
+  test('each device has the rate of its own link: one that is left out slows no one down', () => {
+    const devices = [{ profile: 'a100-80', count: 2 }, { profile: 'p100' }];
+    const rings = inputOf({ devices, link: 'pcie' }).devices.map(({ link }) => link?.perTokenRing);
+    expect(rings[0]).toBe(rings[1]);
+    expect((rings[2] ?? 0) / (rings[0] ?? 1)).toBeCloseTo(2, 0);
+    const planOf = (list: typeof devices) =>
+      plan({ ...inputOf({ devices: list, link: 'pcie' }) }, () => 0);
+    const [two, three] = [planOf(devices.slice(0, 1)), planOf(devices)];
+    expect(three.predicted.decodeSeconds).toBeLessThanOrEqual(two.predicted.decodeSeconds);
+  });
+
+  test('the plan is what a deployment with the same lines gets', () => {
+    const spec = parseCluster({ devices: [{ profile: 'a100-80' }, { profile: 'l4', count: 2 }] });
+    const input = clusterPlanInput(spec, llama, workload, profiles);
+    const profiled = input.devices.map(({ decode, prefill, link, ...device }) => ({
+      ...device,
+      decode: [decode].flat(),
+      prefill: [prefill].flat(),
+      link: link ?? { constant: 0, perToken: 0 },
+    }));
+    const deployed = toPlanInput(llama, profiled, workload, 'hels');
+    expect(plan(input, () => 0)).toEqual(plan(deployed, () => 0));
   });
 
   test('overrides of memory and efficiency; ids are numbered', () => {

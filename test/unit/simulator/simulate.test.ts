@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { plan } from '../../../controller/planner/plan.ts';
 import { generateTrace } from '../../../controller/simulator/trace/generate-trace.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { device } from '../planner/inputs.ts';
@@ -179,4 +180,22 @@ describe('chance', () => {
     expect(calm.ranks.every(({ idleShare }) => Math.abs(idleShare) < 1e-9)).toBe(true);
     expect(noisy.ranks.every(({ idleShare }) => idleShare > 0.03)).toBe(true);
   });
+});
+
+test('one request takes what the planner predicts, in lockstep too', () => {
+  const lines = (slow: number) => ({ perHeadGroup: 2 * slow, perFfnColumn: 0.5 / slow });
+  const devices = [device('left', lines(1)), device('right', lines(3))];
+  for (const objective of ['step', 'lockstep'] as const) {
+    const workload = { sequences: 1, contextTokens: 9, prefillChunk: 8, outputTokens: 0 };
+    const link = { constant: 1, perToken: 0.25, perTokenRing: objective === 'step' ? 0 : 2 };
+    const { input: base, ...options } = scenario(devices, [arrival(0, 8, 2)]);
+    const input = { ...base, workload, link, objective, policy: 'equal' as const };
+    const made = plan(input, () => 0);
+    const report = simulate({ ...options, input, plan: made });
+    expect(report.ttftSeconds.p50).toBeCloseTo(made.predicted.prefillSeconds, 9);
+    expect(report.tpotSeconds.p50).toBeCloseTo(made.predicted.decodeSeconds, 9);
+    const slowest = Math.max(...made.predicted.perRankSeconds);
+    if (objective === 'step') expect(made.predicted.decodeSeconds).toBe(slowest);
+    else expect(made.predicted.decodeSeconds).toBeGreaterThan(slowest);
+  }
 });
