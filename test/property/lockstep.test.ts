@@ -14,6 +14,7 @@ const device = fc.record({
   columns: fc.double({ min: 0.5, max: 2, noNaN: true }),
   memory: fc.double({ min: 0.2, max: 3, noNaN: true }),
   link: fc.double({ min: 0, max: 2e-4, noNaN: true }),
+  ring: fc.double({ min: 0, max: 5e-5, noNaN: true }),
 });
 
 const headGroups = 5;
@@ -26,6 +27,7 @@ function inputOf(
     columns: number;
     memory: number;
     link: number;
+    ring: number;
   }[],
 ): PlanInput {
   const model = {
@@ -44,7 +46,7 @@ function inputOf(
   return {
     model,
     workload: { sequences: 4, contextTokens: 64, prefillChunk: 64, outputTokens: 16 },
-    devices: devices.map(({ slowness, heads, columns, memory, link }, index) => {
+    devices: devices.map(({ slowness, heads, columns, memory, link, ring }, index) => {
       const decode = {
         constant: 1e-5 * slowness,
         perHeadGroup: 1e-4 * slowness * heads,
@@ -57,7 +59,7 @@ function inputOf(
         reservedBytes: 0,
         decode,
         prefill: decode,
-        link: { constant: link, perToken: 0 },
+        link: { constant: link, perToken: 0, perTokenRing: ring },
       };
     }),
     objective: 'lockstep',
@@ -119,5 +121,23 @@ it('finds the best split of small clusters to 5 %, and a split wherever there is
   );
   process.stdout.write(
     `lockstep: worst gap ${(100 * Math.max(...gaps)).toFixed(3)} % over ${gaps.length} feasible clusters`,
+  );
+});
+
+it('is never predicted worse than any subset of the devices', () => {
+  fc.assert(
+    fc.property(fc.array(device, { minLength: 2, maxLength: 5 }), (devices) => {
+      const input = inputOf(devices);
+      const secondsOf = (members: PlanInput['devices']): number => {
+        const { feasible, predicted } = plan({ ...input, devices: members }, () => 0);
+        return feasible ? predicted.decodeSeconds : Number.POSITIVE_INFINITY;
+      };
+      const all = secondsOf(input.devices);
+      for (let mask = 1; mask < 2 ** devices.length - 1; mask += 1) {
+        const members = input.devices.filter((_, index) => (mask >> index) & 1);
+        expect(all).toBeLessThanOrEqual(secondsOf(members) * (1 + 1e-9));
+      }
+    }),
+    { numRuns: propertyRuns(40), endOnFailure: true },
   );
 });
