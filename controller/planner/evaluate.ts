@@ -1,4 +1,4 @@
-import { groupSeconds, phasesOf, type RankSeconds, ringPasses } from './lockstep.ts';
+import { GroupStep, phasesOf, ringPasses } from './lockstep.ts';
 import type { Counts, Problem, ProblemDevice, Share, StepLine } from './problem.ts';
 
 export function isUsed(share: Share): boolean {
@@ -78,18 +78,19 @@ export function evaluate(problem: Problem, counts: Counts): Evaluation {
   return evaluateShares(problem, sharesOf(problem, counts));
 }
 
-/** Decode and prefill seconds on the link of each device when so many take part. */
-export function linkSecondsOf(
+/** Passes of the ring that a plan of so many devices saves against one of all. */
+function sparedPasses({ devices }: Problem, participants: number): number {
+  return ringPasses(Math.max(2, devices.length)) - ringPasses(Math.max(2, participants));
+}
+
+/** Decode seconds on the link of a device when so many take part. */
+export function decodeLinkSeconds(
   problem: Problem,
   device: ProblemDevice,
   participants: number,
-): { decode: number; prefill: number } {
-  if (participants < 2) return { decode: 0, prefill: 0 };
-  const spared = ringPasses(Math.max(2, problem.devices.length)) - ringPasses(participants);
-  return {
-    decode: device.decodeLink - device.decodeRing * spared,
-    prefill: device.prefillLink - device.prefillRing * spared,
-  };
+): number {
+  if (participants < 2) return 0;
+  return device.decodeLink - device.decodeRing * sparedPasses(problem, participants);
 }
 
 /** The same of shares by device, in the order of `problem.devices`. */
@@ -97,8 +98,9 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
   let participants = 0;
   for (const share of shares) if (isUsed(share)) participants += 1;
   const locked = problem.lockstep && participants > 1;
-  const decodeRanks: RankSeconds[] = [];
-  const prefillRanks: RankSeconds[] = [];
+  const decodeStep = new GroupStep();
+  const prefillStep = new GroupStep();
+  const spared = sparedPasses(problem, participants);
   const deviceSeconds: number[] = [];
   let decodeSeconds = 0;
   let prefillSeconds = 0;
@@ -109,20 +111,25 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
       deviceSeconds.push(0);
       continue;
     }
-    const link = linkSecondsOf(problem, device, participants);
-    const decode = linesSeconds(device.decode, share) + link.decode;
-    const prefill = linesSeconds(device.prefill, share) + link.prefill;
+    let decodeLink = 0;
+    let prefillLink = 0;
+    if (participants > 1) {
+      decodeLink = device.decodeLink - device.decodeRing * spared;
+      prefillLink = device.prefillLink - device.prefillRing * spared;
+    }
+    const decode = linesSeconds(device.decode, share) + decodeLink;
+    const prefill = linesSeconds(device.prefill, share) + prefillLink;
     deviceSeconds.push(decode);
     decodeSeconds = Math.max(decodeSeconds, decode);
     prefillSeconds = Math.max(prefillSeconds, prefill);
     feasible &&= fitsMemory(problem, device, share);
     if (!locked) continue;
-    decodeRanks.push({ ...phasesOf(device.decode, share), link: link.decode });
-    prefillRanks.push({ ...phasesOf(device.prefill, share), link: link.prefill });
+    decodeStep.add(phasesOf(device.decode, share), decodeLink);
+    prefillStep.add(phasesOf(device.prefill, share), prefillLink);
   }
   if (locked) {
-    decodeSeconds = groupSeconds(decodeRanks, true);
-    prefillSeconds = groupSeconds(prefillRanks, true);
+    decodeSeconds = decodeStep.seconds(true);
+    prefillSeconds = prefillStep.seconds(true);
   }
   return { shares, feasible, decodeSeconds, prefillSeconds, deviceSeconds };
 }

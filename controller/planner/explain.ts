@@ -1,7 +1,7 @@
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
-import { isUsed, kvTokensOf, linesSeconds, linkSecondsOf, weightBytes } from './evaluate.ts';
+import { decodeLinkSeconds, isUsed, kvTokensOf, linesSeconds, weightBytes } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
@@ -73,7 +73,7 @@ function settingOf(input: PlanInput, plan: PlanOutput): Setting {
 }
 
 const linkOfPlan = (problem: Problem, { ranks }: PlanOutput, device: ProblemDevice): number =>
-  linkSecondsOf(problem, device, ranks.length).decode;
+  decodeLinkSeconds(problem, device, ranks.length);
 
 function secondsOf({ problem, plan }: Setting, device: ProblemDevice, share: Share): number {
   if (!isUsed(share)) return 0;
@@ -109,7 +109,7 @@ function reasonOf(setting: Setting, index: number): Reason {
     return { obstacle, text: `cannot take ${name} more: ${lacks} lack for ${what}` };
   }
   const participants = plan.ranks.length + Number(!isUsed(share));
-  const link = linkSecondsOf(problem, device, participants).decode;
+  const link = decodeLinkSeconds(problem, device, participants);
   const after = linesSeconds(device.decode, more) + link;
   const { decodeSeconds } = plan.predicted;
   if (after >= decodeSeconds * (1 - tieShare)) {

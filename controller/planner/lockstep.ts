@@ -37,19 +37,34 @@ export function phasesOf(lines: readonly StepLine[], share: Share): Phases {
 }
 
 /**
- * Seconds of a step from those of its used ranks. In lockstep the ranks meet after every phase, so each phase, and the link, lasts as long
- * as on its slowest rank; otherwise the step is the slowest rank's own sum (docs/planner.md).
+ * A step of a group from what its used ranks need for it. In lockstep the ranks meet after every phase, so each phase, and the link, lasts as
+ * long as on its slowest rank; otherwise the step is the slowest rank's own sum (docs/planner.md).
  */
-export function groupSeconds(ranks: readonly RankSeconds[], lockstep: boolean): number {
-  let [attention, mlp, output, link, whole] = [0, 0, 0, 0, 0];
-  for (const rank of ranks) {
-    attention = Math.max(attention, rank.attention);
-    mlp = Math.max(mlp, rank.mlp);
-    output = Math.max(output, rank.output);
-    link = Math.max(link, rank.link);
-    whole = Math.max(whole, rank.attention + rank.mlp + rank.output + rank.link);
+export class GroupStep {
+  #attention = 0;
+  #mlp = 0;
+  #output = 0;
+  #link = 0;
+  #slowest = 0;
+
+  add({ attention, mlp, output }: Phases, link: number): void {
+    this.#attention = Math.max(this.#attention, attention);
+    this.#mlp = Math.max(this.#mlp, mlp);
+    this.#output = Math.max(this.#output, output);
+    this.#link = Math.max(this.#link, link);
+    this.#slowest = Math.max(this.#slowest, attention + mlp + output + link);
   }
-  return lockstep ? attention + mlp + output + link : whole;
+
+  seconds(lockstep: boolean): number {
+    return lockstep ? this.#attention + this.#mlp + this.#output + this.#link : this.#slowest;
+  }
+}
+
+/** The same of ranks given together. */
+export function groupSeconds(ranks: Iterable<RankSeconds>, lockstep: boolean): number {
+  const step = new GroupStep();
+  for (const rank of ranks) step.add(rank, rank.link);
+  return step.seconds(lockstep);
 }
 
 /** Times that a ring of so many devices moves its payload through each device's link. */

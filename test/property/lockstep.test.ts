@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { candidateOf } from '../../controller/planner/evaluate.ts';
 import { plan } from '../../controller/planner/plan.ts';
 import { compileProblem, type Problem } from '../../controller/planner/problem.ts';
-import { spreadRows } from '../../controller/planner/search/phase-split.ts';
+import { phaseCosts, spreadRows } from '../../controller/planner/search/phase-split.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
 import { propertyRuns } from '../support/property-runs.ts';
 
@@ -80,13 +80,14 @@ function* sharesOf(units: number, count: number): Generator<number[]> {
 /** Least lockstep seconds over all heads and granules, rows over the devices that have either or over all. */
 function bruteForce(problem: Problem): number {
   const count = problem.devices.length;
+  const costs = phaseCosts(problem);
   const all = [...problem.devices.keys()];
   let best = Number.POSITIVE_INFINITY;
   for (const heads of sharesOf(headGroups, count)) {
     for (const columns of sharesOf(granules, count)) {
       const used = all.filter((index) => (heads[index] ?? 0) + (columns[index] ?? 0) > 0);
       for (const members of [used, all]) {
-        const vocabRows = spreadRows(problem, members, heads, columns);
+        const vocabRows = spreadRows(costs, members, heads, columns);
         if (vocabRows === null) continue;
         const { evaluation } = candidateOf(problem, {
           headGroups: heads,

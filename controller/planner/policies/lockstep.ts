@@ -1,120 +1,103 @@
-import { better, type Candidate, candidateOf } from '../evaluate.ts';
-import { formulaProblem, type Problem, type ProblemDevice } from '../problem.ts';
-import { phaseSplit, spreadRows, unitSeconds } from '../search/phase-split.ts';
+import { better, type Candidate, candidateOf, decodeLinkSeconds, isUsed } from '../evaluate.ts';
+import { GroupStep, phasesOf } from '../lockstep.ts';
+import {
+  type Counts,
+  formulaProblem,
+  type Problem,
+  type ProblemDevice,
+  type Share,
+} from '../problem.ts';
+import { allSetsMax, trySets } from '../search/device-sets.ts';
+import { repair } from '../search/lockstep-repair.ts';
+import { phaseCosts, phaseSplit } from '../search/phase-split.ts';
 import { bestBaseline, helsSplit, type Split } from './hels.ts';
 
-/** Devices up to which every subset is tried; above it, the fastest k for every k. */
-const allSubsetsMax = 8;
-/** Devices up to which a head and a granule move together. */
-const pairMovesMax = 6;
-/** Splits that are repaired, the fastest first, and evaluations of each repair. */
+/** Splits that are repaired, the fastest first: of few devices, and of many. */
 const startsMax = 4;
-const repairMax = 10_000;
+const repairedOfManyMax = 2;
 
-function* subsets(problem: Problem): Generator<number[]> {
-  const { length } = problem.devices;
-  if (length <= allSubsetsMax) {
-    for (let mask = 1; mask < 2 ** length; mask += 1) {
-      yield problem.devices.flatMap((_, index) => ((mask >> index) & 1 ? [index] : []));
-    }
-    return;
-  }
-  const slowness = (index: number) => {
+interface Start {
+  readonly counts: Counts;
+  readonly seconds: number;
+}
+
+/** Decode seconds of a split over `members` in lockstep. */
+function secondsOf(problem: Problem, members: readonly number[], counts: Counts): number {
+  const shareOf = (index: number): Share => ({
+    headGroups: counts.headGroups[index] as number,
+    ffnColumns: (counts.granules[index] as number) * problem.granuleColumns,
+    vocabRows: counts.vocabRows[index] as number,
+  });
+  let participants = 0;
+  for (const index of members) participants += Number(isUsed(shareOf(index)));
+  const step = new GroupStep();
+  for (const index of members) {
+    const share = shareOf(index);
+    if (!isUsed(share)) continue;
     const device = problem.devices[index] as ProblemDevice;
-    return (
-      unitSeconds(device, 'perHeadGroup') * problem.headGroups +
-      unitSeconds(device, 'perColumn') * problem.ffnColumns
-    );
-  };
-  const order = [...problem.devices.keys()].sort((a, b) => slowness(a) - slowness(b));
-  for (let count = 1; count <= length; count += 1) yield order.slice(0, count);
+    step.add(phasesOf(device.decode, share), decodeLinkSeconds(problem, device, participants));
+  }
+  return step.seconds(true);
 }
 
-const moved = (counts: readonly number[], from: number, to: number) =>
-  counts.map((count, index) => count - Number(index === from) + Number(index === to));
+/** Keeps the fastest few. */
+class Shortlist {
+  readonly starts: Start[] = [];
+  tried = 0;
 
-interface Move {
-  readonly headGroups: readonly number[];
-  readonly granules: readonly number[];
+  add(start: Start): void {
+    this.tried += 1;
+    let place = this.starts.length;
+    while (place > 0 && (this.starts[place - 1] as Start).seconds > start.seconds) place -= 1;
+    if (place < startsMax) this.starts.splice(place, 0, start);
+    if (this.starts.length > startsMax) this.starts.pop();
+  }
 }
 
-/** Every way to take one unit from a device and give it to another, and to leave all where they are. */
-function variants(counts: readonly number[]): (readonly number[])[] {
-  const all = [...counts.keys()];
-  return [
-    counts,
-    ...all.flatMap((from) =>
-      (counts[from] ?? 0) === 0
-        ? []
-        : all.filter((to) => to !== from).map((to) => moved(counts, from, to)),
-    ),
-  ];
-}
-
-/** Moves of a head, of a granule, and (of few devices: where memory binds, one often makes room for the other) of one of each. */
-function* movesFrom({ counts }: Candidate, devices: number): Generator<Move> {
-  const [, ...heads] = variants(counts.headGroups);
-  const [, ...columns] = variants(counts.granules);
-  for (const headGroups of heads) yield { headGroups, granules: counts.granules };
-  for (const granules of columns) yield { headGroups: counts.headGroups, granules };
-  if (devices > pairMovesMax) return;
-  for (const headGroups of heads) for (const granules of columns) yield { headGroups, granules };
-}
-
-/** The candidate after a move, its rows spread anew over the devices in use; null when it does not fit. */
-function afterMove(problem: Problem, current: Candidate, move: Move): Candidate | null {
-  const { headGroups, granules } = move;
-  const members = [...problem.devices.keys()].filter(
-    (index) =>
-      (headGroups[index] ?? 0) + (granules[index] ?? 0) + (current.counts.vocabRows[index] ?? 0) >
-      0,
-  );
-  const vocabRows = spreadRows(problem, members, headGroups, granules);
-  return vocabRows === null ? null : candidateOf(problem, { headGroups, granules, vocabRows });
-}
-
-/** Makes single moves while the step gets shorter. */
-function repair(problem: Problem, start: Candidate): Candidate {
-  let best = start;
-  let left = repairMax;
-  const improve = (): Candidate | null => {
-    for (const move of movesFrom(best, problem.devices.length)) {
-      left -= 1;
-      if (left < 0) return null;
-      const next = afterMove(problem, best, move);
-      if (next !== null && better(best, next) === next) return next;
+/** Of sets of the devices, each kind of unit spread to the least maximum of its own seconds. */
+function splitsByPhase(problem: Problem, shortlist: Shortlist): void {
+  const costs = phaseCosts(problem);
+  trySets(problem, costs, (members) => {
+    let least = Number.POSITIVE_INFINITY;
+    for (const headsFirst of [true, false]) {
+      const counts = phaseSplit(costs, members, headsFirst);
+      if (counts === null) continue;
+      const seconds = secondsOf(problem, members, counts);
+      least = Math.min(least, seconds);
+      shortlist.add({ counts, seconds });
     }
-    return null;
-  };
-  for (let next = improve(); next !== null; next = improve()) best = next;
-  return best;
+    return least;
+  });
 }
 
 /**
- * The split for ranks that meet after every phase: of every subset of the devices, heads, columns and rows each spread to the least
- * maximum of their own seconds (exact for each phase while memory does not bind), beside the baselines and the split for ranks that
- * meet once a step; then repaired by single moves. Null when no feasible split was found.
+ * The split for ranks that meet after every phase: of sets of the devices, heads, columns and rows each spread to the least maximum of
+ * their own seconds (exact for each phase while memory does not bind), beside the baselines and, of few devices or where nothing else
+ * fits, the split for ranks that meet once a step; then repaired by single moves. Null when no feasible split was found.
  */
 export function lockstepSplit(problem: Problem): Split {
-  const once = helsSplit(formulaProblem(problem));
-  const starts = [bestBaseline(problem)];
-  if (once.best !== null) starts.push(candidateOf(problem, once.best.counts));
-  for (const members of subsets(problem)) {
-    for (const headsFirst of [true, false]) {
-      const counts = phaseSplit(problem, members, headsFirst);
-      if (counts !== null) starts.push(candidateOf(problem, counts));
-    }
+  const shortlist = new Shortlist();
+  splitsByPhase(problem, shortlist);
+  const starts = shortlist.starts.map(({ counts }) => candidateOf(problem, counts));
+  const baseline = bestBaseline(problem);
+  if (baseline !== null) starts.push(baseline);
+  let once: Split | null = null;
+  const few = problem.devices.length <= allSetsMax;
+  if (few || starts.length === 0) {
+    once = helsSplit(formulaProblem(problem));
+    if (once.best !== null) starts.push(candidateOf(problem, once.best.counts));
   }
+  const costs = phaseCosts(problem);
   const best = starts
-    .filter((start): start is Candidate => start?.evaluation.feasible === true)
+    .filter(({ evaluation }) => evaluation.feasible)
     .sort((left, right) => left.evaluation.decodeSeconds - right.evaluation.decodeSeconds)
-    .slice(0, startsMax)
-    .map((start) => repair(problem, start))
+    .slice(0, few ? startsMax : repairedOfManyMax)
+    .map((start) => repair(costs, start))
     .reduce<Candidate | null>(better, null);
   // Without a split for ranks that meet once a step there is none at all: what fits does not depend on when they meet.
   return {
     best,
-    proven: best === null && once.proven,
-    iterations: once.iterations + starts.length,
+    proven: best === null && once?.proven === true,
+    iterations: shortlist.tried + (once?.iterations ?? 0),
   };
 }

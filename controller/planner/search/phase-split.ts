@@ -1,155 +1,169 @@
 /** Units of each phase spread over devices so that the slowest of them takes least: what ranks in lockstep want. */
-import { weightBytes } from '../evaluate.ts';
-import type { Counts, Problem, ProblemDevice } from '../problem.ts';
+import type { Counts, Problem, ProblemDevice, StepLine } from '../problem.ts';
 
-const rowBisections = 50;
-
-/** Highest seconds of one unit over the device's lines. */
-export function unitSeconds(
-  device: ProblemDevice,
-  unit: 'perHeadGroup' | 'perColumn' | 'perRow',
-): number {
-  return device.decode.reduce((most, line) => Math.max(most, line[unit]), 0);
+/** Unit prices of all devices, in their order: decode seconds (the highest over a device's lines) and bytes. */
+export interface PhaseCosts {
+  readonly problem: Problem;
+  readonly constant: Float64Array;
+  readonly perHeadGroup: Float64Array;
+  readonly perGranule: Float64Array;
+  readonly perRow: Float64Array;
+  /** Beside the embedding, which a device in use holds whatever else it does; negative: it cannot be used. */
+  readonly roomBytes: Float64Array;
+  readonly headGroupBytes: number;
+  readonly granuleBytes: number;
 }
 
-function emptyCounts(devices: number): number[] {
-  return new Array<number>(devices).fill(0);
+export function phaseCosts(problem: Problem): PhaseCosts {
+  const { devices, footprint, granuleColumns, residentTokens } = problem;
+  const highest = (term: keyof StepLine, scale = 1) =>
+    Float64Array.from(
+      devices,
+      ({ decode }: ProblemDevice) => scale * Math.max(...decode.map((line) => line[term])),
+    );
+  return {
+    problem,
+    constant: highest('constant'),
+    perHeadGroup: highest('perHeadGroup'),
+    perGranule: highest('perColumn', granuleColumns),
+    perRow: highest('perRow'),
+    roomBytes: Float64Array.from(devices, ({ roomBytes }) => roomBytes - footprint.fixed),
+    headGroupBytes: footprint.perHeadGroup + residentTokens * footprint.kvPerTokenHeadGroup,
+    granuleBytes: footprint.perColumn * granuleColumns,
+  };
 }
 
-/** Bytes that `members` still have with these heads and granules. */
-function roomLeft(
-  problem: Problem,
-  member: number,
-  heads: readonly number[],
-  granules: readonly number[],
-): number {
-  const { footprint, residentTokens, granuleColumns } = problem;
-  const headGroups = heads[member] ?? 0;
-  const ffnColumns = (granules[member] ?? 0) * granuleColumns;
-  const device = problem.devices[member] as ProblemDevice;
-  // A member holds the embedding even with nothing else: it is about to be given something.
-  const weights = Math.max(
-    footprint.fixed,
-    weightBytes(problem, { headGroups, ffnColumns, vocabRows: 0 }),
-  );
-  return device.roomBytes - weights - residentTokens * footprint.kvPerTokenHeadGroup * headGroups;
+/** Units that members take within some seconds. `begin` and `each` are by device, `caps` by place in `members`. */
+interface Takers {
+  readonly members: readonly number[];
+  readonly begin: Float64Array | null;
+  readonly each: Float64Array;
+  readonly caps: Float64Array;
 }
 
-/**
- * Hands out `units` one by one to the member that then needs least for its own, while it has room: the least possible maximum. Null
- * when they do not fit.
- */
-function handOut(
-  units: number,
-  members: readonly number[],
-  secondsOf: (member: number, units: number) => number,
-  bytesOf: number,
-  room: Map<number, number>,
-  devices: number,
-): number[] | null {
-  const counts = emptyCounts(devices);
-  for (let unit = 0; unit < units; unit += 1) {
+function unitsWithin({ members, begin, each, caps }: Takers, place: number, seconds: number) {
+  const member = members[place] as number;
+  const cap = caps[place] as number;
+  const left = seconds - (begin === null ? 0 : (begin[member] as number));
+  if (left < 0) return 0;
+  const price = each[member] as number;
+  return price === 0 ? cap : Math.min(cap, Math.floor(left / price));
+}
+
+function sumWithin(takers: Takers, seconds: number): number {
+  let sum = 0;
+  for (let place = 0; place < takers.members.length; place += 1) {
+    sum += unitsWithin(takers, place, seconds);
+  }
+  return sum;
+}
+
+/** The bisection ends when so few units are left to hand out one by one. */
+const singlesMax = 8;
+const bisectionsMax = 60;
+
+/** Seconds within which the takers take at most `units`, but nearly as many. */
+function secondsFor(units: number, takers: Takers): number {
+  const { members, begin, each, caps } = takers;
+  let high = 0;
+  for (const [place, member] of members.entries()) {
+    const most = Math.min(units, caps[place] as number);
+    if (most === 0) continue;
+    const start = begin === null ? 0 : (begin[member] as number);
+    high = Math.max(high, start + (each[member] as number) * most);
+  }
+  let low = 0;
+  let above = sumWithin(takers, high);
+  let below = 0;
+  for (let step = 0; step < bisectionsMax && above - below > singlesMax; step += 1) {
+    const middle = (low + high) / 2;
+    const sum = sumWithin(takers, middle);
+    if (sum > units) [high, above] = [middle, sum];
+    else [low, below] = [middle, sum];
+  }
+  return low;
+}
+
+/** `units` handed out with the least possible maximum of seconds, by device; null when the caps do not allow it. */
+function spread(units: number, takers: Takers): number[] | null {
+  const { members, begin, each, caps } = takers;
+  let most = 0;
+  for (const cap of caps) most += cap;
+  if (most < units) return null;
+  const seconds = secondsFor(units, takers);
+  const counts = new Array<number>(each.length).fill(0);
+  let left = units;
+  for (const [place, member] of members.entries()) {
+    const taken = Math.min(left, unitsWithin(takers, place, seconds));
+    counts[member] = taken;
+    left -= taken;
+  }
+  for (; left > 0; left -= 1) {
     let taker = -1;
     let least = Number.POSITIVE_INFINITY;
-    for (const member of members) {
-      if ((room.get(member) ?? 0) < bytesOf) continue;
-      const seconds = secondsOf(member, (counts[member] ?? 0) + 1);
-      if (seconds < least) [taker, least] = [member, seconds];
+    for (let place = 0; place < members.length; place += 1) {
+      const member = members[place] as number;
+      const next = (counts[member] as number) + 1;
+      if (next > (caps[place] as number)) continue;
+      const after = (begin === null ? 0 : (begin[member] as number)) + next * (each[member] ?? 0);
+      if (after < least) [taker, least] = [member, after];
     }
-    if (taker < 0) return null;
-    counts[taker] = (counts[taker] ?? 0) + 1;
-    room.set(taker, (room.get(taker) ?? 0) - bytesOf);
+    counts[taker] = (counts[taker] as number) + 1;
   }
   return counts;
+}
+
+/** Units of `bytes` that fit each member beside what it holds. */
+function capsBeside(
+  { roomBytes }: PhaseCosts,
+  members: readonly number[],
+  bytes: number,
+  units: number,
+  heldBytes: (member: number) => number,
+): Float64Array {
+  return Float64Array.from(members, (member) => {
+    const fit = Math.floor(((roomBytes[member] as number) - heldBytes(member)) / bytes);
+    return Math.max(0, Math.min(units, fit));
+  });
 }
 
 /** Vocabulary rows with the least possible maximum of their seconds, within the room that is left. Null when they do not fit. */
 export function spreadRows(
-  problem: Problem,
+  costs: PhaseCosts,
   members: readonly number[],
   heads: readonly number[],
   granules: readonly number[],
 ): number[] | null {
-  const { vocabRows, footprint } = problem;
-  const caps = members.map((member) =>
-    Math.max(
-      0,
-      Math.min(
-        vocabRows,
-        Math.floor(roomLeft(problem, member, heads, granules) / footprint.perRow),
-      ),
-    ),
-  );
-  if (caps.reduce((sum, cap) => sum + cap, 0) < vocabRows) return null;
-  const cost = members.map((member) =>
-    unitSeconds(problem.devices[member] as ProblemDevice, 'perRow'),
-  );
-  const within = (seconds: number) =>
-    members.map((_, index) => {
-      const each = cost[index] as number;
-      const cap = caps[index] as number;
-      return each === 0 ? cap : Math.min(cap, Math.floor(seconds / each));
-    });
-  const total = (rows: readonly number[]) => rows.reduce((sum, count) => sum + count, 0);
-  let low = 0;
-  let high = Math.max(...cost) * vocabRows;
-  for (let step = 0; step < rowBisections; step += 1) {
-    const middle = (low + high) / 2;
-    if (total(within(middle)) >= vocabRows) high = middle;
-    else low = middle;
-  }
-  const rows = within(high);
-  let surplus = total(rows) - vocabRows;
-  const counts = emptyCounts(problem.devices.length);
-  for (const [index, member] of members.entries()) {
-    const back = Math.min(surplus, rows[index] as number);
-    counts[member] = (rows[index] as number) - back;
-    surplus -= back;
-  }
-  return counts;
+  const { vocabRows, footprint, ffnColumns } = costs.problem;
+  const held = (member: number) =>
+    (heads[member] as number) * costs.headGroupBytes +
+    Math.min(ffnColumns * footprint.perColumn, (granules[member] as number) * costs.granuleBytes);
+  const caps = capsBeside(costs, members, footprint.perRow, vocabRows, held);
+  return spread(vocabRows, { members, begin: null, each: costs.perRow, caps });
 }
 
 /** Heads and granules each with the least maximum of their own seconds; `headsFirst` decides who gets scarce memory. */
 export function phaseSplit(
-  problem: Problem,
+  costs: PhaseCosts,
   members: readonly number[],
   headsFirst: boolean,
 ): Counts | null {
-  const { devices, footprint, granuleColumns, residentTokens } = problem;
-  const room = new Map(
-    members.map((member) => [
-      member,
-      (devices[member] as ProblemDevice).roomBytes - footprint.fixed,
-    ]),
-  );
-  const constant = (member: number) =>
-    (devices[member] as ProblemDevice).decode.reduce(
-      (most, line) => Math.max(most, line.constant),
-      0,
-    );
-  const giveHeads = () =>
-    handOut(
-      problem.headGroups,
-      members,
-      (member, units) =>
-        constant(member) + units * unitSeconds(devices[member] as ProblemDevice, 'perHeadGroup'),
-      footprint.perHeadGroup + residentTokens * footprint.kvPerTokenHeadGroup,
-      room,
-      devices.length,
-    );
-  const giveGranules = () =>
-    handOut(
-      problem.granules,
-      members,
-      (member, units) => units * unitSeconds(devices[member] as ProblemDevice, 'perColumn'),
-      footprint.perColumn * granuleColumns,
-      room,
-      devices.length,
-    );
-  const first = headsFirst ? giveHeads() : giveGranules();
-  const second = first === null ? null : headsFirst ? giveGranules() : giveHeads();
-  if (first === null || second === null) return null;
-  const [headGroups, granules] = headsFirst ? [first, second] : [second, first];
-  const vocabRows = spreadRows(problem, members, headGroups, granules);
-  return vocabRows === null ? null : { headGroups, granules, vocabRows };
+  const { headGroups: heads, granules } = costs.problem;
+  const { constant, perHeadGroup, perGranule, headGroupBytes, granuleBytes } = costs;
+  const give = (first: boolean, held: (member: number) => number): number[] | null => {
+    if (first) {
+      const caps = capsBeside(costs, members, headGroupBytes, heads, held);
+      return spread(heads, { members, begin: constant, each: perHeadGroup, caps });
+    }
+    const caps = capsBeside(costs, members, granuleBytes, granules, held);
+    return spread(granules, { members, begin: null, each: perGranule, caps });
+  };
+  const first = give(headsFirst, () => 0);
+  if (first === null) return null;
+  const bytes = headsFirst ? headGroupBytes : granuleBytes;
+  const second = give(!headsFirst, (member) => (first[member] as number) * bytes);
+  if (second === null) return null;
+  const [given, columns] = headsFirst ? [first, second] : [second, first];
+  const vocabRows = spreadRows(costs, members, given, columns);
+  return vocabRows === null ? null : { headGroups: given, granules: columns, vocabRows };
 }
