@@ -15,33 +15,42 @@ interface Corner {
   rows: number;
 }
 
-/** Sets `corner` to the most rows beside `columns`, if that is worth more. */
-function tryColumns(
+/**
+ * Most FFN columns, up to `most`, until which each buys more than the rows that it displaces. The rows beside f columns are the least of the
+ * bounds' (limit - perColumn*f)/perRow and of the vocabulary. A bound is steep when a column displaces more than its worth in rows: columns
+ * pay until the first steep bound falls below all gentle ones.
+ */
+function worthwhileColumns(
   problem: Problem,
   capacity: Capacity,
   heads: number,
-  columns: number,
+  most: number,
   prices: Prices,
-  corner: Corner,
-): void {
-  let rows = problem.vocabRows;
+): number {
+  let columns = most;
+  // Indexed loops without closures: this runs some hundred thousand times a plan.
   for (let index = 0; index < capacity.length; index += 1) {
-    const bound = capacity[index] as Bound;
-    const slack = bound.limit - bound.perHeadGroup * heads - bound.perColumn * columns;
-    if (bound.perRow * rows > slack) rows = Math.max(0, slack) / bound.perRow;
+    const steep = capacity[index] as Bound;
+    if (steep.perColumn * prices.perRow <= steep.perRow * prices.perColumn) continue;
+    // A bound without rows is in `most` already.
+    if (steep.perRow === 0) continue;
+    const steepSlack = steep.limit - steep.perHeadGroup * heads;
+    let meet = (steepSlack - steep.perRow * problem.vocabRows) / steep.perColumn;
+    for (let other = 0; other < capacity.length; other += 1) {
+      const gentle = capacity[other] as Bound;
+      if (gentle.perRow === 0) continue;
+      if (gentle.perColumn * prices.perRow > gentle.perRow * prices.perColumn) continue;
+      const gentleSlack = gentle.limit - gentle.perHeadGroup * heads;
+      const slope = steep.perColumn * gentle.perRow - gentle.perColumn * steep.perRow;
+      const crossing = (steepSlack * gentle.perRow - gentleSlack * steep.perRow) / slope;
+      if (crossing > meet) meet = crossing;
+    }
+    if (meet < columns) columns = meet;
   }
-  const worth = prices.perColumn * columns + prices.perRow * rows;
-  if (worth > corner.worth) {
-    corner.worth = worth;
-    corner.columns = columns;
-    corner.rows = rows;
-  }
+  return columns > 0 ? columns : 0;
 }
 
-/**
- * Sets `corner` to what a device with `heads` can take that is worth most: a linear program in two unknowns, whose optimum lies where
- * two bounds meet, or where one meets the whole vocabulary, or at the most or the fewest columns.
- */
+/** Sets `corner` to what a device with `heads` can take that is worth most: a linear program in two unknowns. */
 function solveCorner(
   problem: Problem,
   capacity: Capacity,
@@ -63,22 +72,16 @@ function solveCorner(
     if (slack < 0) return;
     if (bound.perColumn * most > slack) most = slack / bound.perColumn;
   }
-  tryColumns(problem, capacity, heads, 0, prices, corner);
-  tryColumns(problem, capacity, heads, most, prices, corner);
-  // Indexed loops without closures: this runs some hundred thousand times a plan.
+  const columns = worthwhileColumns(problem, capacity, heads, most, prices);
+  let rows = problem.vocabRows;
   for (let index = 0; index < capacity.length; index += 1) {
-    const first = capacity[index] as Bound;
-    const firstSlack = first.limit - first.perHeadGroup * heads;
-    const whole = (firstSlack - first.perRow * problem.vocabRows) / first.perColumn;
-    if (whole > 0 && whole < most) tryColumns(problem, capacity, heads, whole, prices, corner);
-    for (let other = index + 1; other < capacity.length; other += 1) {
-      const second = capacity[other] as Bound;
-      const secondSlack = second.limit - second.perHeadGroup * heads;
-      const slope = first.perColumn * second.perRow - second.perColumn * first.perRow;
-      const meet = (firstSlack * second.perRow - secondSlack * first.perRow) / slope;
-      if (meet > 0 && meet < most) tryColumns(problem, capacity, heads, meet, prices, corner);
-    }
+    const bound = capacity[index] as Bound;
+    const slack = bound.limit - bound.perHeadGroup * heads - bound.perColumn * columns;
+    if (bound.perRow * rows > slack) rows = Math.max(0, slack) / bound.perRow;
   }
+  corner.worth = prices.perColumn * columns + prices.perRow * rows;
+  corner.columns = columns;
+  corner.rows = rows;
 }
 
 /** Heads of most worth at fixed prices, with the FFN columns and rows beside them in shares of the whole; null when they do not fit. */
@@ -92,7 +95,7 @@ function mergeHeads(
     solveCorner(problem, capacities[device] as Capacity, count, prices, corner);
     return corner.worth;
   };
-  // Marginal costs are asked for in rising order: the worth after one unit is the worth before the next.
+  // Marginal costs are asked for in rising order: the corner after one unit is the corner before the next.
   const knownCount = new Int32Array(capacities.length).fill(-1);
   const knownWorth = new Float64Array(capacities.length);
   const heads = greedyMerge(problem.headGroups, capacities.length, (device, count) => {
@@ -106,8 +109,8 @@ function mergeHeads(
   if (heads === null) return null;
   let columns = 0;
   let rows = 0;
-  for (const [device, count] of heads.entries()) {
-    worthOf(device, count);
+  for (let device = 0; device < heads.length; device += 1) {
+    worthOf(device, heads[device] as number);
     columns += corner.columns / problem.ffnColumns;
     rows += corner.rows / problem.vocabRows;
   }
