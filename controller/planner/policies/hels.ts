@@ -1,11 +1,11 @@
 import { better, type Candidate, candidateOf } from '../evaluate.ts';
 import { type Counts, formulaProblem, type Problem } from '../problem.ts';
+import { Capacities } from '../search/capacity.ts';
 import { searchExactly } from '../search/exact-search.ts';
 import { fastestFill } from '../search/fill-heads.ts';
 import { relaxHeads } from '../search/head-relaxation.ts';
 import { moveHeads } from '../search/move-heads.ts';
 import { bestSingleDevice, slowestSeconds } from '../search/starting-points.ts';
-import { sumsFloor } from '../search/sums.ts';
 import type { Corridor } from '../search/windows.ts';
 import { computeSplit } from './compute.ts';
 import { equalSplit } from './equal.ts';
@@ -56,14 +56,19 @@ interface Relaxed {
   readonly iterations: number;
 }
 
-/** Bisects the step time of the relaxation. */
-function relax(problem: Problem, ceilingSeconds: number, width: number): Relaxed {
-  const sums = sumsFloor(problem, ceilingSeconds);
+/** Bisects the step time of the relaxation from a proven lower bound on. */
+function relax(
+  problem: Problem,
+  knownFloorSeconds: number,
+  ceilingSeconds: number,
+  width: number,
+): Relaxed {
+  const bounds = new Capacities(problem);
   const heads = new Map<string, readonly number[]>();
   let iterations = 0;
   let price = problem.vocabRows / (problem.vocabRows + problem.ffnColumns);
   const possibleWithin = (seconds: number): boolean => {
-    const relaxation = relaxHeads(problem, seconds, price);
+    const relaxation = relaxHeads(problem, bounds, seconds, price);
     iterations += 1;
     price = relaxation.vocabularyPrice;
     if (relaxation.possible && relaxation.heads !== null) {
@@ -71,7 +76,7 @@ function relax(problem: Problem, ceilingSeconds: number, width: number): Relaxed
     }
     return relaxation.possible;
   };
-  let low = sums.floorSeconds;
+  let low = knownFloorSeconds;
   let high = ceilingSeconds;
   if (!possibleWithin(high)) low = high;
   while (high - low > width * high) {
@@ -120,10 +125,11 @@ export function bestBaseline(problem: Problem): Candidate | null {
 function searchFromRelaxation(
   problem: Problem,
   known: Candidate | null,
+  knownFloorSeconds: number,
   limits: HelsLimits,
 ): Split {
   const ceilingSeconds = known?.evaluation.decodeSeconds ?? slowestSeconds(problem);
-  const relaxed = relax(problem, ceilingSeconds, limits.relaxationWidth);
+  const relaxed = relax(problem, knownFloorSeconds, ceilingSeconds, limits.relaxationWidth);
   const { floorSeconds } = relaxed;
   let best = known;
   let iterations = relaxed.iterations;
@@ -174,6 +180,6 @@ export function helsSplit(problem: Problem, limits: HelsLimits = helsLimits): Sp
   if (exact.finished || seconds - floorSeconds < limits.goodGap * seconds) {
     return { best, proven: exact.finished, iterations };
   }
-  const relaxed = searchFromRelaxation(problem, best, limits);
+  const relaxed = searchFromRelaxation(problem, best, floorSeconds, limits);
   return { ...relaxed, iterations: iterations + relaxed.iterations };
 }

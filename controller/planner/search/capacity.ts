@@ -1,4 +1,4 @@
-import type { Problem } from '../problem.ts';
+import type { Problem, ProblemDevice, StepLine } from '../problem.ts';
 
 /** One bound of a device within a step time: perHeadGroup*h + perColumn*f + perRow*v <= limit. Seconds or bytes. */
 export interface Bound {
@@ -14,36 +14,67 @@ export type Capacity = readonly Bound[];
 /** Room for rounding in `constant + ... <= seconds`, relative. */
 const rounding = 1e-12;
 
+const none: Capacity = [];
+
+interface DeviceBounds {
+  readonly device: ProblemDevice;
+  /** The memory's first, then one per latency line. */
+  readonly bounds: (Bound & { limit: number })[];
+}
+
 /**
- * The bounds of every device when a step may take `seconds`, link included: one per latency line and one for the memory (weights
- * plus resident KV). A device whose fixed costs alone exceed the time or the room gets none.
+ * The bounds of every device: one for the memory (weights plus resident KV) and one per latency line. Only the limits follow the step time: a
+ * search over it moves one set of bounds instead of making many.
  */
-export function capacitiesWithin(problem: Problem, seconds: number): Capacity[] {
-  const { footprint, residentTokens } = problem;
-  const headBytes = footprint.perHeadGroup + residentTokens * footprint.kvPerTokenHeadGroup;
-  return problem.devices.map((device) => {
-    const room = device.roomBytes - footprint.fixed;
-    if (room < 0) return [];
-    const bounds: Bound[] = [
-      {
-        limit: room,
-        perHeadGroup: headBytes,
-        perColumn: footprint.perColumn,
-        perRow: footprint.perRow,
-      },
-    ];
-    for (const line of device.decode) {
-      const limit = seconds * (1 + rounding) - line.constant - device.decodeLink;
-      if (limit < 0) return [];
-      bounds.push({
-        limit,
-        perHeadGroup: line.perHeadGroup,
-        perColumn: line.perColumn,
-        perRow: line.perRow,
-      });
+export class Capacities {
+  readonly #devices: readonly DeviceBounds[];
+  readonly #within: Capacity[];
+
+  constructor({ devices, footprint, residentTokens }: Problem) {
+    const headBytes = footprint.perHeadGroup + residentTokens * footprint.kvPerTokenHeadGroup;
+    this.#within = devices.map(() => none);
+    this.#devices = devices.map((device) => ({
+      device,
+      bounds: [
+        {
+          limit: device.roomBytes - footprint.fixed,
+          perHeadGroup: headBytes,
+          perColumn: footprint.perColumn,
+          perRow: footprint.perRow,
+        },
+        ...device.decode.map(({ perHeadGroup, perColumn, perRow }) => ({
+          limit: 0,
+          perHeadGroup,
+          perColumn,
+          perRow,
+        })),
+      ],
+    }));
+  }
+
+  /**
+   * The bounds when a step may take `seconds`, link included; valid until the next call. A device whose fixed costs alone exceed the time or the
+   * room gets none.
+   */
+  within(seconds: number): readonly Capacity[] {
+    const most = seconds * (1 + rounding);
+    for (let index = 0; index < this.#devices.length; index += 1) {
+      const { device, bounds } = this.#devices[index] as DeviceBounds;
+      let fits = (bounds[0] as Bound).limit >= 0;
+      for (let place = 0; place < device.decode.length; place += 1) {
+        const limit = most - (device.decode[place] as StepLine).constant - device.decodeLink;
+        (bounds[place + 1] as { limit: number }).limit = limit;
+        fits &&= limit >= 0;
+      }
+      this.#within[index] = fits ? bounds : none;
     }
-    return bounds;
-  });
+    return this.#within;
+  }
+}
+
+/** The bounds of every device for one step time. */
+export function capacitiesWithin(problem: Problem, seconds: number): readonly Capacity[] {
+  return new Capacities(problem).within(seconds);
 }
 
 /**

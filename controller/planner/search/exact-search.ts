@@ -17,7 +17,7 @@ export interface ExactSearch {
 }
 
 export interface ExactBounds {
-  /** A lower bound of the step time of splits over two or more devices. */
+  /** A lower bound of the step time of splits over two or more devices; 0: none is known yet. */
   readonly floorSeconds: number;
   /** An upper bound of the step time of every split. */
   readonly ceilingSeconds: number;
@@ -84,11 +84,13 @@ export function searchExactly(
     best = better(best, balanceRows(problem, candidateOf(problem, counts)));
     return true;
   };
-  const sums = sumsFloor(problem, high());
-  if (best === null && !sums.possible) {
-    return { best, floorSeconds: high(), finished: true, iterations };
+  if (low === 0) {
+    const sums = sumsFloor(problem, high());
+    if (best === null && !sums.possible) {
+      return { best, floorSeconds: high(), finished: true, iterations };
+    }
+    low = sums.floorSeconds;
   }
-  low = Math.max(low, sums.floorSeconds);
   let step = firstStep;
   let found: boolean | null = true;
   let proofDue = false;

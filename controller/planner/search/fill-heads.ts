@@ -1,7 +1,7 @@
 import type { Candidate } from '../evaluate.ts';
 import { candidateOf } from '../evaluate.ts';
 import type { Counts, Problem } from '../problem.ts';
-import { type Capacity, capacitiesWithin, rowsBeside, spreadRows } from './capacity.ts';
+import { Capacities, type Capacity, rowsBeside, spreadRows } from './capacity.ts';
 import { greedyMerge } from './greedy-merge.ts';
 
 /**
@@ -48,9 +48,10 @@ export function fastestFill(
   bounds: { floorSeconds: number; ceilingSeconds: number },
   probe: () => void,
 ): Candidate | null {
+  const capacities = new Capacities(problem);
   const fillWithin = (seconds: number): Candidate | null => {
     probe();
-    const counts = fillHeads(problem, capacitiesWithin(problem, seconds), heads);
+    const counts = fillHeads(problem, capacities.within(seconds), heads);
     return counts === null ? null : candidateOf(problem, counts);
   };
   let best = fillWithin(bounds.ceilingSeconds);

@@ -1,5 +1,5 @@
 import type { Problem } from '../problem.ts';
-import { type Bound, type Capacity, capacitiesWithin } from './capacity.ts';
+import type { Bound, Capacities, Capacity } from './capacity.ts';
 import { greedyMerge } from './greedy-merge.ts';
 
 /** Worth of one FFN column and of one vocabulary row. */
@@ -137,8 +137,13 @@ const balanced = 0.002;
  * instead of two separate sums (a Lagrangian bound). For a fixed rate a device's worth is concave in its heads, so a greedy merge is
  * exact; the rate is bisected from `firstPrice` on to where the supplies of rows and columns meet, the tightest bound.
  */
-export function relaxHeads(problem: Problem, seconds: number, firstPrice: number): Relaxation {
-  const capacities = capacitiesWithin(problem, seconds);
+export function relaxHeads(
+  problem: Problem,
+  bounds: Capacities,
+  seconds: number,
+  firstPrice: number,
+): Relaxation {
+  const capacities = bounds.within(seconds);
   let low = 0;
   let high = 1;
   let vocabularyPrice = firstPrice;

@@ -1,5 +1,5 @@
 import type { Problem } from '../problem.ts';
-import { type Bound, type Capacity, capacitiesWithin } from './capacity.ts';
+import { type Bound, Capacities, type Capacity } from './capacity.ts';
 
 /** Worth of one head group, column and row in a weighted sum. */
 interface Weights {
@@ -71,8 +71,9 @@ export function sumsFloor(
         weights.perColumn * problem.ffnColumns +
         weights.perRow * problem.vocabRows),
   }));
+  const bounds = new Capacities(problem);
   const reachable = (seconds: number): boolean => {
-    const capacities = capacitiesWithin(problem, seconds);
+    const capacities = bounds.within(seconds);
     return needs.every(({ weights, need }) => {
       const worth = capacities.reduce((sum, capacity) => sum + worthOf(capacity, weights), 0);
       return worth >= need;
