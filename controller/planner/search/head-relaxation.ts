@@ -127,7 +127,11 @@ export interface Relaxation {
   readonly vocabularyPrice: number;
 }
 
-const priceStepsMax = 8;
+const priceStepsMax = 5;
+
+/** First relative step of the price, and its growth until the price is bracketed. */
+const priceReach = 0.01;
+const priceReachGrowth = 4;
 
 /** Supply of rows and columns differing by less than this share of the whole: the price is good enough. */
 const balanced = 0.002;
@@ -146,6 +150,7 @@ export function relaxHeads(
   const capacities = bounds.within(seconds);
   let low = 0;
   let high = 1;
+  let reach = priceReach;
   let vocabularyPrice = firstPrice;
   let heads: readonly number[] | null = null;
   for (let step = 0; step < priceStepsMax; step += 1) {
@@ -162,7 +167,11 @@ export function relaxHeads(
     // The bound is convex in the price with slope rows - columns: more rows than columns means that rows are priced too high.
     if (rows > columns) high = vocabularyPrice;
     else low = vocabularyPrice;
-    vocabularyPrice = (low + high) / 2;
+    // The price moves little from one step time to the next: the other end of the bracket is looked for nearby.
+    reach *= priceReachGrowth;
+    if (low > 0 && high < 1) vocabularyPrice = (low + high) / 2;
+    else if (low > 0) vocabularyPrice = Math.min((low + 1) / 2, low * (1 + reach));
+    else vocabularyPrice = Math.max(high / 2, high / (1 + reach));
   }
   return { possible: true, heads, vocabularyPrice };
 }
