@@ -4,6 +4,7 @@
 #include <atomic>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -20,6 +21,7 @@ constexpr int64_t kBlockedPanelsMax = 2;  // of the highest tiles
 // Rows of narrowed inputs lie a line further apart than they are long: with a depth of a power of two all rows of a
 // tile would fall into the same sets of the first-level cache.
 constexpr int64_t kNarrowedPadding = 32;
+constexpr int64_t kDequantizedElements = 8192;  // of all panels of a call: 16 KiB of pairs
 constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
@@ -47,6 +49,11 @@ class ChainGemm final : public Gemm {
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const override {
     packRows(matrix, firstColumn, count, source);
+  }
+
+  void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                     const uint16_t* scales) const override {
+    packQuantizedRows(matrix, firstColumn, count, values, scales);
   }
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
@@ -110,7 +117,7 @@ class ChainGemm final : public Gemm {
     if (rows == 0 || matrix.columns == 0) return;
     const int64_t panels = panelCount(matrix);
     const auto tileRows = std::min<int64_t>(rows, tiles_.rowsMax);
-    const int64_t group = tiles_.panels[tileKind(matrix.type, matrix.inputs)][tileRows - 1];
+    const int64_t group = tiles_.panels[kindOf(matrix)][tileRows - 1];
     const int threads = panels * kPanelColumns * matrix.depth * rows < kParallelWorkMin ? 1 : threads_;
     parallelFor(threads, divCeil(panels, group), [&](int64_t item) {
       const int64_t first = item * group;
@@ -125,6 +132,9 @@ class ChainGemm final : public Gemm {
   /// c(rows, panels * 16) = the chains over k in [begin, begin + depth).
   void chains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth, const Operand& x,
               float* c, int64_t cStride) const {
+    if (matrix.quantization != Quantization::kNone) {
+      return quantizedChains(matrix, panel, panels, begin, depth, x, c, cStride);
+    }
     if (x.rows > tiles_.rowsMax) return blockedChains(matrix, panel, panels, begin, depth, x, c, cStride);
     TileArguments a = tileAt(matrix, panel, begin, x);
     a.depth = packedDepth(matrix.inputs, depth);
@@ -151,15 +161,75 @@ class ChainGemm final : public Gemm {
         tiles_.widen(matrix.type, a.panel, widened, a.depth * kPanelColumns);
         a.panel = reinterpret_cast<const std::byte*>(widened);
       }
-      const std::byte* inputs = a.x;
-      for (int64_t tile = 0; tile < tileCount; ++tile) {  // tiles of equal height, to within a row
-        const int64_t row = tile * x.rows / tileCount;
-        const int64_t rows = (tile + 1) * x.rows / tileCount - row;
-        a.x = inputs + row * x.strideBytes;
-        a.c = c + row * cStride;
-        kernels[rows - 1](a);
-      }
+      a.c = c;
+      runTiles(kernels, a, x.rows);
     }
+  }
+
+  /// The same for quantised weights, whatever the rows: a block of the panels is widened to bf16, or f32 for f32
+  /// inputs, while it is in cache.
+  void quantizedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
+                       const Operand& x, float* c, int64_t cStride) const {
+    alignas(64) uint16_t pairs[kDequantizedElements + kDequantizedExcess];
+    alignas(64) float widened[kDequantizedElements];
+    const bool widen = matrix.inputs == Inputs::kF32;
+    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix)];
+    const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns;
+    for (int64_t k = begin, end = begin; k < begin + depth; k = end) {
+      end = blockEnd(matrix, k, blockDepth, begin + depth);
+      const int64_t stride = roundUp(end - k, 2) * kPanelColumns;
+      for (int64_t i = 0; i < panels; ++i) dequantizePanel(matrix, panel + i, k, end, pairs + i * stride);
+      if (widen) tiles_.splitPairs(pairs, widened, panels * stride / (2 * kPanelColumns));
+      TileArguments a;
+      a.x = x.data + k * inputBytes(matrix.inputs);
+      a.xStrideBytes = x.strideBytes;
+      a.panel = widen ? reinterpret_cast<const std::byte*>(widened) : reinterpret_cast<const std::byte*>(pairs);
+      a.panelStrideBytes = stride * inputBytes(matrix.inputs);
+      a.depth = packedDepth(matrix.inputs, end - k);
+      a.accumulate = k > begin;
+      a.c = c;
+      a.cStride = cStride;
+      runTiles(kernels, a, x.rows);
+    }
+  }
+
+  /// The last group's end that is at most `blockDepth` inputs after `k`, where a group begins.
+  static int64_t blockEnd(const WeightMatrix& matrix, int64_t k, int64_t blockDepth, int64_t end) {
+    if (k + blockDepth >= end) return end;
+    const int64_t inGranule = (k + blockDepth) % matrix.granule;
+    return k + blockDepth - inGranule % kGroupInputs;
+  }
+
+  /// Inputs [k, end) of a panel, groups of one granule at a time.
+  void dequantizePanel(const WeightMatrix& matrix, int64_t panel, int64_t k, int64_t end, uint16_t* target) const {
+    const std::byte* data = matrix.data + panel * panelBytes(matrix);
+    const auto dequantize = tiles_.dequantize[static_cast<int>(matrix.quantization) - 1];
+    while (k < end) {
+      const int64_t inputs = std::min(end - k, matrix.granule - k % matrix.granule);
+      dequantize(data + groupOffset(matrix, k), inputs, target);
+      target += inputs * kPanelColumns;
+      k += inputs;
+    }
+  }
+
+  /// All rows through the kernels, which take those of one tile: `a` is of the first row.
+  template <typename Kernels>
+  void runTiles(const Kernels& kernels, TileArguments a, int64_t rows) const {
+    const int64_t tileCount = divCeil(rows, tiles_.rowsMax);
+    const std::byte* x = a.x;
+    float* c = a.c;
+    for (int64_t tile = 0; tile < tileCount; ++tile) {  // tiles of equal height, to within a row
+      const int64_t row = tile * rows / tileCount;
+      a.x = x + row * a.xStrideBytes;
+      a.c = c + row * a.cStride;
+      kernels[(tile + 1) * rows / tileCount - row - 1](a);
+    }
+  }
+
+  /// The kernels that multiply with a matrix as it lies, or with the blocks that it is dequantised to.
+  static TileKind kindOf(const WeightMatrix& matrix) {
+    if (matrix.quantization != Quantization::kNone && matrix.inputs == Inputs::kF32) return kTileF32;
+    return tileKind(matrix.type, matrix.inputs);
   }
 
   /// Operands from input `begin` on (even for bf16 inputs) of `panel` and those after it.
@@ -207,6 +277,11 @@ class ChainGemm final : public Gemm {
 };
 
 }  // namespace
+
+void Gemm::packQuantized(const WeightMatrix& /*matrix*/, int64_t /*firstColumn*/, int64_t /*count*/,
+                         const int8_t* /*values*/, const uint16_t* /*scales*/) const {
+  throw Error(ErrorCode::kShapeInvalid, implementation() + " has no products with quantised weights");
+}
 
 std::unique_ptr<Gemm> makeChainGemm(int threads, Isa isa) { return std::make_unique<ChainGemm>(threads, isa); }
 

@@ -28,6 +28,8 @@ struct TileArguments {
 using TileKernel = void (*)(const TileArguments&);
 
 inline constexpr int kTileRowsMax = 14;
+/// 8 inputs but one, rounded to pairs, of 16 columns.
+inline constexpr int64_t kDequantizedExcess = 6 * 16;
 
 /// Which kernels multiply with a matrix: by its type, or those for pairs.
 enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileKinds };
@@ -49,6 +51,11 @@ struct ChainTileSet {
   void (*widen)(DataType type, const std::byte* source, float* target, int64_t count) = nullptr;
   /// target[i] = source[i] rounded to bf16, as f32ToBf16.
   void (*narrow)(const float* source, uint16_t* target, int64_t count) = nullptr;
+  /// Values of a panel's groups as bf16 in pairs, by quantization - 1: `inputs` of one granule from `groups` on, where
+  /// one of its groups begins. Writes whole units: up to kDequantizedExcess more.
+  void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target) = {};
+  /// The same pairs as f32, (2 * pairs, 16).
+  void (*splitPairs)(const uint16_t* source, float* target, int64_t pairs) = nullptr;
   /// sums[i] += toFixedPoint(values[i]), i < 16; false when a value is out of range (sums are then undefined).
   bool (*addFixedPoint)(const float* values, int64_t* sums) = nullptr;
 };

@@ -3,6 +3,8 @@
 
 #ifdef HELS_X86
 
+#include <algorithm>
+
 #include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/vector_avx2.h"
@@ -129,6 +131,86 @@ HELS_AVX2 void narrow(const float* source, uint16_t* target, int64_t count) {
   for (; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
+/// The scales of a panel's group beside its values: of columns 4i to 4i + 3, each for both inputs of a pair.
+struct PairScales {
+  __m256 quarter[4];
+};
+HELS_AVX2 inline PairScales loadScales(const std::byte* group) {
+  const auto* scales = reinterpret_cast<const F16*>(group);
+  const __m256i first = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+  const __m256i second = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
+  const __m256 low = load8(scales);
+  const __m256 high = load8(scales + 8);
+  return {{_mm256_permutevar8x32_ps(low, first), _mm256_permutevar8x32_ps(low, second),
+           _mm256_permutevar8x32_ps(high, first), _mm256_permutevar8x32_ps(high, second)}};
+}
+
+/// As f32ToBf16, for values that are not NaN: the upper halves of the result are the bits.
+HELS_AVX2 inline __m256i roundedToBf16(__m256i values, __m256 scales) {
+  const __m256i bits = _mm256_castps_si256(_mm256_mul_ps(_mm256_cvtepi32_ps(values), scales));
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i bias = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), odd);
+  return _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
+}
+
+/// Half a row of pairs: 8 columns, whose first and last four are given.
+HELS_AVX2 inline void storePairs(uint16_t* target, __m256i first, __m256i second) {
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), _MM_SHUFFLE(3, 1, 2, 0));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), packed);
+}
+
+HELS_AVX2 void dequantizeInt8(const std::byte* groups, int64_t inputs, uint16_t* target) {
+  for (; inputs > 0; inputs -= kGroupInputs) {
+    const int64_t count = std::min(kGroupInputs, inputs);
+    const PairScales scales = loadScales(groups);
+    const std::byte* values = groups + kPackedScaleBytes;
+    for (int64_t k = 0; k < count; k += 2, values += 2 * kPanelColumns) {
+      for (int64_t half = 0; half < 2; ++half) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values) + half);
+        storePairs(target + (k + half) * kPanelColumns,
+                   roundedToBf16(_mm256_cvtepi8_epi32(bytes), scales.quarter[2 * half]),
+                   roundedToBf16(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)), scales.quarter[2 * half + 1]));
+      }
+    }
+    groups += groupBytes(Quantization::kInt8, count);
+    target += count * kPanelColumns;
+  }
+}
+
+HELS_AVX2 inline __m256i int4At(__m256i lanes, int64_t bit) {
+  const __m256i shifted = _mm256_srli_epi32(lanes, static_cast<int>(bit));
+  return _mm256_sub_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(15)), _mm256_set1_epi32(kInt4Offset));
+}
+
+HELS_AVX2 void dequantizeInt4(const std::byte* groups, int64_t inputs, uint16_t* target) {
+  for (; inputs > 0; inputs -= kGroupInputs) {
+    const int64_t count = std::min(kGroupInputs, inputs);
+    const PairScales scales = loadScales(groups);
+    const auto* values = reinterpret_cast<const __m256i*>(groups + kPackedScaleBytes);
+    for (int64_t k = 0; k < count; k += 8, values += 2) {
+      const __m256i first = _mm256_loadu_si256(values);
+      const __m256i second = _mm256_loadu_si256(values + 1);
+      for (int64_t i = 0; i < 8; ++i) {  // four pairs, each in halves of 8 columns
+        const PairScales& s = scales;
+        storePairs(target + (k + i) * kPanelColumns, roundedToBf16(int4At(first, 4 * i), s.quarter[2 * (i % 2)]),
+                   roundedToBf16(int4At(second, 4 * i), s.quarter[2 * (i % 2) + 1]));
+      }
+    }
+    groups += groupBytes(Quantization::kInt4, count);
+    target += count * kPanelColumns;
+  }
+}
+
+HELS_AVX2 void splitPairs(const uint16_t* source, float* target, int64_t pairs) {
+  for (int64_t pair = 0; pair < pairs; ++pair, source += 2 * kPanelColumns, target += 2 * kPanelColumns) {
+    for (int64_t half = 0; half < 2; ++half) {
+      const PairsOfEight split = split8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source) + half));
+      _mm256_storeu_ps(target + 8 * half, split.even);
+      _mm256_storeu_ps(target + kPanelColumns + 8 * half, split.odd);
+    }
+  }
+}
+
 // value * 2^32 as high * 2^26 + low: high = round(value * 2^6) fits in 32 bits below the limit, the rest is exact in
 // f32, and because high * 2^26 is an even integer, rounding the rest to nearest even rounds the whole to nearest even.
 HELS_AVX2 inline void add8(__m256 value, int64_t* sums) {
@@ -187,6 +269,9 @@ ChainTileSet makeSet() {
   fillPairs<1>(set);
   set.widen = widen;
   set.narrow = narrow;
+  set.dequantize[0] = dequantizeInt8;
+  set.dequantize[1] = dequantizeInt4;
+  set.splitPairs = splitPairs;
   set.addFixedPoint = addFixedPoint;
   return set;
 }

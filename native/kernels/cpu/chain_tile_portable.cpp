@@ -1,4 +1,5 @@
 // The chain kernels in plain C++: what the vector kernels must equal, and the fallback for processors without AVX2.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -55,6 +56,40 @@ void narrow(const float* source, uint16_t* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
+int valueAt(const std::byte* values, Quantization quantization, int64_t k, int64_t column) {
+  if (quantization == Quantization::kInt8) {
+    return static_cast<int8_t>(values[(k / 2 * kPanelColumns + column) * 2 + k % 2]);
+  }
+  const std::byte two = values[k / 8 * 64 + (column % 8 * 2 + k % 2) * 4 + k % 8 / 2];
+  return static_cast<int>(column < 8 ? two & std::byte{15} : two >> 4) - kInt4Offset;
+}
+
+template <Quantization quantization>
+void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
+  for (int64_t begin = 0; begin < inputs; begin += kGroupInputs) {
+    const int64_t count = std::min(kGroupInputs, inputs - begin);
+    const auto* scales = reinterpret_cast<const uint16_t*>(groups);
+    for (int64_t k = 0; k < roundUp(count, unitInputs(quantization)); ++k) {
+      for (int64_t column = 0; column < kPanelColumns; ++column) {
+        target[(k / 2 * kPanelColumns + column) * 2 + k % 2] =
+            dequantized(valueAt(groups + kPackedScaleBytes, quantization, k, column), scales[column]);
+      }
+    }
+    groups += groupBytes(quantization, count);
+    target += count * kPanelColumns;
+  }
+}
+
+void splitPairs(const uint16_t* source, float* target, int64_t pairs) {
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    for (int64_t column = 0; column < kPanelColumns; ++column) {
+      for (int64_t i = 0; i < 2; ++i) {
+        target[(2 * pair + i) * kPanelColumns + column] = bf16ToF32(source[(pair * kPanelColumns + column) * 2 + i]);
+      }
+    }
+  }
+}
+
 bool addFixedPoint(const float* values, int64_t* sums) {
   for (int64_t i = 0; i < kPanelColumns; ++i) {
     if (!inFixedPointRange(values[i])) return false;
@@ -73,6 +108,9 @@ ChainTileSet makeSet() {
   }
   set.widen = widen;
   set.narrow = narrow;
+  set.dequantize[0] = dequantize<Quantization::kInt8>;
+  set.dequantize[1] = dequantize<Quantization::kInt4>;
+  set.splitPairs = splitPairs;
   set.addFixedPoint = addFixedPoint;
   return set;
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/data_type.h"
+#include "base/quantization.h"
 #include "kernels/cpu/isa.h"
 
 namespace hels {
@@ -23,13 +24,17 @@ inline constexpr int64_t kColumnPadding = 16;
 enum class Inputs : uint8_t { kF32, kBf16 };
 
 /// W(columns, depth), a view: `data` has Gemm::packedBytes() bytes in the implementation's own layout, owned by the
-/// arena.
+/// arena. A quantised matrix multiplies as the bf16 matrix of its values would, to the bit; its type is kBf16.
 struct WeightMatrix {
   DataType type = DataType::kF32;
   int64_t columns = 0;
   int64_t depth = 0;
   std::byte* data = nullptr;
   Inputs inputs = Inputs::kF32;
+  Quantization quantization = Quantization::kNone;
+  /// Of a quantised matrix: the inputs whose groups are counted together, as quantizeRow() takes it; at least 1. Even
+  /// if there is more than one granule.
+  int64_t granule = 0;
 };
 
 class Gemm {
@@ -41,6 +46,10 @@ class Gemm {
   /// Takes rows of W, source(count, depth) in matrix.type, as the columns [firstColumn, firstColumn + count) of the
   /// result.
   virtual void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const = 0;
+  /// The same for a quantised matrix: values(count, depth) and scales(count, groups) of its rows. `matrix.data` is zero
+  /// before the first call. Throws kShapeInvalid from an implementation that has no quantised weights.
+  virtual void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                             const uint16_t* scales) const;
 
   /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands.
   virtual size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const = 0;

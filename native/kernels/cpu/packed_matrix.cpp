@@ -23,7 +23,40 @@ void packTyped(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, c
   }
 }
 
+/// The values of one group of one column; `target` is where the group's values begin.
+void packInt8(const int8_t* values, int64_t inputs, int64_t lane, std::byte* target) {
+  for (int64_t k = 0; k < inputs; ++k) {
+    target[(k / 2 * kPanelColumns + lane) * 2 + k % 2] = static_cast<std::byte>(values[k]);
+  }
+}
+
+void packInt4(const int8_t* values, int64_t inputs, int64_t lane, std::byte* target) {
+  const int shift = lane < kPanelColumns / 2 ? 0 : 4;
+  for (int64_t k = 0; k < roundUp(inputs, unitInputs(Quantization::kInt4)); ++k) {
+    const auto bits = static_cast<unsigned>((k < inputs ? values[k] : 0) + kInt4Offset) << shift;
+    const int64_t byte = k / 8 * 64 + (lane % 8 * 2 + k % 2) * 4 + k % 8 / 2;
+    target[byte] |= static_cast<std::byte>(bits);  // the other half is another column's
+  }
+}
+
 }  // namespace
+
+void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                       const uint16_t* scales) {
+  const int64_t stride = panelBytes(matrix);
+  for (int64_t row = 0; row < count; ++row, values += matrix.depth) {
+    const int64_t lane = (firstColumn + row) % kPanelColumns;
+    std::byte* group = matrix.data + (firstColumn + row) / kPanelColumns * stride;
+    for (int64_t begin = 0; begin < matrix.depth;) {
+      const int64_t inputs = groupInputs(begin, matrix.depth, matrix.granule);
+      reinterpret_cast<uint16_t*>(group)[lane] = *scales++;
+      const auto pack = matrix.quantization == Quantization::kInt8 ? packInt8 : packInt4;
+      pack(values + begin, inputs, lane, group + kPackedScaleBytes);
+      group += groupBytes(matrix.quantization, inputs);
+      begin += inputs;
+    }
+  }
+}
 
 void packRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) {
   if (matrix.type == DataType::kF32) {

@@ -1,6 +1,9 @@
 // Weights as the chain kernels read them: panels of 16 output columns, [ceil(columns / 16)][depth][16], in their own
 // type, the last panel filled up with zeros. Reading a panel from front to back is one stream of memory. For bf16
 // inputs they lie in pairs, [ceil(columns / 16)][ceil(depth / 2)][16][2]; an odd depth is filled up with a zero.
+// A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the values: one byte each in pairs,
+// [inputs / 2][16][2]; or four bits each in units of 8 inputs, [inputs / 8][16][4 bytes], where bits 8p + 4h of lane i
+// hold input 2p + i % 2 of column 8h + i / 2. A last unit is filled up with zeros.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +18,29 @@ inline constexpr int64_t kPanelColumns = 16;
 
 /// `depth` inputs as they lie in a panel.
 inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kBf16 ? roundUp(depth, 2) : depth; }
+
+/// Inputs that values are packed in.
+inline int64_t unitInputs(Quantization quantization) { return quantization == Quantization::kInt4 ? 8 : 2; }
+inline constexpr int64_t kPackedScaleBytes = kPanelColumns * static_cast<int64_t>(sizeof(uint16_t));
+/// A group of at most kGroupInputs inputs in a panel.
+inline int64_t groupBytes(Quantization quantization, int64_t inputs) {
+  return kPackedScaleBytes + roundUp(inputs, unitInputs(quantization)) * kPanelColumns * bitsOf(quantization) / 8;
+}
+/// The groups of `inputs` inputs of one granule, from its start.
+inline int64_t groupsBytes(Quantization quantization, int64_t inputs) {
+  const int64_t rest = inputs % kGroupInputs;
+  return inputs / kGroupInputs * groupBytes(quantization, kGroupInputs) +
+         (rest == 0 ? 0 : groupBytes(quantization, rest));
+}
+/// Where the group that begins at `input` lies in its panel; `input` = depth: where the panel ends.
+inline int64_t groupOffset(const WeightMatrix& matrix, int64_t input) {
+  return input / matrix.granule * groupsBytes(matrix.quantization, matrix.granule) +
+         groupsBytes(matrix.quantization, input % matrix.granule);
+}
+
 /// A panel's share of `matrix.data`.
 inline int64_t panelBytes(const WeightMatrix& matrix) {
+  if (matrix.quantization != Quantization::kNone) return groupOffset(matrix, matrix.depth);
   return packedDepth(matrix.inputs, matrix.depth) * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
 }
 inline int64_t panelCount(const WeightMatrix& matrix) { return divCeil(matrix.columns, kPanelColumns); }
@@ -24,5 +48,8 @@ inline int64_t panelCount(const WeightMatrix& matrix) { return divCeil(matrix.co
 /// Copies rows of W, source(count, matrix.depth) in matrix.type, to the columns [firstColumn, firstColumn + count) of
 /// `matrix`.
 void packRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source);
+/// The same from integers and scales, as Gemm::packQuantized().
+void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                       const uint16_t* scales);
 
 }  // namespace hels

@@ -1,0 +1,195 @@
+// Products with quantised weights: bit for bit those of the bf16 matrix of the same values, however they are cut.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/gemm.h"
+#include "model/quantize.h"
+
+namespace hels {
+namespace {
+
+std::vector<float> randomValues(int64_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0.0F, 1.0F);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+std::vector<Isa> isas() {
+  std::vector<Isa> supported;
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+    if (isaSupported(isa)) supported.push_back(isa);
+  }
+  return supported;
+}
+
+struct Packed {
+  std::vector<std::byte> data;
+  WeightMatrix matrix;
+};
+
+/// W(columns, depth) in integers and scales, and the bf16 values that they stand for.
+struct Weights {
+  Quantization quantization;
+  int64_t columns, depth, granule, groups;
+  std::vector<int8_t> values;
+  std::vector<uint16_t> scales;
+  std::vector<uint16_t> bf16;
+
+  Weights(Quantization kind, int64_t n, int64_t k, int64_t g)
+      : quantization(kind), columns(n), depth(k), granule(g), groups(groupCount(k, g)) {
+    const std::vector<float> exact = randomValues(n * k, 5);
+    values.resize(static_cast<size_t>(n * k));
+    scales.resize(static_cast<size_t>(n * groups));
+    for (int64_t row = 0; row < n; ++row) {
+      EXPECT_EQ(quantizeRow(kind, std::span(exact).subspan(static_cast<size_t>(row * k), static_cast<size_t>(k)), g,
+                            values.data() + row * k, scales.data() + row * groups),
+                -1);
+      const uint16_t* scale = scales.data() + row * groups;
+      for (int64_t begin = 0; begin < k; ++scale) {
+        const int64_t end = begin + groupInputs(begin, k, g);
+        for (; begin < end; ++begin) bf16.push_back(dequantized(values[static_cast<size_t>(row * k + begin)], *scale));
+      }
+    }
+  }
+
+  /// Columns [begin, end), inputs [depthBegin, depthEnd), which are ends of granules, packed in uneven batches.
+  Packed pack(const Gemm& gemm, Inputs inputs, int64_t begin, int64_t end, int64_t depthBegin, int64_t depthEnd) const {
+    Packed packed;
+    const int64_t inner = depthEnd - depthBegin;
+    packed.matrix = {DataType::kBf16, end - begin, inner, nullptr, inputs, quantization, granule};
+    packed.data.resize(gemm.packedBytes(packed.matrix));
+    packed.matrix.data = packed.data.data();
+    const int64_t firstGroup = groupCount(depthBegin, granule);
+    const int64_t sliceGroups = groupCount(inner, granule);
+    for (int64_t column = begin; column < end;) {
+      const int64_t count = std::min<int64_t>(1 + column % 23, end - column);
+      std::vector<int8_t> sliceValues;
+      std::vector<uint16_t> sliceScales;
+      for (int64_t row = column; row < column + count; ++row) {
+        const auto value = values.begin() + row * depth + depthBegin;
+        sliceValues.insert(sliceValues.end(), value, value + inner);
+        const auto scale = scales.begin() + row * groups + firstGroup;
+        sliceScales.insert(sliceScales.end(), scale, scale + sliceGroups);
+      }
+      gemm.packQuantized(packed.matrix, column - begin, count, sliceValues.data(), sliceScales.data());
+      column += count;
+    }
+    return packed;
+  }
+
+  Packed packBf16(const Gemm& gemm, Inputs inputs) const {
+    Packed packed;
+    packed.matrix = {DataType::kBf16, columns, depth, nullptr, inputs};
+    packed.data.resize(gemm.packedBytes(packed.matrix));
+    packed.matrix.data = packed.data.data();
+    gemm.pack(packed.matrix, 0, columns, reinterpret_cast<const std::byte*>(bf16.data()));
+    return packed;
+  }
+};
+
+std::vector<float> multiply(Gemm& gemm, const Packed& packed, const std::vector<float>& x, int64_t rows) {
+  const WeightMatrix& matrix = packed.matrix;
+  const int64_t stride = roundUp(matrix.columns, kColumnPadding);
+  std::vector<float> y(static_cast<size_t>(rows * stride));
+  gemm.multiply(matrix, x.data(), matrix.depth, rows, y.data(), stride);
+  std::vector<float> dense;
+  for (int64_t row = 0; row < rows; ++row) {
+    dense.insert(dense.end(), y.begin() + row * stride, y.begin() + row * stride + matrix.columns);
+  }
+  return dense;
+}
+
+struct Form {
+  Quantization quantization;
+  Inputs inputs;
+};
+
+class QuantizedGemm : public testing::TestWithParam<Form> {};
+
+TEST_P(QuantizedGemm, EqualsTheBf16MatrixOfTheSameValues) {
+  const auto [quantization, inputs] = GetParam();
+  struct Shape {
+    int64_t depth, granule;
+  };
+  for (const auto& [depth, granule] : {Shape{1, 1}, {37, 37}, {96, 48}, {520, 520}, {704, 352}, {54, 18}, {2072, 688}}) {
+    const Weights weights(quantization, 150, depth, granule);
+    const std::vector<float> x = randomValues(70 * depth, 3);
+    const auto oracle = makeChainGemm(1, Isa::kPortable);
+    const std::vector<float> expected = multiply(*oracle, weights.packBf16(*oracle, inputs), x, 70);
+    for (const Isa isa : isas()) {
+      const auto gemm = makeChainGemm(2, isa);
+      const Packed packed = weights.pack(*gemm, inputs, 0, 150, 0, depth);
+      for (const int64_t rows : {1, 2, 3, 4, 6, 7, 8, 14, 15, 29, 70}) {
+        const std::vector<float> y = multiply(*gemm, packed, x, rows);
+        ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+            << isaName(isa) << " rows " << rows << " depth " << depth << " granule " << granule;
+      }
+    }
+  }
+}
+
+TEST_P(QuantizedGemm, SlicesOfColumnsAndGranulesKeepTheBits) {
+  const auto [quantization, inputs] = GetParam();
+  constexpr int64_t kGranule = 40;
+  constexpr int64_t kDepth = 3 * kGranule + 26;  // the last granule is shorter
+  const Weights weights(quantization, 77, kDepth, kGranule);
+  const std::vector<float> x = randomValues(70 * kDepth, 6);
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(2, isa);
+    for (const int64_t rows : {1, 3, 8, 70}) {
+      std::vector<int64_t> expected(static_cast<size_t>(rows * 77), 5);
+      const Packed whole = weights.packBf16(*gemm, inputs);
+      ASSERT_EQ(gemm->multiplyFixedPoint(whole.matrix, x.data(), kDepth, rows, kGranule, expected.data(), 77), -1);
+      std::vector<int64_t> sums(expected.size(), 5);
+      for (const auto& [begin, end] :
+           {std::pair<int64_t, int64_t>{0, 2 * kGranule}, {2 * kGranule, 2 * kGranule}, {2 * kGranule, kDepth}}) {
+        const Packed packed = weights.pack(*gemm, inputs, 0, 77, begin, end);
+        ASSERT_EQ(
+            gemm->multiplyFixedPoint(packed.matrix, x.data() + begin, kDepth, rows, kGranule, sums.data(), 77), -1);
+      }
+      ASSERT_EQ(sums, expected) << isaName(isa) << " rows " << rows;
+      const std::vector<float> all = multiply(*gemm, weights.pack(*gemm, inputs, 0, 77, 0, kDepth), x, rows);
+      const std::vector<float> part = multiply(*gemm, weights.pack(*gemm, inputs, 21, 60, 0, kDepth), x, rows);
+      for (int64_t row = 0; row < rows; ++row) {
+        ASSERT_EQ(std::memcmp(&all[static_cast<size_t>(row * 77 + 21)], &part[static_cast<size_t>(row * 39)],
+                              39 * sizeof(float)),
+                  0);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, QuantizedGemm,
+                         testing::Values(Form{Quantization::kInt8, Inputs::kBf16},
+                                         Form{Quantization::kInt8, Inputs::kF32},
+                                         Form{Quantization::kInt4, Inputs::kBf16},
+                                         Form{Quantization::kInt4, Inputs::kF32}),
+                         [](const auto& info) {
+                           return std::string(quantizationName(info.param.quantization)) +
+                                  (info.param.inputs == Inputs::kBf16 ? "_pairs" : "_f32");
+                         });
+
+TEST(QuantizedGemm, TakesAnEighthOrASixteenthMoreThanItsBits) {
+  const auto gemm = makeChainGemm(1);
+  const auto bytes = [&](Quantization quantization) {
+    return gemm->packedBytes({DataType::kBf16, 4096, 2048, nullptr, Inputs::kBf16, quantization, 2048});
+  };
+  EXPECT_EQ(bytes(Quantization::kInt8), 4096U * 2048 * 17 / 16);
+  EXPECT_EQ(bytes(Quantization::kInt4), 4096U * 2048 * 9 / 16);
+}
+
+TEST(QuantizedGemm, OneDnnRefusesThem) {
+  const int8_t value = 1;
+  const uint16_t scale = 0x3c00;
+  const WeightMatrix matrix{DataType::kBf16, 1, 1, nullptr, Inputs::kBf16, Quantization::kInt8, 1};
+  EXPECT_ANY_THROW(makeOneDnnGemm(1)->packQuantized(matrix, 0, 1, &value, &scale));
+}
+
+}  // namespace
+}  // namespace hels
