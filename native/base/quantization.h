@@ -11,18 +11,20 @@
 
 namespace hels {
 
-/// kInt8: -128 to 127. kInt4: -8 to 7, stored plus 8.
+/// kInt8: integers from -128 to 127. kInt4: from -8 to 7.
 enum class Quantization : uint8_t { kNone, kInt8, kInt4 };
 
 /// "none", "int8", "int4": the words of config files, plans and JSON.
 const char* quantizationName(Quantization quantization);
 
-inline int64_t bitsOf(Quantization quantization) { return quantization == Quantization::kInt4 ? 4 : 8; }
+inline constexpr int64_t bitsOf(Quantization quantization) { return quantization == Quantization::kInt4 ? 4 : 8; }
 
 /// Inputs that share a scale. Groups are counted from the start of a granule and end with it, so that every slice of a
 /// split holds whole groups; the last group of a granule may be shorter.
 inline constexpr int64_t kGroupInputs = 32;
-inline constexpr int kInt4Offset = 8;
+
+/// What is added to an integer where its bits must not have a sign.
+inline constexpr int offsetOf(Quantization quantization) { return quantization == Quantization::kInt4 ? 8 : 128; }
 
 /// The groups of `depth` inputs that begin at a granule of `granule` inputs; the last granule may be shorter.
 inline int64_t groupCount(int64_t depth, int64_t granule) {
@@ -37,9 +39,9 @@ inline int64_t groupInputs(int64_t input, int64_t depth, int64_t granule) {
   return std::min(kGroupInputs, granuleEnd - input);
 }
 
-/// The product is exact in f32: at most 8 by 11 bits.
+/// The product is exact in f32: at most 8 by 11 bits. A zero is +0, also with a scale below zero.
 inline uint16_t dequantized(int value, uint16_t scaleF16) {
-  return f32ToBf16(static_cast<float>(value) * f16ToF32(scaleF16));
+  return f32ToBf16(static_cast<float>(value) * f16ToF32(scaleF16) + 0.0F);
 }
 
 }  // namespace hels

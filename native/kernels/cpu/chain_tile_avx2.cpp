@@ -147,7 +147,7 @@ HELS_AVX2 inline PairScales loadScales(const std::byte* group) {
 
 /// As f32ToBf16, for values that are not NaN: the upper halves of the result are the bits.
 HELS_AVX2 inline __m256i roundedToBf16(__m256i values, __m256 scales) {
-  const __m256i bits = _mm256_castps_si256(_mm256_mul_ps(_mm256_cvtepi32_ps(values), scales));
+  const __m256i bits = _mm256_castps_si256(_mm256_fmadd_ps(_mm256_cvtepi32_ps(values), scales, _mm256_setzero_ps()));
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i bias = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), odd);
   return _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
@@ -159,44 +159,31 @@ HELS_AVX2 inline void storePairs(uint16_t* target, __m256i first, __m256i second
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), packed);
 }
 
-HELS_AVX2 void dequantizeInt8(const std::byte* groups, int64_t inputs, uint16_t* target) {
+template <Quantization quantization>
+HELS_AVX2 inline __m256i fieldOf(__m256i lanes, int64_t field) {
+  const __m256i shifted = _mm256_srli_epi32(lanes, static_cast<int>(field * bitsOf(quantization)));
+  const __m256i value = _mm256_and_si256(shifted, _mm256_set1_epi32((1 << bitsOf(quantization)) - 1));
+  return _mm256_sub_epi32(value, _mm256_set1_epi32(offsetOf(quantization)));
+}
+
+template <Quantization quantization>
+HELS_AVX2 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
+  constexpr int64_t perUnit = unitInputs(quantization);
   for (; inputs > 0; inputs -= kGroupInputs) {
     const int64_t count = std::min(kGroupInputs, inputs);
     const PairScales scales = loadScales(groups);
-    const std::byte* values = groups + kPackedScaleBytes;
-    for (int64_t k = 0; k < count; k += 2, values += 2 * kPanelColumns) {
-      for (int64_t half = 0; half < 2; ++half) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values) + half);
-        storePairs(target + (k + half) * kPanelColumns,
-                   roundedToBf16(_mm256_cvtepi8_epi32(bytes), scales.quarter[2 * half]),
-                   roundedToBf16(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)), scales.quarter[2 * half + 1]));
+    const auto* lanes = reinterpret_cast<const __m256i*>(groups + kPackedScaleBytes);
+    for (int64_t k = 0; k < count; k += perUnit, lanes += 2) {
+      const __m256i first = _mm256_loadu_si256(lanes);
+      const __m256i second = _mm256_loadu_si256(lanes + 1);
+#pragma GCC unroll 8
+      for (int64_t field = 0; field < perUnit; ++field) {  // two to a pair of inputs, for 8 columns each
+        storePairs(target + (k + field) * kPanelColumns,
+                   roundedToBf16(fieldOf<quantization>(first, field), scales.quarter[field % 2 * 2]),
+                   roundedToBf16(fieldOf<quantization>(second, field), scales.quarter[field % 2 * 2 + 1]));
       }
     }
-    groups += groupBytes(Quantization::kInt8, count);
-    target += count * kPanelColumns;
-  }
-}
-
-HELS_AVX2 inline __m256i int4At(__m256i lanes, int64_t bit) {
-  const __m256i shifted = _mm256_srli_epi32(lanes, static_cast<int>(bit));
-  return _mm256_sub_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(15)), _mm256_set1_epi32(kInt4Offset));
-}
-
-HELS_AVX2 void dequantizeInt4(const std::byte* groups, int64_t inputs, uint16_t* target) {
-  for (; inputs > 0; inputs -= kGroupInputs) {
-    const int64_t count = std::min(kGroupInputs, inputs);
-    const PairScales scales = loadScales(groups);
-    const auto* values = reinterpret_cast<const __m256i*>(groups + kPackedScaleBytes);
-    for (int64_t k = 0; k < count; k += 8, values += 2) {
-      const __m256i first = _mm256_loadu_si256(values);
-      const __m256i second = _mm256_loadu_si256(values + 1);
-      for (int64_t i = 0; i < 8; ++i) {  // four pairs, each in halves of 8 columns
-        const PairScales& s = scales;
-        storePairs(target + (k + i) * kPanelColumns, roundedToBf16(int4At(first, 4 * i), s.quarter[2 * (i % 2)]),
-                   roundedToBf16(int4At(second, 4 * i), s.quarter[2 * (i % 2) + 1]));
-      }
-    }
-    groups += groupBytes(Quantization::kInt4, count);
+    groups += groupBytes(quantization, count);
     target += count * kPanelColumns;
   }
 }
@@ -269,8 +256,8 @@ ChainTileSet makeSet() {
   fillPairs<1>(set);
   set.widen = widen;
   set.narrow = narrow;
-  set.dequantize[0] = dequantizeInt8;
-  set.dequantize[1] = dequantizeInt4;
+  set.dequantize[0] = dequantize<Quantization::kInt8>;
+  set.dequantize[1] = dequantize<Quantization::kInt4>;
   set.splitPairs = splitPairs;
   set.addFixedPoint = addFixedPoint;
   return set;

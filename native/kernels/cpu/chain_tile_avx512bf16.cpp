@@ -58,57 +58,75 @@ HELS_AVX512_BF16 void tile(const TileArguments& a) {
   }
 }
 
-/// The scales of a panel's group beside its values: of columns 0 to 7 and 8 to 15, each for both inputs of a pair.
-struct PairScales {
-  __m512 low, high;
+/// Where a unit's field lies in the mantissa of a float that its lane is turned into: bit `position`, after a shift to
+/// the right (left if below zero). With the exponent of 2^(23 - position) above it the float is that power of two plus
+/// the field, and one multiply-add with the scale takes both the power and the offset off again: integer * scale,
+/// exactly, as the power plus the offset has 13 bits and the scale 11.
+struct Field {
+  int shift, position;
 };
-HELS_AVX512_BF16 inline PairScales loadScales(const std::byte* group) {
-  const __m512i first = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group)));
-  return {_mm512_permutexvar_ps(first, scales),
-          _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(8)), scales)};
+template <Quantization quantization>
+constexpr Field fieldAt(int field) {
+  const int bit = field * static_cast<int>(bitsOf(quantization));
+  if (quantization == Quantization::kInt8) return {bit - 8, 8};
+  return bit < 8 ? Field{-8, bit + 8} : bit < 20 ? Field{0, bit} : Field{12, bit - 12};
 }
+constexpr int kPositions = 3;  // 8, 12 and 16
+constexpr int positionIndex(int position) { return position / 4 - 2; }
 
-/// One row of pairs of the 16 columns. No value is subnormal, so the instruction rounds as f32ToBf16.
-HELS_AVX512_BF16 inline void storePairs(uint16_t* target, __m512 low, __m512 high, const PairScales& scales) {
-  const __m512bh pairs = _mm512_cvtne2ps_pbh(_mm512_mul_ps(high, scales.high), _mm512_mul_ps(low, scales.low));
-  _mm512_storeu_si512(target, (__m512i)pairs);
-}
+/// Scales for the halves of the columns, each for both inputs of a pair, and what the power and the offset come to.
+template <Quantization quantization>
+struct PairScales {
+  __m512 scale[2];
+  __m512 excess[2][kPositions];
 
-HELS_AVX512_BF16 inline __m512 int8At(const std::byte* values) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-}
-
-HELS_AVX512_BF16 void dequantizeInt8(const std::byte* groups, int64_t inputs, uint16_t* target) {
-  for (; inputs > 0; inputs -= kGroupInputs) {
-    const int64_t count = std::min(kGroupInputs, inputs);
-    const PairScales scales = loadScales(groups);
-    const std::byte* values = groups + kPackedScaleBytes;
-    for (int64_t k = 0; k < count; k += 2, values += 2 * kPanelColumns) {
-      storePairs(target + k * kPanelColumns, int8At(values), int8At(values + kPanelColumns), scales);
+  HELS_AVX512_BF16 explicit PairScales(const std::byte* group) {
+    const __m512i first = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group)));
+    scale[0] = _mm512_permutexvar_ps(first, scales);
+    scale[1] = _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(8)), scales);
+#pragma GCC unroll 3
+    for (int i = 0; i < kPositions; ++i) {
+      const auto value = static_cast<float>((1 << (15 - 4 * i)) + offsetOf(quantization));
+      excess[0][i] = _mm512_mul_ps(scale[0], _mm512_set1_ps(value));
+      excess[1][i] = _mm512_mul_ps(scale[1], _mm512_set1_ps(value));
     }
-    groups += groupBytes(Quantization::kInt8, count);
-    target += count * kPanelColumns;
   }
+};
+
+template <Quantization quantization>
+HELS_AVX512_BF16 inline __m512 scaledField(__m512i unit, int field, const PairScales<quantization>& scales) {
+  const auto [shift, position] = fieldAt<quantization>(field);
+  const __m512i shifted = shift < 0 ? _mm512_slli_epi32(unit, static_cast<unsigned>(-shift))
+                                    : _mm512_srli_epi32(unit, static_cast<unsigned>(shift));
+  const __m512i mask = _mm512_set1_epi32(((1 << bitsOf(quantization)) - 1) << position);
+  const __m512i power = _mm512_set1_epi32((127 + 23 - position) << 23);
+  constexpr int kAndThenOr = 0xEA;
+  const __m512 value = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(shifted, mask, power, kAndThenOr));
+  return _mm512_fmsub_ps(value, scales.scale[field % 2], scales.excess[field % 2][positionIndex(position)]);
 }
 
-HELS_AVX512_BF16 void dequantizeInt4(const std::byte* groups, int64_t inputs, uint16_t* target) {
-  const __m512 table = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+/// A row of pairs of the 16 columns. No value is subnormal, so the instruction rounds as f32ToBf16.
+template <Quantization quantization>
+HELS_AVX512_BF16 inline __m512bh pairsOf(__m512i unit, int pair, const PairScales<quantization>& scales) {
+  return _mm512_cvtne2ps_pbh(scaledField(unit, 2 * pair + 1, scales), scaledField(unit, 2 * pair, scales));
+}
+
+template <Quantization quantization>
+HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
+  constexpr int64_t perUnit = unitInputs(quantization);
   for (; inputs > 0; inputs -= kGroupInputs) {
     const int64_t count = std::min(kGroupInputs, inputs);
-    const PairScales scales = loadScales(groups);
-    const std::byte* values = groups + kPackedScaleBytes;
-    for (int64_t k = 0; k < count; k += 8, values += sizeof(__m512i)) {
-      const __m512i unit = _mm512_loadu_si512(values);
+    const PairScales<quantization> scales(groups);
+    const std::byte* units = groups + kPackedScaleBytes;
+    for (int64_t k = 0; k < count; k += perUnit, units += kUnitBytes) {
+      const __m512i unit = _mm512_loadu_si512(units);
 #pragma GCC unroll 4
-      for (int pair = 0; pair < 4; ++pair) {  // the table takes the lowest four bits of a lane
-        const __m512 low = _mm512_permutexvar_ps(_mm512_srli_epi32(unit, static_cast<unsigned>(8 * pair)), table);
-        const __m512 high = _mm512_permutexvar_ps(_mm512_srli_epi32(unit, static_cast<unsigned>(8 * pair + 4)), table);
-        storePairs(target + (k + 2 * pair) * kPanelColumns, low, high, scales);
+      for (int pair = 0; pair < perUnit / 2; ++pair) {
+        _mm512_storeu_si512(target + (k + 2 * pair) * kPanelColumns, (__m512i)pairsOf(unit, pair, scales));
       }
     }
-    groups += groupBytes(Quantization::kInt4, count);
+    groups += groupBytes(quantization, count);
     target += count * kPanelColumns;
   }
 }
@@ -127,8 +145,8 @@ ChainTileSet makeSet() {
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAvx512Bf16;
   fillPairs<1>(set);
-  set.dequantize[0] = dequantizeInt8;
-  set.dequantize[1] = dequantizeInt4;
+  set.dequantize[0] = dequantize<Quantization::kInt8>;
+  set.dequantize[1] = dequantize<Quantization::kInt4>;
   return set;
 }
 

@@ -56,12 +56,12 @@ void narrow(const float* source, uint16_t* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
-int valueAt(const std::byte* values, Quantization quantization, int64_t k, int64_t column) {
-  if (quantization == Quantization::kInt8) {
-    return static_cast<int8_t>(values[(k / 2 * kPanelColumns + column) * 2 + k % 2]);
-  }
-  const std::byte two = values[k / 8 * 64 + (column % 8 * 2 + k % 2) * 4 + k % 8 / 2];
-  return static_cast<int>(column < 8 ? two & std::byte{15} : two >> 4) - kInt4Offset;
+int valueAt(const std::byte* units, Quantization quantization, int64_t k, int64_t column) {
+  const auto* lanes = reinterpret_cast<const uint32_t*>(units);
+  const int64_t inUnit = k % unitInputs(quantization);
+  const uint32_t lane = lanes[k / unitInputs(quantization) * kPanelColumns + column % 8 * 2 + inUnit % 2];
+  const int64_t bit = (inUnit / 2 * 2 + column / 8) * bitsOf(quantization);
+  return static_cast<int>(lane >> bit & ((1U << bitsOf(quantization)) - 1)) - offsetOf(quantization);
 }
 
 template <Quantization quantization>

@@ -23,19 +23,15 @@ void packTyped(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, c
   }
 }
 
-/// The values of one group of one column; `target` is where the group's values begin.
-void packInt8(const int8_t* values, int64_t inputs, int64_t lane, std::byte* target) {
-  for (int64_t k = 0; k < inputs; ++k) {
-    target[(k / 2 * kPanelColumns + lane) * 2 + k % 2] = static_cast<std::byte>(values[k]);
-  }
-}
-
-void packInt4(const int8_t* values, int64_t inputs, int64_t lane, std::byte* target) {
-  const int shift = lane < kPanelColumns / 2 ? 0 : 4;
-  for (int64_t k = 0; k < roundUp(inputs, unitInputs(Quantization::kInt4)); ++k) {
-    const auto bits = static_cast<unsigned>((k < inputs ? values[k] : 0) + kInt4Offset) << shift;
-    const int64_t byte = k / 8 * 64 + (lane % 8 * 2 + k % 2) * 4 + k % 8 / 2;
-    target[byte] |= static_cast<std::byte>(bits);  // the other half is another column's
+/// The values of one group of one column; `target` is where the group's units begin.
+void packGroup(Quantization quantization, const int8_t* values, int64_t inputs, int64_t column, std::byte* target) {
+  auto* lanes = reinterpret_cast<uint32_t*>(target);
+  const int64_t perUnit = unitInputs(quantization);
+  for (int64_t k = 0; k < roundUp(inputs, perUnit); ++k) {
+    const auto value = static_cast<uint32_t>((k < inputs ? values[k] : 0) + offsetOf(quantization));
+    const int64_t lane = column % 8 * 2 + k % 2;
+    const int64_t field = k % perUnit / 2 * 2 + column / 8;
+    lanes[k / perUnit * kPanelColumns + lane] |= value << (field * bitsOf(quantization));  // beside other columns'
   }
 }
 
@@ -50,8 +46,7 @@ void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t 
     for (int64_t begin = 0; begin < matrix.depth;) {
       const int64_t inputs = groupInputs(begin, matrix.depth, matrix.granule);
       reinterpret_cast<uint16_t*>(group)[lane] = *scales++;
-      const auto pack = matrix.quantization == Quantization::kInt8 ? packInt8 : packInt4;
-      pack(values + begin, inputs, lane, group + kPackedScaleBytes);
+      packGroup(matrix.quantization, values + begin, inputs, lane, group + kPackedScaleBytes);
       group += groupBytes(matrix.quantization, inputs);
       begin += inputs;
     }

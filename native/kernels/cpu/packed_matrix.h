@@ -1,9 +1,9 @@
 // Weights as the chain kernels read them: panels of 16 output columns, [ceil(columns / 16)][depth][16], in their own
 // type, the last panel filled up with zeros. Reading a panel from front to back is one stream of memory. For bf16
 // inputs they lie in pairs, [ceil(columns / 16)][ceil(depth / 2)][16][2]; an odd depth is filled up with a zero.
-// A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the values: one byte each in pairs,
-// [inputs / 2][16][2]; or four bits each in units of 8 inputs, [inputs / 8][16][4 bytes], where bits 8p + 4h of lane i
-// hold input 2p + i % 2 of column 8h + i / 2. A last unit is filled up with zeros.
+// A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the values in units of 64 bytes: 4
+// inputs of 8 bits or 8 inputs of 4. Of a unit's sixteen 32-bit lanes, lane i holds from bit bits * (2p + h) on the
+// input 2p + i % 2 of column 8h + i / 2, plus offsetOf(). A last unit is filled up with zeros.
 #pragma once
 
 #include <cstddef>
@@ -19,12 +19,14 @@ inline constexpr int64_t kPanelColumns = 16;
 /// `depth` inputs as they lie in a panel.
 inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kBf16 ? roundUp(depth, 2) : depth; }
 
-/// Inputs that values are packed in.
-inline int64_t unitInputs(Quantization quantization) { return quantization == Quantization::kInt4 ? 8 : 2; }
+inline constexpr int64_t kUnitBytes = 64;
+inline constexpr int64_t unitInputs(Quantization quantization) {
+  return 8 * kUnitBytes / bitsOf(quantization) / kPanelColumns;
+}
 inline constexpr int64_t kPackedScaleBytes = kPanelColumns * static_cast<int64_t>(sizeof(uint16_t));
 /// A group of at most kGroupInputs inputs in a panel.
 inline int64_t groupBytes(Quantization quantization, int64_t inputs) {
-  return kPackedScaleBytes + roundUp(inputs, unitInputs(quantization)) * kPanelColumns * bitsOf(quantization) / 8;
+  return kPackedScaleBytes + divCeil(inputs, unitInputs(quantization)) * kUnitBytes;
 }
 /// The groups of `inputs` inputs of one granule, from its start.
 inline int64_t groupsBytes(Quantization quantization, int64_t inputs) {
