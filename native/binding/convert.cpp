@@ -88,7 +88,7 @@ Napi::Value toJs(Napi::Env env, const TensorView& tensor) {
   return Writer(env)
       .string("name", tensor.name)
       .string("file", tensor.file)
-      .string("type", dataTypeName(tensor.type))
+      .string("type", tensor.readable ? dataTypeName(tensor.type) : tensor.storedType)
       .value("shape", toArray(env, tensor.shape, dimension))
       .number("sizeBytes", static_cast<double>(tensor.sizeBytes))
       .object();
@@ -136,6 +136,7 @@ ModelSpec readModelSpec(const Argument& argument) {
   }
   model.tiedEmbeddings = boolean("tiedEmbeddings");
   model.weightType = readDataType(argument.field("weightType"));
+  model.quantization = static_cast<Quantization>(argument.field("quantization").word({"none", "int8", "int4"}));
   return model;
 }
 

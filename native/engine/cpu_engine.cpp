@@ -64,6 +64,8 @@ void validateEngineOptions(const ModelSpec& model, const EngineOptions& options)
   require(divCeil(model.ffnColumns, model.ffnGranule) <= kFixedPointPartialsMax, ErrorCode::kShapeInvalid,
           "ffnGranule is " + std::to_string(model.ffnGranule) + ": at most " + std::to_string(kFixedPointPartialsMax) +
               " granules of " + std::to_string(model.ffnColumns) + " FFN columns can be summed");
+  require(model.quantization == Quantization::kNone || options.numerics == Numerics::kExact, ErrorCode::kShapeInvalid,
+          std::string("numerics is fast; it must be exact with quantization ") + quantizationName(model.quantization));
   // bf16 inputs are taken in pairs, and no pair may lie across two granules.
   const bool pairs = model.weightType == DataType::kBf16;
   const int64_t attentionGranule = model.queryHeadsPerGroup * model.headDim;

@@ -15,13 +15,26 @@ class Layout {
     return weights;
   }
 
-  /// The bias has `columns` elements.
-  Linear linear(int64_t columns, int64_t depth, bool bias, Inputs inputs) {
-    Linear weights;
-    weights.matrix = {model_.weightType, columns, depth, nullptr, inputs};
-    weights.matrix.data = arena_.takeBytes(gemm_.packedBytes(weights.matrix));
-    if (bias) weights.bias = arena_.take<float>(columns);
+  /// The bias has as many elements as the matrix columns.
+  Linear linear(const WeightMatrix& matrix, bool bias) {
+    Linear weights{matrix};
+    weights.matrix.data = arena_.takeBytes(gemm_.packedBytes(matrix));
+    if (bias) weights.bias = arena_.take<float>(matrix.columns);
     return weights;
+  }
+
+  /// One that is quantised if the model is, with groups counted in granules of `granule` inputs.
+  Linear quantizable(int64_t columns, int64_t depth, bool bias, Inputs inputs, int64_t granule) {
+    return linear({model_.weightType, columns, depth, nullptr, inputs, model_.quantization, granule}, bias);
+  }
+
+  /// Its errors go straight into the logits, and it is a small part of a large model: never fewer than 8 bits.
+  Linear head(int64_t columns) {
+    const Quantization quantization =
+        model_.quantization == Quantization::kNone ? Quantization::kNone : Quantization::kInt8;
+    return linear(
+        {model_.weightType, columns, model_.embeddingSize, nullptr, narrowInputs(), quantization, model_.embeddingSize},
+        false);
   }
 
   std::byte* table(int64_t rows, int64_t columns) {
@@ -38,15 +51,17 @@ class Layout {
     LayerWeights weights;
     weights.attentionNorm = norm();
     // Attention exponentiates what comes of these, and with it the rounding of their inputs: they keep f32.
-    weights.queryKeyValue = linear(columns, model_.hiddenSize, model_.qkvBias, Inputs::kF32);
+    weights.queryKeyValue = quantizable(columns, model_.hiddenSize, model_.qkvBias, Inputs::kF32, model_.hiddenSize);
     if (model_.queryKeyNorm) {
       weights.queryNorm = arena_.take<float>(model_.headDim);
       weights.keyNorm = arena_.take<float>(model_.headDim);
     }
-    weights.attentionOutput = linear(model_.hiddenSize, queries, model_.attentionOutputBias, narrowInputs());
+    weights.attentionOutput = quantizable(model_.hiddenSize, queries, model_.attentionOutputBias, narrowInputs(),
+                                          model_.queryHeadsPerGroup * model_.headDim);
     weights.mlpNorm = norm();
-    weights.mlpInput = linear(model_.gatedMlp ? 2 * ffn : ffn, model_.hiddenSize, model_.mlpBias, narrowInputs());
-    weights.mlpOutput = linear(model_.hiddenSize, ffn, model_.mlpBias, narrowInputs());
+    weights.mlpInput = quantizable(model_.gatedMlp ? 2 * ffn : ffn, model_.hiddenSize, model_.mlpBias, narrowInputs(),
+                                   model_.hiddenSize);
+    weights.mlpOutput = quantizable(model_.hiddenSize, ffn, model_.mlpBias, narrowInputs(), model_.ffnGranule);
     return weights;
   }
 
@@ -78,12 +93,12 @@ ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64
     weights.positions = layout.table(model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
   }
   if (hasEmbeddingProjection(model)) {
-    weights.projectIn = layout.linear(model.hiddenSize, model.embeddingSize, false, Inputs::kF32);
-    weights.projectOut = layout.linear(model.embeddingSize, model.hiddenSize, false, Inputs::kF32);
+    weights.projectIn = layout.linear({model.weightType, model.hiddenSize, model.embeddingSize}, false);
+    weights.projectOut = layout.linear({model.weightType, model.embeddingSize, model.hiddenSize}, false);
   }
   for (int64_t layer = 0; layer < layers; ++layer) weights.layers.push_back(layout.layer());
   if (model.finalNorm) weights.finalNorm = layout.norm();
-  weights.head = layout.linear(shard.vocabRows.size(), model.embeddingSize, false, layout.narrowInputs());
+  weights.head = layout.head(shard.vocabRows.size());
   return weights;
 }
 

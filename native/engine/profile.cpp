@@ -24,6 +24,8 @@ uint32_t weightPattern(DataType type) {
   if (type == DataType::kF32) return 0x3b03126f;
   return type == DataType::kBf16 ? 0x3b033b03 : 0x18181818;
 }
+/// Integers of 8 or 4 bits and their scales: weights of -0.009 to 0.005.
+constexpr uint32_t kQuantizedPattern = 0x90909090;
 
 void requirePoint(bool good, const char* field, int64_t value, const std::string& allowed) {
   require(good, ErrorCode::kShapeInvalid,
@@ -150,6 +152,17 @@ void sampleAll(const ProfilePoint& point, const ShardSpec& shard, ForwardPass& f
   }
 }
 
+/// Of a quantised model all made-up weights are kQuantizedPattern: tables, which are not quantised, need values of
+/// their own.
+void setTables(const ModelSpec& model, const ModelWeights& weights) {
+  const auto set = [&](std::byte* table, int64_t elements) {
+    std::fill_n(reinterpret_cast<uint32_t*>(table), elements / 2, weightPattern(DataType::kBf16));
+  };
+  set(weights.embedding, model.vocabRows * model.embeddingSize);
+  if (weights.positions == nullptr) return;
+  set(weights.positions, (model.learnedPositionOffset + model.maxPositions) * model.hiddenSize);
+}
+
 void setNorms(const ModelSpec& model, const ModelWeights& weights) {
   const auto set = [&](const NormWeights& norm) {
     if (norm.weight != nullptr) std::fill_n(norm.weight, model.hiddenSize, 1.0F);
@@ -186,6 +199,11 @@ Arena& Profiler::arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t s
                 weights ? weightPattern(model_.weightType) : 0);
   }
   arena->rewind();
+  if (weights && model_.quantization != Quantization::kNone) {
+    // Each time: what were norms may be scales now, and one large scale is enough to leave the fixed point's range.
+    std::fill_n(reinterpret_cast<uint32_t*>(arena->takeBytes(sizeBytes)), sizeBytes / 4, kQuantizedPattern);
+    arena->rewind();
+  }
   return *arena;
 }
 
@@ -251,6 +269,7 @@ double Profiler::measure(const ProfilePoint& point, int repetitions, double seco
   const ModelWeights weights = layoutWeights(setup.model, setup.shard, setup.layers, *gemm_,
                                              arena(weightArena_, weightCapacity_, weightCount.usedBytes(), true));
   setNorms(setup.model, weights);
+  if (setup.model.quantization != Quantization::kNone) setTables(setup.model, weights);
   const Scratch scratch = layoutScratch(setup.model, setup.shard, setup.options,
                                         arena(scratchArena_, scratchCapacity_, scratchCount.usedBytes(), false));
   std::byte* kvData = arena(kvArena_, kvCapacity_, setup.kv.sizeBytes(), false).takeBytes(setup.kv.sizeBytes());

@@ -14,6 +14,7 @@
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/rope.h"
 #include "kv/kv_cache.h"
+#include "model/quantize.h"
 #include "shard/shard_spec.h"
 
 namespace hels {
@@ -168,6 +169,51 @@ class GemmCheck {
   const std::vector<std::byte> weights_;
 };
 
+/// Products with quantised weights have the bits of the bf16 matrix of the same values, by the portable kernels.
+void checkQuantized(Quantization quantization, Inputs inputs, int64_t depth, Gemm& gemm, Hash& hash) {
+  constexpr int64_t kPanel = 16;
+  const std::vector<float> x = knownValues(kRows * depth, 1);
+  const std::vector<float> exact = knownValues(kPanel * depth, 2);
+  std::vector<int8_t> values(exact.size());
+  std::vector<uint16_t> scales(static_cast<size_t>(kPanel * groupCount(depth, depth)));
+  std::vector<uint16_t> bf16;
+  for (int64_t column = 0; column < kPanel; ++column) {
+    const size_t first = static_cast<size_t>(column * depth);
+    uint16_t* columnScales = scales.data() + column * groupCount(depth, depth);
+    quantizeRow(quantization, std::span(exact).subspan(first, static_cast<size_t>(depth)), depth, &values[first],
+                columnScales);
+    for (int64_t k = 0; k < depth; ++k) {
+      bf16.push_back(dequantized(values[first + static_cast<size_t>(k)], columnScales[k / kGroupInputs]));
+    }
+  }
+  const auto product = [&](Gemm& by, const WeightMatrix& shape, const auto& pack) {
+    std::vector<std::byte> data(by.packedBytes(shape));
+    WeightMatrix matrix = shape;
+    matrix.data = data.data();
+    pack(matrix);
+    std::vector<float> y(static_cast<size_t>(kRows * kPanel));
+    by.multiply(matrix, x.data(), depth, kRows, y.data(), kPanel);
+    by.multiply(matrix, x.data(), depth, 1, y.data(), kPanel);  // other kernels than those of many rows
+    return y;
+  };
+  const WeightMatrix plain{DataType::kBf16, kPanel, depth, nullptr, inputs};
+  WeightMatrix quantized = plain;
+  quantized.quantization = quantization;
+  quantized.granule = depth;
+  const std::vector<float> y = product(gemm, quantized, [&](const WeightMatrix& matrix) {
+    gemm.packQuantized(matrix, 0, kPanel, values.data(), scales.data());
+  });
+  const auto portable = makeChainGemm(1, Isa::kPortable);
+  const std::vector<float> expected = product(*portable, plain, [&](const WeightMatrix& matrix) {
+    portable->pack(matrix, 0, kPanel, reinterpret_cast<const std::byte*>(bf16.data()));
+  });
+  require(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)) == 0, ErrorCode::kInternal,
+          std::string("self-check of exact numerics: products with ") + quantizationName(quantization) +
+              " weights differ from those of their bf16 values (" + gemm.implementation() + ", depth " +
+              std::to_string(depth) + ")");
+  hash.add(y);
+}
+
 std::vector<float> attentionAnswer(const ModelSpec& model, Isa isa) {
   constexpr int64_t kPositions = 100;  // two chunks, the second in part
   const KvShape kvShape{model.weightType, 1, 1, model.headDim, 16, 7};
@@ -241,9 +287,20 @@ std::string selfCheck(const ModelSpec& model, const EngineOptions& options, Gemm
     GemmCheck(model.weightType, Inputs::kF32, depth, gemm).run(exact, hash);
     if (model.weightType == DataType::kBf16) GemmCheck(model.weightType, Inputs::kBf16, depth, gemm).run(exact, hash);
   }
+  if (model.quantization != Quantization::kNone) {
+    for (const int64_t depth : depths) {
+      for (const Inputs inputs : {Inputs::kF32, Inputs::kBf16}) {
+        for (const Quantization quantization : std::set{model.quantization, Quantization::kInt8}) {  // int8: the head
+          checkQuantized(quantization, inputs, depth, gemm, hash);
+        }
+      }
+    }
+  }
   addOtherKernels(model, exact, hash);
   const std::string numerics = exact ? std::string(kNumericsVersion) : "fast-1/" + gemm.implementation();
-  return numerics + "/" + dataTypeName(model.weightType) + ":" + hash.hex();
+  const std::string weights =
+      model.quantization == Quantization::kNone ? dataTypeName(model.weightType) : quantizationName(model.quantization);
+  return numerics + "/" + weights + ":" + hash.hex();
 }
 
 }  // namespace hels

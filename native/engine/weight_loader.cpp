@@ -1,7 +1,12 @@
 #include "engine/weight_loader.h"
 
 #include <algorithm>
+#include <set>
 #include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
 
 namespace hels {
 namespace {
@@ -50,12 +55,30 @@ TensorNames namesOf(TensorNaming naming) {
           "fc2"};
 }
 
+constexpr const char* kIntegers = ".qweight";
+constexpr const char* kScales = ".scales";
+
+/// The first tensor that is part of a quantised matrix; null when the files hold none.
+const TensorView* firstQuantized(const WeightSource& source) {
+  for (const auto& [name, tensor] : source.tensors()) {
+    if (name.ends_with(kIntegers) || name.ends_with(kScales)) return &tensor;
+  }
+  return nullptr;
+}
+
 std::byte* bytesAt(float* values) { return reinterpret_cast<std::byte*>(values); }
 
 class Loader {
  public:
   Loader(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader)
-      : model_(model), shard_(shard), gemm_(gemm), reader_(reader), names_(namesOf(model.naming)) {}
+      : model_(model), shard_(shard), gemm_(gemm), reader_(reader), names_(namesOf(model.naming)) {
+    const TensorView* quantized = firstQuantized(reader.source());
+    filesQuantized_ = quantized != nullptr;
+    if (filesQuantized_ && model.quantization == Quantization::kNone) {
+      throw Error(ErrorCode::kModelInvalid, quantized->file + ": tensor " + nameText(quantized->name) +
+                                                " is quantised; config.json must say so in quantization_config");
+    }
+  }
 
   void load(const ModelWeights& weights) {
     table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
@@ -73,6 +96,7 @@ class Loader {
     }
     if (model_.finalNorm) norm(names_.finalNorm, weights.finalNorm);
     head(weights);
+    if (filesQuantized_) refuseUnread();
   }
 
  private:
@@ -108,10 +132,14 @@ class Loader {
     const Range vocabulary = shard_.vocabRows;
     if (model_.tiedEmbeddings) {
       const size_t rowBytes = static_cast<size_t>(model_.embeddingSize) * bytesOf(model_.weightType);
-      gemm_.pack(weights.head.matrix, 0, vocabulary.size(),
-                 weights.embedding + static_cast<size_t>(vocabulary.begin) * rowBytes);
+      const std::byte* rows = weights.embedding + static_cast<size_t>(vocabulary.begin) * rowBytes;
+      if (model_.quantization == Quantization::kNone) {
+        gemm_.pack(weights.head.matrix, 0, vocabulary.size(), rows);
+      } else {
+        packTiedHead(weights.head.matrix, rows);
+      }
     } else {
-      pack(weights.head.matrix, 0, names_.head + ".weight", {model_.vocabRows, model_.embeddingSize}, vocabulary,
+      pack(weights.head.matrix, 0, names_.head, {model_.vocabRows, model_.embeddingSize}, vocabulary,
            {0, model_.embeddingSize}, Ownership::kSliced);
     }
   }
@@ -131,14 +159,14 @@ class Loader {
   }
 
   void replicated(const WeightMatrix& matrix, const std::string& name) {
-    pack(matrix, 0, name + ".weight", {matrix.columns, matrix.depth}, {0, matrix.columns}, {0, matrix.depth},
+    pack(matrix, 0, name, {matrix.columns, matrix.depth}, {0, matrix.columns}, {0, matrix.depth},
          Ownership::kReplicated);
   }
 
   /// Column-parallel: this rank's rows of the tensor, with its bias, become columns of the result from `firstColumn`
   /// on.
   void columns(const Linear& linear, int64_t firstColumn, const std::string& name, int64_t allRows, Range slice) {
-    pack(linear.matrix, firstColumn, name + ".weight", {allRows, model_.hiddenSize}, slice, {0, model_.hiddenSize},
+    pack(linear.matrix, firstColumn, name, {allRows, model_.hiddenSize}, slice, {0, model_.hiddenSize},
          Ownership::kSliced);
     if (linear.bias == nullptr) return;
     reader_.readVector(name + ".bias", allRows, slice, DataType::kF32, bytesAt(linear.bias + firstColumn),
@@ -148,24 +176,88 @@ class Loader {
   /// Row-parallel: this rank's columns of the tensor; the bias is added once, after the sum over ranks, so every rank
   /// holds it.
   void rows(const Linear& linear, const std::string& name, int64_t allColumns, Range slice) {
-    pack(linear.matrix, 0, name + ".weight", {model_.hiddenSize, allColumns}, {0, model_.hiddenSize}, slice,
-         Ownership::kSliced);
+    pack(linear.matrix, 0, name, {model_.hiddenSize, allColumns}, {0, model_.hiddenSize}, slice, Ownership::kSliced);
     if (linear.bias != nullptr) vector(name + ".bias", model_.hiddenSize, linear.bias);
   }
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, const std::string& name, const std::vector<int64_t>& shape,
             Range rows, Range columns, Ownership ownership) {
-    const auto rowBytes = static_cast<int64_t>(bytesOf(model_.weightType)) * columns.size();
+    const bool quantized = matrix.quantization != Quantization::kNone;
+    // A quantised row passes through as f32, as integers and as scales.
+    const auto rowBytes =
+        static_cast<int64_t>(quantized ? sizeof(float) + 2 : bytesOf(model_.weightType)) * columns.size();
     const int64_t batch =
         std::max<int64_t>(1, static_cast<int64_t>(kLoadStagingBytes) / std::max<int64_t>(1, rowBytes));
     int64_t row = rows.begin;
     do {  // once even for an empty slice: the tensor's shape is checked all the same
       const Range part{row, std::min(rows.end, row + batch)};
-      staging_.resize(static_cast<size_t>(part.size() * rowBytes));
-      reader_.readMatrix(name, shape, part, columns, model_.weightType, staging_.data(), ownership);
-      gemm_.pack(matrix, firstColumn + row - rows.begin, part.size(), staging_.data());
+      const int64_t column = firstColumn + row - rows.begin;
+      if (quantized) {
+        readQuantized(matrix, name, shape, part, columns, ownership);
+        gemm_.packQuantized(matrix, column, part.size(), quantized_.values.data(), quantized_.scales.data());
+      } else {
+        staging_.resize(static_cast<size_t>(part.size() * rowBytes));
+        reader_.readMatrix(name + ".weight", shape, part, columns, matrix.type, staging_.data(), ownership);
+        gemm_.pack(matrix, column, part.size(), staging_.data());
+      }
       row = part.end;
     } while (row < rows.end);
+  }
+
+  /// A block of a matrix as integers and scales: as the files have them, or chosen now.
+  void readQuantized(const WeightMatrix& matrix, const std::string& name, const std::vector<int64_t>& shape, Range rows,
+                     Range columns, Ownership ownership) {
+    if (filesQuantized_) {
+      const TensorView* whole = reader_.source().find(name + ".weight");
+      if (whole != nullptr) {
+        throw Error(ErrorCode::kModelInvalid, whole->file + ": tensor " + nameText(whole->name) + " is there beside " +
+                                                  nameText(name + kIntegers) + "; a matrix is quantised or not");
+      }
+      reader_.readQuantized(name, shape, rows, columns, matrix.quantization, matrix.granule, quantized_, ownership);
+      read_.insert({name + kIntegers, name + kScales});
+      return;
+    }
+    floats_.resize(static_cast<size_t>(rows.size() * columns.size()));
+    reader_.readMatrix(name + ".weight", shape, rows, columns, DataType::kF32, bytesAt(floats_.data()), ownership);
+    quantize(matrix, name + ".weight", rows, columns);
+  }
+
+  /// floats_, which are `rows` and `columns` of a tensor, as integers and scales.
+  void quantize(const WeightMatrix& matrix, const std::string& tensor, Range rows, Range columns) {
+    const int64_t groups = groupCount(columns.size(), matrix.granule);
+    quantized_.values.resize(floats_.size());
+    quantized_.scales.resize(static_cast<size_t>(rows.size() * groups));
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      const std::span<const float> values(floats_.data() + row * columns.size(), static_cast<size_t>(columns.size()));
+      const int64_t bad =
+          quantizeRow(matrix.quantization, values, matrix.granule, quantized_.values.data() + row * columns.size(),
+                      quantized_.scales.data() + row * groups);
+      require(bad < 0, ErrorCode::kModelInvalid,
+              "tensor " + nameText(tensor) + ": the value of row " + std::to_string(rows.begin + row) + ", column " +
+                  std::to_string(columns.begin + bad) + " cannot be quantised: it is NaN, infinite or too large");
+    }
+  }
+
+  void packTiedHead(const WeightMatrix& matrix, const std::byte* rows) {
+    const auto rowBytes = static_cast<int64_t>(bytesOf(model_.weightType)) * matrix.depth;
+    const int64_t batch = std::max<int64_t>(1, static_cast<int64_t>(kLoadStagingBytes) / (3 * rowBytes));
+    for (int64_t row = 0; row < matrix.columns; row += batch) {
+      const int64_t count = std::min(batch, matrix.columns - row);
+      floats_.resize(static_cast<size_t>(count * matrix.depth));
+      convertElements(model_.weightType, rows + row * rowBytes, DataType::kF32, bytesAt(floats_.data()),
+                      floats_.size());
+      const int64_t firstRow = shard_.vocabRows.begin + row;
+      quantize(matrix, names_.embedding + ".weight", {firstRow, firstRow + count}, {0, matrix.depth});
+      gemm_.packQuantized(matrix, row, count, quantized_.values.data(), quantized_.scales.data());
+    }
+  }
+
+  void refuseUnread() const {
+    for (const auto& [name, tensor] : reader_.source().tensors()) {
+      const bool part = name.ends_with(kIntegers) || name.ends_with(kScales);
+      require(!part || read_.contains(name), ErrorCode::kModelInvalid,
+              tensor.file + ": tensor " + nameText(name) + " belongs to no matrix of the model that is quantised");
+    }
   }
 
   const ModelSpec& model_;
@@ -173,7 +265,11 @@ class Loader {
   const Gemm& gemm_;
   WeightReader& reader_;
   const TensorNames names_;
+  bool filesQuantized_ = false;
+  std::set<std::string> read_;  // parts of quantised matrices
   std::vector<std::byte> staging_;
+  std::vector<float> floats_;
+  QuantizedRows quantized_;
 };
 
 }  // namespace

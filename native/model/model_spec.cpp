@@ -69,6 +69,9 @@ void validateModelSpec(const ModelSpec& model) {
   if (model.position == PositionEncoding::kRope) validateRope(model);
   inRange("learnedPositionOffset", model.learnedPositionOffset, 0, kPositionsMax);
   validateWindows(model);
+  require(model.quantization == Quantization::kNone || model.weightType == DataType::kBf16, ErrorCode::kShapeInvalid,
+          std::string("weightType is ") + dataTypeName(model.weightType) + "; it must be bf16 with quantization " +
+              quantizationName(model.quantization));
 }
 
 }  // namespace hels

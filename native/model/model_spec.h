@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/data_type.h"
+#include "base/quantization.h"
 
 namespace hels {
 
@@ -52,6 +53,8 @@ struct ModelSpec {
   std::vector<int64_t> slidingWindows;  // per layer; positions a token sees, itself included; 0 = all
   bool tiedEmbeddings = false;
   DataType weightType = DataType::kF32;  // how weights are kept in memory; files of another type are converted at load
+  /// Of the layers' matrices, and whether the head has 8 bits; needs weightType kBf16.
+  Quantization quantization = Quantization::kNone;
 };
 
 /// Throws kShapeInvalid naming the first field out of range.

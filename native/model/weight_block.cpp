@@ -129,6 +129,65 @@ void WeightReader::readVector(const std::string& name, int64_t length, Range ran
   account(tensor, length, Range{0, 1}, range, ownership);
 }
 
+std::vector<uint8_t> WeightReader::readBytes(const TensorView& tensor, Range rows, Range columns, Ownership ownership) {
+  const int64_t rowLength = tensor.shape[1];
+  std::vector<uint8_t> bytes(static_cast<size_t>(rows.size() * columns.size()));
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    if (columns.empty()) break;
+    std::memcpy(bytes.data() + (row - rows.begin) * columns.size(), tensor.data + row * rowLength + columns.begin,
+                static_cast<size_t>(columns.size()));
+  }
+  const std::optional<uint64_t> corruptByte = corruptByteOf(tensor.name);
+  if (corruptByte && *corruptByte < tensor.sizeBytes) {
+    const auto row = static_cast<int64_t>(*corruptByte) / rowLength;
+    const auto column = static_cast<int64_t>(*corruptByte) % rowLength;
+    if (contains(rows, row) && contains(columns, column)) {
+      bytes[static_cast<size_t>((row - rows.begin) * columns.size() + column - columns.begin)] ^= 0xFF;
+      accounting_.corrupted = true;
+    }
+  }
+  accounting_.bytesLoaded += bytes.size();
+  if (ownership == Ownership::kReplicated) accounting_.bytesReplicated += bytes.size();
+  return bytes;
+}
+
+void WeightReader::readQuantized(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
+                                 Quantization quantization, int64_t granule, QuantizedRows& destination,
+                                 Ownership ownership) {
+  const bool nibbles = quantization == Quantization::kInt4;
+  const auto bytesFor = [nibbles](int64_t columnCount) { return nibbles ? (columnCount + 1) / 2 : columnCount; };
+  const TensorView& weights =
+      source_->getStored(name + ".qweight", {shape[0], bytesFor(shape[1])}, nibbles ? "U8" : "I8");
+  const std::vector<int64_t> scaleShape{shape[0], groupCount(shape[1], granule)};
+  const TensorView& scales = source_->getStored(name + ".scales", scaleShape, "F16");
+  checkRange(weights, "rows", rows, shape[0]);
+  checkRange(weights, "columns", columns, shape[1]);
+
+  const std::vector<uint8_t> bytes =
+      readBytes(weights, rows, {bytesFor(columns.begin), bytesFor(columns.end)}, ownership);
+  destination.values.resize(static_cast<size_t>(rows.size() * columns.size()));
+  const int64_t rowBytes = bytesFor(columns.size());
+  for (int64_t row = 0; row < rows.size(); ++row) {
+    const uint8_t* source = bytes.data() + row * rowBytes;
+    int8_t* target = destination.values.data() + row * columns.size();
+    for (int64_t i = 0; i < columns.size(); ++i) {
+      target[i] = nibbles ? static_cast<int8_t>((source[i / 2] >> (i % 2 * 4) & 15) - offsetOf(quantization))
+                          : static_cast<int8_t>(source[i]);
+    }
+  }
+  const Range groups{groupCount(columns.begin, granule), groupCount(columns.end, granule)};
+  destination.scales.resize(static_cast<size_t>(rows.size() * groups.size()));
+  readMatrix(scales.name, scaleShape, rows, groups, DataType::kF16,
+             reinterpret_cast<std::byte*>(destination.scales.data()), ownership);
+  for (size_t i = 0; i < destination.scales.size(); ++i) {
+    constexpr uint16_t kExponent = 0x7C00;
+    require((destination.scales[i] & kExponent) != kExponent, ErrorCode::kModelInvalid,
+            scales.file + ": tensor " + nameText(scales.name) + ": a scale of row " +
+                std::to_string(rows.begin + static_cast<int64_t>(i) / groups.size()) +
+                " is NaN or infinite; it must be a finite number");
+  }
+}
+
 std::optional<uint64_t> WeightReader::corruptByteOf(const std::string& name) const {
   if (!corruption_ || corruption_->tensor != name) return std::nullopt;
   return corruption_->byte;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/data_type.h"
+#include "model/quantize.h"
 #include "model/weight_source.h"
 #include "shard/shard_spec.h"
 
@@ -56,11 +57,20 @@ class WeightReader {
   void readVector(const std::string& name, int64_t length, Range range, DataType to, std::byte* destination,
                   Ownership ownership);
 
+  /// The same for a quantised matrix `name` of `shape`, stored as tensors NAME.qweight and NAME.scales whose groups are
+  /// counted in granules of `granule` columns (docs/weight-format.md). `columns` begins and ends with a granule. Also
+  /// refuses a scale that is not finite.
+  void readQuantized(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
+                     Quantization quantization, int64_t granule, QuantizedRows& destination, Ownership ownership);
+
+  const WeightSource& source() const { return *source_; }
   const LoadAccounting& accounting() const { return accounting_; }
 
  private:
   std::optional<uint64_t> corruptByteOf(const std::string& name) const;
   void account(const TensorView& tensor, int64_t rowLength, Range rows, Range columns, Ownership ownership);
+  /// Blocks of a tensor of bytes.
+  std::vector<uint8_t> readBytes(const TensorView& tensor, Range rows, Range columns, Ownership ownership);
 
   std::shared_ptr<const WeightSource> source_;
   std::optional<Corruption> corruption_;

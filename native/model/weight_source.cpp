@@ -58,20 +58,35 @@ class MappedWeightSource final : public WeightSource {
   }
 
   const TensorView& get(const std::string& name, const std::vector<int64_t>& shape) const override {
-    const TensorView* tensor = find(name);
-    require(tensor != nullptr, ErrorCode::kModelInvalid,
-            directory_.string() + ": tensor " + nameText(name) + " is missing");
-    const std::string where = tensor->file + ": tensor " + nameText(name);
-    require(tensor->shape == shape, ErrorCode::kModelInvalid,
-            where + " has shape " + shapeText(tensor->shape) + "; the model's config demands " + shapeText(shape));
-    require(tensor->readable, ErrorCode::kModelInvalid,
-            where + " has type " + nameText(tensor->storedType) + "; F32, BF16 and F16 can be read");
-    return *tensor;
+    const TensorView& tensor = shaped(name, shape);
+    require(tensor.readable, ErrorCode::kModelInvalid,
+            where(tensor) + " has type " + nameText(tensor.storedType) + "; F32, BF16 and F16 can be read");
+    return tensor;
+  }
+
+  const TensorView& getStored(const std::string& name, const std::vector<int64_t>& shape,
+                              const std::string& storedType) const override {
+    const TensorView& tensor = shaped(name, shape);
+    require(tensor.storedType == storedType, ErrorCode::kModelInvalid,
+            where(tensor) + " has type " + nameText(tensor.storedType) + "; it must be " + storedType);
+    return tensor;
   }
 
   const std::map<std::string, TensorView>& tensors() const override { return tensors_; }
 
  private:
+  static std::string where(const TensorView& tensor) { return tensor.file + ": tensor " + nameText(tensor.name); }
+
+  const TensorView& shaped(const std::string& name, const std::vector<int64_t>& shape) const {
+    const TensorView* tensor = find(name);
+    require(tensor != nullptr, ErrorCode::kModelInvalid,
+            directory_.string() + ": tensor " + nameText(name) + " is missing");
+    require(
+        tensor->shape == shape, ErrorCode::kModelInvalid,
+        where(*tensor) + " has shape " + shapeText(tensor->shape) + "; the model's config demands " + shapeText(shape));
+    return *tensor;
+  }
+
   static std::map<std::string, std::string> readIndex(const std::string& path) {
     const MappedFile index(path);
     require(index.bytes().size() <= kIndexBytesMax, ErrorCode::kModelInvalid,

@@ -37,6 +37,9 @@ class WeightSource {
   virtual const TensorView* find(const std::string& name) const = 0;
   /// Throws kModelInvalid naming the tensor, and for a wrong shape both shapes, for an unreadable type the type.
   virtual const TensorView& get(const std::string& name, const std::vector<int64_t>& shape) const = 0;
+  /// The same for a tensor of exactly `storedType`, which may be one that get() refuses.
+  virtual const TensorView& getStored(const std::string& name, const std::vector<int64_t>& shape,
+                                      const std::string& storedType) const = 0;
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
 };
 

@@ -117,7 +117,8 @@ TEST_P(QuantizedGemm, EqualsTheBf16MatrixOfTheSameValues) {
   struct Shape {
     int64_t depth, granule;
   };
-  for (const auto& [depth, granule] : {Shape{1, 1}, {37, 37}, {96, 48}, {520, 520}, {704, 352}, {54, 18}, {2072, 688}}) {
+  for (const auto& [depth, granule] :
+       {Shape{1, 1}, {37, 37}, {96, 48}, {520, 520}, {704, 352}, {54, 18}, {2072, 688}}) {
     const Weights weights(quantization, 150, depth, granule);
     const std::vector<float> x = randomValues(70 * depth, 3);
     const auto oracle = makeChainGemm(1, Isa::kPortable);
@@ -150,8 +151,8 @@ TEST_P(QuantizedGemm, SlicesOfColumnsAndGranulesKeepTheBits) {
       for (const auto& [begin, end] :
            {std::pair<int64_t, int64_t>{0, 2 * kGranule}, {2 * kGranule, 2 * kGranule}, {2 * kGranule, kDepth}}) {
         const Packed packed = weights.pack(*gemm, inputs, 0, 77, begin, end);
-        ASSERT_EQ(
-            gemm->multiplyFixedPoint(packed.matrix, x.data() + begin, kDepth, rows, kGranule, sums.data(), 77), -1);
+        ASSERT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data() + begin, kDepth, rows, kGranule, sums.data(), 77),
+                  -1);
       }
       ASSERT_EQ(sums, expected) << isaName(isa) << " rows " << rows;
       const std::vector<float> all = multiply(*gemm, weights.pack(*gemm, inputs, 0, 77, 0, kDepth), x, rows);

@@ -1,13 +1,15 @@
-// Seconds of whole steps, exact beside fast numerics, for the shape of a 1.1B Llama: step_bench [threads] [f32|bf16].
+// Seconds of whole steps, exact beside fast numerics, for the shape of a 1.1B Llama:
+// step_bench [threads] [f32|bf16|int8|int4]. Quantised weights have exact numerics only.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "engine/profile.h"
 
 namespace {
 
-hels::ModelSpec llama1b(hels::DataType type) {
+hels::ModelSpec llama1b(const std::string& weights) {
   hels::ModelSpec model;
   model.layers = 22;
   model.hiddenSize = model.embeddingSize = 2048;
@@ -19,17 +21,22 @@ hels::ModelSpec llama1b(hels::DataType type) {
   model.vocabRows = 32000;
   model.maxPositions = 2048;
   model.slidingWindows.assign(22, 0);
-  model.weightType = type;
+  for (const auto quantization : {hels::Quantization::kInt8, hels::Quantization::kInt4}) {
+    if (weights == hels::quantizationName(quantization)) model.quantization = quantization;
+  }
+  const bool quantized = model.quantization != hels::Quantization::kNone;
+  model.weightType = quantized ? hels::DataType::kBf16 : hels::dataTypeFromName(weights);
   return model;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const hels::ModelSpec model = llama1b(hels::dataTypeFromName(argc > 2 ? argv[2] : "bf16"));
+  const hels::ModelSpec model = llama1b(argc > 2 ? argv[2] : "bf16");
   hels::EngineOptions options;
   options.threads = argc > 1 ? std::atoi(argv[1]) : 1;
   for (const auto numerics : {hels::Numerics::kExact, hels::Numerics::kFast}) {
+    if (numerics == hels::Numerics::kFast && model.quantization != hels::Quantization::kNone) break;
     options.numerics = numerics;
     hels::Profiler profiler(model, options);
     for (const auto& [prefill, tokens] :

@@ -117,7 +117,7 @@ class ChainGemm final : public Gemm {
     if (rows == 0 || matrix.columns == 0) return;
     const int64_t panels = panelCount(matrix);
     const auto tileRows = std::min<int64_t>(rows, tiles_.rowsMax);
-    const int64_t group = tiles_.panels[kindOf(matrix)][tileRows - 1];
+    const int64_t group = tiles_.panels[kindOf(matrix, rows)][tileRows - 1];
     const int threads = panels * kPanelColumns * matrix.depth * rows < kParallelWorkMin ? 1 : threads_;
     parallelFor(threads, divCeil(panels, group), [&](int64_t item) {
       const int64_t first = item * group;
@@ -133,6 +133,8 @@ class ChainGemm final : public Gemm {
   void chains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth, const Operand& x,
               float* c, int64_t cStride) const {
     if (matrix.quantization != Quantization::kNone) {
+      if (widensAsItLoads(kindOf(matrix, x.rows)))
+        return directChains(matrix, panel, panels, begin, depth, x, c, cStride);
       return quantizedChains(matrix, panel, panels, begin, depth, x, c, cStride);
     }
     if (x.rows > tiles_.rowsMax) return blockedChains(matrix, panel, panels, begin, depth, x, c, cStride);
@@ -166,6 +168,24 @@ class ChainGemm final : public Gemm {
     }
   }
 
+  /// The same for few rows with quantised weights that are widened as they are loaded, granule by granule.
+  void directChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
+                    const Operand& x, float* c, int64_t cStride) const {
+    const TileKernel kernel = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix, x.rows)][x.rows - 1];
+    TileArguments a;
+    a.xStrideBytes = x.strideBytes;
+    a.panelStrideBytes = panelBytes(matrix);
+    a.c = c;
+    a.cStride = cStride;
+    for (int64_t k = begin; k < begin + depth; k += a.depth) {
+      a.x = x.data + k * inputBytes(matrix.inputs);
+      a.panel = matrix.data + panel * a.panelStrideBytes + groupOffset(matrix, k);
+      a.depth = std::min(begin + depth - k, matrix.granule - k % matrix.granule);
+      a.accumulate = k > begin;
+      kernel(a);
+    }
+  }
+
   /// The same for quantised weights, whatever the rows: a block of the panels is widened to bf16, or f32 for f32
   /// inputs, while it is in cache.
   void quantizedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
@@ -173,7 +193,7 @@ class ChainGemm final : public Gemm {
     alignas(64) uint16_t pairs[kDequantizedElements + kDequantizedExcess];
     alignas(64) float widened[kDequantizedElements];
     const bool widen = matrix.inputs == Inputs::kF32;
-    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix)];
+    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix, x.rows)];
     const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns;
     for (int64_t k = begin, end = begin; k < begin + depth; k = end) {
       end = blockEnd(matrix, k, blockDepth, begin + depth);
@@ -226,10 +246,15 @@ class ChainGemm final : public Gemm {
     }
   }
 
-  /// The kernels that multiply with a matrix as it lies, or with the blocks that it is dequantised to.
-  static TileKind kindOf(const WeightMatrix& matrix) {
-    if (matrix.quantization != Quantization::kNone && matrix.inputs == Inputs::kF32) return kTileF32;
-    return tileKind(matrix.type, matrix.inputs);
+  static bool widensAsItLoads(TileKind kind) { return kind == kTileInt8 || kind == kTileInt4; }
+
+  /// The kernels for so many rows: of a matrix as it lies, or of the blocks that a quantised one is widened to.
+  TileKind kindOf(const WeightMatrix& matrix, int64_t rows) const {
+    if (matrix.quantization == Quantization::kNone) return tileKind(matrix.type, matrix.inputs);
+    if (matrix.inputs == Inputs::kF32) return kTileF32;
+    const TileKind direct = matrix.quantization == Quantization::kInt8 ? kTileInt8 : kTileInt4;
+    const bool there = rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr;
+    return there ? direct : kTilePairs;
   }
 
   /// Operands from input `begin` on (even for bf16 inputs) of `panel` and those after it.

@@ -17,9 +17,10 @@ namespace hels {
 struct TileArguments {
   const std::byte* x = nullptr;  // (rows, depth), in f32 or bf16
   int64_t xStrideBytes = 0;
-  const std::byte* panel = nullptr;  // first panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs
+  // First panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs, or the groups of one granule from one's start on.
+  const std::byte* panel = nullptr;
   int64_t panelStrideBytes = 0;
-  int64_t depth = 0;   // even for bf16 inputs
+  int64_t depth = 0;   // even for bf16 inputs that are not quantised
   float* c = nullptr;  // (rows, panels * 16)
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
@@ -31,8 +32,9 @@ inline constexpr int kTileRowsMax = 14;
 /// 8 inputs but one, rounded to pairs, of 16 columns.
 inline constexpr int64_t kDequantizedExcess = 6 * 16;
 
-/// Which kernels multiply with a matrix: by its type, or those for pairs.
-enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileKinds };
+/// Which kernels multiply with a matrix: by its type, those for pairs, or those that widen quantised weights to pairs
+/// as they load them.
+enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileInt8, kTileInt4, kTileKinds };
 
 inline TileKind tileKind(DataType type, Inputs inputs) {
   return inputs == Inputs::kBf16 ? kTilePairs : static_cast<TileKind>(type);
@@ -44,7 +46,8 @@ struct ChainTileSet {
   int rowsMax = 1;
   /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
   int panels[kTileKinds][kTileRowsMax] = {};
-  /// By kind and rows - 1: `wide` for that many panels, `single` for one.
+  /// By kind and rows - 1: `wide` for that many panels, `single` for one. Null where there is none: quantised weights
+  /// are then widened in advance.
   TileKernel wide[kTileKinds][kTileRowsMax] = {};
   TileKernel single[kTileKinds][kTileRowsMax] = {};
   /// target[i] = source[i] of a 16-bit type widened to f32; count is a multiple of 16.

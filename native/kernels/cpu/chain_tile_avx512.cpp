@@ -3,25 +3,19 @@
 
 #ifdef HELS_X86
 
-#include <immintrin.h>
-
 #include <cstdint>
 
+#include "kernels/cpu/chain_sums_avx512.h"
 #include "kernels/cpu/fixed_point.h"
-#include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/vector_avx2.h"
-
-// GCC 12's own avx512fintrin.h passes deliberately undefined registers.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
 
 namespace hels {
 namespace {
 
 using avx2::Bf16;
 using avx2::F16;
+using avx512::loadSums;
+using avx512::storeSums;
 
 HELS_AVX512 inline __m512 load16(const float* source) { return _mm512_loadu_ps(source); }
 HELS_AVX512 inline __m512 load16(const Bf16* source) {
@@ -35,14 +29,7 @@ HELS_AVX512 inline __m512 load16(const F16* source) {
 template <typename Weight, int rows, int panels>
 HELS_AVX512 void tile(const TileArguments& a) {
   __m512 sums[rows][panels];
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
-    for (int panel = 0; panel < panels; ++panel) {
-      const float* c = a.c + row * a.cStride + panel * kPanelColumns;
-      sums[row][panel] = a.accumulate ? _mm512_loadu_ps(c) : _mm512_setzero_ps();
-    }
-  }
+  loadSums(a, sums);
   const std::byte* x = a.x;
   const std::byte* weights = a.panel;
   for (int64_t k = 0; k < a.depth; ++k, x += sizeof(float), weights += kPanelColumns * sizeof(Weight)) {
@@ -56,24 +43,15 @@ HELS_AVX512 void tile(const TileArguments& a) {
       }
     }
   }
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
-    for (int panel = 0; panel < panels; ++panel) {
-      _mm512_storeu_ps(a.c + row * a.cStride + panel * kPanelColumns, sums[row][panel]);
-    }
-  }
+  storeSums(a, sums);
 }
 
 /// Pairs of bf16 as two multiply-adds, for processors without their dot product.
 template <int rows>
 HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
   const __m512i oddMask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
-  __m512 sums[rows];
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-    sums[row] = a.accumulate ? _mm512_loadu_ps(a.c + row * a.cStride) : _mm512_setzero_ps();
-  }
+  __m512 sums[rows][1];
+  loadSums(a, sums);
   const std::byte* x = a.x;
   const std::byte* weights = a.panel;
   for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
@@ -85,11 +63,10 @@ HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
       const __m512i pair = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes));
       const __m512 xOdd = _mm512_castsi512_ps(_mm512_and_si512(pair, oddMask));
       const __m512 xEven = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-      sums[row] = _mm512_fmadd_ps(xEven, even, _mm512_fmadd_ps(xOdd, odd, sums[row]));
+      sums[row][0] = _mm512_fmadd_ps(xEven, even, _mm512_fmadd_ps(xOdd, odd, sums[row][0]));
     }
   }
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) _mm512_storeu_ps(a.c + row * a.cStride, sums[row]);
+  storeSums(a, sums);
 }
 
 template <int rows>

@@ -5,33 +5,21 @@
 
 #ifdef HELS_X86
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/cpu/packed_matrix.h"
-
-// GCC 12's own avx512fintrin.h passes deliberately undefined registers.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
+#include "kernels/cpu/chain_sums_avx512.h"
 
 namespace hels {
 namespace {
 
+using avx512::loadSums;
+using avx512::storeSums;
+
 template <int rows, int panels>
 HELS_AVX512_BF16 void tile(const TileArguments& a) {
   __m512 sums[rows][panels];
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
-    for (int panel = 0; panel < panels; ++panel) {
-      const float* c = a.c + row * a.cStride + panel * kPanelColumns;
-      sums[row][panel] = a.accumulate ? _mm512_loadu_ps(c) : _mm512_setzero_ps();
-    }
-  }
+  loadSums(a, sums);
   const std::byte* x = a.x;
   const std::byte* weights = a.panel;
   for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
@@ -49,14 +37,11 @@ HELS_AVX512_BF16 void tile(const TileArguments& a) {
       }
     }
   }
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
-    for (int panel = 0; panel < panels; ++panel) {
-      _mm512_storeu_ps(a.c + row * a.cStride + panel * kPanelColumns, sums[row][panel]);
-    }
-  }
+  storeSums(a, sums);
 }
+
+constexpr int kQuantizedRowsMax = 8;
+constexpr int64_t kPrefetchBytes = 1088;  // ahead of the hardware: 2 groups of 8 bits, 4 of 4 bits
 
 /// Where a unit's field lies in the mantissa of a float that its lane is turned into: bit `position`, after a shift to
 /// the right (left if below zero). With the exponent of 2^(23 - position) above it the float is that power of two plus
@@ -80,7 +65,7 @@ struct PairScales {
   __m512 scale[2];
   __m512 excess[2][kPositions];
 
-  HELS_AVX512_BF16 explicit PairScales(const std::byte* group) {
+  HELS_AVX512_BF16 void load(const std::byte* group) {
     const __m512i first = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group)));
     scale[0] = _mm512_permutexvar_ps(first, scales);
@@ -117,10 +102,12 @@ HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16
   constexpr int64_t perUnit = unitInputs(quantization);
   for (; inputs > 0; inputs -= kGroupInputs) {
     const int64_t count = std::min(kGroupInputs, inputs);
-    const PairScales<quantization> scales(groups);
+    PairScales<quantization> scales;
+    scales.load(groups);
     const std::byte* units = groups + kPackedScaleBytes;
     for (int64_t k = 0; k < count; k += perUnit, units += kUnitBytes) {
       const __m512i unit = _mm512_loadu_si512(units);
+      _mm_prefetch(reinterpret_cast<const char*>(units) + kPrefetchBytes, _MM_HINT_T0);
 #pragma GCC unroll 4
       for (int pair = 0; pair < perUnit / 2; ++pair) {
         _mm512_storeu_si512(target + (k + 2 * pair) * kPanelColumns, (__m512i)pairsOf(unit, pair, scales));
@@ -129,6 +116,65 @@ HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16
     groups += groupBytes(quantization, count);
     target += count * kPanelColumns;
   }
+}
+
+/// One unit of each panel into the chains; `pairs` of them, all but at the end of a granule.
+template <Quantization quantization, int rows, int panels>
+HELS_AVX512_BF16 inline void addUnit(__m512 (&sums)[rows][panels], const TileArguments& a, const std::byte* x,
+                                     const std::byte* units, const PairScales<quantization> (&scales)[panels],
+                                     int64_t pairs) {
+  __m512i unit[panels];
+#pragma GCC unroll 2
+  for (int panel = 0; panel < panels; ++panel) {
+    unit[panel] = _mm512_loadu_si512(units + panel * a.panelStrideBytes);
+    _mm_prefetch(reinterpret_cast<const char*>(units + panel * a.panelStrideBytes) + kPrefetchBytes, _MM_HINT_T0);
+  }
+  constexpr int kPairs = static_cast<int>(unitInputs(quantization) / 2);
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    if (pair >= pairs) continue;
+#pragma GCC unroll 2
+    for (int panel = 0; panel < panels; ++panel) {
+      const __m512bh weights = pairsOf(unit[panel], pair, scales[panel]);
+#pragma GCC unroll 8
+      for (int row = 0; row < rows; ++row) {
+        const auto* values = reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes) + pair;
+        sums[row][panel] = _mm512_dpbf16_ps(sums[row][panel], (__m512bh)_mm512_set1_epi32(*values), weights);
+      }
+    }
+  }
+}
+
+/// For few rows, which would wait for weights to be widened in advance.
+template <Quantization quantization, int rows, int panels>
+HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
+  constexpr int64_t perUnit = unitInputs(quantization);
+  __m512 sums[rows][panels];
+  loadSums(a, sums);
+  const std::byte* x = a.x;
+  const std::byte* groups = a.panel;
+  for (int64_t left = a.depth; left > 0; left -= kGroupInputs) {
+    PairScales<quantization> scales[panels];
+#pragma GCC unroll 2
+    for (int panel = 0; panel < panels; ++panel) scales[panel].load(groups + panel * a.panelStrideBytes);
+    const std::byte* units = groups + kPackedScaleBytes;
+    int64_t inputs = std::min(kGroupInputs, left);
+    groups += groupBytes(quantization, inputs);
+    for (; inputs >= perUnit; inputs -= perUnit, units += kUnitBytes, x += perUnit * sizeof(uint16_t)) {
+      addUnit<quantization>(sums, a, x, units, scales, perUnit / 2);
+    }
+    if (inputs > 0) addUnit<quantization>(sums, a, x, units, scales, (inputs + 1) / 2);
+    x += inputs * static_cast<int64_t>(sizeof(uint16_t));
+  }
+  storeSums(a, sums);
+}
+
+template <Quantization quantization, int rows>
+void fillQuantized(ChainTileSet& set, TileKind kind) {
+  set.panels[kind][rows - 1] = 2;
+  set.wide[kind][rows - 1] = quantizedTile<quantization, rows, 2>;
+  set.single[kind][rows - 1] = quantizedTile<quantization, rows, 1>;
+  if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, rows + 1>(set, kind);
 }
 
 template <int rows>
@@ -145,6 +191,8 @@ ChainTileSet makeSet() {
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAvx512Bf16;
   fillPairs<1>(set);
+  fillQuantized<Quantization::kInt8, 1>(set, kTileInt8);
+  fillQuantized<Quantization::kInt4, 1>(set, kTileInt4);
   set.dequantize[0] = dequantize<Quantization::kInt8>;
   set.dequantize[1] = dequantize<Quantization::kInt4>;
   return set;

@@ -101,8 +101,8 @@ bool addFixedPoint(const float* values, int64_t* sums) {
 ChainTileSet makeSet() {
   ChainTileSet set;
   set.rowsMax = 1;
-  const TileKernel kernels[kTileKinds] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile};
-  for (int kind = 0; kind < kTileKinds; ++kind) {
+  const TileKernel kernels[] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile};
+  for (int kind = 0; kind <= kTilePairs; ++kind) {
     set.panels[kind][0] = 1;
     set.wide[kind][0] = set.single[kind][0] = kernels[kind];
   }

@@ -41,6 +41,12 @@ class MemoryWeightSource final : public WeightSource {
     if (view == nullptr || view->shape != shape) throw std::runtime_error("no tensor " + name + " of that shape");
     return *view;
   }
+  const TensorView& getStored(const std::string& name, const std::vector<int64_t>& shape,
+                              const std::string& storedType) const override {
+    const TensorView& view = get(name, shape);
+    if (view.storedType != storedType) throw std::runtime_error(name + " is " + view.storedType);
+    return view;
+  }
   const std::map<std::string, TensorView>& tensors() const override { return views_; }
 
  private:
