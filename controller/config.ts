@@ -12,6 +12,7 @@ import {
 } from '../proto/base/tls.ts';
 import { HelsError } from '../proto/domain/errors.ts';
 import { planPolicies } from '../proto/domain/plan.ts';
+import { quantizationOptions } from '../proto/domain/quantization.ts';
 
 export interface HostPort {
   host: string;
@@ -47,6 +48,7 @@ const deploymentSchema = z.strictObject({
   name: z.string().default(''),
   policy: z.enum(planPolicies).default('hels'),
   numerics: z.enum(['exact', 'fast']).default('exact'),
+  quantization: z.enum(quantizationOptions).default('auto'),
   workers: z.number().int().min(1).max(1024).default(1),
   prefixCache: z.boolean().default(true),
 });

@@ -24,8 +24,10 @@ export class OperationsService implements OperationsPort {
   }
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
-    const { modelPath, modelId, policy, numerics, workersMin, workload, ranks } = request;
-    const asked = { modelPath, modelId, policy, numerics, workersMin, workload, ranks };
+    const { modelPath, modelId, policy, numerics, quantization } = request;
+    const { workersMin, workload, ranks } = request;
+    const format = { numerics, quantization };
+    const asked = { modelPath, modelId, policy, ...format, workersMin, workload, ranks };
     const deployment = { ...asked, prefixCache: !request.noPrefixCache };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
   }
@@ -52,13 +54,14 @@ export class OperationsService implements OperationsPort {
   /** The deployment of the configuration file, as a request. */
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
-    const { model, name, policy, numerics, workers, prefixCache } = deployment;
+    const { model, name, policy, numerics, quantization, workers, prefixCache } = deployment;
     const workersMin = workers;
     return {
       modelPath: model,
       modelId: name,
       policy,
       numerics,
+      quantization,
       workersMin,
       workload: null,
       ranks: [],

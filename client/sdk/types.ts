@@ -54,6 +54,8 @@ export interface DeployOptions {
   modelId?: string;
   policy?: 'hels' | 'stepwise' | 'optimal' | 'compute' | 'memory' | 'equal';
   numerics?: 'exact' | 'fast';
+  /** Of the weights, at load; default auto: as the files are. */
+  quantization?: 'auto' | 'int8' | 'int4';
   /** Wait for this many workers before planning; default 1. */
   workersMin?: number;
   workersTimeoutMs?: number;

@@ -19,6 +19,8 @@ export interface DeploymentRequest {
   modelId: string;
   policy: string;
   numerics: string;
+  /** auto, also empty: as the files are. */
+  quantization: string;
   workersMin: number;
   workload: {
     sequences: number;

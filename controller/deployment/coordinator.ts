@@ -143,7 +143,7 @@ export class Coordinator {
     workersTimeoutMs: number,
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, void, undefined> {
-    const files = await readServedFiles(request.modelPath, request.modelId);
+    const files = await readServedFiles(request.modelPath, request.modelId, request);
     const channel = new PhaseChannel<PlanReport>();
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
     this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
@@ -262,7 +262,7 @@ export class Coordinator {
 
   async #bringUp(attempt: Attempt, request: DeploymentRequest): Promise<void> {
     const { epoch } = attempt;
-    attempt.files ??= await readServedFiles(request.modelPath, request.modelId);
+    attempt.files ??= await readServedFiles(request.modelPath, request.modelId, request);
     const ports = this.#runPorts(attempt);
     const { term } = this.#options;
     const { files, corrections } = attempt;

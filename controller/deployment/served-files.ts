@@ -1,7 +1,9 @@
 import { basename } from 'node:path';
 import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { quantizationOptions } from '../../proto/domain/quantization.ts';
 import { TextModel } from '../tokenizer/text-model.ts';
 
 /** What the controller reads of a model: everything but the weights. */
@@ -13,10 +15,40 @@ export interface ServedFiles {
   text: TextModel;
 }
 
+/** What a deployment asks of the weights; absent or empty: as the files are, exact numerics. */
+interface WeightsRequest {
+  quantization?: string;
+  numerics?: string;
+}
+
+function specOf(config: unknown, { quantization = '', numerics = '' }: WeightsRequest): ModelSpec {
+  const wanted = quantization === '' ? 'auto' : quantization;
+  const option = quantizationOptions.find((candidate) => candidate === wanted);
+  if (option === undefined) {
+    const allowed = quantizationOptions.join(', ');
+    throw new HelsError('config-invalid', `quantization: '${wanted}' is not one of ${allowed}`, {
+      field: 'quantization',
+    });
+  }
+  const spec = modelSpecFromConfig(config, { quantization: option });
+  if (numerics === 'fast' && spec.quantization !== 'none') {
+    throw new HelsError(
+      'config-invalid',
+      `numerics: 'fast' with ${spec.quantization} weights; quantised weights have exact numerics only`,
+      { field: 'numerics' },
+    );
+  }
+  return spec;
+}
+
 /** Throws model-invalid naming the file, tensor or field that is wrong. The caller closes `text`. */
-export async function readServedFiles(path: string, modelId: string): Promise<ServedFiles> {
+export async function readServedFiles(
+  path: string,
+  modelId: string,
+  weights: WeightsRequest = {},
+): Promise<ServedFiles> {
   const files = await readModelFiles(path);
-  const spec = modelSpecFromConfig(files.config);
+  const spec = specOf(files.config, weights);
   const digest = await modelDigest(files.directory);
   const text = await TextModel.load(files.directory);
   return {

@@ -65,6 +65,8 @@ const model = z.strictObject({
   ffnMatrices: wholeNumber(2, 3),
   vocabRows: wholeNumber(1, unitsMax),
   weightBytesPerParam: positive,
+  embeddingBytesPerParam: positive.optional(),
+  headBytesPerParam: positive.optional(),
   kvBytesPerElement: positive,
 });
 

@@ -107,10 +107,10 @@ export function footprintOf(model: PlanModel): Footprint {
   const { layers, hiddenSize, headDim, weightBytesPerParam } = model;
   const attentionMatrices = 2 * model.queryHeadsPerGroup + 2;
   return {
-    fixed: model.vocabRows * hiddenSize * weightBytesPerParam,
+    fixed: model.vocabRows * hiddenSize * (model.embeddingBytesPerParam ?? weightBytesPerParam),
     perHeadGroup: layers * hiddenSize * headDim * attentionMatrices * weightBytesPerParam,
     perColumn: layers * model.ffnMatrices * hiddenSize * weightBytesPerParam,
-    perRow: hiddenSize * weightBytesPerParam,
+    perRow: hiddenSize * (model.headBytesPerParam ?? weightBytesPerParam),
     kvPerTokenHeadGroup: layers * 2 * headDim * model.kvBytesPerElement,
   };
 }

@@ -21,9 +21,9 @@ export const linkLatencySeconds: Readonly<Record<LinkKind, number>> = {
 /** 25 Gbit/s, a usual data-centre port. */
 export const ethernetBytesPerSecond = 3.125e9;
 
-/** Bytes of one element of a partial sum: int64 fixed point in exact numerics, else the weights' type. */
+/** Bytes of one element of a partial sum: int64 fixed point in exact numerics, else the type of what is computed, as KV is kept. */
 function payloadBytes(numerics: 'exact' | 'fast', model: PlanModel): number {
-  return numerics === 'exact' ? 8 : model.weightBytesPerParam;
+  return numerics === 'exact' ? 8 : model.kvBytesPerElement;
 }
 
 /**

@@ -99,6 +99,8 @@ export function profileLines(
   };
   const constant = layers * rates.launchSecondsPerLayer;
   const secondsPerParameter = model.weightBytesPerParam / rates.bytesPerSecond;
+  const secondsPerHeadParameter =
+    (model.headBytesPerParam ?? model.weightBytesPerParam) / rates.bytesPerSecond;
   const secondsPerProduct = 2 / rates.flopsPerSecond;
   const attentionProducts = (layers * 4 * queryHeadsPerGroup * headDim) / rates.flopsPerSecond;
   const attentionBytes = layers * 2 * headDim * model.kvBytesPerElement;
@@ -107,7 +109,7 @@ export function profileLines(
     constant,
     perHeadGroup: parameters.headGroup * secondsPerParameter,
     perFfnColumn: parameters.ffnColumn * secondsPerParameter,
-    perVocabRow: parameters.vocabRow * secondsPerParameter,
+    perVocabRow: parameters.vocabRow * secondsPerHeadParameter,
   };
   const computeBound = {
     constant,

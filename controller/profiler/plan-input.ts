@@ -7,6 +7,7 @@ import type {
   PlanPolicy,
   PlanWorkload,
 } from '../../proto/domain/plan.ts';
+import { quantizedBytesPerWeight } from '../../proto/domain/quantization.ts';
 
 /** What deployments plan for, and what predicts a deployment: ranks meet within every layer (docs/decisions/0006-ranks-in-lockstep.md). */
 export const deploymentObjective = 'lockstep' satisfies PlanInput['objective'];
@@ -22,11 +23,27 @@ export interface ProfiledDevice {
   readonly link: LinkLine;
 }
 
+/** Bytes of a weight of the layers (the most of their matrices, which differ where groups are not full) and of the head. */
+function weightBytesOf(model: ModelSpec) {
+  const { quantization, hiddenSize, embeddingSize, ffnColumns, ffnGranule } = model;
+  const plain = bytesPerWeight(model.weightType);
+  if (quantization === 'none') return { weightBytesPerParam: plain };
+  const queries = model.queryHeadsPerGroup * model.headDim;
+  return {
+    weightBytesPerParam: Math.max(
+      quantizedBytesPerWeight(quantization, hiddenSize),
+      quantizedBytesPerWeight(quantization, queries),
+      quantizedBytesPerWeight(quantization, ffnColumns, ffnGranule),
+    ),
+    embeddingBytesPerParam: plain,
+    headBytesPerParam: quantizedBytesPerWeight('int8', embeddingSize),
+  };
+}
+
 /** The model's shape as the planner sees it. */
 export function planModel(model: ModelSpec): PlanModel {
   const { layers, hiddenSize, headGroups, queryHeadsPerGroup, headDim } = model;
   const { ffnColumns, ffnGranule, vocabRows } = model;
-  const bytes = bytesPerWeight(model.weightType);
   return {
     layers,
     hiddenSize,
@@ -37,8 +54,8 @@ export function planModel(model: ModelSpec): PlanModel {
     ffnGranule,
     ffnMatrices: model.gatedMlp ? 3 : 2,
     vocabRows,
-    weightBytesPerParam: bytes,
-    kvBytesPerElement: bytes,
+    ...weightBytesOf(model),
+    kvBytesPerElement: bytesPerWeight(model.weightType),
   };
 }
 

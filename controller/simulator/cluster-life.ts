@@ -35,7 +35,7 @@ export class ClusterLife {
 
   deploy(policy: string): Orders {
     const request = {
-      ...{ modelPath: '', modelId: 'simulated', policy, numerics: 'exact' },
+      ...{ modelPath: '', modelId: 'simulated', policy, numerics: 'exact', quantization: '' },
       ...{ workersMin: 1, workload: null, ranks: [] },
     };
     return this.#apply({ type: 'deploy', request, attended: false });

@@ -96,6 +96,10 @@ Napi::Value toJs(Napi::Env env, const TensorView& tensor) {
 
 }  // namespace
 
+Quantization readQuantization(const Argument& argument) {
+  return static_cast<Quantization>(argument.word({"none", "int8", "int4"}));
+}
+
 ModelSpec readModelSpec(const Argument& argument) {
   const auto integer = [&argument](const char* name) { return argument.field(name).integer(0, kInt32); };
   const auto number = [&argument](const char* name) { return argument.field(name).number(0, kHuge); };
@@ -136,7 +140,7 @@ ModelSpec readModelSpec(const Argument& argument) {
   }
   model.tiedEmbeddings = boolean("tiedEmbeddings");
   model.weightType = readDataType(argument.field("weightType"));
-  model.quantization = static_cast<Quantization>(argument.field("quantization").word({"none", "int8", "int4"}));
+  model.quantization = readQuantization(argument.field("quantization"));
   return model;
 }
 

@@ -15,6 +15,7 @@
 
 namespace hels::binding {
 
+Quantization readQuantization(const Argument& argument);
 ModelSpec readModelSpec(const Argument& argument);
 ShardSpec readShardSpec(const Argument& argument);
 EngineOptions readEngineOptions(const Argument& argument);

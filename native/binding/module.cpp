@@ -15,6 +15,7 @@
 #include "binding/local_group_object.h"
 #include "binding/native_error.h"
 #include "binding/profiler_object.h"
+#include "binding/quantizer_object.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
@@ -74,6 +75,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   state.probeConstructor = Napi::Persistent(CollectiveProbeObject::define(env));
   exports.Set("CollectiveProbe", state.probeConstructor.Value());
   exports.Set("Profiler", ProfilerObject::define(env));
+  exports.Set("Quantizer", QuantizerObject::define(env));
   exports.Set("copyBandwidth", Napi::Function::New(env, copyBandwidthAsync, "copyBandwidth"));
   exports.Set("NativeEngine", state.engineConstructor.Value());
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));

@@ -2,10 +2,12 @@
  * Hugging Face config.json -> ModelSpec. Every field that changes the arithmetic is implemented or refused by name; absent fields
  * have the value of the family's configuration class in transformers. Pure.
  */
+import { HelsError } from './errors.ts';
 import { harmlessFields, harmlessOptFields } from './model-config-fields.ts';
 import { ConfigReader, configError, isRecord } from './model-config-reader.ts';
 import { readRope, unscaledRope } from './model-config-rope.ts';
 import type { ModelSpec } from './model-spec.ts';
+import { type QuantizationOption, readQuantization } from './quantization.ts';
 
 type WeightType = ModelSpec['weightType'];
 
@@ -15,8 +17,10 @@ export type WeightTypeOption = (typeof weightTypeOptions)[number];
 export interface ModelSpecOptions {
   /** How weights are kept in memory; auto (default) keeps the type of the files. */
   weightType?: WeightTypeOption;
+  /** Quantises a model whose files are not; auto (default) keeps what they are. */
+  quantization?: QuantizationOption;
   /** The tensors' own type, for a config.json that does not say (`torch_dtype`, `dtype`). */
-  tensorType?: WeightType | null;
+  tensorType?: string | null;
 }
 
 const architectures: Readonly<Record<string, (config: ConfigReader) => FamilySpec>> = {
@@ -42,8 +46,9 @@ export function modelSpecFromConfig(config: unknown, options: ModelSpecOptions =
     );
   }
   refuseForeign(reader);
-  const weightType = readWeightType(reader, options);
-  const spec = { ...readFamily(reader), weightType };
+  const quantization = readQuantization(reader, options.quantization ?? 'auto');
+  const weightType = readWeightType(reader, options, quantization !== 'none');
+  const spec = { ...readFamily(reader), weightType, quantization };
   // transformers chooses the arithmetic by the model type.
   reader.word('model_type', [spec.family], spec.family);
   reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields);
@@ -59,7 +64,7 @@ export function ffnGranuleOf(ffnColumns: number): number {
   return Math.ceil(Math.ceil(ffnColumns / 16) / 8) * 8;
 }
 
-type FamilySpec = Omit<ModelSpec, 'weightType'>;
+type FamilySpec = Omit<ModelSpec, 'weightType' | 'quantization'>;
 
 const sizes = { low: 1, high: 2 ** 20 };
 
@@ -71,14 +76,6 @@ function refuseForeign(config: ConfigReader): void {
   if (pruned !== null && Object.keys(pruned).length > 0) {
     throw configError('pruned_heads', pruned, 'pruned heads are not supported; it must be {}');
   }
-  const quantization = config.raw('quantization_config');
-  if (quantization !== null) {
-    throw configError(
-      'quantization_config',
-      quantization,
-      'quantized weights are not supported; use the f32, bf16 or f16 files of the model',
-    );
-  }
 }
 
 const typeNames: Readonly<Record<string, WeightType>> = {
@@ -87,14 +84,26 @@ const typeNames: Readonly<Record<string, WeightType>> = {
   float16: 'f16',
 };
 
-function readWeightType(config: ConfigReader, options: ModelSpecOptions): WeightType {
+/** What is not quantised of a quantised model, and its KV, is bf16. */
+function readWeightType(
+  config: ConfigReader,
+  options: ModelSpecOptions,
+  quantized: boolean,
+): WeightType {
   const field = config.raw('dtype') !== null ? 'dtype' : 'torch_dtype';
   const words = [...Object.keys(typeNames), 'auto'];
   const named = typeNames[config.word(field, words, 'auto')];
   config.raw('torch_dtype');
   const option = options.weightType ?? 'auto';
+  if (quantized && option !== 'auto' && option !== 'bf16') {
+    throw new HelsError('config-invalid', `weight type ${option}: quantised weights need bf16`, {
+      field: 'dtype',
+    });
+  }
+  if (quantized) return 'bf16';
   if (option !== 'auto') return option;
-  return named ?? options.tensorType ?? 'f32';
+  const stored = Object.values(typeNames).find((type) => type === options.tensorType);
+  return named ?? stored ?? 'f32';
 }
 
 interface DecoderShape {

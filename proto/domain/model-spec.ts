@@ -1,3 +1,5 @@
+import type { Quantization } from './quantization.ts';
+
 /**
  * What the engine must know of a model: the arithmetic, freed of the vocabulary of its config.json.
  * Field names are equal in proto/hels/v1/common.proto and native/model/model_spec.h.
@@ -45,6 +47,8 @@ export interface ModelSpec {
   slidingWindows: number[];
   tiedEmbeddings: boolean;
   weightType: 'f32' | 'bf16' | 'f16';
+  /** Of the layers' matrices and the head; weightType is then bf16. */
+  quantization: Quantization;
 }
 
 /** Bytes of one weight in memory. */

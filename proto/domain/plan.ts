@@ -49,7 +49,12 @@ export interface PlanModel {
   /** Matrices of the MLP: 3 gated, 2 otherwise. */
   ffnMatrices: number;
   vocabRows: number;
+  /** Of the layers, and of the rest unless said below. */
   weightBytesPerParam: number;
+  /** Of the token embedding, which every used device holds. */
+  embeddingBytesPerParam?: number;
+  /** Of the output matrix. */
+  headBytesPerParam?: number;
   kvBytesPerElement: number;
 }
 

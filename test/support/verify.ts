@@ -11,6 +11,7 @@ export function verify(
     golden: model.golden,
     ranks: null,
     dtype: 'auto',
+    quantization: 'auto',
     chunk: null,
     corrupt: null,
     ...options,

@@ -124,7 +124,8 @@ export interface CollectiveProbe {
 export interface TensorDescription {
   name: string;
   file: string;
-  type: ModelSpec['weightType'];
+  /** f32, bf16, f16, or the file's word for a type that only quantised weights have. */
+  type: string;
   shape: number[];
   sizeBytes: number;
 }
@@ -197,8 +198,26 @@ interface NativeAddon {
   NativeEngine: { load(request: LoadRequest): Promise<NativeEngineObject> };
   createLocalGroup(ranks: number): LocalGroup;
   inspectModel(directory: string): Promise<TensorDescription[]>;
+  Quantizer: new (directory: string) => Quantizer;
   Profiler: new (request: { model: ModelSpec; options: EngineOptions }) => NativeProfiler;
   version(): NativeVersion;
+}
+
+interface QuantizeRequest {
+  tensor: string;
+  shape: [rows: number, columns: number];
+  rows: Range;
+  /** none: the rows as bf16. */
+  quantization: ModelSpec['quantization'];
+  /** Columns whose groups are counted together. */
+  granule: number;
+}
+
+/** A model's files, opened to be quantised tensor by tensor; bytes as they lie in files (docs/weight-format.md). */
+export interface Quantizer {
+  quantize(request: QuantizeRequest): Promise<{ values: Uint8Array; scales: Uint8Array }>;
+  /** A tensor's bytes as they are. */
+  copy(tensor: string): Promise<Uint8Array>;
 }
 
 /** Measures points of one model on this device, over buffers that it keeps between them. */
@@ -323,6 +342,21 @@ export function createLocalGroup(ranks: number): LocalGroup {
 export async function inspectModel(directory: string): Promise<TensorDescription[]> {
   const native = loadAddon();
   return translated(() => native.inspectModel(directory));
+}
+
+/** Throws model-invalid for files that inspectModel refuses. */
+export function openQuantizer(directory: string): Quantizer {
+  const native = loadAddon();
+  let quantizer: Quantizer;
+  try {
+    quantizer = new native.Quantizer(directory);
+  } catch (error) {
+    throw toNativeError(error);
+  }
+  return {
+    quantize: (request) => translated(() => quantizer.quantize(request)),
+    copy: (tensor) => translated(() => quantizer.copy(tensor)),
+  };
 }
 
 /** Opens rank `rank`'s end of a collective of `ranks` on `hostname`. */

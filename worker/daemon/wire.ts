@@ -39,6 +39,7 @@ const words = {
   position: ['rope', 'learned'],
   ropeScaling: ['none', 'linear', 'llama3'],
   weightType: ['f32', 'bf16', 'f16'],
+  quantization: ['none', 'int8', 'int4'],
   numerics: ['exact', 'fast'],
 } as const;
 
@@ -65,6 +66,7 @@ export function modelSpecOf(message: ModelSpec__Output | null): ModelSpec {
     position: word('position', model.position),
     ropeScaling: word('ropeScaling', model.ropeScaling),
     weightType: word('weightType', model.weightType),
+    quantization: word('quantization', model.quantization),
   };
 }
 

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
-/** `verify` and `inspect`: what `helsctl model` runs as a child process, because only the worker's side may load the addon. */
+/** `verify`, `inspect` and `quantize`: what `helsctl model` runs as a child process, because only the worker's side may load the addon. */
+import { performance } from 'node:perf_hooks';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
+import { type QuantizationOption, quantizationOptions } from '../../proto/domain/quantization.ts';
 import { inspectDirectory } from './inspect.ts';
-import { describeInspection, describeVerification } from './tables.ts';
+import { quantizeModel } from './quantize.ts';
+import { describeInspection, describeQuantization, describeVerification } from './tables.ts';
 import { type Corruption, verifyModel } from './verify.ts';
 
 interface VerifyFlags {
@@ -12,9 +15,29 @@ interface VerifyFlags {
   golden: string;
   ranks?: string;
   dtype: WeightTypeOption;
+  quantization: QuantizationOption;
   chunk?: number;
   corrupt?: Corruption;
   json: boolean;
+}
+
+interface QuantizeFlags {
+  bits: '8' | '4';
+  force: boolean;
+  json: boolean;
+}
+
+/** A line on stderr now and then; a terminal keeps only the last. */
+function quantizeProgress(json: boolean): (tensor: string, fraction: number) => void {
+  const { isTTY } = process.stderr;
+  let shownMs = Number.NEGATIVE_INFINITY;
+  return (tensor, fraction) => {
+    const nowMs = performance.now();
+    if (json || (nowMs - shownMs < (isTTY ? 100 : 2000) && fraction < 1)) return;
+    shownMs = nowMs;
+    const text = `${Math.floor(100 * fraction)} % ${fraction < 1 ? tensor : 'written'}`;
+    process.stderr.write(isTTY ? `\r\u001b[K${text}${fraction < 1 ? '' : '\n'}` : `${text}\n`);
+  };
 }
 
 function parseChunk(text: string): number {
@@ -63,6 +86,11 @@ function buildProgram(): Command {
         .choices(weightTypeOptions)
         .default('auto'),
     )
+    .addOption(
+      new Option('--quantization <type>', 'weights in memory: as the files, or quantised at load')
+        .choices(quantizationOptions)
+        .default('auto'),
+    )
     .option('--chunk <n>', 'tokens of one prefill step (default: whole prompt)', parseChunk)
     .option(
       '--corrupt <rank:tensor:byte>',
@@ -89,6 +117,24 @@ function buildProgram(): Command {
       const report = await inspectDirectory(flags.model);
       print(flags.json, report, () => describeInspection(report));
       process.exitCode = report.problems.length === 0 ? 0 : exitCodeOf['model-invalid'];
+    });
+  program
+    .command('quantize')
+    .description('write the model SOURCE with 8-bit or 4-bit weights as TARGET')
+    .argument('<source>', 'model directory with f32, bf16 or f16 weights')
+    .argument('<target>', 'directory to write')
+    .addOption(
+      new Option('--bits <n>', 'bits of a weight').choices(['8', '4']).makeOptionMandatory(),
+    )
+    .option('--force', 'replace a model directory that is at TARGET', false)
+    .option('--json', 'the result as JSON', false)
+    .action(async (source: string, target: string, flags: QuantizeFlags) => {
+      const report = await quantizeModel({
+        ...{ source, target, force: flags.force },
+        bits: flags.bits === '8' ? 8 : 4,
+        onProgress: quantizeProgress(flags.json),
+      });
+      print(flags.json, report, () => describeQuantization(report));
     });
   return program;
 }

@@ -1,6 +1,7 @@
 /** The tools' results for people. Pure. */
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { InspectReport } from './inspect.ts';
+import type { QuantizeReport } from './quantize.ts';
 import type { VerifyReport } from './verify.ts';
 
 /** Columns as wide as their widest cell, two spaces apart. */
@@ -40,7 +41,7 @@ export function describeVerification(report: VerifyReport): string {
       ? []
       : [['corrupted', report.corrupted ? 'yes' : 'no: not loaded there']];
   const facts = table([
-    ['weights', report.weightType],
+    ['weights', report.quantization === 'none' ? report.weightType : report.quantization],
     [
       'difference',
       `${report.maxDifference.toExponential(2)} (allowed ${report.tolerance.toExponential(2)})`,
@@ -51,6 +52,16 @@ export function describeVerification(report: VerifyReport): string {
     ['result', report.passed ? 'passed' : 'FAILED'],
   ]);
   return `${table([header, ...ranks])}\n\n${facts}`;
+}
+
+export function describeQuantization(report: QuantizeReport): string {
+  const { target, quantization, tensors, sourceBytes, targetBytes } = report;
+  const share = ((100 * targetBytes) / sourceBytes).toFixed(0);
+  return table([
+    ['written', target],
+    ['weights', `${quantization}, ${tensors} tensors`],
+    ['size', `${formatBytes(targetBytes)}, ${share} % of ${formatBytes(sourceBytes)}`],
+  ]);
 }
 
 export function describeInspection(report: InspectReport): string {
@@ -72,7 +83,10 @@ function describeSpec(spec: NonNullable<InspectReport['spec']>): string[][] {
   const queries = spec.queryHeadsPerGroup === 1 ? '' : ` of ${spec.queryHeadsPerGroup} query heads`;
   const windows = [...new Set(spec.slidingWindows)].map((window) => window || 'all positions');
   return [
-    ['family', `${spec.family}, weights as ${spec.weightType}`],
+    [
+      'family',
+      `${spec.family}, weights as ${spec.quantization === 'none' ? spec.weightType : spec.quantization}`,
+    ],
     [
       'shape',
       `${spec.layers} layers, hidden size ${spec.hiddenSize}, vocabulary ${spec.vocabRows}`,

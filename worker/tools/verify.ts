@@ -4,6 +4,7 @@ import { readModelFiles } from '../../proto/base/model-files.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig, type WeightTypeOption } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { QuantizationOption } from '../../proto/domain/quantization.ts';
 import { type EngineReport, inspectModel, type ShardSpec } from '../binding/native.ts';
 import { checkGoldenFits, type Golden, readGolden } from './golden.ts';
 import { LocalRanks } from './local-ranks.ts';
@@ -15,6 +16,7 @@ export interface VerifyOptions {
   /** null: one rank. */
   ranks: string | null;
   dtype: WeightTypeOption;
+  quantization: QuantizationOption;
   /** Tokens of one prefill step; null: the whole prompt. */
   chunk: number | null;
   corrupt: Corruption | null;
@@ -34,6 +36,7 @@ export interface VerifyReport {
   /** Largest maxDifference allowed: a fraction of maxLogit by weight type. */
   tolerance: number;
   weightType: ModelSpec['weightType'];
+  quantization: ModelSpec['quantization'];
   greedyTokens: number[];
   greedyMatch: boolean;
   /** Over the f32 little-endian full rows of all compared positions, in order: one value for every split and chunk. */
@@ -66,6 +69,7 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
   const tensors = await inspectModel(files.directory);
   const model = modelSpecFromConfig(files.config, {
     weightType: options.dtype,
+    quantization: options.quantization,
     tensorType: tensors[0]?.type ?? null,
   });
   const golden = await readGolden(options.golden);
@@ -122,6 +126,7 @@ export function makeReport(evidence: Evidence): VerifyReport {
     maxLogit,
     tolerance,
     weightType: model.weightType,
+    quantization: model.quantization,
     greedyTokens: tokens,
     greedyMatch,
     logitsSha256: hashRows(rows),

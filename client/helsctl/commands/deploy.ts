@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { planPolicies } from '../../../proto/domain/plan.ts';
+import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import { type DeployOptions, HelsError } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { deployWithProgress } from '../deploy-progress.ts';
@@ -12,6 +13,7 @@ interface DeployCommandOptions {
   name?: string;
   policy: string;
   numerics: string;
+  quantization: string;
   workers: string;
   timeout: string;
   sequences?: string;
@@ -48,6 +50,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
     ...(options.name === undefined ? {} : { modelId: options.name }),
     policy: oneOf(options.policy, planPolicies, '--policy'),
     numerics: oneOf(options.numerics, ['exact', 'fast'] as const, '--numerics'),
+    quantization: oneOf(options.quantization, quantizationOptions, '--quantization'),
     workersMin: parseWholeNumber(options.workers, '--workers', 1, 1024),
     workersTimeoutMs: 1000 * parseWholeNumber(options.timeout, '--timeout', 1, 86_400),
     workload: {
@@ -74,6 +77,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--name <id>', "model id in the HTTP API (default: the directory's name)")
     .option('--policy <policy>', `one of ${planPolicies.join(', ')}`, 'hels')
     .option('--numerics <mode>', 'exact or fast', 'exact')
+    .option('--quantization <type>', 'weights in memory: auto (as the files), int8 or int4', 'auto')
     .option('--workers <n>', 'wait for at least this many workers', '1')
     .option('--timeout <seconds>', 'how long to wait for workers', '60')
     .option('--sequences <n>', 'running sequences the plan is made for')

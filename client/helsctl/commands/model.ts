@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type Context, globalOptions } from '../context.ts';
-import { runTool } from '../run-tool.ts';
+import { runTool, toolParameters } from '../run-tool.ts';
 
 /** The values the user gave, as parameters for the tool that does the work. */
 function forward(options: Record<string, unknown>, command: Command): string[] {
@@ -8,6 +8,21 @@ function forward(options: Record<string, unknown>, command: Command): string[] {
     typeof value === 'string' ? [`--${name}`, value] : [],
   );
   return globalOptions(command).json ? [...given, '--json'] : given;
+}
+
+function addQuantizeCommand(model: Command, context: Context): void {
+  model
+    .command('quantize')
+    .description('write the model SOURCE with 8-bit or 4-bit weights as TARGET')
+    .argument('<source>', 'model directory with f32, bf16 or f16 weights')
+    .argument('<target>', 'directory to write')
+    .requiredOption('--bits <n>', 'bits of a weight: 8 or 4')
+    .option('--force', 'replace a model directory that is at TARGET')
+    .action(async (source: string, target: string, _options: object, command: Command) => {
+      const json = globalOptions(command).json ? ['--json'] : [];
+      const parameters = ['quantize', ...toolParameters(command), ...json, '--', source, target];
+      context.setExitCode(await runTool('worker/tools/main', parameters));
+    });
 }
 
 export function addModelCommands(program: Command, context: Context): void {
@@ -31,6 +46,7 @@ export function addModelCommands(program: Command, context: Context): void {
       'head groups and relative FFN weight of each rank (default: one rank)',
     )
     .option('--dtype <type>', 'auto (as the files), f32, bf16 or f16')
+    .option('--quantization <type>', 'auto (as the files), int8 or int4')
     .option('--chunk <n>', 'prefill chunk in tokens (default: whole prompt)')
     .option('--corrupt <rank:tensor:byte>', "flip a byte in the named rank's loaded slice")
     .action(async (_options: object, command: Command) => {
@@ -39,4 +55,5 @@ export function addModelCommands(program: Command, context: Context): void {
         await runTool('worker/tools/main', ['verify', ...forward(options, command)]),
       );
     });
+  addQuantizeCommand(model, context);
 }

@@ -1,5 +1,6 @@
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
+import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../../../proto/gen/hels/v1/DeployRequest.ts';
 import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
@@ -25,6 +26,7 @@ export interface OperationsPort {
   plan(): PlanReport;
 }
 
+const quantizationWords: readonly string[] = quantizationOptions;
 const roles = ['system', 'user', 'assistant'];
 
 function inputOf(request: GenerateRequest__Output): TextInput {
@@ -96,6 +98,9 @@ function checkDeployRequest(request: DeployRequest__Output): void {
   }
   if (!['', 'exact', 'fast'].includes(request.numerics)) {
     refuse('numerics', request.numerics, 'exact or fast');
+  }
+  if (request.quantization !== '' && !quantizationWords.includes(request.quantization)) {
+    refuse('quantization', request.quantization, `one of ${quantizationWords.join(', ')}`);
   }
   if (!/^[\w./:-]{0,128}$/.test(request.modelId)) {
     refuse('model_id', request.modelId.slice(0, 140), 'at most 128 letters, digits and . _ / : -');

@@ -14,6 +14,7 @@ export function requestFor(modelId: string): DeploymentRequest {
     modelId,
     policy: 'hels',
     numerics: 'exact',
+    quantization: 'auto',
     workersMin: 1,
     workload: null,
     ranks: [],

@@ -90,6 +90,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
         name: '',
         policy: 'optimal',
         numerics: 'exact',
+        quantization: 'auto',
         workers: 3,
         prefixCache: false,
       },
@@ -132,7 +133,7 @@ describe('a mistake in the file', () => {
     ['numerics: loose', 'deployment.numerics', /"exact"\|"fast"/],
     ['workers: 0', 'deployment.workers', /1/],
     ['workers: two', 'deployment.workers', /number/],
-    ['gpus: 4', "'gpus' is not known", /model, name, policy, numerics, workers/],
+    ['gpus: 4', "'gpus' is not known", /model, name, policy, numerics, quantization, workers/],
   ])('of the deployment, %s, names file, field and what is allowed', (line, field, allowed) => {
     const { code, message } = refusal([], `deployment:\n  model: /m\n  ${line}\n`);
     expect(code).toBe('config-invalid');

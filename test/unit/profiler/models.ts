@@ -35,4 +35,5 @@ export const smallModel: ModelSpec = {
   slidingWindows: [0, 0, 0, 0],
   tiedEmbeddings: false,
   weightType: 'f32',
+  quantization: 'none',
 };
