@@ -44,7 +44,12 @@ export function describeVerification(report: VerifyReport): string {
     ['weights', report.quantization === 'none' ? report.weightType : report.quantization],
     [
       'difference',
-      `${report.maxDifference.toExponential(2)} (allowed ${report.tolerance.toExponential(2)})`,
+      report.maxDifference.toExponential(2) +
+        (report.tolerance === null ? '' : ` (allowed ${report.tolerance.toExponential(2)})`),
+    ],
+    [
+      'divergence',
+      `${report.klMean.toExponential(2)} nats; same best token at ${(100 * report.topTokenAgreement).toFixed(0)} % of the positions`,
     ],
     ['greedy', report.greedyMatch ? 'same tokens' : 'other tokens'],
     ['logits', `sha256 ${report.logitsSha256}`],
