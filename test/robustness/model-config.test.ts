@@ -74,9 +74,9 @@ const fields: Broken[] = [
     message: ['config.json: hidden_act is "gelu"'],
   },
   {
-    name: 'quantized weights',
-    break: config({ quantization_config: { bits: 4 } }),
-    message: ['config.json: quantization_config is {"bits":4}'],
+    name: 'weights that something else quantised',
+    break: config({ quantization_config: { quant_method: 'gptq', bits: 4 } }),
+    message: ['config.json: quantization_config.quant_method is "gptq"', '"hels"', 'f32, bf16'],
   },
   {
     name: 'KV heads that do not divide the heads',

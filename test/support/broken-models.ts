@@ -3,7 +3,7 @@ import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { inspectDirectory } from '../../worker/tools/inspect.ts';
-import { editConfig, type ScratchModels, shortGolden } from './golden-models.ts';
+import { editConfig, type GoldenModel, type ScratchModels, shortGolden } from './golden-models.ts';
 import { helsctl } from './helsctl.ts';
 import { headerOf, readSafetensors, writeRawSafetensors } from './safetensors.ts';
 
@@ -62,8 +62,11 @@ export function write(name: string, text: string): Change {
 }
 
 /** `helsctl model verify` refuses it with exit code 4 and the message, nothing else; `inspect` finds the same problem. */
-export async function expectRefused(scratch: ScratchModels, broken: Broken): Promise<void> {
-  const subject = shortGolden(broken.model ?? 'llama-gqa');
+export async function expectRefused(
+  scratch: ScratchModels,
+  broken: Broken,
+  subject: GoldenModel = shortGolden(broken.model ?? 'llama-gqa'),
+): Promise<void> {
   const directory = scratch.copyOf(subject);
   broken.break(directory);
   const [verify, inspection] = await Promise.all([
