@@ -4,8 +4,7 @@
  */
 import { type ConfigReader, configError, isRecord } from './model-config-reader.ts';
 
-export const quantizations = ['none', 'int8', 'int4'] as const;
-export type Quantization = (typeof quantizations)[number];
+export type Quantization = 'none' | 'int8' | 'int4';
 
 /** auto: as the model's files are. */
 export const quantizationOptions = ['auto', 'int8', 'int4'] as const;

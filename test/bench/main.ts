@@ -8,6 +8,7 @@ import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
 import { prefixCache } from './prefix-cache.ts';
+import { quantization } from './quantization.ts';
 import { redeploy } from './redeploy.ts';
 import { serving } from './serving.ts';
 import { slowDevice } from './slow-device.ts';
@@ -15,6 +16,7 @@ import { soak } from './soak.ts';
 
 const benchmarks: readonly Benchmark[] = [
   plannerSpeed,
+  quantization,
   serving,
   prefixCache,
   prediction,
