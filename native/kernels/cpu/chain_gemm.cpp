@@ -35,8 +35,6 @@ struct Operand {
   Operand part(int64_t firstRow, int64_t count) const { return {data + firstRow * strideBytes, strideBytes, count}; }
 };
 
-int64_t inputBytes(Inputs inputs) { return inputs == Inputs::kBf16 ? 2 : 4; }
-
 class ChainGemm final : public Gemm {
  public:
   ChainGemm(int threads, Isa isa) : threads_(threads), tiles_(chainTileSet(isa)) {}
@@ -246,15 +244,16 @@ class ChainGemm final : public Gemm {
     }
   }
 
-  static bool widensAsItLoads(TileKind kind) { return kind == kTileInt8 || kind == kTileInt4; }
+  static bool widensAsItLoads(TileKind kind) { return kind >= kTileInt8; }
 
   /// The kernels for so many rows: of a matrix as it lies, or of the blocks that a quantised one is widened to.
   TileKind kindOf(const WeightMatrix& matrix, int64_t rows) const {
     if (matrix.quantization == Quantization::kNone) return tileKind(matrix.type, matrix.inputs);
-    if (matrix.inputs == Inputs::kF32) return kTileF32;
-    const TileKind direct = matrix.quantization == Quantization::kInt8 ? kTileInt8 : kTileInt4;
-    const bool there = rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr;
-    return there ? direct : kTilePairs;
+    const bool pairs = matrix.inputs == Inputs::kBf16;
+    const TileKind direct = matrix.quantization == Quantization::kInt8 ? (pairs ? kTileInt8Pairs : kTileInt8)
+                                                                       : (pairs ? kTileInt4Pairs : kTileInt4);
+    if (rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr) return direct;
+    return pairs ? kTilePairs : kTileF32;
   }
 
   /// Operands from input `begin` on (even for bf16 inputs) of `panel` and those after it.

@@ -32,9 +32,19 @@ inline constexpr int kTileRowsMax = 14;
 /// 8 inputs but one, rounded to pairs, of 16 columns.
 inline constexpr int64_t kDequantizedExcess = 6 * 16;
 
-/// Which kernels multiply with a matrix: by its type, those for pairs, or those that widen quantised weights to pairs
-/// as they load them.
-enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileInt8, kTileInt4, kTileKinds };
+/// Which kernels multiply with a matrix: by its type, those for pairs, or those that widen quantised weights as they
+/// load them, for f32 inputs or in pairs.
+enum TileKind : uint8_t {
+  kTileF32,
+  kTileBf16,
+  kTileF16,
+  kTilePairs,
+  kTileInt8,
+  kTileInt4,
+  kTileInt8Pairs,
+  kTileInt4Pairs,
+  kTileKinds
+};
 
 inline TileKind tileKind(DataType type, Inputs inputs) {
   return inputs == Inputs::kBf16 ? kTilePairs : static_cast<TileKind>(type);

@@ -118,11 +118,27 @@ HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16
   }
 }
 
-/// One unit of each panel into the chains; `pairs` of them, all but at the end of a granule.
-template <Quantization quantization, int rows, int panels>
+/// A pair of inputs of a row times the weights of a panel, into its chain. `both`: the second input is there too.
+template <Inputs inputs>
+HELS_AVX512_BF16 inline __m512 addPair(__m512 sum, const std::byte* x, __m512bh weights, bool both) {
+  if constexpr (inputs == Inputs::kBf16) {  // what is not there is a zero
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)), weights);
+  } else {
+    const auto* values = reinterpret_cast<const float*>(x);
+    const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32((__m512i)weights, 16));
+    sum = _mm512_fmadd_ps(_mm512_set1_ps(values[0]), first, sum);
+    if (!both) return sum;
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
+    const __m512 second = _mm512_castsi512_ps(_mm512_and_si512((__m512i)weights, upper));
+    return _mm512_fmadd_ps(_mm512_set1_ps(values[1]), second, sum);
+  }
+}
+
+/// One unit of each panel into the chains; `count` inputs of it, all but at the end of a granule.
+template <Quantization quantization, Inputs inputs, int rows, int panels>
 HELS_AVX512_BF16 inline void addUnit(__m512 (&sums)[rows][panels], const TileArguments& a, const std::byte* x,
                                      const std::byte* units, const PairScales<quantization> (&scales)[panels],
-                                     int64_t pairs) {
+                                     int64_t count) {
   __m512i unit[panels];
 #pragma GCC unroll 2
   for (int panel = 0; panel < panels; ++panel) {
@@ -132,21 +148,21 @@ HELS_AVX512_BF16 inline void addUnit(__m512 (&sums)[rows][panels], const TileArg
   constexpr int kPairs = static_cast<int>(unitInputs(quantization) / 2);
 #pragma GCC unroll 4
   for (int pair = 0; pair < kPairs; ++pair) {
-    if (pair >= pairs) continue;
+    if (2 * pair >= count) continue;
 #pragma GCC unroll 2
     for (int panel = 0; panel < panels; ++panel) {
       const __m512bh weights = pairsOf(unit[panel], pair, scales[panel]);
 #pragma GCC unroll 8
       for (int row = 0; row < rows; ++row) {
-        const auto* values = reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes) + pair;
-        sums[row][panel] = _mm512_dpbf16_ps(sums[row][panel], (__m512bh)_mm512_set1_epi32(*values), weights);
+        const std::byte* values = x + row * a.xStrideBytes + 2 * pair * inputBytes(inputs);
+        sums[row][panel] = addPair<inputs>(sums[row][panel], values, weights, 2 * pair + 1 < count);
       }
     }
   }
 }
 
 /// For few rows, which would wait for weights to be widened in advance.
-template <Quantization quantization, int rows, int panels>
+template <Quantization quantization, Inputs inputs, int rows, int panels>
 HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
   constexpr int64_t perUnit = unitInputs(quantization);
   __m512 sums[rows][panels];
@@ -158,23 +174,23 @@ HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
 #pragma GCC unroll 2
     for (int panel = 0; panel < panels; ++panel) scales[panel].load(groups + panel * a.panelStrideBytes);
     const std::byte* units = groups + kPackedScaleBytes;
-    int64_t inputs = std::min(kGroupInputs, left);
-    groups += groupBytes(quantization, inputs);
-    for (; inputs >= perUnit; inputs -= perUnit, units += kUnitBytes, x += perUnit * sizeof(uint16_t)) {
-      addUnit<quantization>(sums, a, x, units, scales, perUnit / 2);
+    int64_t count = std::min(kGroupInputs, left);
+    groups += groupBytes(quantization, count);
+    for (; count >= perUnit; count -= perUnit, units += kUnitBytes, x += perUnit * inputBytes(inputs)) {
+      addUnit<quantization, inputs>(sums, a, x, units, scales, perUnit);
     }
-    if (inputs > 0) addUnit<quantization>(sums, a, x, units, scales, (inputs + 1) / 2);
-    x += inputs * static_cast<int64_t>(sizeof(uint16_t));
+    if (count > 0) addUnit<quantization, inputs>(sums, a, x, units, scales, count);
+    x += count * inputBytes(inputs);
   }
   storeSums(a, sums);
 }
 
-template <Quantization quantization, int rows>
+template <Quantization quantization, Inputs inputs, int rows = 1>
 void fillQuantized(ChainTileSet& set, TileKind kind) {
   set.panels[kind][rows - 1] = 2;
-  set.wide[kind][rows - 1] = quantizedTile<quantization, rows, 2>;
-  set.single[kind][rows - 1] = quantizedTile<quantization, rows, 1>;
-  if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, rows + 1>(set, kind);
+  set.wide[kind][rows - 1] = quantizedTile<quantization, inputs, rows, 2>;
+  set.single[kind][rows - 1] = quantizedTile<quantization, inputs, rows, 1>;
+  if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, inputs, rows + 1>(set, kind);
 }
 
 template <int rows>
@@ -191,8 +207,10 @@ ChainTileSet makeSet() {
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAvx512Bf16;
   fillPairs<1>(set);
-  fillQuantized<Quantization::kInt8, 1>(set, kTileInt8);
-  fillQuantized<Quantization::kInt4, 1>(set, kTileInt4);
+  fillQuantized<Quantization::kInt8, Inputs::kF32>(set, kTileInt8);
+  fillQuantized<Quantization::kInt4, Inputs::kF32>(set, kTileInt4);
+  fillQuantized<Quantization::kInt8, Inputs::kBf16>(set, kTileInt8Pairs);
+  fillQuantized<Quantization::kInt4, Inputs::kBf16>(set, kTileInt4Pairs);
   set.dequantize[0] = dequantize<Quantization::kInt8>;
   set.dequantize[1] = dequantize<Quantization::kInt4>;
   return set;

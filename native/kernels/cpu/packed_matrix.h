@@ -16,6 +16,7 @@ namespace hels {
 
 inline constexpr int64_t kPanelColumns = 16;
 
+inline int64_t inputBytes(Inputs inputs) { return inputs == Inputs::kBf16 ? 2 : 4; }
 /// `depth` inputs as they lie in a panel.
 inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kBf16 ? roundUp(depth, 2) : depth; }
 
