@@ -21,7 +21,14 @@ describe('the prefix cache of a deployment', () => {
 
   it.each([true, false])('is what the caller of deploy says: switched off %s', (noPrefixCache) => {
     const { operations, deployed } = setUp();
-    const plain = { modelPath: '/m', modelId: '', policy: '', numerics: '', workersMin: 1 };
+    const plain = {
+      modelPath: '/m',
+      modelId: '',
+      policy: '',
+      numerics: '',
+      workersMin: 1,
+      quantization: '',
+    };
     const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache };
     operations.deploy({ ...plain, ...rest }, new AbortController().signal);
     expect(deployed).toMatchObject([{ modelPath: '/m', prefixCache: !noPrefixCache }]);
