@@ -122,7 +122,7 @@ TEST(Attention, IsNearTheSoftmaxInDouble) {
 TEST(Attention, HasTheSameBitsHoweverItIsRun) {
   for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) {
     for (const int64_t window : {0, 9, 64, 65}) {
-      for (const int64_t headDim : {6, 20, 72}) {
+      for (const int64_t headDim : {6, 20, 64, 72}) {
         Scene base;
         base.type = type;
         base.window = window;
@@ -139,9 +139,15 @@ TEST(Attention, HasTheSameBitsHoweverItIsRun) {
           scene.permuted = true;
           ASSERT_EQ(run(scene), outputs) << "blocks of " << blockTokens;
         }
-        Scene portable = base;
-        portable.isa = Isa::kPortable;
-        ASSERT_EQ(run(portable), outputs) << "portable";
+        for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+          if (!isaSupported(isa)) continue;
+          for (const int rows : {8, 3}) {
+            Scene scene = base;
+            scene.isa = isa;
+            scene.rowsAtOnce = rows;
+            ASSERT_EQ(run(scene), outputs) << isaName(isa) << ", " << rows << " rows at once";
+          }
+        }
       }
     }
   }

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "kernels/cpu/attention_kernels.h"
-#include "kernels/cpu/exponential.h"
 
 namespace hels {
 namespace {
@@ -55,7 +54,7 @@ class Attention {
       if (begin < end) attendChunk(chunk, begin, end);
     }
     for (int row = 0; row < rows_.count; ++row) {
-      for (int64_t d = 0; d < shape_.headDim; ++d) rows_.outputs[row][d] /= sum_[row];
+      kernels_.divide(rows_.outputs[row], sum_[row], shape_.headDim);
     }
   }
 
@@ -91,7 +90,7 @@ class Attention {
                       partOf(row), shape_.headDim);
       row = next;
     }
-    for (int row = begin; row < end; ++row) merge(row, maximum[row], sum[row]);
+    merge(begin, end, maximum, sum);
   }
 
   /// Keys and values of a tile: blocks hold whole tiles.
@@ -105,13 +104,21 @@ class Attention {
   }
 
   /// Online softmax: brings what was there and the chunk's part to one maximum.
-  void merge(int row, float maximum, float sum) {
-    const float both = std::max(maximum_[row], maximum);
-    const float totalScale = expF32(maximum_[row] - both);
-    const float partScale = expF32(maximum - both);
-    kernels_.merge(rows_.outputs[row], totalScale, partOf(row), partScale, shape_.headDim);
-    sum_[row] = std::fma(sum_[row], totalScale, sum * partScale);
-    maximum_[row] = both;
+  void merge(int begin, int end, const float* maximum, const float* sum) {
+    float scales[2 * kAttentionRowsMax] = {};  // of what was there, then of the parts
+    for (int row = begin; row < end; ++row) {
+      const float both = std::max(maximum_[row], maximum[row]);
+      scales[row] = maximum_[row] - both;
+      scales[kAttentionRowsMax + row] = maximum[row] - both;
+      maximum_[row] = both;
+    }
+    kernels_.exponentials(scales);
+    for (int row = begin; row < end; ++row) {
+      const float totalScale = scales[row];
+      const float partScale = scales[kAttentionRowsMax + row];
+      kernels_.merge(rows_.outputs[row], totalScale, partOf(row), partScale, shape_.headDim);
+      kernels_.merge(&sum_[row], totalScale, &sum[row], partScale, 1);
+    }
   }
 
   float* scoresOf(int row) { return scores_ + row * kAttentionChunkTokens; }
@@ -129,18 +136,22 @@ class Attention {
 
 }  // namespace
 
+const AttentionKernels& attentionKernels(Isa isa) {
+#ifdef HELS_X86
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return avx512AttentionKernels();
+  if (isa == Isa::kAvx2) return avx2AttentionKernels();
+#else
+  (void)isa;
+#endif
+  return portableAttentionKernels();
+}
+
 size_t attentionWorkspaceFloats(int64_t headDim) {
   return static_cast<size_t>(kAttentionRowsMax * (kAttentionChunkTokens + headDim));
 }
 
 void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa) {
-#ifdef HELS_X86
-  const AttentionKernels& kernels = isa == Isa::kPortable ? portableAttentionKernels() : avx2AttentionKernels();
-#else
-  (void)isa;
-  const AttentionKernels& kernels = portableAttentionKernels();
-#endif
-  Attention(shape, kv, rows, workspace, kernels).run();
+  Attention(shape, kv, rows, workspace, attentionKernels(isa)).run();
 }
 
 }  // namespace hels

@@ -203,6 +203,12 @@ void values(DataType type, int64_t headDim, const float* weights, int rows, cons
   valuesTyped<F16>(headDim, weights, rows, tiles, begin, end, outputs, outputStride);
 }
 
+HELS_AVX2 void exponentials(float* values) {
+  for (int64_t i = 0; i < 2 * kAttentionRowsMax; i += kLanes) {
+    _mm256_storeu_ps(values + i, exp8(_mm256_loadu_ps(values + i)));
+  }
+}
+
 HELS_AVX2 void merge(float* total, float totalScale, const float* part, float partScale, int64_t count) {
   int64_t d = 0;
   for (; d + kLanes <= count; d += kLanes) {
@@ -212,10 +218,18 @@ HELS_AVX2 void merge(float* total, float totalScale, const float* part, float pa
   for (; d < count; ++d) total[d] = std::fma(total[d], totalScale, part[d] * partScale);
 }
 
+HELS_AVX2 void divide(float* values, float divisor, int64_t count) {
+  int64_t d = 0;
+  for (; d + kLanes <= count; d += kLanes) {
+    _mm256_storeu_ps(values + d, _mm256_div_ps(_mm256_loadu_ps(values + d), _mm256_set1_ps(divisor)));
+  }
+  for (; d < count; ++d) values[d] /= divisor;
+}
+
 }  // namespace
 
 const AttentionKernels& avx2AttentionKernels() {
-  static const AttentionKernels kernels{scores, softmax, values, merge};
+  static const AttentionKernels kernels{scores, softmax, values, exponentials, merge, divide};
   return kernels;
 }
 

@@ -14,13 +14,20 @@ struct AttentionKernels {
   /// outputs[row][d] = chain over positions [begin, end) of weights[row][position] * values[position][d].
   void (*values)(DataType type, int64_t headDim, const float* weights, int rows, const std::byte* const* values,
                  int64_t begin, int64_t end, float* outputs, int64_t outputStride);
+  /// values[i] = expF32(values[i]), i < 2 * kAttentionRowsMax.
+  void (*exponentials)(float* values);
   /// total[d] = fma(total[d], totalScale, part[d] * partScale).
   void (*merge)(float* total, float totalScale, const float* part, float partScale, int64_t count);
+  /// values[d] /= divisor.
+  void (*divide)(float* values, float divisor, int64_t count);
 };
 
+/// The fastest for `isa`, which must be supported by this processor.
+const AttentionKernels& attentionKernels(Isa isa);
 const AttentionKernels& portableAttentionKernels();
 #ifdef HELS_X86
 const AttentionKernels& avx2AttentionKernels();
+const AttentionKernels& avx512AttentionKernels();
 #endif
 
 }  // namespace hels

@@ -64,14 +64,22 @@ void values(DataType type, int64_t headDim, const float* weights, int rows, cons
   }
 }
 
+void exponentials(float* values) {
+  for (int i = 0; i < 2 * kAttentionRowsMax; ++i) values[i] = expF32(values[i]);
+}
+
 void merge(float* total, float totalScale, const float* part, float partScale, int64_t count) {
   for (int64_t d = 0; d < count; ++d) total[d] = std::fma(total[d], totalScale, part[d] * partScale);
+}
+
+void divide(float* values, float divisor, int64_t count) {
+  for (int64_t d = 0; d < count; ++d) values[d] /= divisor;
 }
 
 }  // namespace
 
 const AttentionKernels& portableAttentionKernels() {
-  static const AttentionKernels kernels{scores, softmax, values, merge};
+  static const AttentionKernels kernels{scores, softmax, values, exponentials, merge, divide};
   return kernels;
 }
 
