@@ -115,7 +115,7 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       forward_(model_, shard_, options_, *gemm_, weights_,
                KvCache(kvShapeOf(model_, shard_, options_), kvArena_.takeBytes(memory_.kvBytes)), scratch_,
                collective_),
-      sampler_(model_, shard_, scratch_, collective_),
+      sampler_(model_, shard_, options_.threads, scratch_, collective_),
       fingerprint_(selfCheck(model_, options_, *gemm_)),
       sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
   gemm_->reserve(model_.weightType, options_.stepTokensMax, gemmDepthMax(model_, shard_));
@@ -174,18 +174,21 @@ void CpuEngine::computeLogits(const StepBatch& batch, const TokenBatch& tokens, 
   }
   const int64_t columns = shard_.vocabRows.size();
   std::vector<int64_t> part;
+  std::vector<LogitsRow> sampling;
   for (size_t begin = 0; begin < rows.size(); begin += part.size()) {
     const size_t end = std::min(rows.size(), begin + static_cast<size_t>(kLogitRowsMax));
     part.clear();
     for (size_t row = begin; row < end; ++row) part.push_back(rows[row].token);
+    sampling.clear();
     const float* logits = forward_.logits(part);
     for (size_t row = begin; row < end; ++row, logits += scratch_.logitsStride) {
       const SequenceStep& sequence = batch.sequences[rows[row].sequence];
       if (sequence.returnLogits) result.logits.insert(result.logits.end(), logits, logits + columns);
       if (!rows[row].samples) continue;
       const int64_t position = tokens.positions[static_cast<size_t>(rows[row].token)] + 1;
-      sampler_.add(sequence.slot, *sequence.sampling, position, logits);
+      sampling.push_back({sequence.slot, &*sequence.sampling, position, logits});
     }
+    sampler_.add(sampling);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "kernels/cpu/parallel.h"
 
 namespace hels {
 namespace {
@@ -16,6 +17,15 @@ int64_t packedRowSize(const ModelSpec& model) { return divCeil(model.vocabRows, 
 
 }  // namespace
 
+Sampler::Sampler(const ModelSpec& model, const ShardSpec& shard, int threads, const Scratch& scratch,
+                 Collective& collective)
+    : model_(model),
+      shard_(shard),
+      threads_(threads),
+      scratch_(scratch),
+      collective_(collective),
+      rowSamplers_(static_cast<size_t>(threads), RowSampler(model.vocabRows)) {}
+
 void Sampler::begin() {
   requests_.clear();
   results_.clear();
@@ -23,19 +33,27 @@ void Sampler::begin() {
   rows_.clear();
 }
 
-void Sampler::add(int32_t slot, const SamplingParameters& sampling, int64_t position, const float* logits) {
-  const size_t index = requests_.size();
-  requests_.push_back({slot, sampling, position, {}});
-  results_.emplace_back().slot = slot;
-  if (!needsWholeRow(sampling)) {
-    candidates_.push_back(index);
-    requests_[index].candidate = bestCandidate(logits, shard_.vocabRows.size(),
-                                               static_cast<int32_t>(shard_.vocabRows.begin), sampling, position);
-    return;
+void Sampler::add(std::span<const LogitsRow> rows) {
+  const size_t first = requests_.size();
+  for (const LogitsRow& row : rows) {
+    requests_.push_back({row.slot, *row.sampling, row.position, {}});
+    results_.emplace_back().slot = row.slot;
   }
-  if (rows_.size() == static_cast<size_t>(kGatherRowsMax)) agree(false);
-  packRow(logits, static_cast<int64_t>(rows_.size()));
-  rows_.push_back(index);
+  parallelFor(threads_, static_cast<int64_t>(rows.size()), [&](int64_t i) {
+    const LogitsRow& row = rows[static_cast<size_t>(i)];
+    if (needsWholeRow(*row.sampling)) return;
+    requests_[first + static_cast<size_t>(i)].candidate = bestCandidate(
+        row.logits, shard_.vocabRows.size(), static_cast<int32_t>(shard_.vocabRows.begin), *row.sampling, row.position);
+  });
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!needsWholeRow(*rows[i].sampling)) {
+      candidates_.push_back(first + i);
+      continue;
+    }
+    if (rows_.size() == static_cast<size_t>(kGatherRowsMax)) agree(false);
+    packRow(rows[i].logits, static_cast<int64_t>(rows_.size()));
+    rows_.push_back(first + i);
+  }
 }
 
 void Sampler::packRow(const float* logits, int64_t row) {
@@ -48,14 +66,25 @@ void Sampler::packRow(const float* logits, int64_t row) {
   }
 }
 
-std::vector<float> Sampler::unpackRow(int64_t row) const {
+void Sampler::unpackRow(int64_t row, std::span<float> logits) const {
   const int64_t* source = scratch_.sampling + row * packedRowSize(model_);
-  std::vector<float> logits(static_cast<size_t>(model_.vocabRows));
   for (size_t token = 0; token < logits.size(); ++token) {
     const auto bits = static_cast<uint64_t>(source[token / 2]) >> (token % 2 * 32);
     logits[token] = std::bit_cast<float>(static_cast<uint32_t>(bits));
   }
-  return logits;
+}
+
+/// Takes the tokens of the waiting rows.
+void Sampler::sampleRows() {
+  for (const size_t index : rows_) {
+    results_[index].topLogprobs.reserve(static_cast<size_t>(std::max(0, requests_[index].sampling.logprobs)));
+  }
+  parallelForDynamic(threads_, static_cast<int64_t>(rows_.size()), [&](int64_t row, int thread) {
+    RowSampler& sampler = rowSamplers_[static_cast<size_t>(thread)];
+    const size_t index = rows_[static_cast<size_t>(row)];
+    unpackRow(row, sampler.logits());
+    sampler.sample(requests_[index].sampling, requests_[index].position, results_[index]);
+  });
 }
 
 /// Sums the waiting rows, and the slots [candidate][rank] behind them; takes the results.
@@ -72,11 +101,7 @@ void Sampler::agree(bool withCandidates) {
   }
   collective_.sum({scratch_.sampling, static_cast<size_t>(rowsSize + slotsSize)});
 
-  for (size_t row = 0; row < rows_.size(); ++row) {
-    const Request& request = requests_[rows_[row]];
-    results_[rows_[row]] = sampleRow(unpackRow(static_cast<int64_t>(row)), request.sampling, request.position);
-    results_[rows_[row]].slot = request.slot;
-  }
+  sampleRows();
   for (size_t i = 0; withCandidates && i < candidates_.size(); ++i) {
     results_[candidates_[i]].tokenId = readCandidate(static_cast<int64_t>(i)).tokenId;
   }

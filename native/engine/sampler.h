@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/collective.h"
@@ -11,16 +12,22 @@
 
 namespace hels {
 
+/// A sequence that samples its token at `position`, from logits over this rank's vocabulary rows.
+struct LogitsRow {
+  int32_t slot = 0;
+  const SamplingParameters* sampling = nullptr;
+  int64_t position = 0;
+  const float* logits = nullptr;
+};
+
 class Sampler {
  public:
-  Sampler(const ModelSpec& model, const ShardSpec& shard, const Scratch& scratch, Collective& collective)
-      : model_(model), shard_(shard), scratch_(scratch), collective_(collective) {}
+  Sampler(const ModelSpec& model, const ShardSpec& shard, int threads, const Scratch& scratch, Collective& collective);
 
   /// Starts a step with nothing to sample.
   void begin();
-  /// A sequence that samples its token at `position`, from logits over this rank's vocabulary rows. May run a
-  /// collective.
-  void add(int32_t slot, const SamplingParameters& sampling, int64_t position, const float* logits);
+  /// Sequences that sample. May run collectives; the logits are not needed after the call.
+  void add(std::span<const LogitsRow> rows);
   /// Agrees with the other ranks: every rank gets the same tokens, in the order of add(). Throws kNumericRange naming
   /// the slot when no logit of a sequence is a number, and what the collective throws.
   std::vector<SampledToken> finish();
@@ -35,13 +42,16 @@ class Sampler {
 
   void packRow(const float* logits, int64_t row);
   void agree(bool withCandidates);
-  std::vector<float> unpackRow(int64_t row) const;
+  void unpackRow(int64_t row, std::span<float> logits) const;
+  void sampleRows();
   Candidate readCandidate(int64_t index) const;
 
   const ModelSpec& model_;
   const ShardSpec& shard_;
+  const int threads_;
   const Scratch& scratch_;
   Collective& collective_;
+  std::vector<RowSampler> rowSamplers_;  // by thread
   std::vector<Request> requests_;
   std::vector<SampledToken> results_;  // by request
   std::vector<size_t> candidates_;     // requests that a candidate suffices for

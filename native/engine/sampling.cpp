@@ -1,11 +1,13 @@
 #include "engine/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <numeric>
 
 #include "engine/gumbel.h"
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/exponential.h"
 
 namespace hels {
@@ -32,97 +34,22 @@ void offer(float logit, int32_t token, double temperature, const GumbelNoise& no
   if (!std::isnan(candidate.value) && better(candidate, best)) best = candidate;
 }
 
-/// Token ids by falling logit, then rising id; only as many as are asked for get sorted.
-class RankedTokens {
- public:
-  explicit RankedTokens(const std::vector<float>& logits) : logits_(logits), order_(logits.size()) {
-    std::iota(order_.begin(), order_.end(), 0);
-  }
-  /// The `count` highest.
-  const std::vector<int32_t>& first(size_t count) {
-    if (count > sorted_) {
-      const auto middle = order_.begin() + static_cast<std::ptrdiff_t>(count);
-      std::partial_sort(order_.begin() + static_cast<std::ptrdiff_t>(sorted_), middle, order_.end(),
-                        [this](int32_t a, int32_t b) { return before(a, b); });
-      sorted_ = count;
-    }
-    return order_;
-  }
-
- private:
-  bool before(int32_t a, int32_t b) const {
-    const float logitA = key(a);
-    const float logitB = key(b);
-    return logitA > logitB || (logitA == logitB && a < b);
-  }
-  float key(int32_t token) const {  // NaN ranks last
-    const float logit = logits_[static_cast<size_t>(token)];
-    return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
-  }
-
-  const std::vector<float>& logits_;
-  std::vector<int32_t> order_;
-  size_t sorted_ = 0;
-};
-
-/// exp(logit / temperature - highest) by the fixed exp, so that all hosts cut at the same token.
-double weightOf(float logit, double temperature, double highest) {
-  const auto weight =
-      static_cast<double>(expF32(static_cast<float>(static_cast<double>(logit) / temperature - highest)));
-  return std::isnan(weight) ? 0.0 : weight;
+/// Keys whose order is that of their tokens' rank: by logit (NaN as the lowest, both zeros alike), then by falling id.
+uint64_t rankKey(float logit, uint32_t token) {
+  const float ordered = std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit + 0.0F;
+  const uint32_t bits = std::bit_cast<uint32_t>(ordered);
+  const uint32_t ascending = (bits >> 31) != 0 ? ~bits : bits | 0x8000'0000U;
+  return uint64_t{ascending} << 32 | uint32_t{~token};
 }
 
-/// How many of the ranked tokens top_k and then top_p keep; at least one.
-size_t keptCount(const std::vector<float>& logits, const SamplingParameters& sampling, RankedTokens& ranked) {
-  const size_t vocabulary = logits.size();
-  const size_t kept = sampling.topK > 0 ? std::min(vocabulary, static_cast<size_t>(sampling.topK)) : vocabulary;
-  if (sampling.topP >= 1.0F) return kept;
-  const auto temperature = static_cast<double>(sampling.temperature);
-  const double highest = static_cast<double>(logits[static_cast<size_t>(ranked.first(1)[0])]) / temperature;
-  double total = 0;
-  if (kept < vocabulary) {
-    const std::vector<int32_t>& order = ranked.first(kept);
-    for (size_t i = 0; i < kept; ++i) total += weightOf(logits[static_cast<size_t>(order[i])], temperature, highest);
-  } else {
-    for (const float logit : logits) total += weightOf(logit, temperature, highest);
-  }
-  double sum = 0;
-  size_t sorted = 0;
-  for (size_t i = 0; i < kept; ++i) {
-    if (i == sorted) sorted = std::min(kept, std::max<size_t>(64, sorted * 4));
-    sum += weightOf(logits[static_cast<size_t>(ranked.first(sorted)[i])], temperature, highest);
-    if (sum >= static_cast<double>(sampling.topP) * total) return i + 1;
-  }
-  return kept;
+/// A token's weight is expF32 of this: the fixed exp, so that all hosts cut at the same token.
+float exponentOf(float logit, double temperature, double highest) {
+  return static_cast<float>(static_cast<double>(logit) / temperature - highest);
 }
 
-int32_t sampleToken(const std::vector<float>& logits, const SamplingParameters& sampling, int64_t position,
-                    RankedTokens& ranked) {
-  const auto vocabulary = static_cast<int64_t>(logits.size());
-  if (sampling.temperature == 0.0F) return bestCandidate(logits.data(), vocabulary, 0, sampling, position).tokenId;
-  const size_t kept = keptCount(logits, sampling, ranked);
-  if (kept == logits.size()) return bestCandidate(logits.data(), vocabulary, 0, sampling, position).tokenId;
-  const GumbelNoise noise(sampling.seed, position);
-  Candidate best;
-  const std::vector<int32_t>& order = ranked.first(kept);
-  for (size_t i = 0; i < kept; ++i) {
-    offer(logits[static_cast<size_t>(order[i])], order[i], static_cast<double>(sampling.temperature), noise, best);
-  }
-  return best.tokenId;
-}
+double numberOrZero(float weight) { return std::isnan(weight) ? 0.0 : static_cast<double>(weight); }
 
-void addLogprobs(const std::vector<float>& logits, int32_t count, RankedTokens& ranked, SampledToken& result) {
-  const std::vector<int32_t>& order = ranked.first(static_cast<size_t>(std::max(1, count)));
-  const auto highest = static_cast<double>(logits[static_cast<size_t>(order[0])]);
-  double total = 0;
-  for (const float logit : logits) total += weightOf(logit, 1.0, highest);
-  const double logTotal = highest + logF64(total);
-  const auto logprob = [&](int32_t token) {
-    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - logTotal);
-  };
-  result.logprob = logprob(result.tokenId);
-  for (size_t i = 0; i < static_cast<size_t>(count); ++i) result.topLogprobs.push_back({order[i], logprob(order[i])});
-}
+int32_t tokenOf(uint64_t rankKey) { return static_cast<int32_t>(~static_cast<uint32_t>(rankKey)); }
 
 }  // namespace
 
@@ -149,12 +76,101 @@ bool needsWholeRow(const SamplingParameters& sampling) {
   return sampling.logprobs >= 0 || (sampling.temperature > 0.0F && (sampling.topK > 0 || sampling.topP < 1.0F));
 }
 
-SampledToken sampleRow(const std::vector<float>& logits, const SamplingParameters& sampling, int64_t position) {
-  RankedTokens ranked(logits);
-  SampledToken result;
-  result.tokenId = sampleToken(logits, sampling, position, ranked);
-  if (sampling.logprobs >= 0 && result.tokenId >= 0) addLogprobs(logits, sampling.logprobs, ranked, result);
-  return result;
+RowSampler::RowSampler(int64_t vocabRows)
+    : logits_(static_cast<size_t>(vocabRows)), weights_(logits_.size()), ranked_(logits_.size()) {}
+
+void RowSampler::sample(const SamplingParameters& sampling, int64_t position, SampledToken& result) {
+  rank();
+  result.tokenId = chooseToken(sampling, position);
+  if (sampling.logprobs >= 0 && result.tokenId >= 0) addLogprobs(sampling.logprobs, result);
+}
+
+float RowSampler::logitOf(uint64_t ranked) const { return logits_[static_cast<size_t>(tokenOf(ranked))]; }
+
+void RowSampler::rank() {
+  for (size_t token = 0; token < logits_.size(); ++token) {
+    ranked_[token] = rankKey(logits_[token], static_cast<uint32_t>(token));
+  }
+  sorted_ = 0;
+}
+
+/// Puts the `count` highest in order: few by a heap, which most tokens never enter, many by a split before the sort.
+void RowSampler::sortFirst(size_t count) {
+  constexpr size_t kHeapMax = 256;
+  if (count <= sorted_) return;
+  const auto begin = ranked_.begin() + static_cast<std::ptrdiff_t>(sorted_);
+  const auto end = ranked_.begin() + static_cast<std::ptrdiff_t>(count);
+  if (count - sorted_ <= kHeapMax) {
+    std::partial_sort(begin, end, ranked_.end(), std::greater<>());
+  } else {
+    if (end != ranked_.end()) std::nth_element(begin, end, ranked_.end(), std::greater<>());
+    std::sort(begin, end, std::greater<>());
+  }
+  sorted_ = count;
+}
+
+double RowSampler::weightOfAll(double temperature, double highest) {
+  for (size_t token = 0; token < logits_.size(); ++token) {
+    weights_[token] = exponentOf(logits_[token], temperature, highest);
+  }
+  exponentials(weights_.data(), static_cast<int64_t>(weights_.size()), bestIsa());
+  double total = 0;
+  for (const float weight : weights_) total += numberOrZero(weight);
+  return total;
+}
+
+/// How many of the ranked tokens top_k and then top_p keep; at least one.
+size_t RowSampler::keptCount(const SamplingParameters& sampling) {
+  const size_t vocabulary = logits_.size();
+  const size_t kept = sampling.topK > 0 ? std::min(vocabulary, static_cast<size_t>(sampling.topK)) : vocabulary;
+  if (sampling.topP >= 1.0F) return kept;
+  sortFirst(1);
+  const auto temperature = static_cast<double>(sampling.temperature);
+  const double highest = static_cast<double>(logitOf(ranked_[0])) / temperature;
+  const auto weightOf = [&](size_t rank) {
+    return numberOrZero(expF32(exponentOf(logitOf(ranked_[rank]), temperature, highest)));
+  };
+  double total = 0;
+  if (kept < vocabulary) {
+    sortFirst(kept);
+    for (size_t i = 0; i < kept; ++i) total += weightOf(i);
+  } else {
+    total = weightOfAll(temperature, highest);
+  }
+  constexpr size_t kFirstSorted = 64;
+  double sum = 0;
+  for (size_t i = 0; i < kept; ++i) {
+    if (i >= sorted_) sortFirst(std::min(kept, std::max(kFirstSorted, sorted_ * 4)));
+    sum += weightOf(i);
+    if (sum >= static_cast<double>(sampling.topP) * total) return i + 1;
+  }
+  return kept;
+}
+
+int32_t RowSampler::chooseToken(const SamplingParameters& sampling, int64_t position) {
+  const auto vocabulary = static_cast<int64_t>(logits_.size());
+  const size_t kept = sampling.temperature == 0.0F ? logits_.size() : keptCount(sampling);
+  if (kept == logits_.size()) return bestCandidate(logits_.data(), vocabulary, 0, sampling, position).tokenId;
+  sortFirst(kept);
+  const GumbelNoise noise(sampling.seed, position);
+  Candidate best;
+  for (size_t i = 0; i < kept; ++i) {
+    offer(logitOf(ranked_[i]), tokenOf(ranked_[i]), static_cast<double>(sampling.temperature), noise, best);
+  }
+  return best.tokenId;
+}
+
+void RowSampler::addLogprobs(int32_t count, SampledToken& result) {
+  sortFirst(static_cast<size_t>(std::max(1, count)));
+  const auto highest = static_cast<double>(logitOf(ranked_[0]));
+  const double logTotal = highest + logF64(weightOfAll(1.0, highest));
+  const auto logprob = [&](int32_t token) {
+    return static_cast<float>(static_cast<double>(logits_[static_cast<size_t>(token)]) - logTotal);
+  };
+  result.logprob = logprob(result.tokenId);
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    result.topLogprobs.push_back({tokenOf(ranked_[i]), logprob(tokenOf(ranked_[i]))});
+  }
 }
 
 }  // namespace hels

@@ -4,12 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <random>
 #include <set>
 
 #include "engine/gumbel.h"
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/exponential.h"
 #include "reference/rank_group.h"
 
 namespace hels {
@@ -27,6 +31,14 @@ std::vector<float> randomLogits(int64_t count, uint64_t seed) {
   std::vector<float> logits(static_cast<size_t>(count));
   for (float& value : logits) value = normal(random);
   return logits;
+}
+
+SampledToken sampleRow(const std::vector<float>& logits, const SamplingParameters& sampling, int64_t position) {
+  RowSampler sampler(static_cast<int64_t>(logits.size()));
+  std::ranges::copy(logits, sampler.logits().begin());
+  SampledToken result;
+  sampler.sample(sampling, position, result);
+  return result;
 }
 
 std::vector<double> softmax(const std::vector<float>& logits, double temperature) {
@@ -125,6 +137,73 @@ TEST(WholeRow, TopKAndTopPRestrictTheSet) {
   EXPECT_EQ(topP, std::set<int32_t>(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(nucleus)));
   EXPECT_LT(both.size(), 4U);  // top_p of what top_k left
   EXPECT_EQ(sampleRow(logits, parameters(1.5F, 1e-6F, 0, 8), 3).tokenId, order[0]);
+}
+
+/// The definition, by a full sort: which tokens top_k and top_p keep, and which of them wins.
+int32_t sampleBySorting(const std::vector<float>& logits, const SamplingParameters& sampling, int64_t position) {
+  const auto temperature = static_cast<double>(sampling.temperature);
+  const auto key = [&](int32_t token) {
+    const float logit = logits[static_cast<size_t>(token)];
+    return std::isnan(logit) ? -INFINITY : logit;
+  };
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, [&](int32_t a, int32_t b) { return key(a) > key(b) || (key(a) == key(b) && a < b); });
+  const double highest = static_cast<double>(logits[static_cast<size_t>(order[0])]) / temperature;
+  const auto weight = [&](float logit) {
+    const float value = expF32(static_cast<float>(static_cast<double>(logit) / temperature - highest));
+    return std::isnan(value) ? 0.0 : static_cast<double>(value);
+  };
+  const size_t kept = sampling.topK > 0 ? std::min(order.size(), static_cast<size_t>(sampling.topK)) : order.size();
+  double total = 0.0;  // summed by rank, or by id when all are kept
+  if (kept < order.size()) {
+    for (size_t i = 0; i < kept; ++i) total += weight(logits[static_cast<size_t>(order[i])]);
+  } else {
+    for (const float logit : logits) total += weight(logit);
+  }
+  Candidate best;
+  const GumbelNoise noise(sampling.seed, position);
+  double sum = 0.0;
+  for (size_t i = 0; i < kept; ++i) {
+    const float logit = logits[static_cast<size_t>(order[i])];
+    const Candidate candidate{static_cast<double>(logit) / temperature + GumbelNoise::value(noise.bits(order[i])),
+                              order[i]};
+    if (!std::isnan(candidate.value) && better(candidate, best)) best = candidate;
+    sum += weight(logit);
+    if (sampling.topP < 1.0F && sum >= static_cast<double>(sampling.topP) * total) break;
+  }
+  return best.tokenId;
+}
+
+TEST(WholeRow, IsTheChoiceOfAFullSort) {
+  for (const int64_t vocabulary : {1, 7, 64, 65, 333, 5000}) {
+    std::vector<float> logits = randomLogits(vocabulary, 12);
+    for (size_t i = 3; i < logits.size(); i += 5) logits[i] = logits[i - 2];  // ties
+    for (size_t i = 4; i < logits.size(); i += 50) logits[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? -0.0F : 0.0F;
+    for (const float topP : {1.0F, 0.999F, 0.9F, 0.3F}) {
+      for (const int32_t topK : {0, 1, 40, 64, 300}) {
+        const SamplingParameters sampling = parameters(1.3F, topP, topK, 4);
+        for (int64_t position = 0; position < 20; ++position) {
+          ASSERT_EQ(sampleRow(logits, sampling, position).tokenId, sampleBySorting(logits, sampling, position))
+              << vocabulary << " tokens, top_p " << topP << ", top_k " << topK;
+        }
+      }
+    }
+  }
+}
+
+TEST(Exponential, HasTheSameBitsOnEveryInstructionSet) {
+  std::vector<float> values = randomLogits(1003, 14);
+  for (float& value : values) value *= 30.0F;
+  values[5] = NAN;
+  values[6] = INFINITY;
+  values[7] = -INFINITY;
+  std::vector<float> portable = values;
+  exponentials(portable.data(), 1003, Isa::kPortable);
+  exponentials(values.data(), 1003, bestIsa());
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(portable[i])) << i;
+  }
 }
 
 TEST(WholeRow, IsThePlainChoiceWhenNothingIsFiltered) {

@@ -19,6 +19,12 @@ HELS_AVX2 int64_t siluAvx2(float* values, int64_t count) {
   }
   return i;
 }
+
+HELS_AVX2 int64_t exponentialsAvx2(float* values, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) _mm256_storeu_ps(values + i, avx2::exp8(_mm256_loadu_ps(values + i)));
+  return i;
+}
 #endif
 
 }  // namespace
@@ -31,6 +37,16 @@ void silu(float* values, int64_t count, Isa isa) {
   (void)isa;
 #endif
   for (; i < count; ++i) values[i] = siluOf(values[i]);
+}
+
+void exponentials(float* values, int64_t count, Isa isa) {
+  int64_t i = 0;
+#ifdef HELS_X86
+  if (isa != Isa::kPortable) i = exponentialsAvx2(values, count);
+#else
+  (void)isa;
+#endif
+  for (; i < count; ++i) values[i] = expF32(values[i]);
 }
 
 void relu(float* values, int64_t count) {

@@ -1,4 +1,4 @@
-// Element-wise activations of the MLP, in place.
+// Element-wise functions, in place: activations of the MLP, and the exponential of sampling.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@ namespace hels {
 
 /// values[i] = values[i] / (1 + exp(-values[i])), with the project's own exp.
 void silu(float* values, int64_t count, Isa isa);
+/// values[i] = expF32(values[i]).
+void exponentials(float* values, int64_t count, Isa isa);
 /// values[i] = max(values[i], 0); NaN stays NaN.
 void relu(float* values, int64_t count);
 /// values[i] *= factors[i].
