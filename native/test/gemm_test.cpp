@@ -174,13 +174,32 @@ TEST_P(GemmForms, LargeProductsOnTwoThreadsKeepTheBits) {
   }
 }
 
+/// oneDNN's layout of the weights depends on the columns, and how it is reached on the distance of the rows.
 TEST_P(GemmForms, OneDnnAgreesInMagnitude) {
-  const Weights weights(GetParam(), 90, 200);
-  const std::vector<float> x = randomValues(9 * 200, 5);
-  const std::vector<float> ours = multiply(*makeChainGemm(1), weights, 0, 90, x, 9);
-  const std::vector<float> theirs = multiply(*makeOneDnnGemm(1), weights, 0, 90, x, 9);
-  for (size_t i = 0; i < ours.size(); ++i)
-    EXPECT_NEAR(ours[i], theirs[i], GetParam().inputs == Inputs::kBf16 ? 0.5 : 1e-3);
+  const double tolerance = GetParam().inputs == Inputs::kBf16 ? 0.5 : 1e-3;
+  for (const int64_t columns : {90, 96, 128, 176}) {
+    const Weights weights(GetParam(), columns, 200);
+    for (const int64_t rows : {1, 9}) {
+      for (const int64_t padding : {0, 16}) {
+        const int64_t xStride = weights.depth + padding;
+        const int64_t yStride = roundUp(columns, kColumnPadding) + padding;
+        const std::vector<float> x = randomValues(rows * xStride, 5);
+        std::vector<float> ours(static_cast<size_t>(rows * yStride));
+        std::vector<float> theirs = ours;
+        const auto chains = makeChainGemm(1);
+        const auto oneDnn = makeOneDnnGemm(2);
+        chains->multiply(pack(*chains, weights, 0, columns, 0, weights.depth).matrix, x.data(), xStride, rows,
+                         ours.data(), yStride);
+        oneDnn->multiply(pack(*oneDnn, weights, 0, columns, 0, weights.depth).matrix, x.data(), xStride, rows,
+                         theirs.data(), yStride);
+        for (int64_t i = 0; i < rows * yStride; ++i) {
+          if (i % yStride >= columns) continue;
+          ASSERT_NEAR(ours[static_cast<size_t>(i)], theirs[static_cast<size_t>(i)], tolerance)
+              << columns << " columns, " << rows << " rows, padding " << padding << ", element " << i;
+        }
+      }
+    }
+  }
 }
 
 TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {

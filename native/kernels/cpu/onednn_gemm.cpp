@@ -2,26 +2,31 @@
 // threads.
 #include <omp.h>
 
-#include <cstring>
+#include <algorithm>
+#include <atomic>
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
 #include <vector>
 
+#include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/parallel.h"
 
 namespace hels {
 namespace {
 
 constexpr size_t kPrimitivesMax = 512;
+constexpr int64_t kParallelElementsMin = int64_t{64} * 1024;
 
 struct MatmulKey {
   DataType type;
+  bool blocked;
   int64_t rows, columns, depth, xStride, yStride;
   bool operator<(const MatmulKey& other) const {
-    return std::tie(type, rows, columns, depth, xStride, yStride) <
-           std::tie(other.type, other.rows, other.columns, other.depth, other.xStride, other.yStride);
+    return std::tie(type, blocked, rows, columns, depth, xStride, yStride) <
+           std::tie(other.type, other.blocked, other.rows, other.columns, other.depth, other.xStride, other.yStride);
   }
 };
 
@@ -31,59 +36,107 @@ struct Matmul {
   std::string implementation;
 };
 
-/// Weights lie row-major, (columns, depth), in f32, or in bf16 for bf16 inputs where the processor multiplies them.
+using Tag = dnnl::memory::format_tag;
+
+dnnl::memory::data_type dnnlType(DataType type) {
+  return type == DataType::kBf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+/// oneDNN's own layout of weights(depth, columns): blocks of 64 columns, in them blocks of inputs, in pairs for bf16.
+/// Where oneDNN multiplies with it, it is what it prefers for any number of rows.
+struct Blocks {
+  static constexpr int64_t kColumns = 64;
+  int64_t inputs;
+  int64_t group;
+  Tag tag;
+
+  static Blocks of(DataType resident) {
+    return resident == DataType::kBf16 ? Blocks{32, 2, Tag::BA16a64b2a} : Blocks{16, 1, Tag::BA16a64b};
+  }
+  int64_t elements(int64_t columns, int64_t depth) const { return roundUp(columns, kColumns) * roundUp(depth, inputs); }
+  /// Where element (column, input) lies.
+  int64_t index(int64_t column, int64_t input, int64_t depth) const {
+    const int64_t block = column / kColumns * divCeil(depth, inputs) + input / inputs;
+    return block * kColumns * inputs + input % inputs / group * kColumns * group + column % kColumns * group +
+           input % group;
+  }
+};
+
+/// Weights lie in blocks, or, where oneDNN does not choose those, row-major, (columns, depth). They are kept in f32, or
+/// in bf16 for bf16 inputs where the processor multiplies them.
 class OneDnnGemm final : public Gemm {
  public:
-  explicit OneDnnGemm(int threads) : threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+  explicit OneDnnGemm(int threads)
+      : threads_(threads),
+        engine_(dnnl::engine::kind::cpu, 0),
+        stream_(engine_),
+        blockedF32_(choosesBlocks(DataType::kF32)),
+        blockedBf16_(bf16Native() && choosesBlocks(DataType::kBf16)) {}
 
   std::string implementation() const override {
     return "onednn/" + std::string(bf16Native() ? "bf16" : "f32") + "/" + lastImplementation_;
   }
 
   size_t packedBytes(const WeightMatrix& matrix) const override {
-    return static_cast<size_t>(matrix.columns * matrix.depth) * bytesOf(residentType(matrix));
+    const DataType resident = residentType(matrix);
+    const int64_t elements =
+        blocked(matrix) ? Blocks::of(resident).elements(matrix.columns, matrix.depth) : matrix.columns * matrix.depth;
+    return static_cast<size_t>(elements) * bytesOf(resident);
   }
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const override {
-    const auto first = static_cast<size_t>(firstColumn * matrix.depth);
-    const auto elements = static_cast<size_t>(count * matrix.depth);
-    const DataType resident = residentType(matrix);
-    if (elements == 0) return;
-    if (resident == matrix.type) {
-      std::memcpy(matrix.data + first * bytesOf(resident), source, elements * bytesOf(resident));
-      return;
-    }
-    auto* target = reinterpret_cast<float*>(matrix.data) + first;
-    const auto* bits = reinterpret_cast<const uint16_t*>(source);
-    for (size_t i = 0; i < elements; ++i) {
-      target[i] = matrix.type == DataType::kBf16 ? bf16ToF32(bits[i]) : f16ToF32(bits[i]);
+    if (residentType(matrix) == DataType::kBf16) {
+      const auto* bits = reinterpret_cast<const uint16_t*>(source);
+      packTyped<uint16_t>(matrix, firstColumn, count, [bits](int64_t i) { return bits[i]; });
+    } else if (matrix.type == DataType::kF32) {
+      const auto* values = reinterpret_cast<const float*>(source);
+      packTyped<float>(matrix, firstColumn, count, [values](int64_t i) { return values[i]; });
+    } else {
+      const auto* bits = reinterpret_cast<const uint16_t*>(source);
+      const bool bf16 = matrix.type == DataType::kBf16;
+      packTyped<float>(matrix, firstColumn, count,
+                       [bits, bf16](int64_t i) { return bf16 ? bf16ToF32(bits[i]) : f16ToF32(bits[i]); });
     }
   }
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     // The partial products of row-parallel matrices have at most as many columns as others have inputs.
     const size_t elements = static_cast<size_t>(rows * depth);
-    return elements * (sizeof(float) + (type == DataType::kBf16 ? sizeof(uint16_t) : 0));
+    return elements * (2 * sizeof(float) + (type == DataType::kBf16 ? sizeof(uint16_t) : 0));
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
     partial_.reserve(static_cast<size_t>(rows * depth));
+    dense_.reserve(static_cast<size_t>(rows * depth));
     if (type == DataType::kBf16) rounded_.reserve(static_cast<size_t>(rows * depth));
   }
 
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
     if (rows == 0 || matrix.columns == 0) return;
+    // With rows further apart than they are long oneDNN has no fast product for weights in blocks.
+    if (blocked(matrix) && rows > 1 && yStride != matrix.columns) {
+      for (int64_t row = 0; row < rows; ++row) {
+        multiply(matrix, x + row * xStride, xStride, 1, y + row * yStride, matrix.columns);
+      }
+      return;
+    }
+    const int threads = rows * matrix.depth < kParallelElementsMin ? 1 : threads_;
     if (residentType(matrix) == DataType::kBf16) {
       rounded_.resize(static_cast<size_t>(rows * matrix.depth));
-      for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t k = 0; k < matrix.depth; ++k) {
-          rounded_[static_cast<size_t>(row * matrix.depth + k)] = f32ToBf16(x[row * xStride + k]);
-        }
-      }
-      run(matrix, rounded_.data(), matrix.depth, rows, y, yStride);
+      const auto narrow = chainTileSet(bestIsa()).narrow;
+      parallelFor(threads, rows,
+                  [&](int64_t row) { narrow(x + row * xStride, rounded_.data() + row * matrix.depth, matrix.depth); });
+      run(matrix, rounded_.data(), matrix.depth, rows, y, rows == 1 ? matrix.columns : yStride);
+    } else if (blocked(matrix) && rows > 1 && xStride != matrix.depth) {
+      dense_.resize(static_cast<size_t>(rows * matrix.depth));
+      parallelFor(threads, rows, [&](int64_t row) {
+        std::copy_n(x + row * xStride, matrix.depth, dense_.data() + row * matrix.depth);
+      });
+      run(matrix, dense_.data(), matrix.depth, rows, y, yStride);
     } else {
-      run(matrix, const_cast<float*>(x), xStride, rows, y, yStride);
+      run(matrix, const_cast<float*>(x), rows == 1 ? matrix.depth : xStride, rows, y,
+          rows == 1 ? matrix.columns : yStride);
     }
   }
 
@@ -92,14 +145,16 @@ class OneDnnGemm final : public Gemm {
     if (matrix.depth == 0) return -1;
     partial_.resize(static_cast<size_t>(rows * matrix.columns));
     multiply(matrix, x, xStride, rows, partial_.data(), matrix.columns);
-    for (int64_t row = 0; row < rows; ++row) {
+    std::atomic<int64_t> badRow{-1};
+    parallelFor(rows * matrix.columns < kParallelElementsMin ? 1 : threads_, rows, [&](int64_t row) {
+      const float* partial = partial_.data() + row * matrix.columns;
+      int64_t* target = sums + row * sumStride;
       for (int64_t column = 0; column < matrix.columns; ++column) {
-        const float value = partial_[static_cast<size_t>(row * matrix.columns + column)];
-        if (!inFixedPointRange(value)) return row;
-        sums[row * sumStride + column] += toFixedPoint(value);
+        if (!inFixedPointRange(partial[column])) return badRow.store(row);
+        target[column] += toFixedPoint(partial[column]);
       }
-    }
-    return -1;
+    });
+    return badRow.load();
   }
 
  private:
@@ -108,9 +163,48 @@ class OneDnnGemm final : public Gemm {
     return matrix.inputs == Inputs::kBf16 && bf16Native() ? DataType::kBf16 : DataType::kF32;
   }
 
+  /// Columns without padding only: then rows of results are as far apart as they are long.
+  bool blocked(const WeightMatrix& matrix) const {
+    return matrix.columns % kColumnPadding == 0 &&
+           (residentType(matrix) == DataType::kBf16 ? blockedBf16_ : blockedF32_);
+  }
+
+  /// Whether oneDNN takes weights in blocks on this processor, asked with a product of usual size.
+  bool choosesBlocks(DataType type) const {
+    constexpr int64_t kRows = 32;
+    constexpr int64_t kSide = 512;
+    const auto element = dnnlType(type);
+    const dnnl::matmul::primitive_desc description(
+        {dnnl::memory::desc({kRows, kSide}, element, Tag::ab), dnnl::memory::desc({kSide, kSide}, element, Tag::any),
+         dnnl::memory::desc({kRows, kSide}, dnnl::memory::data_type::f32, Tag::ab)},
+        engine_);
+    return description.weights_desc() == dnnl::memory::desc({kSide, kSide}, element, Blocks::of(type).tag);
+  }
+
+  /// valueAt(i): element i of the source, (count, depth). Padding becomes zero.
+  template <typename Element, typename ValueAt>
+  void packTyped(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const ValueAt& valueAt) const {
+    const int64_t depth = matrix.depth;
+    auto* target = reinterpret_cast<Element*>(matrix.data);
+    if (!blocked(matrix)) {
+      for (int64_t i = 0; i < count * depth; ++i) target[firstColumn * depth + i] = valueAt(i);
+      return;
+    }
+    const Blocks blocks = Blocks::of(residentType(matrix));
+    const int64_t end = firstColumn + count;
+    const int64_t paddedEnd = end == matrix.columns ? roundUp(end, Blocks::kColumns) : end;
+    const int64_t paddedDepth = roundUp(depth, blocks.inputs);
+    for (int64_t column = firstColumn; column < paddedEnd; ++column) {
+      for (int64_t k = 0; k < paddedDepth; ++k) {
+        target[blocks.index(column, k, depth)] =
+            column < end && k < depth ? valueAt((column - firstColumn) * depth + k) : Element{0};
+      }
+    }
+  }
+
   void run(const WeightMatrix& matrix, void* x, int64_t xStride, int64_t rows, float* y, int64_t yStride) {
     omp_set_num_threads(threads_);  // of this thread only
-    const MatmulKey key{residentType(matrix), rows, matrix.columns, matrix.depth, xStride, yStride};
+    const MatmulKey key{residentType(matrix), blocked(matrix), rows, matrix.columns, matrix.depth, xStride, yStride};
     const Matmul& matmul = find(key);
     dnnl::memory xMemory(matmul.x, engine_, x);
     dnnl::memory weights(matmul.weights, engine_, matrix.data);
@@ -123,12 +217,12 @@ class OneDnnGemm final : public Gemm {
     const auto found = matmuls_.find(key);
     if (found != matmuls_.end()) return found->second;
     if (matmuls_.size() >= kPrimitivesMax) matmuls_.clear();
-    using Type = dnnl::memory::data_type;
-    const Type type = key.type == DataType::kBf16 ? Type::bf16 : Type::f32;
+    const auto type = dnnlType(key.type);
     Matmul matmul;
     matmul.x = dnnl::memory::desc({key.rows, key.depth}, type, {key.xStride, 1});
-    matmul.weights = dnnl::memory::desc({key.depth, key.columns}, type, {1, key.depth});
-    matmul.y = dnnl::memory::desc({key.rows, key.columns}, Type::f32, {key.yStride, 1});
+    matmul.weights =
+        dnnl::memory::desc({key.depth, key.columns}, type, key.blocked ? Blocks::of(key.type).tag : Tag::ba);
+    matmul.y = dnnl::memory::desc({key.rows, key.columns}, dnnl::memory::data_type::f32, {key.yStride, 1});
     const dnnl::matmul::primitive_desc description({matmul.x, matmul.weights, matmul.y}, engine_);
     matmul.implementation = description.impl_info_str();
     matmul.primitive = dnnl::matmul(description);
@@ -139,8 +233,11 @@ class OneDnnGemm final : public Gemm {
   const int threads_;
   dnnl::engine engine_;
   dnnl::stream stream_;
+  const bool blockedF32_;
+  const bool blockedBf16_;
   std::map<MatmulKey, Matmul> matmuls_;
   std::vector<float> partial_;
+  std::vector<float> dense_;
   std::vector<uint16_t> rounded_;
   std::string lastImplementation_ = "unused";
 };
