@@ -1,4 +1,5 @@
-import { GroupStep, phasesOf, ringPasses } from './lockstep.ts';
+import { ringPasses } from './link-seconds.ts';
+import { GroupStep, phasesOf } from './lockstep.ts';
 import type { Counts, Problem, ProblemDevice, Share, StepLine } from './problem.ts';
 
 export function isUsed(share: Share): boolean {

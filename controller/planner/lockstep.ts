@@ -1,4 +1,3 @@
-import type { LinkLine } from '../../proto/domain/plan.ts';
 import type { Share, StepLine } from './problem.ts';
 
 /** Seconds of a step by what lies between two meetings of the ranks: attention, MLP, output matrix. */
@@ -65,16 +64,4 @@ export function groupSeconds(ranks: Iterable<RankSeconds>, lockstep: boolean): n
   const step = new GroupStep();
   for (const rank of ranks) step.add(rank, rank.link);
   return step.seconds(lockstep);
-}
-
-/** Times that a ring of so many devices moves its payload through each device's link. */
-export function ringPasses(participants: number): number {
-  return (2 * (participants - 1)) / participants;
-}
-
-/** Link seconds of a step of so many tokens; none for a plan of one device. */
-export function linkSeconds(link: LinkLine, tokens: number, participants: number): number {
-  if (participants < 2) return 0;
-  const ring = (link.perTokenRing ?? 0) * ringPasses(participants);
-  return link.constant + (link.perToken + ring) * tokens;
 }

@@ -6,7 +6,7 @@ import type {
   PlanModel,
 } from '../../proto/domain/plan.ts';
 import { planInputSubject, refuseField } from './checked-schema.ts';
-import { linkSeconds } from './lockstep.ts';
+import { linkSeconds } from './link-seconds.ts';
 
 /** One latency line at a fixed load (T, A): seconds = constant + perHeadGroup*h + perColumn*f + perRow*v. */
 export interface StepLine {

@@ -1,7 +1,8 @@
 import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
 import { isUsed } from './evaluate.ts';
-import { linkSeconds, type Phases, phasesOf, type RankSeconds } from './lockstep.ts';
+import { linkSeconds } from './link-seconds.ts';
+import { type Phases, phasesOf, type RankSeconds } from './lockstep.ts';
 import { linesAt, linkOf, type Share } from './problem.ts';
 
 /**

@@ -47,7 +47,7 @@ function worthwhileColumns(
     }
     if (meet < columns) columns = meet;
   }
-  return columns > 0 ? columns : 0;
+  return Math.max(0, columns);
 }
 
 /** Sets `corner` to what a device with `heads` can take that is worth most: a linear program in two unknowns. */

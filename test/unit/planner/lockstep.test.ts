@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { candidateOf } from '../../../controller/planner/evaluate.ts';
-import { groupSeconds, linkSeconds, phasesOf } from '../../../controller/planner/lockstep.ts';
+import { linkSeconds } from '../../../controller/planner/link-seconds.ts';
+import { groupSeconds, phasesOf } from '../../../controller/planner/lockstep.ts';
 import { plan } from '../../../controller/planner/plan.ts';
 import { compileProblem } from '../../../controller/planner/problem.ts';
 import type { PlanInput } from '../../../proto/domain/plan.ts';
