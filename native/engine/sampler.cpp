@@ -10,7 +10,7 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kSlotValues = 2;  // value bits; token id + 1 (0 = none)
+constexpr int64_t kSlotValues = 2;  // value bits; token id + 1, 0 = none, or -(token id + 1) of a broken logit
 
 /// Two f32 patterns per int64; ranks fill disjoint bits, so a sum carries nothing over.
 int64_t packedRowSize(const ModelSpec& model) { return divCeil(model.vocabRows, 2); }
@@ -29,27 +29,30 @@ Sampler::Sampler(const ModelSpec& model, const ShardSpec& shard, int threads, co
 void Sampler::begin() {
   requests_.clear();
   results_.clear();
-  candidates_.clear();
   rows_.clear();
 }
 
 void Sampler::add(std::span<const LogitsRow> rows) {
   const size_t first = requests_.size();
   for (const LogitsRow& row : rows) {
-    requests_.push_back({row.slot, *row.sampling, row.position, {}});
+    requests_.push_back({row.slot, *row.sampling, row.position});
     results_.emplace_back().slot = row.slot;
   }
+  const int64_t count = shard_.vocabRows.size();
+  const auto firstToken = static_cast<int32_t>(shard_.vocabRows.begin);
   parallelFor(threads_, static_cast<int64_t>(rows.size()), [&](int64_t i) {
     const LogitsRow& row = rows[static_cast<size_t>(i)];
-    if (needsWholeRow(*row.sampling)) return;
-    requests_[first + static_cast<size_t>(i)].candidate = bestCandidate(
-        row.logits, shard_.vocabRows.size(), static_cast<int32_t>(shard_.vocabRows.begin), *row.sampling, row.position);
+    Request& request = requests_[first + static_cast<size_t>(i)];
+    if (const int64_t broken = firstNotFinite(row.logits, count); broken >= 0) {
+      request.brokenToken = firstToken + static_cast<int32_t>(broken);
+      request.brokenLogit = row.logits[broken];
+    }
+    if (!needsWholeRow(*row.sampling)) {
+      request.candidate = bestCandidate(row.logits, count, firstToken, *row.sampling, row.position);
+    }
   });
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (!needsWholeRow(*rows[i].sampling)) {
-      candidates_.push_back(first + i);
-      continue;
-    }
+    if (!needsWholeRow(*rows[i].sampling)) continue;
     if (rows_.size() == static_cast<size_t>(kGatherRowsMax)) agree(false);
     packRow(rows[i].logits, static_cast<int64_t>(rows_.size()));
     rows_.push_back(first + i);
@@ -87,25 +90,50 @@ void Sampler::sampleRows() {
   });
 }
 
-/// Sums the waiting rows, and the slots [candidate][rank] behind them; takes the results.
-void Sampler::agree(bool withCandidates) {
+void Sampler::writeSlot(const Request& request, int64_t* slot) const {
+  if (request.brokenToken >= 0) {
+    slot[0] = std::bit_cast<int64_t>(static_cast<double>(request.brokenLogit));
+    slot[1] = -(int64_t{request.brokenToken} + 1);
+  } else {
+    slot[0] = std::bit_cast<int64_t>(request.candidate.value);
+    slot[1] = request.candidate.tokenId + 1;
+  }
+}
+
+/// Sums the waiting rows, and the slots [request][rank] behind them; takes the results.
+void Sampler::agree(bool withSlots) {
   const int64_t rowsSize = static_cast<int64_t>(rows_.size()) * packedRowSize(model_);
-  const int64_t slotsSize = withCandidates ? static_cast<int64_t>(candidates_.size()) * shard_.ranks * kSlotValues : 0;
+  const int64_t slotsSize = withSlots ? static_cast<int64_t>(requests_.size()) * shard_.ranks * kSlotValues : 0;
   int64_t* slots = scratch_.sampling + rowsSize;
   std::fill_n(slots, slotsSize, 0);
-  for (size_t i = 0; withCandidates && i < candidates_.size(); ++i) {
-    const Candidate& candidate = requests_[candidates_[i]].candidate;
-    int64_t* slot = slots + (static_cast<int64_t>(i) * shard_.ranks + shard_.rank) * kSlotValues;
-    slot[0] = std::bit_cast<int64_t>(candidate.value);
-    slot[1] = candidate.tokenId + 1;
+  for (size_t i = 0; withSlots && i < requests_.size(); ++i) {
+    writeSlot(requests_[i], slots + (static_cast<int64_t>(i) * shard_.ranks + shard_.rank) * kSlotValues);
   }
   collective_.sum({scratch_.sampling, static_cast<size_t>(rowsSize + slotsSize)});
 
+  for (size_t i = 0; withSlots && i < requests_.size(); ++i) refuseBroken(static_cast<int64_t>(i));
   sampleRows();
-  for (size_t i = 0; withCandidates && i < candidates_.size(); ++i) {
-    results_[candidates_[i]].tokenId = readCandidate(static_cast<int64_t>(i)).tokenId;
+  for (size_t i = 0; withSlots && i < requests_.size(); ++i) {
+    if (needsWholeRow(requests_[i].sampling)) continue;
+    results_[i].tokenId = readCandidate(static_cast<int64_t>(i)).tokenId;
   }
   rows_.clear();
+}
+
+/// Throws, on every rank alike, when a rank's slot of the request says that a logit is NaN or infinite; call before
+/// `rows_` is cleared.
+void Sampler::refuseBroken(int64_t index) const {
+  const int64_t* slots = scratch_.sampling + static_cast<int64_t>(rows_.size()) * packedRowSize(model_);
+  for (int64_t rank = 0; rank < shard_.ranks; ++rank) {
+    const int64_t* slot = slots + (index * shard_.ranks + rank) * kSlotValues;
+    if (slot[1] >= 0) continue;
+    const Request& request = requests_[static_cast<size_t>(index)];
+    throw Error(ErrorCode::kNumericRange,
+                "the logit of token " + std::to_string(-slot[1] - 1) + " on rank " + std::to_string(rank) + " is " +
+                    std::to_string(std::bit_cast<double>(slot[0])) + " for slot " + std::to_string(request.slot) +
+                    " at position " + std::to_string(request.position) +
+                    ": the model's output overflows; its weights or their type do not fit");
+  }
 }
 
 /// The best of all ranks' candidates; call before `rows_` is cleared.
@@ -123,11 +151,6 @@ Candidate Sampler::readCandidate(int64_t index) const {
 std::vector<SampledToken> Sampler::finish() {
   if (requests_.empty()) return {};
   agree(true);
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    require(results_[i].tokenId >= 0, ErrorCode::kNumericRange,
-            "no logit of slot " + std::to_string(requests_[i].slot) + " at position " +
-                std::to_string(requests_[i].position) + " is a number");
-  }
   return std::move(results_);
 }
 

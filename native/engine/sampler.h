@@ -28,8 +28,9 @@ class Sampler {
   void begin();
   /// Sequences that sample. May run collectives; the logits are not needed after the call.
   void add(std::span<const LogitsRow> rows);
-  /// Agrees with the other ranks: every rank gets the same tokens, in the order of add(). Throws kNumericRange naming
-  /// the slot when no logit of a sequence is a number, and what the collective throws.
+  /// Agrees with the other ranks: every rank gets the same tokens, in the order of add(). Throws, on every rank,
+  /// kNumericRange naming slot, position, token and rank of a logit that is NaN or infinite, and what the collective
+  /// throws.
   std::vector<SampledToken> finish();
 
  private:
@@ -37,13 +38,17 @@ class Sampler {
     int32_t slot = 0;
     SamplingParameters sampling;
     int64_t position = 0;
-    Candidate candidate;  // of this rank, unless the whole row is needed
+    Candidate candidate = {};  // of this rank, unless the whole row is needed
+    int32_t brokenToken = -1;  // the first of this rank's whose logit is NaN or infinite
+    float brokenLogit = 0;
   };
 
   void packRow(const float* logits, int64_t row);
-  void agree(bool withCandidates);
+  void agree(bool withSlots);
   void unpackRow(int64_t row, std::span<float> logits) const;
   void sampleRows();
+  void writeSlot(const Request& request, int64_t* slot) const;
+  void refuseBroken(int64_t index) const;
   Candidate readCandidate(int64_t index) const;
 
   const ModelSpec& model_;
@@ -54,7 +59,6 @@ class Sampler {
   std::vector<RowSampler> rowSamplers_;  // by thread
   std::vector<Request> requests_;
   std::vector<SampledToken> results_;  // by request
-  std::vector<size_t> candidates_;     // requests that a candidate suffices for
   std::vector<size_t> rows_;           // requests whose whole rows wait in the buffer
 };
 

@@ -53,6 +53,24 @@ int32_t tokenOf(uint64_t rankKey) { return static_cast<int32_t>(~static_cast<uin
 
 }  // namespace
 
+int64_t firstNotFinite(const float* logits, int64_t count) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  // Whole blocks without a branch inside: almost always nothing is found.
+  constexpr int64_t kBlock = 1024;
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t end = std::min(count, begin + kBlock);
+    uint32_t found = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      found |= static_cast<uint32_t>((std::bit_cast<uint32_t>(logits[i]) & kExponent) == kExponent);
+    }
+    if (found == 0) continue;
+    for (int64_t i = begin; i < end; ++i) {
+      if (!std::isfinite(logits[i])) return i;
+    }
+  }
+  return -1;
+}
+
 bool better(const Candidate& candidate, const Candidate& other) {
   if (candidate.tokenId < 0) return false;
   if (other.tokenId < 0 || candidate.value > other.value) return true;

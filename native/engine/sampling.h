@@ -17,6 +17,9 @@ struct Candidate {
 
 bool better(const Candidate& candidate, const Candidate& other);
 
+/// Index of the first of logits(count) that is NaN or infinite; -1: none is.
+int64_t firstNotFinite(const float* logits, int64_t count);
+
 /// The best of logits(count), which belong to the tokens [firstToken, firstToken + count): the highest logit at
 /// temperature 0, else the highest logit / temperature + Gumbel noise of (seed, position, token). NaN logits never win.
 Candidate bestCandidate(const float* logits, int64_t count, int32_t firstToken, const SamplingParameters& sampling,

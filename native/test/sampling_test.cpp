@@ -6,11 +6,15 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <random>
 #include <set>
+#include <string>
 
+#include "base/error.h"
 #include "engine/gumbel.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/exponential.h"
@@ -276,6 +280,42 @@ TEST(Engine, GreedyTakesTheHighestLogit) {
   const auto last = result.logits.end() - 101;
   ASSERT_EQ(result.sampled.size(), 1U);
   EXPECT_EQ(result.sampled[0].tokenId, std::max_element(last, result.logits.end()) - last);
+}
+
+/// The error of a step whose logit of `token` overflows; empty when a token came out instead.
+std::string overflowError(const std::vector<RankShare>& shares, int64_t token, const SamplingParameters& sampling) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 2);
+  auto& head = const_cast<TensorView&>(*model.source->find("lm_head.weight"));
+  std::vector<float> weights(head.sizeBytes / sizeof(float));
+  std::memcpy(weights.data(), head.data, head.sizeBytes);
+  const int64_t hidden = tinyLlama().hiddenSize;
+  std::fill_n(weights.begin() + token * hidden, hidden, std::numeric_limits<float>::max());
+  head.data = reinterpret_cast<const std::byte*>(weights.data());
+  RankGroup group(model, shares);
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(3, {5, 6, 7}, 0, {0}));
+  batch.sequences[0].sampling = sampling;
+  try {
+    group.step(batch);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNumericRange);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Engine, ALogitThatOverflowsIsAnErrorThatNamesIt) {
+  for (const SamplingParameters& sampling :
+       {parameters(0, 1, 0, 0), parameters(1.2F, 1, 0, 7), parameters(1.2F, 0.9F, 0, 7), parameters(0, 1, 0, 0, 3)}) {
+    for (const int64_t token : {0, 29, 30, 57, 100}) {
+      const std::string alone = overflowError({{4, 0, 0}}, token, sampling);
+      EXPECT_NE(alone.find("token " + std::to_string(token) + " on rank 0"), std::string::npos) << alone;
+      EXPECT_NE(alone.find("slot 3 at position 3"), std::string::npos) << alone;
+      const std::string split = overflowError({{2, 1, 30}, {2, 0, 0}}, token, sampling);
+      const std::string rank = token < 30 ? " on rank 0" : " on rank 1";
+      EXPECT_NE(split.find("token " + std::to_string(token) + rank), std::string::npos) << split;
+    }
+  }
 }
 
 }  // namespace
