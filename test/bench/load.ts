@@ -10,6 +10,8 @@ export interface Load {
   rounds: number;
   promptTokens: number;
   outputTokens: number;
+  /** Prompts differ by their seeds, which follow each other from here; for runs that must not find each other's prefixes. */
+  firstSeed?: number;
 }
 
 export interface LoadResult {
@@ -28,7 +30,7 @@ interface Answer {
 }
 
 /** Token ids that every tokenizer here has and that are no special tokens; a different prompt for every answer. */
-function prompt(tokens: number, seed: number): number[] {
+export function prompt(tokens: number, seed: number): number[] {
   return Array.from(
     { length: tokens },
     (_, index) => 300 + ((index * 7919 + seed * 104_729) % 700),
@@ -73,7 +75,9 @@ export async function runLoad(load: Load): Promise<LoadResult> {
   const streams = Array.from({ length: load.streams }, async (_, stream) => {
     const answers: Answer[] = [];
     for (let round = 0; round < load.rounds; round += 1) {
-      answers.push(await answer(client, load, stream * load.rounds + round));
+      answers.push(
+        await answer(client, load, (load.firstSeed ?? 0) + stream * load.rounds + round),
+      );
     }
     return answers;
   });

@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
+import { engine } from './engine.ts';
 import { heterogeneous } from './heterogeneous.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
@@ -17,6 +18,7 @@ import { soak } from './soak.ts';
 const benchmarks: readonly Benchmark[] = [
   plannerSpeed,
   quantization,
+  engine,
   serving,
   prefixCache,
   prediction,

@@ -1,0 +1,61 @@
+/** Many streams at once: our OpenAI endpoint with daemons and HTTP, beside node-llama-cpp's own batching without any. */
+import { basename } from 'node:path';
+import { atLeast, type Goal } from '../benchmark.ts';
+import { withCluster } from '../cluster.ts';
+import { runLoad } from '../load.ts';
+import { startPeer } from './contenders.ts';
+import { interleave } from './interleave.ts';
+import type { Row, Subject } from './rows.ts';
+
+const streamCounts = [8, 32];
+export const serverPromptTokens = 32;
+export const serverOutputTokens = 32;
+const contextTokens = 256;
+
+export async function measureServer(
+  { shape, directory, gguf, peer: installed }: Subject,
+  rows: Row[],
+  goals: Goal[],
+): Promise<void> {
+  const peer = installed === null ? null : (await startPeer(installed, gguf)).contender;
+  try {
+    await withCluster([{ device: 'cpu?threads=2', core: null }], null, async (cluster) => {
+      const workload = {
+        sequences: Math.max(...streamCounts),
+        contextTokens,
+        outputTokens: serverOutputTokens,
+      };
+      await cluster.deploy({ modelPath: directory, workersMin: 1, workload });
+      let seed = 0;
+      for (const streams of streamCounts) {
+        const tokens = streams * serverOutputTokens;
+        const load = { promptTokens: serverPromptTokens, outputTokens: serverOutputTokens };
+        const ours = async () => {
+          const url = cluster.cluster.httpUrl;
+          const model = basename(directory);
+          seed += streams;
+          const options = { ...load, url, model, streams, rounds: 1, firstSeed: seed };
+          return tokens / (await runLoad(options)).tokensPerSecond;
+        };
+        await peer?.call('open', { sequences: streams, contextTokens, threads: 2 });
+        const theirs = async () =>
+          tokens / ((await peer?.call<number>('serve', { streams, ...load })) ?? Number.NaN);
+        const [hels = Number.NaN, llama = null] = (
+          await interleave(peer === null ? [ours] : [ours, theirs])
+        ).map((seconds) => tokens / seconds);
+        const times = llama === null ? null : hels / llama;
+        rows.push({
+          model: shape.name,
+          streams,
+          'hels tok/s': hels,
+          'llama.cpp tok/s': llama,
+          'hels/peer': times,
+        });
+        const name = `${shape.name}: whole server, ${streams} streams: times llama.cpp`;
+        if (times !== null) goals.push(atLeast(name, times, 2));
+      }
+    });
+  } finally {
+    await peer?.stop();
+  }
+}
