@@ -88,7 +88,7 @@ export const engine: Benchmark = {
   async run(log) {
     const chosen = chosenShapes();
     const notes: string[] = [...readingNotes];
-    const results: Results = { speeds: [], loads: [], limits: [], twoRanks: [], goals: [] };
+    const results: Results = { speeds: [], loads: [], limits: [], twoRanks: [], goals: [], log };
     const server: Row[] = [];
     const served: Goal[] = [];
     log(`llama.cpp by node-llama-cpp ${peerVersion}`);

@@ -74,7 +74,7 @@ export class Contender {
 }
 
 /** Proportional set size of a process: anonymous and shared memory. */
-export function residentBytes(processId: number): number {
+function residentBytes(processId: number): number {
   const rollup = readFileSync(`/proc/${processId}/smaps_rollup`, 'utf8');
   const kibibytes = (field: string) =>
     Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(rollup)?.[1] ?? 0);

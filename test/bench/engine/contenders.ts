@@ -3,7 +3,7 @@ import { Contender } from './contender.ts';
 
 export const batches = [1, 8, 16, 32, 64];
 export const prefillTokens = 256;
-export const decodeContext = 128;
+const decodeContext = 128;
 const batchMax = Math.max(...batches);
 /** Of one sequence; steps of one measurement follow each other. */
 const filledTokens = decodeContext + 32;

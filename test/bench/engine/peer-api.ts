@@ -18,7 +18,7 @@ interface LowLevelContext {
   getThreads(): number;
 }
 
-export interface PeerSequence {
+interface PeerSequence {
   evaluate(
     tokens: readonly number[],
     options: { temperature: number; yieldEogToken: boolean },

@@ -35,6 +35,8 @@ export interface Results {
   limits: Row[];
   twoRanks: Row[];
   goals: Goal[];
+  /** A line on what has just been measured. */
+  log(line: string): void;
 }
 
 /** A row's measured step: all sequences' one token, or one sequence's prompt. */
@@ -156,6 +158,8 @@ async function measureSteps(
       'peer/limit': peer === null ? null : ratio(peer, limit),
     };
     results.speeds.push(row);
+    const shownSpeeds = speeds.map((speed) => speed.toPrecision(3)).join(', ');
+    results.log(`${where}: ${step.name}: exact, fast, llama.cpp ${shownSpeeds} tokens/s`);
     results.goals.push(...goalsOf(step, where, row));
   }
 }
