@@ -98,7 +98,7 @@ export const engine: Benchmark = {
         ? null
         : await orNote(notes, 'llama.cpp does not load here', () => sameNetwork(peer ?? ''));
     if (same === null) peer = null;
-    else results.goals.push(same);
+    else results.goals.push(...same);
     const built = await orNote(notes, 'ceiling_bench was not built (make setup-test)', () => {
       buildCeilingBench();
       return true;
@@ -113,7 +113,7 @@ export const engine: Benchmark = {
       log(`${shape.name}, two ranks`);
       if (usable.includes(2)) await measureTwoRanks(results, subject);
       log(`${shape.name}, whole server`);
-      await measureServer(subject, server, served);
+      await measureServer(subject, server, served, log);
     }
     return { tables: tablesOf(results, server), goals: [...results.goals, ...served], notes };
   },

@@ -117,17 +117,10 @@ serveCalls({
     });
     return seconds / steps;
   },
-  async greedy({ tokens: prompt, count }: { tokens: number[]; count: number }) {
-    const tokens: number[] = [];
-    let next = prompt;
-    let position = 0;
-    while (tokens.length < count) {
-      const sequences = [part(0, next, position)];
-      const { sampled } = await loaded().step({ sequences, collectiveDeadlineMs });
-      position += next.length;
-      next = sampled.map(({ tokenId }) => tokenId);
-      tokens.push(...next);
-    }
-    return tokens;
+  /** Of the token after `tokens`, by id. */
+  async logits({ tokens }: { tokens: number[] }) {
+    const sequences = [{ ...part(0, tokens, 0), returnLogits: true }];
+    const { logits } = await loaded().step({ sequences, collectiveDeadlineMs });
+    return [...logits.subarray(-vocabRows)];
   },
 });

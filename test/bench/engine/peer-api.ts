@@ -1,5 +1,9 @@
 /** What the benchmark uses of node-llama-cpp 3.21.1, which is not installed with Hels and so has no types here. */
 
+export interface PeerSampler {
+  applyConfig(options: { temperature: number }): void;
+}
+
 /** llama.cpp's own context: several sequences in one batch. */
 interface LowLevelContext {
   initBatch(size: number): void;
@@ -15,6 +19,13 @@ interface LowLevelContext {
   removeTokenCellsFromSequence(sequence: number, begin: number, end: number): boolean;
   saveSequenceStateToFile(file: string, sequence: number, tokens: Uint32Array): Promise<number>;
   loadSequenceStateFromFile(file: string, sequence: number, tokensMax: number): Promise<unknown>;
+  /** With probabilities: the token, and pairs of token and probability of the whole vocabulary. */
+  sampleToken(
+    logitIndex: number,
+    sampler: PeerSampler,
+    probabilities: true,
+    confidence: false,
+  ): Promise<[token: number, probabilities: number[]]>;
   getThreads(): number;
 }
 
@@ -33,6 +44,7 @@ export interface PeerContext {
 }
 
 export interface PeerModel {
+  readonly _model: unknown;
   createContext(options: {
     sequences: number;
     /** Per sequence. */
@@ -43,6 +55,7 @@ export interface PeerModel {
 }
 
 interface Llama {
+  readonly _bindings: { AddonSampler: new (model: unknown) => PeerSampler };
   loadModel(options: { modelPath: string; gpuLayers: 0 }): Promise<PeerModel>;
 }
 

@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { prompt } from '../load.ts';
 import { serveCalls } from './contender-process.ts';
-import type { PeerContext, PeerModel, PeerModule } from './peer-api.ts';
+import type { PeerContext, PeerModel, PeerModule, PeerSampler } from './peer-api.ts';
 
 const installDirectory = process.argv[2] ?? '';
 const batchTokensMax = 512;
 
 let model: PeerModel | null = null;
 let context: PeerContext | null = null;
+let sampler: PeerSampler | null = null;
 
 function opened(): PeerContext {
   if (context === null) throw new Error('no context is open');
@@ -42,17 +43,14 @@ async function decodeStep(batch: number, position: number): Promise<void> {
   await _ctx.decodeBatch();
 }
 
-/** Logits of the last token only. */
-async function prefillStep(sequence: number, tokens: number): Promise<void> {
+/** Logits of the last token only; resolves to their index. */
+async function prefillStep(sequence: number, tokens: readonly number[]): Promise<number> {
   const { _ctx } = opened();
-  _ctx.initBatch(tokens);
-  _ctx.addToBatch(
-    sequence,
-    0,
-    Uint32Array.from(prompt(tokens, sequence)),
-    Uint32Array.of(tokens - 1),
-  );
+  _ctx.initBatch(tokens.length);
+  const last = Uint32Array.of(tokens.length - 1);
+  const [index] = _ctx.addToBatch(sequence, 0, Uint32Array.from(tokens), last);
   await _ctx.decodeBatch();
+  return index ?? 0;
 }
 
 async function secondsOf(body: () => Promise<unknown>): Promise<number> {
@@ -81,6 +79,8 @@ serveCalls({
         maxThreads: cpus().length,
       });
       model = await llama.loadModel({ modelPath: file, gpuLayers: 0 });
+      sampler = new llama._bindings.AddonSampler(model._model);
+      sampler.applyConfig({ temperature: 0 });
     });
   },
   async open(options: { sequences: number; contextTokens: number; threads: number }) {
@@ -88,15 +88,16 @@ serveCalls({
     context = await contextOf(options.sequences, options.contextTokens, options.threads);
   },
   /** Gives every sequence `tokens` positions of KV: computed once, then copied. */
-  async fill({ sequences, tokens }: { sequences: number; tokens: number }) {
+  async fill({ sequences, tokens: count }: { sequences: number; tokens: number }) {
     const { _ctx } = opened();
     const file = join(tmpdir(), `hels-bench-kv-${process.pid}`);
     _ctx.removeTokenCellsFromSequence(0, 0, -1);
+    const tokens = prompt(count, 0);
     await prefillStep(0, tokens);
     try {
-      await _ctx.saveSequenceStateToFile(file, 0, Uint32Array.from(prompt(tokens, 0)));
+      await _ctx.saveSequenceStateToFile(file, 0, Uint32Array.from(tokens));
       for (let sequence = 1; sequence < sequences; sequence += 1) {
-        await _ctx.loadSequenceStateFromFile(file, sequence, tokens);
+        await _ctx.loadSequenceStateFromFile(file, sequence, count);
       }
     } finally {
       rmSync(file, { force: true });
@@ -104,7 +105,7 @@ serveCalls({
   },
   /** Seconds of `tokens` tokens in one step of sequence `sequence`, which is empty before and after. */
   async prefill({ tokens, sequence }: { tokens: number; sequence: number }) {
-    const seconds = await secondsOf(() => prefillStep(sequence, tokens));
+    const seconds = await secondsOf(() => prefillStep(sequence, prompt(tokens, sequence)));
     opened()._ctx.removeTokenCellsFromSequence(sequence, 0, -1);
     return seconds;
   },
@@ -127,13 +128,18 @@ serveCalls({
     });
     return seconds / steps;
   },
-  async greedy({ tokens, count }: { tokens: number[]; count: number }) {
-    const sequence = opened().getSequence();
-    try {
-      return await firstTokens(sequence.evaluate(tokens, greedy), count);
-    } finally {
-      sequence.dispose();
+  /** Probabilities of the token after `tokens`, by id. */
+  async probabilities({ tokens }: { tokens: number[] }) {
+    if (sampler === null) throw new Error('no model is loaded');
+    const { _ctx } = opened();
+    const index = await prefillStep(0, tokens);
+    const [, pairs] = await _ctx.sampleToken(index, sampler, true, false);
+    _ctx.removeTokenCellsFromSequence(0, 0, -1);
+    const probabilities: number[] = [];
+    for (let place = 0; place < pairs.length; place += 2) {
+      probabilities[pairs[place] ?? 0] = pairs[place + 1] ?? 0;
     }
+    return probabilities;
   },
   /** Tokens a second of `streams` loops of node-llama-cpp's evaluate(), which puts them into common batches. */
   async serve({ streams, promptTokens, outputTokens }: Serve) {

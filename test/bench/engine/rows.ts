@@ -1,5 +1,5 @@
 /** One shape at one number of threads: every contender's rows, side by side, and the goals that they are held to. */
-import { atLeast, atMost, type Goal } from '../benchmark.ts';
+import { atLeast, atMost, type Goal, shown } from '../benchmark.ts';
 import { type ModelShape, weightBytesPerStep } from '../random-model.ts';
 import type { Contender } from './contender.ts';
 import {
@@ -158,7 +158,7 @@ async function measureSteps(
       'peer/limit': peer === null ? null : ratio(peer, limit),
     };
     results.speeds.push(row);
-    const shownSpeeds = speeds.map((speed) => speed.toPrecision(3)).join(', ');
+    const shownSpeeds = speeds.map(shown).join(', ');
     results.log(`${where}: ${step.name}: exact, fast, llama.cpp ${shownSpeeds} tokens/s`);
     results.goals.push(...goalsOf(step, where, row));
   }
@@ -218,6 +218,7 @@ export async function measureTwoRanks(results: Results, subject: Subject): Promi
         'two/one': single / pair,
       };
       results.twoRanks.push(row);
+      results.log(`${shape.name}: ${row.step}: two ranks ${shown(row['two/one'])} times one`);
       const name = `${shape.name}: decode ${batch}: two ranks, times one with two threads`;
       results.goals.push(atLeast(name, row['two/one'], 0.9));
     }

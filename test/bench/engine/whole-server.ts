@@ -1,6 +1,6 @@
 /** Many streams at once: our OpenAI endpoint with daemons and HTTP, beside node-llama-cpp's own batching without any. */
 import { basename } from 'node:path';
-import { atLeast, type Goal } from '../benchmark.ts';
+import { atLeast, type Goal, shown } from '../benchmark.ts';
 import { withCluster } from '../cluster.ts';
 import { runLoad } from '../load.ts';
 import { startPeer } from './contenders.ts';
@@ -16,6 +16,7 @@ export async function measureServer(
   { shape, directory, gguf, peer: installed }: Subject,
   rows: Row[],
   goals: Goal[],
+  log: (line: string) => void,
 ): Promise<void> {
   const peer = installed === null ? null : (await startPeer(installed, gguf)).contender;
   try {
@@ -44,6 +45,8 @@ export async function measureServer(
           await interleave(peer === null ? [ours] : [ours, theirs])
         ).map((seconds) => tokens / seconds);
         const times = llama === null ? null : hels / llama;
+        const speeds = [hels, ...(llama === null ? [] : [llama])].map(shown).join(', ');
+        log(`${shape.name}: ${streams} streams: hels, llama.cpp ${speeds} tokens/s`);
         rows.push({
           model: shape.name,
           streams,
