@@ -23,10 +23,7 @@ const indexOfLargest = (values: readonly number[]) =>
   values.reduce((best, value, index) => (value > (values[best] ?? 0) ? index : best), 0);
 
 /** Root mean square of the difference of the logits in units of their spread; logits are known but for a constant. */
-export function logitDifference(
-  logits: readonly number[],
-  probabilities: readonly number[],
-): number {
+function logitDifference(logits: readonly number[], probabilities: readonly number[]): number {
   const ours = centred(logits);
   const theirs = centred(probabilities.map(Math.log));
   return (
