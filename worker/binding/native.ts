@@ -318,7 +318,15 @@ export function addonFile(): string {
   return file;
 }
 
+/**
+ * How often a thread of the engine looks for the others before it sleeps, about 15 us. libgomp reads it when the addon is loaded; its own
+ * choice is milliseconds, in which waiting threads take the cores from the ones they wait for when the host has other work.
+ */
+const spinCount = '1000';
+
 function loadAddon(): NativeAddon {
+  const { OMP_WAIT_POLICY, GOMP_SPINCOUNT = spinCount } = process.env;
+  if (OMP_WAIT_POLICY === undefined) Object.assign(process.env, { GOMP_SPINCOUNT });
   addon ??= createRequire(import.meta.url)(addonFile()) as NativeAddon;
   return addon;
 }
