@@ -33,7 +33,8 @@ const cases = [
   { name: 'llama-gqa-bf16', splits: ['2/1,0/1'] },
   { name: 'llama-mha-tied', splits: ['3/1,5/1', '1/1,0/0,7/1'], tied: true },
   { name: 'opt-pre', splits: ['7/1,1/3', '3/0,5/1'], tied: true },
-  { name: 'qwen2', splits: ['1/1,1/1'] },
+  { name: 'qwen2', splits: ['1/1,1/1'], tied: true },
+  { name: 'mistral-swa', splits: ['0/1,2/3'] },
 ].flatMap((one) => ([8, 4] as const).map((bits) => ({ ...one, bits })));
 
 describe.each(cases)('$name, $bits bits', ({ name, splits, tied = false, bits }) => {

@@ -30,7 +30,7 @@ using TileKernel = void (*)(const TileArguments&);
 
 inline constexpr int kTileRowsMax = 14;
 /// 8 inputs but one, rounded to pairs, of 16 columns.
-inline constexpr int64_t kDequantizedExcess = 6 * 16;
+inline constexpr int64_t kDequantizedExcess = int64_t{6} * 16;
 
 /// Which kernels multiply with a matrix: by its type, those for pairs, or those that widen quantised weights as they
 /// load them, for f32 inputs or in pairs.

@@ -51,8 +51,8 @@ struct Field {
   int shift, position;
 };
 template <Quantization quantization>
-constexpr Field fieldAt(int field) {
-  const int bit = field * static_cast<int>(bitsOf(quantization));
+constexpr Field fieldAt(int64_t field) {
+  const int bit = static_cast<int>(field * bitsOf(quantization));
   if (quantization == Quantization::kInt8) return {bit - 8, 8};
   return bit < 8 ? Field{-8, bit + 8} : bit < 20 ? Field{0, bit} : Field{12, bit - 12};
 }
@@ -80,7 +80,7 @@ struct PairScales {
 };
 
 template <Quantization quantization>
-HELS_AVX512_BF16 inline __m512 scaledField(__m512i unit, int field, const PairScales<quantization>& scales) {
+HELS_AVX512_BF16 inline __m512 scaledField(__m512i unit, int64_t field, const PairScales<quantization>& scales) {
   const auto [shift, position] = fieldAt<quantization>(field);
   const __m512i shifted = shift < 0 ? _mm512_slli_epi32(unit, static_cast<unsigned>(-shift))
                                     : _mm512_srli_epi32(unit, static_cast<unsigned>(shift));
@@ -93,7 +93,7 @@ HELS_AVX512_BF16 inline __m512 scaledField(__m512i unit, int field, const PairSc
 
 /// A row of pairs of the 16 columns. No value is subnormal, so the instruction rounds as f32ToBf16.
 template <Quantization quantization>
-HELS_AVX512_BF16 inline __m512bh pairsOf(__m512i unit, int pair, const PairScales<quantization>& scales) {
+HELS_AVX512_BF16 inline __m512bh pairsOf(__m512i unit, int64_t pair, const PairScales<quantization>& scales) {
   return _mm512_cvtne2ps_pbh(scaledField(unit, 2 * pair + 1, scales), scaledField(unit, 2 * pair, scales));
 }
 
@@ -109,7 +109,7 @@ HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16
       const __m512i unit = _mm512_loadu_si512(units);
       _mm_prefetch(reinterpret_cast<const char*>(units) + kPrefetchBytes, _MM_HINT_T0);
 #pragma GCC unroll 4
-      for (int pair = 0; pair < perUnit / 2; ++pair) {
+      for (int64_t pair = 0; pair < perUnit / 2; ++pair) {
         _mm512_storeu_si512(target + (k + 2 * pair) * kPanelColumns, (__m512i)pairsOf(unit, pair, scales));
       }
     }
@@ -145,9 +145,9 @@ HELS_AVX512_BF16 inline void addUnit(__m512 (&sums)[rows][panels], const TileArg
     unit[panel] = _mm512_loadu_si512(units + panel * a.panelStrideBytes);
     _mm_prefetch(reinterpret_cast<const char*>(units + panel * a.panelStrideBytes) + kPrefetchBytes, _MM_HINT_T0);
   }
-  constexpr int kPairs = static_cast<int>(unitInputs(quantization) / 2);
+  constexpr int64_t kPairs = unitInputs(quantization) / 2;
 #pragma GCC unroll 4
-  for (int pair = 0; pair < kPairs; ++pair) {
+  for (int64_t pair = 0; pair < kPairs; ++pair) {
     if (2 * pair >= count) continue;
 #pragma GCC unroll 2
     for (int panel = 0; panel < panels; ++panel) {
