@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test, vi } from 'vitest';
+import { divergenceOf } from '../../worker/tools/divergence.ts';
 import { readGolden } from '../../worker/tools/golden.ts';
 import type { VerifyReport } from '../../worker/tools/verify.ts';
 import { ScratchModels, shortGolden } from '../support/golden-models.ts';
@@ -43,11 +44,15 @@ describe('--json', () => {
     // Two for each of 4 layers in each of 17 steps, and one for each of 16 sampled tokens, where each rank adds 16 bytes.
     const allReduceCount = 2 * 4 * 17 + 16;
     const allReduceBytes = 2 * 4 * (24 + 5 + 15) * 64 * 8 + 16 * 2 * 16;
+    const { klMean, topTokenAgreement } = divergenceOf(golden.logits, rows);
     expect(await report('--ranks', '1/1,1/3')).toEqual({
       maxDifference: Math.max(...differences),
       maxLogit,
       tolerance: 2e-4 * maxLogit,
+      klMean,
+      topTokenAgreement,
       weightType: 'f32',
+      quantization: 'none',
       greedyTokens: golden.greedy.tokens,
       greedyMatch: true,
       logitsSha256: hashOfRows(rows),
