@@ -181,6 +181,8 @@ export class Coordinator {
 
   workerLost(id: string, incarnation: string, reason: string): void {
     this.#dispatch({ type: 'worker-lost', id, incarnation, reason });
+    // What the loss has ended may still have words for the workers.
+    void this.#ending.then(() => this.#closeUnusedClients());
   }
 
   workerJoined(): void {
@@ -345,6 +347,20 @@ export class Coordinator {
       nowMs: () => clock.nowMs(),
       unixMs: () => clock.unixMs(),
     };
+  }
+
+  /** A worker that comes back has another port: without this, each life of it would leave a channel behind. */
+  #closeUnusedClients(): void {
+    const workers = [
+      ...this.#options.registry.members(),
+      ...(this.#attempt?.loaded?.workers ?? []),
+    ];
+    const used = new Set(workers.map(({ address }) => address));
+    for (const [address, client] of this.#clients) {
+      if (used.has(address)) continue;
+      client.close();
+      this.#clients.delete(address);
+    }
   }
 
   #clientOf(address: string): WorkerClient {
