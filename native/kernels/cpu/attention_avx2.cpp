@@ -204,7 +204,7 @@ void values(DataType type, int64_t headDim, const float* weights, int rows, cons
 }
 
 HELS_AVX2 void exponentials(float* values) {
-  for (int64_t i = 0; i < 2 * kAttentionRowsMax; i += kLanes) {
+  for (int64_t i = 0; i < int64_t{2} * kAttentionRowsMax; i += kLanes) {
     _mm256_storeu_ps(values + i, exp8(_mm256_loadu_ps(values + i)));
   }
 }
