@@ -3,6 +3,7 @@ import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
 import { decodeLinkSeconds, isUsed, kvTokensOf, linesSeconds, weightBytes } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
+import { meetingsText, secondsAfterMove } from './explain-lockstep.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
 import { compileProblem, type Problem, type ProblemDevice, type Share } from './problem.ts';
@@ -15,7 +16,7 @@ interface DeviceExplanation {
   readonly seconds: number;
   /** Seconds of a step in which it waits for the slowest device. */
   readonly idleSeconds: number;
-  /** The device that it waits for; null for that one itself. */
+  /** The device that it waits for, in lockstep the one with the longest own step; null for that one itself. */
   readonly waitsFor: string | null;
   /** Why it takes no further unit from the slowest device; `policy`: it could, but the policy does not look. Null for the slowest. */
   readonly obstacle: 'granularity' | 'kv' | 'memory' | 'policy' | null;
@@ -55,6 +56,8 @@ interface Setting {
   readonly slowest: number;
   readonly unit: Units;
   readonly linked: boolean;
+  /** Several ranks that wait for each other within every layer. */
+  readonly lockstep: boolean;
 }
 
 function settingOf(input: PlanInput, plan: PlanOutput): Setting {
@@ -69,7 +72,8 @@ function settingOf(input: PlanInput, plan: PlanOutput): Setting {
     problem.devices[slowest] as ProblemDevice,
     shares[slowest] as Share,
   );
-  return { problem, shares, plan, slowest, unit, linked: plan.ranks.length > 1 };
+  const linked = plan.ranks.length > 1;
+  return { problem, shares, plan, slowest, unit, linked, lockstep: problem.lockstep && linked };
 }
 
 const linkOfPlan = (problem: Problem, { ranks }: PlanOutput, device: ProblemDevice): number =>
@@ -95,6 +99,25 @@ function lackingBytes(problem: Problem, device: ProblemDevice, share: Share): nu
 
 type Reason = Pick<DeviceExplanation, 'obstacle' | 'text'>;
 
+/** The same where the step is not the slowest rank's alone: what the group's step would be with the unit moved. */
+function lockstepReasonOf(setting: Setting, index: number, more: Share): Reason {
+  const { problem, shares, plan, slowest } = setting;
+  const after = secondsAfterMove(problem, shares, { from: slowest, to: index, more });
+  const { decodeSeconds } = plan.predicted;
+  const unit = unitName(setting.unit);
+  const from = `more from ${problem.devices[slowest]?.id}`;
+  if (after < decodeSeconds * (1 - tieShare)) {
+    return {
+      obstacle: 'policy',
+      text: `could take ${unit} ${from} (the step would be ${milliseconds(after)}); policy ${plan.policy} does not move it`,
+    };
+  }
+  return {
+    obstacle: 'granularity',
+    text: `takes no ${unit.replace(/^a /, '')} ${from}: the step would be ${milliseconds(after)}, it is ${milliseconds(decodeSeconds)}`,
+  };
+}
+
 /** Why a device that waits takes no unit of the slowest one. */
 function reasonOf(setting: Setting, index: number): Reason {
   const { problem, unit, plan } = setting;
@@ -108,6 +131,7 @@ function reasonOf(setting: Setting, index: number): Reason {
     const what = obstacle === 'kv' ? 'the KV of the workload beside it' : 'its weights';
     return { obstacle, text: `cannot take ${name} more: ${lacks} lack for ${what}` };
   }
+  if (setting.lockstep) return lockstepReasonOf(setting, index, more);
   const participants = plan.ranks.length + Number(!isUsed(share));
   const link = decodeLinkSeconds(problem, device, participants);
   const after = linesSeconds(device.decode, more) + link;
@@ -144,7 +168,9 @@ function explainDevice(setting: Setting, index: number): DeviceExplanation {
   if (index === setting.slowest) {
     const onLink = milliseconds(linkOfPlan(setting.problem, setting.plan, device));
     const link = setting.linked ? `, ${onLink} of it on the link` : '';
-    const text = `is the slowest: all wait for its ${milliseconds(seconds)}${link}`;
+    const text = setting.lockstep
+      ? `has the longest own step: ${milliseconds(seconds)}${link}`
+      : `is the slowest: all wait for its ${milliseconds(seconds)}${link}`;
     return { ...common, waitsFor: null, obstacle: null, text };
   }
   const waitsFor = (setting.problem.devices[setting.slowest] as ProblemDevice).id;
@@ -202,8 +228,9 @@ export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
   const setting = settingOf(input, plan);
   const devices = input.devices.map((_, index) => explainDevice(setting, index));
   const constraint = plan.predicted.bindingConstraint;
+  const meetings = setting.lockstep ? `; ${meetingsText(setting.problem, setting.shares)}` : '';
   const text = plan.feasible
-    ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}`
+    ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}${meetings}`
     : `not feasible: ${plan.reason ?? constraint}`;
   return {
     binding: { constraint, devices: bindingDevices(setting, devices), text },

@@ -82,6 +82,43 @@ describe('what each device waits for', () => {
   });
 });
 
+describe('ranks in lockstep', () => {
+  const lockstep = (input: PlanInput): PlanInput => ({ ...input, objective: 'lockstep' });
+
+  test('names the rank that the others wait for in each meeting', () => {
+    const input = lockstep(
+      smallInput([
+        device('columns', { perHeadGroup: 1, perFfnColumn: 1 }),
+        device('heads', { perHeadGroup: 3, perFfnColumn: 0.25 }),
+      ]),
+    );
+    // Two head groups and 8 columns each: attention 2 s and 6 s, MLP 8 s and 2 s; together 14 s, own steps 10 s and 8 s.
+    const { binding, devices } = explained(input, 'equal');
+    expect(binding.text).toContain(
+      'in attention heads (6000.00 ms), in the MLP columns (8000.00 ms)',
+    );
+    expect(devices[0]?.text).toContain('has the longest own step: 10000.00 ms');
+    // 4 columns less on the one that all wait for in the MLP: 6 s + 4 s.
+    expect(devices[1]).toMatchObject({ obstacle: 'policy', idleSeconds: 6 });
+    expect(devices[1]?.text).toContain('(the step would be 10000.00 ms)');
+  });
+
+  test('a unit that would lengthen another meeting is not said to be left by the policy', () => {
+    const input = lockstep(
+      smallInput([
+        device('long', { constant: 4, perHeadGroup: 1, perFfnColumn: 1 }),
+        device('mlp', { perHeadGroup: 0.25, perFfnColumn: 1.25 }),
+      ]),
+    );
+    // Attention 6 s (long), MLP 10 s (mlp). 4 columns more on mlp leave its own step at 15.5 s, below 16 s, but the MLP takes 15 s.
+    const { devices } = explained(input, 'equal');
+    expect(devices[1]?.obstacle).toBe('granularity');
+    expect(devices[1]?.text).toContain(
+      'takes no 4 FFN columns more from long: the step would be 21000.00 ms, it is 16000.00 ms',
+    );
+  });
+});
+
 describe('what would change it', () => {
   const input = smallInput([
     device('a-0', { perHeadGroup: 1 }),
