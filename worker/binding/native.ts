@@ -1,13 +1,11 @@
 /**
- * The only loader and the only declaration of the native addon. Types mirror native/binding/convert.cpp field by field: absent is
+ * The only declaration of the native addon; addon-file.ts loads it. Types mirror native/binding/convert.cpp field by field: absent is
  * null, never undefined; arrays of token and block ids are Int32Array. Every failure is a NativeError.
  */
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 import type { SamplingParameters } from '../../proto/domain/generation.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { requireAddon } from './addon-file.ts';
 
 export interface Range {
   begin: number;
@@ -301,35 +299,7 @@ class AddonEngine implements Engine {
   }
 }
 
-let addon: NativeAddon | null = null;
-
-/** The addon lies in native/build, in the source tree and beside dist/ alike. */
-export function addonFile(): string {
-  const candidates = ['../../', '../../../'].map((root) =>
-    fileURLToPath(new URL(`${root}native/build/Release/hels.node`, import.meta.url)),
-  );
-  const file = candidates.find((candidate) => existsSync(candidate));
-  if (file === undefined) {
-    throw new HelsError(
-      'internal',
-      `the native addon is not built (looked for ${candidates.join(' and ')}); run: make build`,
-    );
-  }
-  return file;
-}
-
-/**
- * How often a thread of the engine looks for the others before it sleeps, about 15 us. libgomp reads it when the addon is loaded; its own
- * choice is milliseconds, in which waiting threads take the cores from the ones they wait for when the host has other work.
- */
-const spinCount = '1000';
-
-function loadAddon(): NativeAddon {
-  const { OMP_WAIT_POLICY, GOMP_SPINCOUNT = spinCount } = process.env;
-  if (OMP_WAIT_POLICY === undefined) Object.assign(process.env, { GOMP_SPINCOUNT });
-  addon ??= createRequire(import.meta.url)(addonFile()) as NativeAddon;
-  return addon;
-}
+const loadAddon = () => requireAddon() as NativeAddon;
 
 /** Loads this rank's slices and runs the self-check, on the engine's own thread. */
 export async function loadEngine(request: LoadRequest): Promise<Engine> {

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import type { DeviceOption } from '../../proto/domain/device.ts';
 import type { Device } from '../../proto/gen/hels/v1/Device.ts';
-import { addonFile, nativeVersion } from '../binding/native.ts';
+import { addonFile } from '../binding/addon-file.ts';
+import { nativeVersion } from '../binding/native.ts';
 
 export interface HostFacts {
   processorName: string;
