@@ -8,6 +8,7 @@ import { atLeast, type Benchmark } from './benchmark.ts';
 import { type BenchCluster, type BenchWorker, withCluster } from './cluster.ts';
 import { type LoadResult, runLoad } from './load.ts';
 import { randomModel, shape110M } from './random-model.ts';
+import { median } from './statistics.ts';
 
 const speeds = [1, 0.33, 0.33];
 const memories = ['1GiB', '256MiB', '192MiB'];
@@ -22,6 +23,9 @@ const batches = [1, 8] as const;
 /** Tried from above until the plan has room. */
 const throughputBatches = [64, 48, 32, 24, 16, 8];
 const idealShare = 0.8;
+/** Of deploying a split and measuring its TPOT. */
+const speedRounds = 3;
+const byHand = 'by hand, proportional to the speeds';
 
 function workersOf(withMemory: boolean): BenchWorker[] {
   return speeds.map((speed, index) => ({
@@ -77,24 +81,55 @@ async function deployOrNull(cluster: BenchCluster, options: DeployOptions) {
   }
 }
 
-async function measureSplit(
-  cluster: BenchCluster,
-  options: Pick<DeployOptions, 'modelPath' | 'policy' | 'ranks'>,
-): Promise<Measured> {
-  const base = { ...options, workersMin: 3 };
-  const report = await cluster.deploy({ ...base, workload: workloadOf(8) });
+type Split = Pick<DeployOptions, 'modelPath' | 'policy' | 'ranks'>;
+
+/** Seconds per token at each batch, and the plan that gave them. */
+async function measureSpeeds(cluster: BenchCluster, split: Split) {
+  const report = await cluster.deploy({ ...split, workersMin: 3, workload: workloadOf(8) });
   const perTokenSeconds: number[] = [];
   for (const streams of batches) {
     perTokenSeconds.push((await loadOf(cluster, streams)).perTokenSeconds);
   }
+  return { report, perTokenSeconds };
+}
+
+async function measureThroughput(cluster: BenchCluster, split: Split) {
   for (const largestBatch of throughputBatches) {
-    if ((await deployOrNull(cluster, { ...base, workload: workloadOf(largestBatch) })) === null) {
-      continue;
-    }
+    const options = { ...split, workersMin: 3, workload: workloadOf(largestBatch) };
+    if ((await deployOrNull(cluster, options)) === null) continue;
     const { tokensPerSecond } = await loadOf(cluster, largestBatch);
-    return { report, perTokenSeconds, largestBatch, tokensPerSecond };
+    return { largestBatch, tokensPerSecond };
   }
   throw new Error('no batch fits');
+}
+
+/** All splits in turn, `speedRounds` times: what disturbs the machine for a while disturbs all of them. Medians. */
+async function measureSplits(
+  cluster: BenchCluster,
+  splits: ReadonlyMap<string, Split>,
+  log: (line: string) => void,
+): Promise<Map<string, Measured>> {
+  const speeds = new Map([...splits.keys()].map((name) => [name, [] as number[][]]));
+  const reports = new Map<string, PlanReport>();
+  for (let round = 1; round <= speedRounds; round += 1) {
+    for (const [name, split] of splits) {
+      log(`${name}, round ${round} of ${speedRounds}`);
+      const { report, perTokenSeconds } = await measureSpeeds(cluster, split);
+      reports.set(name, report);
+      speeds.get(name)?.push(perTokenSeconds);
+    }
+  }
+  const measured = new Map<string, Measured>();
+  for (const [name, split] of splits) {
+    log(`${name}, largest batch`);
+    const rounds = speeds.get(name) ?? [];
+    measured.set(name, {
+      report: reports.get(name) as PlanReport,
+      perTokenSeconds: batches.map((_, column) => median(rounds.map((row) => row[column] ?? 0))),
+      ...(await measureThroughput(cluster, split)),
+    });
+  }
+  return measured;
 }
 
 const size = (range: { begin: number; end: number } | null) =>
@@ -152,18 +187,14 @@ export const heterogeneous: Benchmark = {
   async run(log) {
     const modelPath = await randomModel(shape110M);
     const solo = await measureSolo(modelPath, log);
-    const measured = new Map<Policy, Measured>();
-    let byHand: Measured | null = null;
-    await withCluster(workersOf(true), 1, async (cluster) => {
-      for (const policy of policies) {
-        log(`policy ${policy}`);
-        measured.set(policy, await measureSplit(cluster, { modelPath, policy }));
-      }
-      log('split by hand');
-      byHand = await measureSplit(cluster, { modelPath, ranks: proportionalRanks(solo) });
-    });
-    const rows = [...measured].map(([policy, result]) => rowOf(policy, result));
-    if (byHand !== null) rows.push(rowOf('by hand, proportional to the speeds', byHand));
+    const splits = new Map<string, Split>(
+      policies.map((policy) => [policy, { modelPath, policy }] as const),
+    );
+    splits.set(byHand, { modelPath, ranks: proportionalRanks(solo) });
+    const measured = await withCluster(workersOf(true), 1, (cluster) =>
+      measureSplits(cluster, splits, log),
+    );
+    const rows = [...measured].map(([split, result]) => rowOf(split, result));
     const tpot = (policy: Policy, column: number) =>
       measured.get(policy)?.perTokenSeconds[column] ?? Number.NaN;
     const others = policies.filter((policy) => policy !== 'hels');
@@ -215,6 +246,7 @@ export const heterogeneous: Benchmark = {
       ],
       notes: [
         `${shape110M.name} in bf16, prompt ${promptTokens}, answer ${outputTokens} tokens; memory ${memories.join(', ')}`,
+        `TPOT: medians of ${speedRounds} rounds over all splits; two loads of one plan differ by up to 8 % here`,
         'fast worker on core 0; slow workers, controller and client on core 1; slow-down by sleeping after each kernel',
       ],
     };
