@@ -9,7 +9,8 @@ export interface Limits {
   /** Of the buffer that the bandwidth was measured over. */
   readBytes: number;
   readBytesPerSecond: number;
-  steps: { rows: number; prefill: boolean; seconds: number; implementation: string }[];
+  /** Of the step's matrix products alone. */
+  productSeconds: number;
 }
 
 const nativeDirectory = fileURLToPath(new URL('../../../native', import.meta.url));
@@ -25,19 +26,22 @@ export function buildCeilingBench(): void {
   cmake('--build', '--preset', 'release', '--target', 'ceiling_bench');
 }
 
-/** `rows` of decode steps; `prefillRows` of a prefill that asks for the logits of its last token. */
+/** Of a step of `rows` tokens: a decode, or a prefill that asks for the logits of its last token. */
 export function measureLimits(
   shape: ModelShape,
   threads: number,
-  rows: readonly number[],
-  prefillRows: number,
+  rows: number,
+  prefill: boolean,
 ): Limits {
   const { layers, hiddenSize, queryHeads, headGroups, ffnColumns, vocabRows } = shape;
   const qkvColumns = hiddenSize + 2 * (hiddenSize / queryHeads) * headGroups;
   const sizes = [threads, layers, hiddenSize, qkvColumns, hiddenSize, ffnColumns, vocabRows];
   const program = join(nativeDirectory, 'build-release/test/ceiling_bench');
-  const output = execFileSync(program, [...sizes, ...rows, `${prefillRows}p`].map(String), {
+  const output = execFileSync(program, [...sizes, prefill ? `${rows}p` : rows].map(String), {
     encoding: 'utf8',
   });
-  return JSON.parse(output) as Limits;
+  const { steps, ...read } = JSON.parse(output) as Omit<Limits, 'productSeconds'> & {
+    steps: [{ seconds: number }];
+  };
+  return { ...read, productSeconds: steps[0].seconds };
 }

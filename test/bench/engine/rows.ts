@@ -56,15 +56,24 @@ function measureOf(contender: Contender, { prefill: isPrefill, tokens }: Step) {
 }
 
 /** Tokens per second that the machine allows a step: by reading every weight at batch 1, by the products alone above. */
-function limitOf(step: Step, limits: Limits | null, shape: ModelShape): number | null {
-  if (limits === null) return null;
+function limitOf(step: Step, limits: Limits, shape: ModelShape): number {
   if (!step.prefill && step.tokens === 1) {
     return limits.readBytesPerSecond / weightBytesPerStep(shape);
   }
-  const found = limits.steps.find(
-    ({ rows, prefill: isPrefill }) => rows === step.tokens && isPrefill === step.prefill,
-  );
-  return found === undefined ? null : step.tokens / found.seconds;
+  return step.tokens / limits.productSeconds;
+}
+
+/** How much the bandwidth changed while the rows were measured. */
+function addReadings(results: Results, { shape }: Subject, measured: readonly Limits[]): void {
+  const [first] = measured;
+  if (first === undefined) return;
+  results.limits.push({
+    model: shape.name,
+    threads: first.threads,
+    'slowest reading GB/s': Math.min(...measured.map((one) => one.readBytesPerSecond)) / 1e9,
+    'fastest reading GB/s': Math.max(...measured.map((one) => one.readBytesPerSecond)) / 1e9,
+    'over MiB': first.readBytes / 2 ** 20,
+  });
 }
 
 const ratio = (value: number, other: number | null) => (other === null ? null : value / other);
@@ -97,22 +106,6 @@ function goalsOf(step: Step, where: string, row: Row): Goal[] {
   return goals;
 }
 
-function addLimits(results: Results, { shape }: Subject, limits: Limits): void {
-  results.limits.push({
-    model: shape.name,
-    threads: limits.threads,
-    'read GB/s': limits.readBytesPerSecond / 1e9,
-    'over MiB': limits.readBytes / 2 ** 20,
-    'decode 1 by reading': limits.readBytesPerSecond / weightBytesPerStep(shape),
-    ...Object.fromEntries(
-      limits.steps.map(({ rows, prefill: isPrefill, seconds }) => [
-        `${isPrefill ? 'prefill' : 'decode'} ${rows} products`,
-        rows / seconds,
-      ]),
-    ),
-  });
-}
-
 function addLoads(results: Results, subject: Subject, threads: number, loaded: readonly Loaded[]) {
   for (const { contender, loadSeconds, loadBytes } of loaded) {
     results.loads.push({
@@ -132,17 +125,27 @@ function addLoads(results: Results, subject: Subject, threads: number, loaded: r
 
 async function measureSteps(
   results: Results,
-  { shape }: Subject,
-  limits: Limits | null,
+  subject: Subject,
   threads: number,
   contenders: readonly Contender[],
 ): Promise<void> {
+  const { shape, ceilings } = subject;
   const where = `${shape.name}, threads ${threads}`;
+  const limits: Limits[] = [];
   for (const step of steps) {
+    const measureLimit = () => {
+      if (!ceilings) return null;
+      const measured = measureLimits(shape, threads, step.tokens, step.prefill);
+      limits.push(measured);
+      return limitOf(step, measured, shape);
+    };
+    // Before and after: the host gives more at some times than at others.
+    const before = measureLimit();
     const seconds = await interleave(contenders.map((contender) => measureOf(contender, step)));
     const speeds = seconds.map((value) => step.tokens / value);
     const [exact = Number.NaN, fast = Number.NaN, peer = null] = speeds;
-    const limit = limitOf(step, limits, shape);
+    const after = measureLimit();
+    const limit = before === null || after === null ? null : Math.max(before, after);
     const row: Row = {
       model: shape.name,
       threads,
@@ -162,6 +165,7 @@ async function measureSteps(
     results.log(`${where}: ${step.name}: exact, fast, llama.cpp ${shownSpeeds} tokens/s`);
     results.goals.push(...goalsOf(step, where, row));
   }
+  addReadings(results, subject, limits);
 }
 
 /** Adds the rows of `subject` with `threads` threads to `results`. */
@@ -170,11 +174,6 @@ export async function measureShape(
   subject: Subject,
   threads: number,
 ): Promise<void> {
-  // Before the contenders: it needs as much memory as one of them.
-  const limits = subject.ceilings
-    ? measureLimits(subject.shape, threads, batches, prefillTokens)
-    : null;
-  if (limits !== null) addLimits(results, subject, limits);
   const { directory } = subject;
   const loaded: Loaded[] = [];
   try {
@@ -187,7 +186,7 @@ export async function measureShape(
     }
     addLoads(results, subject, threads, loaded);
     const contenders = loaded.map(({ contender }) => contender);
-    await measureSteps(results, subject, limits, threads, contenders);
+    await measureSteps(results, subject, threads, contenders);
   } finally {
     await Promise.all(loaded.map(({ contender }) => contender.stop()));
   }
