@@ -66,7 +66,7 @@ const readingNotes = [
   `medians of ${repetitions} measurements in turn (exact, fast, llama.cpp, exact ...), after one that warms up; no two run at once`,
   'llama.cpp decodes and is not asked to sample; ours samples greedily in the step',
   'limit: at batch 1 read bandwidth / weights of a step; above, the products of the step alone by bare oneDNN in bf16, weights in its own layout; measured before and after the row, the better one (each the best of 5)',
-  'a share of the limit above 1 means that the host gave the engine more than its limit was given: no figure for how close it comes',
+  'two threads read up to twice as fast at some times as at others, as the host places its cores: where both engines are equally far off the bandwidth limit, row and limit met different times',
   'memory: private and shared, page cache left out, what loading added; llama.cpp computes on the page cache itself',
   `whole server: prompts of ${serverPromptTokens} and answers of ${serverOutputTokens} tokens, greedy; ours through HTTP and three processes, llama.cpp by evaluate() of one context in one process, no HTTP and no text`,
   '8-bit and 4-bit weights are not measured here',
