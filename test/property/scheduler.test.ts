@@ -33,7 +33,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('add' as const),
       prompt,
-      maxTokens: fc.integer({ min: 1, max: 10 }),
+      maxTokens: fc.integer({ min: 1, max: 16 }),
       stop: fc.array(token, { maxLength: 2 }),
       salt: fc.constantFrom('', '', '', 'tenant', null),
     }),
@@ -49,11 +49,11 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 
 const setting = fc
   .record({
-    kvBlocks: fc.integer({ min: 2, max: 7 }),
-    kvBlockTokens: fc.integer({ min: 1, max: 4 }),
-    stepTokensMax: fc.integer({ min: 1, max: 12 }),
+    kvBlocks: fc.integer({ min: 2, max: 14 }),
+    kvBlockTokens: fc.integer({ min: 1, max: 3 }),
+    stepTokensMax: fc.integer({ min: 1, max: 16 }),
     sequences: fc.integer({ min: 1, max: 5 }),
-    contextTokensMax: fc.integer({ min: 4, max: 24 }),
+    contextTokensMax: fc.integer({ min: 8, max: 32 }),
     waitingMax: fc.integer({ min: 1, max: 6 }),
     stepsInFlightMax: fc.integer({ min: 1, max: 3 }),
   })
@@ -72,7 +72,7 @@ describe('scheduler', () => {
       fc.assert(
         fc.property(
           setting,
-          fc.array(action, { maxLength: 150, size: 'max' }),
+          fc.array(action, { maxLength: 400, size: 'max' }),
           ({ limits, stepsInFlightMax }, actions) => {
             const world = new World(limits, prefixHashes[hash]);
             play(world, actions, stepsInFlightMax);
@@ -84,7 +84,7 @@ describe('scheduler', () => {
             checkEmpty(world, limits);
           },
         ),
-        { numRuns: 150 },
+        { numRuns: 250 },
       );
       // Otherwise the pools were too large, or the prompts too different, to test it.
       expect(preempted).toBeGreaterThan(3);
