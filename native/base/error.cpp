@@ -18,6 +18,8 @@ const char* errorCodeName(ErrorCode code) {
       return "deadline-exceeded";
     case ErrorCode::kAborted:
       return "aborted";
+    case ErrorCode::kDeviceLost:
+      return "device-lost";
     case ErrorCode::kInternal:
       return "internal";
   }

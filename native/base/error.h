@@ -15,6 +15,7 @@ enum class ErrorCode {
   kPeerLost,          // a collective's peer closed its connection
   kDeadlineExceeded,  // a collective did not end in time
   kAborted,           // a collective or a step was ended by abort() or close()
+  kDeviceLost,        // the accelerator failed or is missing; the process can use it no more
   kInternal,          // a broken invariant of ours
 };
 

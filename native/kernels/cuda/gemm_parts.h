@@ -1,0 +1,82 @@
+// What the product kernels share: where segments begin, and what becomes of their sums.
+#pragma once
+
+#include <climits>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/gemm.h"
+
+namespace hels::cuda {
+
+/// Segments of a product that is summed in f32, in two halves: ((s0 + s1) + s2) + s3, then the second half likewise,
+/// then both.
+inline constexpr int kSlices = 8;
+inline constexpr int kHalfSlices = kSlices / 2;
+/// Inputs of one step of the kernels; segments begin at multiples of it, or with a granule.
+inline constexpr int kBlockDepth = 32;
+
+/// The depth in `count` segments of `depth` inputs, of which the last ones may be shorter or empty.
+struct Segments {
+  int count = 0;
+  int depth = 0;
+  int total = 0;
+
+  __device__ __forceinline__ int begin(int segment) const { return min(segment * depth, total); }
+  __device__ __forceinline__ int end(int segment) const { return min((segment + 1) * depth, total); }
+};
+
+inline Segments slicesOf(int64_t depth) {
+  const int64_t slice = (depth + kSlices - 1) / kSlices;
+  return {kSlices, static_cast<int>((slice + kBlockDepth - 1) / kBlockDepth * kBlockDepth), static_cast<int>(depth)};
+}
+
+inline Segments granulesOf(int64_t depth, int64_t granule) {
+  return {static_cast<int>((depth + granule - 1) / granule), static_cast<int>(granule), static_cast<int>(depth)};
+}
+
+struct ProductArguments {
+  const uint16_t* w = nullptr;  // (columns, depth)
+  const uint16_t* x = nullptr;  // (rows, xStride)
+  int64_t xStride = 0;
+  int rows = 0;
+  int columns = 0;
+  Segments segments;
+  float* y = nullptr;  // (rows, yStride), or two of them, one for each half
+  int64_t yStride = 0;
+  int64_t halfStride = 0;
+  int64_t* sums = nullptr;  // (rows, sumStride)
+  int64_t sumStride = 0;
+  int32_t* badRow = nullptr;
+};
+
+/// Fixed point of a granule's partial; an impossible one is reported.
+__device__ __forceinline__ int64_t fixedPoint(float partial, int row, const ProductArguments& arguments) {
+  if (!(fabsf(partial) < 16777216.0F)) {  // true for NaN
+    if (row < arguments.rows) atomicMin(arguments.badRow, row);
+    return 0;
+  }
+  return __double2ll_rn(static_cast<double>(partial) * 4294967296.0);
+}
+
+/// Adds block products of sixteen bytes of depth each: 32 inputs, eight of each quarter of the warp. The order of the
+/// inputs inside a block is that of the registers, for both operands alike.
+template <DataType type>
+__device__ __forceinline__ void multiplyBlock(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
+  const uint32_t firstA[4] = {w0.x, w8.x, w0.y, w8.y};
+  const uint32_t firstB[2] = {x.x, x.y};
+  multiplyTile<type>(d, firstA, firstB);
+  const uint32_t secondA[4] = {w0.z, w8.z, w0.w, w8.w};
+  const uint32_t secondB[2] = {x.z, x.w};
+  multiplyTile<type>(d, secondA, secondB);
+}
+
+void multiplySkinny(DataType type, const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream);
+void multiplyTiled(DataType type, const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream);
+void multiplyF32(const DeviceMatrix& matrix, const DeviceRows& x, float* y, int64_t yStride, cudaStream_t stream);
+void multiplyFixedPointF32(const DeviceMatrix& matrix, const DeviceRows& x, int64_t granuleDepth, int64_t* sums,
+                           int64_t sumStride, int32_t* badRow, cudaStream_t stream);
+
+/// Rows that one call of multiplySkinny() takes.
+inline constexpr int kSkinnyRows = 16;
+
+}  // namespace hels::cuda
