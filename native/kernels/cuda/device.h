@@ -82,13 +82,11 @@ __device__ __forceinline__ void multiplyTile(float (&d)[4], const uint32_t (&a)[
   static_assert(type != DataType::kF32);
 #ifdef HELS_TENSOR_CORES
   if constexpr (type == DataType::kBf16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
@@ -187,15 +185,30 @@ __device__ __forceinline__ void waitForCopies() {
 #endif
 }
 
-/// 16 bytes that are read once: they should not push other data out of the cache.
-__device__ __forceinline__ uint4 loadOnce16(const void* source) {
+/// 16 bytes, or zeros when not `valid` (`source` is then not read). Of memory that no kernel writes meanwhile.
+__device__ __forceinline__ uint4 load16(const void* source, bool valid) {
 #ifdef HELS_CUDA_EMULATION
-  return *static_cast<const uint4*>(source);
+  return valid ? *static_cast<const uint4*>(source) : make_uint4(0, 0, 0, 0);
 #else
   uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(source));
+  asm("{.reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+      " @p ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(source), "r"(static_cast<int>(valid)));
+  return value;
+#endif
+}
+
+/// The same for what is read once: it should not push other data out of the cache.
+__device__ __forceinline__ uint4 loadOnce16(const void* source, bool valid) {
+#ifdef HELS_CUDA_EMULATION
+  return load16(source, valid);
+#else
+  uint4 value;
+  asm("{.reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+      " @p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(source), "r"(static_cast<int>(valid)));
   return value;
 #endif
 }
