@@ -26,11 +26,16 @@ struct Sources {
   const uint16_t* inputs[rowTiles];
   int end;
 
-  __device__ __forceinline__ void load(int k, Operands<rowTiles>& operands) const {
+  __device__ __forceinline__ void loadWeights(int k, Operands<rowTiles>& operands) const {
 #pragma unroll
     for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
       operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
       operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
+    }
+  }
+  __device__ __forceinline__ void loadInputs(int k, Operands<rowTiles>& operands) const {
+#pragma unroll
+    for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
 #pragma unroll
       for (int tile = 0; tile < rowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
     }
@@ -58,10 +63,13 @@ __device__ __forceinline__ void segmentProduct(const ProductArguments& a, int co
   const int begin = a.segments.begin(segment);
   const int first = begin + lane % 4 * 8;
   Operands<rowTiles> operands;
-  sources.load(first, operands);
+  sources.loadWeights(first, operands);  // of which no kernel writes: they need not wait
+  waitForPrevious();
+  sources.loadInputs(first, operands);
   for (int k = begin; k < sources.end; k += kStep) {
     const Operands<rowTiles> current = operands;
-    sources.load(first + k - begin + kStep, operands);
+    sources.loadWeights(first + k - begin + kStep, operands);
+    sources.loadInputs(first + k - begin + kStep, operands);
 #pragma unroll
     for (int i = 0; i < kUnroll<rowTiles>; ++i) {
 #pragma unroll
@@ -80,6 +88,7 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyKernel(ProductA
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   float sums[rowTiles][4] = {};
+  letNextStart();
   segmentProduct<type, rowTiles>(a, column, warp, sums);
 #pragma unroll
   for (int tile = 0; tile < rowTiles; ++tile) {
@@ -111,6 +120,7 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyFixedPointKerne
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[rowTiles][4] = {};
+  letNextStart();
   for (int granule = warp; granule < a.segments.count; granule += kWarps) {
     float sums[rowTiles][4] = {};
     segmentProduct<type, rowTiles>(a, column, granule, sums);
@@ -142,9 +152,11 @@ void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream
   const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
   const dim3 block(kWarps * kWarpThreads);
   if (arguments.rows <= 8) {
-    launch(fixedPoint ? skinnyFixedPointKernel<type, 1> : skinnyKernel<type, 1>, grid, block, 0, stream, arguments);
+    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 1> : skinnyKernel<type, 1>, grid, block, 0, stream,
+                arguments);
   } else {
-    launch(fixedPoint ? skinnyFixedPointKernel<type, 2> : skinnyKernel<type, 2>, grid, block, 0, stream, arguments);
+    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 2> : skinnyKernel<type, 2>, grid, block, 0, stream,
+                arguments);
   }
 }
 

@@ -122,6 +122,8 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
     }
     commitCopies();  // also an empty group, so that the groups count the stages
   };
+  letNextStart();
+  waitForPrevious();
 #pragma unroll
   for (int stage = 0; stage < Shape::kStages - 1; ++stage) load(stage);
 
@@ -269,8 +271,8 @@ void launchShape(const ProductArguments& arguments, bool fixedPoint, int splits,
   const dim3 grid(static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
                   static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
                   static_cast<unsigned>(splits));
-  launch(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
-         Shape::kSharedBytes, stream, arguments);
+  launchEarly(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
+              Shape::kSharedBytes, stream, arguments);
 }
 
 using SmallTile = Tile<64, 64, 32, 32, 4>;
