@@ -238,6 +238,7 @@ const codeOfNative: Readonly<Record<string, ErrorCode>> = {
   'device-lost': 'worker-lost',
   'deadline-exceeded': 'deadline-exceeded',
   aborted: 'cancelled',
+  'device-missing': 'config-invalid',
   internal: 'internal',
 };
 
