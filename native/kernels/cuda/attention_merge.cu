@@ -11,12 +11,15 @@ constexpr int kWarpsMax = 8;
 constexpr int kSlice = 32;            // dimensions of a block
 constexpr int kBatch = kWarpThreads;  // slots that a warp fetches at once
 
-struct SharedParts {
-  float outputs[kWarpsMax * kBatch][kSlice];
-  float sums[kWarpsMax * kBatch];
-  MergeScales scales[kWarpsMax * kBatch];
-  float warpMaximum[kWarpsMax];
+/// What a warp has fetched.
+struct Fetched {
+  float outputs[kBatch][kSlice];
+  float sums[kBatch];
+  MergeScales scales[kBatch];
+  float maximum;
+  float unused[3];  // sizes stay multiples of 16 bytes
 };
+static_assert(sizeof(Fetched) % 16 == 0);
 
 /// Starts the copies of a warp's slots, as far as there are any.
 __device__ __forceinline__ void fetchOutputs(const AttentionArguments& a, int64_t part, int firstSlot, int slots,
@@ -33,7 +36,7 @@ __device__ __forceinline__ void fetchOutputs(const AttentionArguments& a, int64_
 
 template <DataType type>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(AttentionArguments a, int tokensMax) {
-  __shared__ __align__(16) SharedParts shared;
+  HELS_DYNAMIC_SHARED(Fetched, fetched);  // by warp
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -54,7 +57,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(Attention
   float output = 0.0F;
   for (int base = 0; base < slots; base += warps * kBatch) {
     const int firstSlot = base + warp * kBatch;
-    fetchOutputs(a, part, firstSlot, slots, firstColumn, shared.outputs + warp * kBatch);
+    fetchOutputs(a, part, firstSlot, slots, firstColumn, fetched[warp].outputs);
     const int slot = firstSlot + lane;
     const float mine = slot < slots ? a.parts.maxima[part + slot] : minusInfinity();
     float upTo = mine;
@@ -65,21 +68,22 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(Attention
     }
     float before = __shfl_up_sync(kAllLanes, upTo, 1);
     if (lane == 0) before = minusInfinity();
-    if (lane == kWarpThreads - 1) shared.warpMaximum[warp] = upTo;
+    if (lane == kWarpThreads - 1) fetched[warp].maximum = upTo;
     __syncthreads();
-    for (int i = 0; i < warp; ++i) before = fmaxf(before, shared.warpMaximum[i]);
-    shared.scales[warp * kBatch + lane] = mergeScales(fmaxf(maximum, before), mine);
-    shared.sums[warp * kBatch + lane] = slot < slots ? a.parts.sums[part + slot] : 0.0F;
-    for (int i = 0; i < warps; ++i) maximum = fmaxf(maximum, shared.warpMaximum[i]);
+    for (int i = 0; i < warp; ++i) before = fmaxf(before, fetched[i].maximum);
+    fetched[warp].scales[lane] = mergeScales(fmaxf(maximum, before), mine);
+    fetched[warp].sums[lane] = slot < slots ? a.parts.sums[part + slot] : 0.0F;
+    for (int i = 0; i < warps; ++i) maximum = fmaxf(maximum, fetched[i].maximum);
     waitForCopies<0>();
     __syncthreads();
     if (warp == 0) {
       const int inside = min(slots - base, warps * kBatch);
 #pragma unroll 4
       for (int i = 0; i < inside; ++i) {
-        const MergeScales scales = shared.scales[i];
-        sum = mergeValue(scales, sum, shared.sums[i]);
-        output = mergeValue(scales, output, shared.outputs[i][lane]);
+        const Fetched& from = fetched[i / kBatch];
+        const MergeScales scales = from.scales[i % kBatch];
+        sum = mergeValue(scales, sum, from.sums[i % kBatch]);
+        output = mergeValue(scales, output, from.outputs[i % kBatch][lane]);
       }
     }
     __syncthreads();
@@ -105,7 +109,8 @@ void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequ
   const auto kernel = type == DataType::kF32    ? mergeKernel<DataType::kF32>
                       : type == DataType::kBf16 ? mergeKernel<DataType::kBf16>
                                                 : mergeKernel<DataType::kF16>;
-  launch(kernel, grid, block, 0, stream, arguments, static_cast<int>(tokensMax));
+  launch(kernel, grid, block, static_cast<size_t>(warps) * sizeof(Fetched), stream, arguments,
+         static_cast<int>(tokensMax));
 }
 
 }  // namespace hels::cuda
