@@ -20,6 +20,8 @@ const char* errorCodeName(ErrorCode code) {
       return "aborted";
     case ErrorCode::kDeviceLost:
       return "device-lost";
+    case ErrorCode::kDeviceMissing:
+      return "device-missing";
     case ErrorCode::kInternal:
       return "internal";
   }

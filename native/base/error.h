@@ -15,7 +15,8 @@ enum class ErrorCode {
   kPeerLost,          // a collective's peer closed its connection
   kDeadlineExceeded,  // a collective did not end in time
   kAborted,           // a collective or a step was ended by abort() or close()
-  kDeviceLost,        // the accelerator failed or is missing; the process can use it no more
+  kDeviceLost,        // the accelerator failed; the process can use it no more
+  kDeviceMissing,     // a device, its driver or a library for it is missing or too old; the process may go on
   kInternal,          // a broken invariant of ours
 };
 

@@ -237,6 +237,7 @@ const codeOfNative: Readonly<Record<string, ErrorCode>> = {
   'peer-lost': 'worker-lost',
   'deadline-exceeded': 'deadline-exceeded',
   aborted: 'cancelled',
+  'device-missing': 'config-invalid',
   internal: 'internal',
 };
 
