@@ -13,7 +13,8 @@ namespace hels::test {
 class FakeFolder {
  public:
   FakeFolder(const std::filesystem::path& library, const std::string& soname)
-      : path_(std::filesystem::temp_directory_path() / ("hels-fake-" + soname + "-" + std::to_string(::getpid()))) {
+      : path_(std::filesystem::temp_directory_path() /
+              ("hels-fake-" + std::to_string(::getpid()) + "-" + std::to_string(++made))) {
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
     std::filesystem::copy_file(library, path_ / soname);
@@ -27,6 +28,8 @@ class FakeFolder {
   cuda::LibrarySearch search() const { return {.named = {path_}, .system = false, .folders = {}}; }
 
  private:
+  inline static int made = 0;  // the loader knows a path again, so each has its own
+
   std::filesystem::path path_;
 };
 
