@@ -17,7 +17,6 @@ enum class ErrorCode {
   kAborted,           // a collective or a step was ended by abort() or close()
   kDeviceLost,        // the accelerator failed; the process can use it no more
   kDeviceMissing,     // a device, its driver or a library for it is missing or too old; the process may go on
-  kDeviceMissing,     // a device, its driver or a library for it is missing or too old; the process may go on
   kInternal,          // a broken invariant of ours
 };
 
