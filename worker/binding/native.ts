@@ -235,6 +235,7 @@ const codeOfNative: Readonly<Record<string, ErrorCode>> = {
   'memory-exceeded': 'memory-exceeded',
   'numeric-range': 'numeric-range',
   'peer-lost': 'worker-lost',
+  'device-lost': 'worker-lost',
   'deadline-exceeded': 'deadline-exceeded',
   aborted: 'cancelled',
   'device-missing': 'config-invalid',

@@ -32,21 +32,71 @@ namespace hels::cuda {
 inline constexpr int kWarpThreads = 32;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
-/// Starts `kernel` on `stream`. Throws what the launch reports; errors inside of the kernel come with a later check.
+#ifndef HELS_CUDA_EMULATION
+/// Whether the current device lets a kernel start before the one in front of it has ended (compute capability 9.0).
+inline bool startsEarly() {
+  int device = 0;
+  int major = 0;
+  check(cudaGetDevice(&device), "current device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
+  return major >= 9;
+}
+#endif
+
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
-            Arguments... arguments) {
+void launchKernel(bool early, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedBytes,
+                  cudaStream_t stream, Arguments... arguments) {
 #ifdef HELS_CUDA_EMULATION
+  (void)early;
   emulation::submit(stream, [=] {
     emulation::runKernel(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
   });
 #else
-  if (sharedBytes > 48 * 1024) {
+  if (sharedBytes > size_t{48} * 1024) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)),
           "shared memory of a kernel");
   }
-  kernel<<<grid, block, sharedBytes, stream>>>(static_cast<Parameters>(arguments)...);
-  check(cudaGetLastError(), "launch of a kernel");
+  static const bool possible = startsEarly();
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = sharedBytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early && possible ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch of a kernel");
+#endif
+}
+
+/// Starts `kernel` on `stream`. Throws what the launch reports; errors inside of the kernel come with a later check.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+            Arguments... arguments) {
+  launchKernel(false, kernel, grid, block, sharedBytes, stream, arguments...);
+}
+
+/// The same for a kernel that may start while the one in front of it still runs: it calls waitForPrevious() before it
+/// touches what another kernel reads or writes.
+template <typename... Parameters, typename... Arguments>
+void launchEarly(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+                 Arguments... arguments) {
+  launchKernel(true, kernel, grid, block, sharedBytes, stream, arguments...);
+}
+
+/// In a kernel that may have started early: until all kernels in front of it have ended and what they wrote is seen.
+__device__ __forceinline__ void waitForPrevious() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Lets the next kernel of the stream start early, as soon as blocks of this one leave room for it.
+__device__ __forceinline__ void letNextStart() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
 
@@ -82,13 +132,11 @@ __device__ __forceinline__ void multiplyTile(float (&d)[4], const uint32_t (&a)[
   static_assert(type != DataType::kF32);
 #ifdef HELS_TENSOR_CORES
   if constexpr (type == DataType::kBf16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
@@ -187,15 +235,34 @@ __device__ __forceinline__ void waitForCopies() {
 #endif
 }
 
-/// 16 bytes that are read once: they should not push other data out of the cache.
-__device__ __forceinline__ uint4 loadOnce16(const void* source) {
+/// 16 bytes, or zeros when not `valid` (`source` is then not read).
+__device__ __forceinline__ uint4 load16(const void* source, bool valid) {
 #ifdef HELS_CUDA_EMULATION
-  return *static_cast<const uint4*>(source);
+  return valid ? *static_cast<const uint4*>(source) : make_uint4(0, 0, 0, 0);
 #else
   uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "l"(source));
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+      " @p ld.global.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(source), "r"(static_cast<int>(valid))
+      : "memory");
+  return value;
+#endif
+}
+
+/// The same for what no kernel writes and what is read once: it may be read before waitForPrevious(), and should not
+/// push other data out of the cache.
+__device__ __forceinline__ uint4 loadOnce16(const void* source, bool valid) {
+#ifdef HELS_CUDA_EMULATION
+  return load16(source, valid);
+#else
+  uint4 value;
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+      " @p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+      : "l"(source), "r"(static_cast<int>(valid)));
   return value;
 #endif
 }

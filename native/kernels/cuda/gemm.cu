@@ -32,6 +32,8 @@ ProductArguments argumentsOf(const DeviceMatrix& matrix, const DeviceRows& x) {
 __global__ void addHalvesKernel(const float* halves, int64_t halfStride, int columns, float* y, int64_t yStride) {
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int64_t row = blockIdx.y;
+  letNextStart();
+  waitForPrevious();
   if (column >= columns) return;
   const float* low = halves + row * columns + column;
   y[row * yStride + column] = low[0] + low[halfStride];
@@ -60,7 +62,8 @@ void multiply(const DeviceMatrix& matrix, const DeviceRows& x, float* y, int64_t
   arguments.halfStride = x.rows * matrix.columns;
   multiplyTiled(matrix.type, arguments, false, 2, stream);
   const dim3 grid(static_cast<unsigned>((matrix.columns + 255) / 256), static_cast<unsigned>(x.rows));
-  launch(addHalvesKernel, grid, dim3(256), 0, stream, arguments.y, arguments.halfStride, arguments.columns, y, yStride);
+  launchEarly(addHalvesKernel, grid, dim3(256), 0, stream, arguments.y, arguments.halfStride, arguments.columns, y,
+              yStride);
 }
 
 void multiplyFixedPoint(const DeviceMatrix& matrix, const DeviceRows& x, int64_t granuleDepth, int64_t* sums,

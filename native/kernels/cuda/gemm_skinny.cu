@@ -8,9 +8,39 @@ namespace {
 constexpr int kWarps = 8;
 static_assert(kWarps == kSlices);
 constexpr int kTileColumns = 16;
-constexpr int kUnroll = 4;  // blocks whose loads are in flight together
+/// Blocks whose loads are in flight together, twice: the next ones are asked for before the last are multiplied.
+template <int rowTiles>
+constexpr int kUnroll = rowTiles == 1 ? 4 : 3;
 
-__device__ __forceinline__ uint4 zero16() { return make_uint4(0, 0, 0, 0); }
+/// The operands of kUnroll blocks of depth: of 16 columns, rows g and g + 8 of the tile, and of 8 rows of x each.
+template <int rowTiles>
+struct Operands {
+  uint4 weights[kUnroll<rowTiles>][2];
+  uint4 inputs[kUnroll<rowTiles>][rowTiles];
+};
+
+/// Where a lane reads its part of a segment.
+template <int rowTiles>
+struct Sources {
+  const uint16_t* weights[2];
+  const uint16_t* inputs[rowTiles];
+  int end;
+
+  __device__ __forceinline__ void loadWeights(int k, Operands<rowTiles>& operands) const {
+#pragma unroll
+    for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
+      operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
+      operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
+    }
+  }
+  __device__ __forceinline__ void loadInputs(int k, Operands<rowTiles>& operands) const {
+#pragma unroll
+    for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
+#pragma unroll
+      for (int tile = 0; tile < rowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
+    }
+  }
+};
 
 /// The product of one segment, in the accumulators of the warp.
 template <DataType type, int rowTiles>
@@ -18,48 +48,47 @@ __device__ __forceinline__ void segmentProduct(const ProductArguments& a, int co
                                                float (&sums)[rowTiles][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int g = lane / 4;
-  const int depth = a.segments.total;
-  const int end = a.segments.end(segment);
-  const int first = a.segments.begin(segment) + lane % 4 * 8;
-  const uint16_t* w0 = a.w + static_cast<int64_t>(min(column + g, a.columns - 1)) * depth;
-  const uint16_t* w8 = a.w + static_cast<int64_t>(min(column + g + 8, a.columns - 1)) * depth;
-  const uint16_t* x[rowTiles];
+  Sources<rowTiles> sources;
 #pragma unroll
-  for (int tile = 0; tile < rowTiles; ++tile) x[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride;
-  // The last lanes of a warp may end before the others: all go on, with zeros.
-  const int blocks = (end - a.segments.begin(segment) + kBlockDepth - 1) / kBlockDepth;
-  for (int block = 0; block < blocks; block += kUnroll) {
-    uint4 weights[kUnroll][2];
-    uint4 inputs[kUnroll][rowTiles];
+  for (int i = 0; i < 2; ++i) {
+    sources.weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total;
+  }
 #pragma unroll
-    for (int i = 0; i < kUnroll; ++i) {
-      const int k = first + (block + i) * kBlockDepth;
-      const bool inside = k < end;
-      weights[i][0] = inside ? loadOnce16(w0 + k) : zero16();
-      weights[i][1] = inside ? loadOnce16(w8 + k) : zero16();
+  for (int tile = 0; tile < rowTiles; ++tile) {
+    sources.inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride;
+  }
+  sources.end = a.segments.end(segment);
+  constexpr int kStep = kUnroll<rowTiles> * kBlockDepth;
+  // Lanes whose part of the last block lies behind the end go on with zeros.
+  const int begin = a.segments.begin(segment);
+  const int first = begin + lane % 4 * 8;
+  Operands<rowTiles> operands;
+  sources.loadWeights(first, operands);  // of which no kernel writes: they need not wait
+  waitForPrevious();
+  sources.loadInputs(first, operands);
+  for (int k = begin; k < sources.end; k += kStep) {
+    const Operands<rowTiles> current = operands;
+    sources.loadWeights(first + k - begin + kStep, operands);
+    sources.loadInputs(first + k - begin + kStep, operands);
 #pragma unroll
-      for (int tile = 0; tile < rowTiles; ++tile) {
-        inputs[i][tile] = inside ? *reinterpret_cast<const uint4*>(x[tile] + k) : zero16();
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kUnroll; ++i) {
+    for (int i = 0; i < kUnroll<rowTiles>; ++i) {
 #pragma unroll
       for (int tile = 0; tile < rowTiles; ++tile) {
-        multiplyBlock<type>(sums[tile], weights[i][0], weights[i][1], inputs[i][tile]);
+        multiplyBlock<type>(sums[tile], current.weights[i][0], current.weights[i][1], current.inputs[i][tile]);
       }
     }
   }
 }
 
 template <DataType type, int rowTiles>
-__global__ void __launch_bounds__(kWarps* kWarpThreads) skinnyKernel(ProductArguments a) {
+__global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyKernel(ProductArguments a) {
   constexpr int kRows = rowTiles * 8;
   __shared__ float partials[kWarps][kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   float sums[rowTiles][4] = {};
+  letNextStart();
   segmentProduct<type, rowTiles>(a, column, warp, sums);
 #pragma unroll
   for (int tile = 0; tile < rowTiles; ++tile) {
@@ -84,13 +113,14 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads) skinnyKernel(ProductArgu
 }
 
 template <DataType type, int rowTiles>
-__global__ void __launch_bounds__(kWarps* kWarpThreads) skinnyFixedPointKernel(ProductArguments a) {
+__global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyFixedPointKernel(ProductArguments a) {
   constexpr int kRows = rowTiles * 8;
   __shared__ int64_t partials[kWarps][kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[rowTiles][4] = {};
+  letNextStart();
   for (int granule = warp; granule < a.segments.count; granule += kWarps) {
     float sums[rowTiles][4] = {};
     segmentProduct<type, rowTiles>(a, column, granule, sums);
@@ -122,9 +152,11 @@ void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream
   const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
   const dim3 block(kWarps * kWarpThreads);
   if (arguments.rows <= 8) {
-    launch(fixedPoint ? skinnyFixedPointKernel<type, 1> : skinnyKernel<type, 1>, grid, block, 0, stream, arguments);
+    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 1> : skinnyKernel<type, 1>, grid, block, 0, stream,
+                arguments);
   } else {
-    launch(fixedPoint ? skinnyFixedPointKernel<type, 2> : skinnyKernel<type, 2>, grid, block, 0, stream, arguments);
+    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 2> : skinnyKernel<type, 2>, grid, block, 0, stream,
+                arguments);
   }
 }
 

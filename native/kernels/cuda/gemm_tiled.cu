@@ -1,6 +1,8 @@
 // Products with many rows: a block owns a tile of columns by rows, both operands pass through shared memory in a
 // pipeline of asynchronous copies, and each warp multiplies its part of the tile. The order of every sum is that of
 // gemm_skinny.cu.
+#include <type_traits>
+
 #include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
@@ -55,6 +57,36 @@ struct StageWalk {
   }
 };
 
+/// Where a warp's part of the block's tile lies.
+template <typename Shape>
+struct WarpTile {
+  int column;
+  int row;
+
+  __device__ __forceinline__ explicit WarpTile(int warp)
+      : column(warp % kAcross * Shape::kWarpColumns), row(warp / kAcross * Shape::kWarpRows) {}
+
+ private:
+  static constexpr int kAcross = Shape::kColumns / Shape::kWarpColumns;
+};
+
+/// visit(tile, rowTile, i, column, row) for each of the lane's results that exists.
+template <typename Shape, typename Visit>
+__device__ __forceinline__ void forEachResult(const ProductArguments& a, int column, int row, const Visit& visit) {
+#pragma unroll
+  for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
+#pragma unroll
+    for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int toColumn = column + tile * 16 + i / 2 * 8;
+        const int toRow = row + rowTile * 8 + i % 2;
+        if (toColumn < a.columns && toRow < a.rows) visit(tile, rowTile, i, toColumn, toRow);
+      }
+    }
+  }
+}
+
 /// Starts the copies of one stage: rows of `source` from `first` on, at depth k, zeros beyond the segment.
 template <int rows, int threads>
 __device__ __forceinline__ void copyRows(uint16_t* target, const uint16_t* source, int64_t stride, int first, int count,
@@ -74,11 +106,8 @@ __device__ __forceinline__ void copyRows(uint16_t* target, const uint16_t* sourc
 template <DataType type, typename Shape, typename Totals>
 __device__ __forceinline__ void tileProduct(const ProductArguments& a, int firstSegment, int endSegment,
                                             uint16_t* shared, int column, int row, Totals& totals) {
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  constexpr int kWarpsAcross = Shape::kColumns / Shape::kWarpColumns;
-  const int warpColumn = warp % kWarpsAcross * Shape::kWarpColumns;
-  const int warpRow = warp / kWarpsAcross * Shape::kWarpRows;
   const int fragment = lane / 4 * kBlockDepth + lane % 4 * 8;
 
   StageWalk loading(a.segments, firstSegment, endSegment);
@@ -93,6 +122,8 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
     }
     commitCopies();  // also an empty group, so that the groups count the stages
   };
+  letNextStart();
+  waitForPrevious();
 #pragma unroll
   for (int stage = 0; stage < Shape::kStages - 1; ++stage) load(stage);
 
@@ -110,11 +141,11 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
 #pragma unroll
       for (int tile = 0; tile < Shape::kRowTiles; ++tile) {
         inputs[tile] =
-            *reinterpret_cast<const uint4*>(x + (panel * Shape::kRows + warpRow + tile * 8) * kBlockDepth + fragment);
+            *reinterpret_cast<const uint4*>(x + (panel * Shape::kRows + warp.row + tile * 8) * kBlockDepth + fragment);
       }
 #pragma unroll
       for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
-        const uint16_t* from = w + (panel * Shape::kColumns + warpColumn + tile * 16) * kBlockDepth + fragment;
+        const uint16_t* from = w + (panel * Shape::kColumns + warp.column + tile * 16) * kBlockDepth + fragment;
         const uint4 w0 = *reinterpret_cast<const uint4*>(from);
         const uint4 w8 = *reinterpret_cast<const uint4*>(from + 8 * kBlockDepth);
 #pragma unroll
@@ -125,53 +156,53 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
     }
     stage = (stage + 1) % Shape::kStages;
     if (walk.lastOfSegment(a.segments)) {
+      totals.beginSegment(walk.segment);
 #pragma unroll
       for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
 #pragma unroll
         for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            totals.add(tile, rowTile, i, walk.segment, sums[tile][rowTile][i],
-                       row + warpRow + rowTile * 8 + lane % 4 * 2 + i % 2);
+            totals.add(tile, rowTile, i, sums[tile][rowTile][i]);
             sums[tile][rowTile][i] = 0.0F;
           }
         }
       }
     }
   }
-  totals.store(a, column + warpColumn + lane / 4, row + warpRow + lane % 4 * 2);
+  totals.finish();
 }
 
+/// Sums of the two halves of the slices, one after the other: the first waits in y (or stays there, with two splits).
 template <typename Shape>
 struct SliceTotals {
-  float halves[2][Shape::kColumnTiles][Shape::kRowTiles][4] = {};
-  int splits;
-  int split;
+  const ProductArguments& a;
+  const int column;  // of this lane's first result
+  const int row;
+  const int split;
+  bool secondHalf = false;
+  float totals[Shape::kColumnTiles][Shape::kRowTiles][4] = {};
 
-  __device__ __forceinline__ void add(int tile, int rowTile, int i, int segment, float sum, int) {
-    float& low = halves[0][tile][rowTile][i];
-    float& high = halves[1][tile][rowTile][i];
-    if (segment < kHalfSlices) {
-      low += sum;
-    } else {
-      high += sum;
-    }
+  __device__ __forceinline__ void beginSegment(int segment) {
+    if (secondHalf || segment < kHalfSlices || gridDim.z > 1) return;
+    store(false);
+    secondHalf = true;
   }
-  __device__ __forceinline__ void store(const ProductArguments& a, int column, int row) const {
+  __device__ __forceinline__ void add(int tile, int rowTile, int i, float sum) { totals[tile][rowTile][i] += sum; }
+  __device__ __forceinline__ void finish() { store(secondHalf); }
+
+ private:
+  __device__ __forceinline__ void store(bool add) {
+    forEachResult<Shape>(a, column, row, [&](int tile, int rowTile, int i, int toColumn, int toRow) {
+      float* target = a.y + split * a.halfStride + toRow * a.yStride + toColumn;
+      *target = add ? *target + totals[tile][rowTile][i] : totals[tile][rowTile][i];
+    });
 #pragma unroll
-    for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
+    for (auto& tile : totals) {
 #pragma unroll
-      for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
+      for (auto& rowTile : tile) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int toColumn = column + tile * 16 + i / 2 * 8;
-          const int toRow = row + rowTile * 8 + i % 2;
-          if (toColumn >= a.columns || toRow >= a.rows) continue;
-          const float low = halves[0][tile][rowTile][i];
-          const float high = halves[1][tile][rowTile][i];
-          // With two splits each has one half, and the other is zero.
-          a.y[split * a.halfStride + toRow * a.yStride + toColumn] = splits == 1 ? low + high : split == 0 ? low : high;
-        }
+        for (float& total : rowTile) total = 0.0F;
       }
     }
   }
@@ -179,56 +210,60 @@ struct SliceTotals {
 
 template <typename Shape>
 struct FixedPointTotals {
-  const ProductArguments& arguments;
-  int splits;
+  const ProductArguments& a;
+  const int column;
+  const int row;
   int64_t totals[Shape::kColumnTiles][Shape::kRowTiles][4] = {};
 
-  __device__ __forceinline__ void add(int tile, int rowTile, int i, int, float sum, int row) {
-    totals[tile][rowTile][i] += fixedPoint(sum, row, arguments);
+  __device__ __forceinline__ void beginSegment(int) {}
+  __device__ __forceinline__ void add(int tile, int rowTile, int i, float sum) {
+    totals[tile][rowTile][i] += fixedPoint(sum, row + rowTile * 8 + i % 2, a);
   }
-  __device__ __forceinline__ void store(const ProductArguments& a, int column, int row) const {
-#pragma unroll
-    for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
-#pragma unroll
-      for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int toColumn = column + tile * 16 + i / 2 * 8;
-          const int toRow = row + rowTile * 8 + i % 2;
-          if (toColumn >= a.columns || toRow >= a.rows) continue;
-          int64_t* target = a.sums + toRow * a.sumStride + toColumn;
-          if (splits == 1) {
-            *target = totals[tile][rowTile][i];
-          } else {
-            atomicAdd(reinterpret_cast<unsigned long long*>(target),
-                      static_cast<unsigned long long>(totals[tile][rowTile][i]));
-          }
-        }
+  __device__ __forceinline__ void finish() const {
+    forEachResult<Shape>(a, column, row, [&](int tile, int rowTile, int i, int toColumn, int toRow) {
+      int64_t* target = a.sums + toRow * a.sumStride + toColumn;
+      if (gridDim.z == 1) {
+        *target = totals[tile][rowTile][i];
+      } else {
+        atomicAdd(reinterpret_cast<unsigned long long*>(target),
+                  static_cast<unsigned long long>(totals[tile][rowTile][i]));
       }
-    }
+    });
   }
 };
+
+/// This block's share of the segments: all of them, or the part of its split.
+template <DataType type, typename Shape, template <typename> typename Totals>
+__device__ __forceinline__ void runTile(const ProductArguments& a, uint16_t* shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
+  const int column = static_cast<int>(blockIdx.x) * Shape::kColumns;
+  const int row = static_cast<int>(blockIdx.y) * Shape::kRows;
+  const int splits = static_cast<int>(gridDim.z);
+  const int split = static_cast<int>(blockIdx.z);
+  const int lanesColumn = column + warp.column + lane / 4;
+  const int lanesRow = row + warp.row + lane % 4 * 2;
+  const int first = split * a.segments.count / splits;
+  const int end = (split + 1) * a.segments.count / splits;
+  if constexpr (std::is_same_v<Totals<Shape>, SliceTotals<Shape>>) {
+    Totals<Shape> totals{a, lanesColumn, lanesRow, split};
+    tileProduct<type, Shape>(a, first, end, shared, column, row, totals);
+  } else {
+    Totals<Shape> totals{a, lanesColumn, lanesRow};
+    tileProduct<type, Shape>(a, first, end, shared, column, row, totals);
+  }
+}
 
 template <DataType type, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1) tiledKernel(ProductArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, shared);
-  const int splits = static_cast<int>(gridDim.z);
-  const int split = static_cast<int>(blockIdx.z);
-  SliceTotals<Shape> totals{{}, splits, split};
-  tileProduct<type, Shape>(a, split * kSlices / splits, (split + 1) * kSlices / splits, shared,
-                           static_cast<int>(blockIdx.x) * Shape::kColumns, static_cast<int>(blockIdx.y) * Shape::kRows,
-                           totals);
+  runTile<type, Shape, SliceTotals>(a, shared);
 }
 
 template <DataType type, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1) tiledFixedPointKernel(ProductArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, shared);
-  const int splits = static_cast<int>(gridDim.z);
-  const int split = static_cast<int>(blockIdx.z);
-  FixedPointTotals<Shape> totals{a, splits, {}};
-  tileProduct<type, Shape>(a, split * a.segments.count / splits, (split + 1) * a.segments.count / splits, shared,
-                           static_cast<int>(blockIdx.x) * Shape::kColumns, static_cast<int>(blockIdx.y) * Shape::kRows,
-                           totals);
+  runTile<type, Shape, FixedPointTotals>(a, shared);
 }
 
 template <DataType type, typename Shape>
@@ -236,8 +271,8 @@ void launchShape(const ProductArguments& arguments, bool fixedPoint, int splits,
   const dim3 grid(static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
                   static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
                   static_cast<unsigned>(splits));
-  launch(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
-         Shape::kSharedBytes, stream, arguments);
+  launchEarly(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
+              Shape::kSharedBytes, stream, arguments);
 }
 
 using SmallTile = Tile<64, 64, 32, 32, 4>;
