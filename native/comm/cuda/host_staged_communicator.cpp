@@ -11,7 +11,8 @@ namespace hels::cuda {
 void HostStagedCommunicator::allReduceSum(int64_t* values, size_t count, cudaStream_t stream,
                                           std::chrono::nanoseconds deadline) {
   const size_t bytes = count * sizeof(int64_t);
-  if (buffer_.sizeBytes() < bytes) buffer_ = PinnedBuffer(std::max(bytes, 2 * buffer_.sizeBytes()), "sums of the ranks");
+  if (buffer_.sizeBytes() < bytes)
+    buffer_ = PinnedBuffer(std::max(bytes, 2 * buffer_.sizeBytes()), "sums of the ranks");
   check(cudaMemcpyAsync(buffer_.data(), values, bytes, cudaMemcpyDeviceToHost, stream), "values to sum");
   synchronize(stream, deadline);
   communicator_->allReduceSum(std::span(buffer_.as<int64_t>(), count), deadline);

@@ -78,9 +78,9 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
                CudaKv{cudaKvShape(model_, shard_, options_, model_.layers), kvBuffer_.data()}, scratch_, products_,
                collective_),
       sampler_(shard_, options_, model_.layers, scratch_, collective_),
-      hostLogits_(static_cast<size_t>(std::min(kLogitRowsMax, options_.stepTokensMax) * scratch_.logitsStride) *
-                      sizeof(float),
-                  "logits that the host samples from"),
+      hostLogits_(
+          static_cast<size_t>(std::min(kLogitRowsMax, options_.stepTokensMax) * scratch_.logitsStride) * sizeof(float),
+          "logits that the host samples from"),
       hostSamplingBuffer_(hostSamplingSize(model_, shard_, options_)),
       hostClock_(1.0),
       hostCollective_(shard_.rank, shard_.ranks, hostClock_),
@@ -252,8 +252,8 @@ void CudaEngine::sampleOnHost(const StepBatch& batch, const TokenBatch& tokens, 
       const SequenceStep& sequence = batch.sequences[static_cast<size_t>(row.sequence)];
       if (sequence.returnLogits) result.logits.insert(result.logits.end(), logits, logits + columns);
       if (!row.samples) continue;
-      sampling.push_back({sequence.slot, &*sequence.sampling, tokens.positions[static_cast<size_t>(row.token)] + 1,
-                          logits});
+      sampling.push_back(
+          {sequence.slot, &*sequence.sampling, tokens.positions[static_cast<size_t>(row.token)] + 1, logits});
     }
     hostSampler_.add(sampling);
   }
@@ -276,12 +276,12 @@ void CudaEngine::requireNoBadRow(const TokenBatch& tokens) const {
   for (int64_t i = 0; i < 2 * model_.layers; ++i) {
     const int32_t row = sampler_.badRows()[i];
     if (row >= tokens.tokens()) continue;  // none, or one of a graph's padding
-    throw Error(ErrorCode::kNumericRange,
-                "layer " + std::to_string(i / 2) + ", " + (i % 2 == 0 ? "attention" : "MLP") +
-                    " output: a partial sum of sequence " +
-                    std::to_string(tokens.sequenceOf[static_cast<size_t>(row)]) + " of the step, position " +
-                    std::to_string(tokens.positions[static_cast<size_t>(row)]) +
-                    ", is NaN, infinite or not below 2^24");
+    throw Error(ErrorCode::kNumericRange, "layer " + std::to_string(i / 2) + ", " + (i % 2 == 0 ? "attention" : "MLP") +
+                                              " output: a partial sum of sequence " +
+                                              std::to_string(tokens.sequenceOf[static_cast<size_t>(row)]) +
+                                              " of the step, position " +
+                                              std::to_string(tokens.positions[static_cast<size_t>(row)]) +
+                                              ", is NaN, infinite or not below 2^24");
   }
 }
 

@@ -21,8 +21,12 @@ AttentionModel attentionModel(const ModelSpec& model, int64_t layer) {
 
 DeviceKv CudaKv::layer(int64_t layer) const {
   const int64_t layerBytes = shape.headGroups * shape.blocks * shape.blockBytes();
-  return {shape.type,       data + layer * layerBytes, data + (shape.layers + layer) * layerBytes,
-          shape.headGroups, shape.blocks,              shape.blockTokens,
+  return {shape.type,
+          data + layer * layerBytes,
+          data + (shape.layers + layer) * layerBytes,
+          shape.headGroups,
+          shape.blocks,
+          shape.blockTokens,
           shape.headDim};
 }
 
@@ -94,9 +98,8 @@ void CudaForward::attentionBlock(const StepMetadata& metadata, int64_t layer, cu
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   const int64_t tokens = metadata.shape().tokens;
   if (!shard_.headGroups.empty()) {
-    products_.multiply(deviceMatrix(weights.queryKeyValue.matrix),
-                       {scratch_.normalized, scratch_.hiddenStride, tokens}, scratch_.queryKeyValue,
-                       scratch_.queryKeyValueStride, scratch_, stream);
+    products_.multiply(deviceMatrix(weights.queryKeyValue.matrix), {scratch_.normalized, scratch_.hiddenStride, tokens},
+                       scratch_.queryKeyValue, scratch_.queryKeyValueStride, scratch_, stream);
     HeadPreparation preparation;
     preparation.queryHeadsPerGroup = model_.queryHeadsPerGroup;
     preparation.bias = weights.queryKeyValue.bias;

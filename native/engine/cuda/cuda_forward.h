@@ -40,8 +40,8 @@ class CudaForward {
   /// Enqueues the layers for the step that `metadata` describes. Of the last layer the sums are left for logits().
   void run(const StepMetadata& metadata, cudaStream_t stream);
 
-  /// Enqueues the logits of `rows` of the step's logit rows from `firstRow` on: scratch.logits(rows, logitsStride). Each
-  /// row once after a run().
+  /// Enqueues the logits of `rows` of the step's logit rows from `firstRow` on: scratch.logits(rows, logitsStride).
+  /// Each row once after a run().
   void logits(const StepMetadata& metadata, int64_t firstRow, int64_t rows, cudaStream_t stream);
 
  private:

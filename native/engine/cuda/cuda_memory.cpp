@@ -90,8 +90,8 @@ void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const E
   size_t freeBytes = 0;
   size_t deviceBytes = 0;
   check(cudaMemGetInfo(&freeBytes, &deviceBytes), "free memory of the device");
-  const std::string parts = "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.totalBytes()) +
-                            " of " + options.device + " (weights " + gibibytes(memory.weightBytes) + ", KV " +
+  const std::string parts = "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.totalBytes()) + " of " +
+                            options.device + " (weights " + gibibytes(memory.weightBytes) + ", KV " +
                             gibibytes(memory.kvBytes) + ", scratch " + gibibytes(memory.scratchBytes) + "), ";
   require(options.memoryBytes == 0 || memory.totalBytes() <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           parts + "its memory budget is " + gibibytes(options.memoryBytes) +

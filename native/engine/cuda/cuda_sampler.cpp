@@ -16,8 +16,7 @@ CudaSampler::CudaSampler(const ShardSpec& shard, const EngineOptions& options, i
       slotsOffset_(slotsOffset(layers)),
       scratch_(scratch),
       collective_(collective),
-      host_(slotsOffset_ +
-                static_cast<size_t>(samplingRowsMax(options) * shard.ranks * kSlotValues) * sizeof(int64_t),
+      host_(slotsOffset_ + static_cast<size_t>(samplingRowsMax(options) * shard.ranks * kSlotValues) * sizeof(int64_t),
             "a step's results") {}
 
 void CudaSampler::enqueue(const StepMetadata& metadata, bool noise, cudaStream_t stream) {

@@ -72,9 +72,11 @@ CudaScratch layoutCudaScratch(const ModelSpec& model, const ShardSpec& shard, co
   }
   scratch.metadata = arena.takeBytes(sizes.metadataBytes);
   scratch.attentionWorkspace = arena.takeBytes(sizes.attentionWorkspaceBytes);
-  const int64_t columnsMax = std::max({model.hiddenSize, model.embeddingSize, queries + 2 * keyValueColumns(model, shard),
-                                       model.gatedMlp ? 2 * ffn : ffn, shard.vocabRows.size()});
-  scratch.productWorkspaceBytes = productWorkspaceBytes(options.numerics, std::max(tokens, sizes.logitRows), columnsMax);
+  const int64_t columnsMax =
+      std::max({model.hiddenSize, model.embeddingSize, queries + 2 * keyValueColumns(model, shard),
+                model.gatedMlp ? 2 * ffn : ffn, shard.vocabRows.size()});
+  scratch.productWorkspaceBytes =
+      productWorkspaceBytes(options.numerics, std::max(tokens, sizes.logitRows), columnsMax);
   arena.takeBytes((kProductWorkspaceAlignment - arena.usedBytes() % kProductWorkspaceAlignment) %
                   kProductWorkspaceAlignment);
   scratch.productWorkspace = arena.takeBytes(scratch.productWorkspaceBytes);

@@ -47,11 +47,11 @@ struct CudaScratch {
   void* headNarrow = nullptr;        // (L, embeddingSize), narrow; with a projection only
   float* logits = nullptr;           // (L, vocabulary rows of this rank)
 
-  int32_t* sampled = nullptr;        // (sequencesMax): the token last sampled, by slot
-  std::byte* results = nullptr;      // what a step copies to the host: badRows, then slots
-  int32_t* badRows = nullptr;        // (layers, 2): of each row-parallel product the first bad row
-  int64_t* slots = nullptr;          // (samplingRows, ranks, 2)
-  int64_t* hostSums = nullptr;       // (hostSumsSize): sums of values that lie in host memory
+  int32_t* sampled = nullptr;    // (sequencesMax): the token last sampled, by slot
+  std::byte* results = nullptr;  // what a step copies to the host: badRows, then slots
+  int32_t* badRows = nullptr;    // (layers, 2): of each row-parallel product the first bad row
+  int64_t* slots = nullptr;      // (samplingRows, ranks, 2)
+  int64_t* hostSums = nullptr;   // (hostSumsSize): sums of values that lie in host memory
   int64_t hostSumsSize = 0;
 
   std::byte* metadata = nullptr;

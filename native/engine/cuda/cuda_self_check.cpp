@@ -14,7 +14,8 @@
 namespace hels::cuda {
 namespace {
 
-/// Raised whenever any bit of the exact mode changes: kernels, the chunk size of attention, the scale of the fixed point.
+/// Raised whenever any bit of the exact mode changes: kernels, the chunk size of attention, the scale of the fixed
+/// point.
 constexpr const char* kNumericsVersion = "cuda-1";
 
 constexpr int64_t kColumns = 72;
@@ -81,9 +82,9 @@ class ProductCheck {
   template <typename Element>
   std::vector<Element> download(const DeviceBuffer& buffer, int64_t count) const {
     std::vector<Element> values(static_cast<size_t>(count));
-    check(cudaMemcpyAsync(values.data(), buffer.data(), values.size() * sizeof(Element), cudaMemcpyDeviceToHost,
-                          stream_),
-          "self-check");
+    check(
+        cudaMemcpyAsync(values.data(), buffer.data(), values.size() * sizeof(Element), cudaMemcpyDeviceToHost, stream_),
+        "self-check");
     check(cudaStreamSynchronize(stream_), "self-check");
     return values;
   }

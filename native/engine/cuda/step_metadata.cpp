@@ -56,11 +56,11 @@ void StepMetadata::write(const StepBatch& batch, const TokenBatch& tokens, const
                          const StepShape& shape) {
   shape_ = shape;
   layout_ = layoutOf(shape);
-  require(layout_.sizeBytes <= capacity_ && static_cast<int64_t>(batch.sequences.size()) <= shape.sequences &&
-              tokens.tokens() <= shape.tokens && static_cast<int64_t>(rows.size()) <= shape.logitRows,
-          ErrorCode::kInternal,
-          "a step's tables need " + std::to_string(layout_.sizeBytes) + " bytes; there are " +
-              std::to_string(capacity_));
+  require(
+      layout_.sizeBytes <= capacity_ && static_cast<int64_t>(batch.sequences.size()) <= shape.sequences &&
+          tokens.tokens() <= shape.tokens && static_cast<int64_t>(rows.size()) <= shape.logitRows,
+      ErrorCode::kInternal,
+      "a step's tables need " + std::to_string(layout_.sizeBytes) + " bytes; there are " + std::to_string(capacity_));
   writeTokens(batch, tokens);
   writeSequences(batch, tokens);
   writeRows(batch, tokens, rows);

@@ -43,6 +43,8 @@ __device__ __forceinline__ float activated(const ActivationStep& step, const flo
 
 template <DataType type>
 __global__ void __launch_bounds__(kThreads) activationKernel(ActivationStep step) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.x;
   const int64_t i = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kColumns;
   if (i >= step.columns) return;
@@ -68,11 +70,11 @@ void activate(const ActivationStep& step, cudaStream_t stream) {
                   static_cast<unsigned>((step.columns + kThreads * kColumns - 1) / (kThreads * kColumns)));
   switch (step.outputType) {
     case DataType::kF32:
-      return launch(activationKernel<DataType::kF32>, grid, dim3(kThreads), 0, stream, step);
+      return launchEarly(activationKernel<DataType::kF32>, grid, dim3(kThreads), 0, stream, step);
     case DataType::kBf16:
-      return launch(activationKernel<DataType::kBf16>, grid, dim3(kThreads), 0, stream, step);
+      return launchEarly(activationKernel<DataType::kBf16>, grid, dim3(kThreads), 0, stream, step);
     case DataType::kF16:
-      return launch(activationKernel<DataType::kF16>, grid, dim3(kThreads), 0, stream, step);
+      return launchEarly(activationKernel<DataType::kF16>, grid, dim3(kThreads), 0, stream, step);
   }
 }
 

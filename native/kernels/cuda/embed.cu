@@ -24,6 +24,8 @@ __device__ __forceinline__ int64_t tokenOf(const Embedding& embedding, int64_t r
 
 template <typename Element>
 __global__ void gatherKernel(Embedding embedding, Element* output, int64_t stride) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.x;
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (i >= embedding.columns) return;
@@ -33,6 +35,8 @@ __global__ void gatherKernel(Embedding embedding, Element* output, int64_t strid
 
 template <DataType type>
 __global__ void embedKernel(Embedding embedding, float* residual, int64_t stride) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.x;
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (i >= embedding.columns) return;
@@ -42,6 +46,8 @@ __global__ void embedKernel(Embedding embedding, float* residual, int64_t stride
 template <DataType type>
 __global__ void positionsKernel(const std::byte* table, int64_t columns, const int32_t* positions, int64_t offset,
                                 float* residual, int64_t stride) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.x;
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (i >= columns) return;
@@ -54,9 +60,10 @@ void gatherEmbedding(const Embedding& embedding, void* output, int64_t stride, c
   if (embedding.tokens == 0) return;
   const dim3 grid = gridOf(embedding.columns, embedding.tokens);
   if (embedding.type == DataType::kF32) {
-    launch(gatherKernel<float>, grid, dim3(kThreads), 0, stream, embedding, static_cast<float*>(output), stride);
+    launchEarly(gatherKernel<float>, grid, dim3(kThreads), 0, stream, embedding, static_cast<float*>(output), stride);
   } else {
-    launch(gatherKernel<uint16_t>, grid, dim3(kThreads), 0, stream, embedding, static_cast<uint16_t*>(output), stride);
+    launchEarly(gatherKernel<uint16_t>, grid, dim3(kThreads), 0, stream, embedding, static_cast<uint16_t*>(output),
+                stride);
   }
 }
 
@@ -65,11 +72,11 @@ void embedTokens(const Embedding& embedding, float* residual, int64_t stride, cu
   const dim3 grid = gridOf(embedding.columns, embedding.tokens);
   switch (embedding.type) {
     case DataType::kF32:
-      return launch(embedKernel<DataType::kF32>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
+      return launchEarly(embedKernel<DataType::kF32>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
     case DataType::kBf16:
-      return launch(embedKernel<DataType::kBf16>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
+      return launchEarly(embedKernel<DataType::kBf16>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
     case DataType::kF16:
-      return launch(embedKernel<DataType::kF16>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
+      return launchEarly(embedKernel<DataType::kF16>, grid, dim3(kThreads), 0, stream, embedding, residual, stride);
   }
 }
 
@@ -77,8 +84,8 @@ void addPositions(DataType type, const std::byte* table, int64_t columns, const 
                   int64_t tokens, float* residual, int64_t stride, cudaStream_t stream) {
   if (tokens == 0) return;
   const auto run = [&](auto* kernel) {
-    launch(kernel, gridOf(columns, tokens), dim3(kThreads), 0, stream, table, columns, positions, offset, residual,
-           stride);
+    launchEarly(kernel, gridOf(columns, tokens), dim3(kThreads), 0, stream, table, columns, positions, offset, residual,
+                stride);
   };
   if (type == DataType::kF32) return run(positionsKernel<DataType::kF32>);
   if (type == DataType::kBf16) return run(positionsKernel<DataType::kBf16>);

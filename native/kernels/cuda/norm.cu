@@ -88,6 +88,8 @@ __device__ __forceinline__ void store(void* output, int64_t i, float value) {
 template <DataType type>
 __global__ void __launch_bounds__(kThreadsMax) residualKernel(ResidualStep step) {
   __shared__ double warps[2][kThreadsMax / kWarpThreads];
+  letNextStart();
+  waitForPrevious();
   const int64_t rowIndex = blockIdx.x;
   Row row(step, step.tokens == nullptr ? rowIndex : step.tokens[rowIndex]);
   const auto columns = static_cast<double>(step.columns);
@@ -122,11 +124,11 @@ void advanceResidual(const ResidualStep& step, cudaStream_t stream) {
   const dim3 block(threadsOf(step.columns));
   switch (step.outputType) {
     case DataType::kF32:
-      return launch(residualKernel<DataType::kF32>, grid, block, 0, stream, step);
+      return launchEarly(residualKernel<DataType::kF32>, grid, block, 0, stream, step);
     case DataType::kBf16:
-      return launch(residualKernel<DataType::kBf16>, grid, block, 0, stream, step);
+      return launchEarly(residualKernel<DataType::kBf16>, grid, block, 0, stream, step);
     case DataType::kF16:
-      return launch(residualKernel<DataType::kF16>, grid, block, 0, stream, step);
+      return launchEarly(residualKernel<DataType::kF16>, grid, block, 0, stream, step);
   }
 }
 

@@ -66,6 +66,8 @@ __device__ __forceinline__ Best bestOf(const Best* chunks, int count) {
 }
 
 __global__ void __launch_bounds__(kThreads) highestKernel(Sampling a, Best* chunks) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.y;
   const int begin = static_cast<int>(blockIdx.x) * kChunk;
   const int end = min(begin + kChunk, static_cast<int>(a.columns));
@@ -85,6 +87,8 @@ __global__ void __launch_bounds__(kThreads) highestKernel(Sampling a, Best* chun
 /// Replaces the chunk's candidate by the best after noise.
 __global__ void __launch_bounds__(kThreads) noisyKernel(Sampling a, const Best* chunks, Best* noisy) {
   __shared__ Best favourite;
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.y;
   const int64_t chunk = row * gridDim.x + blockIdx.x;
   const SampleRequest request = a.requests[row];
@@ -124,6 +128,8 @@ __global__ void __launch_bounds__(kThreads) noisyKernel(Sampling a, const Best* 
 
 /// One warp for each row.
 __global__ void slotsKernel(Sampling a, const Best* chunks, int count) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = blockIdx.x;
   const Best best = bestOf(chunks + row * count, count);
   for (int64_t rank = threadIdx.x; rank < a.ranks; rank += kWarpThreads) {
@@ -143,6 +149,8 @@ __global__ void slotsKernel(Sampling a, const Best* chunks, int count) {
 }
 
 __global__ void keepKernel(Sampling a, int32_t* sampled) {
+  letNextStart();
+  waitForPrevious();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (row >= a.rows || a.requests[row].slot < 0) return;
   Best best{0.0, kNoToken, kNoToken};
@@ -167,21 +175,21 @@ void sampleCandidates(const Sampling& sampling, std::byte* workspace, cudaStream
   const auto rows = static_cast<unsigned>(sampling.rows);
   Best* best = reinterpret_cast<Best*>(workspace);
   if (chunks > 0) {
-    launch(highestKernel, dim3(chunks, rows), dim3(kThreads), 0, stream, sampling, best);
+    launchEarly(highestKernel, dim3(chunks, rows), dim3(kThreads), 0, stream, sampling, best);
     if (sampling.noise) {
       Best* noisy = best + static_cast<size_t>(rows) * chunks;
-      launch(noisyKernel, dim3(chunks, rows), dim3(kThreads), 0, stream, sampling, best, noisy);
+      launchEarly(noisyKernel, dim3(chunks, rows), dim3(kThreads), 0, stream, sampling, best, noisy);
       best = noisy;
     }
   }
-  launch(slotsKernel, dim3(rows), dim3(kWarpThreads), 0, stream, sampling, best, static_cast<int>(chunks));
+  launchEarly(slotsKernel, dim3(rows), dim3(kWarpThreads), 0, stream, sampling, best, static_cast<int>(chunks));
 }
 
 void keepSampled(const Sampling& sampling, int32_t* sampled, cudaStream_t stream) {
   if (sampling.rows == 0) return;
   constexpr unsigned kKeepThreads = 128;
   const auto blocks = static_cast<unsigned>((sampling.rows + kKeepThreads - 1) / kKeepThreads);
-  launch(keepKernel, dim3(blocks), dim3(kKeepThreads), 0, stream, sampling, sampled);
+  launchEarly(keepKernel, dim3(blocks), dim3(kKeepThreads), 0, stream, sampling, sampled);
 }
 
 }  // namespace hels::cuda

@@ -9,7 +9,7 @@ namespace hels::cuda {
 /// 1 + the position of the highest bit that is set; 0 for 0.
 __device__ __forceinline__ int bitWidth(unsigned long long value) {
 #ifdef HELS_CUDA_EMULATION
-  return std::bit_width(value);
+  return static_cast<int>(std::bit_width(value));
 #else
   return 64 - __clzll(static_cast<long long>(value));
 #endif
