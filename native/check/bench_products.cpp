@@ -30,7 +30,7 @@ struct Bench {
 
   Bench(const MatrixShape& matrix, int64_t rowsMax, bool quick)
       : shape(matrix),
-        turns(quick ? 2 : static_cast<int>(std::clamp<int64_t>(kTurnsBytes / bytes() + 1, 2, kTurnsMax))),
+        turns(quick ? 1 : static_cast<int>(std::clamp<int64_t>(kTurnsBytes / bytes() + 1, 2, kTurnsMax))),
         inputs(randomBuffer(DataType::kBf16, rowsMax * matrix.depth, 22)),
         result(static_cast<size_t>(rowsMax * matrix.columns) * sizeof(int64_t), "results of a product"),
         workspace(std::max(cuda::multiplyWorkspaceBytes(rowsMax, matrix.columns), cuda::CublasLt::kWorkspaceBytes),
@@ -72,14 +72,15 @@ void describe(const std::string& prefix, double seconds, double least, double by
   if (least > 0) item.figure(prefix + "ShareOfLimit", least / seconds);
 }
 
-void measure(const Bench& bench, int64_t rows, const DeviceLimits& limits, cuda::CublasLt* library, Item& item) {
+void measure(const Bench& bench, int64_t rows, const DeviceLimits& limits, cuda::CublasLt* library, bool quick,
+             Item& item) {
   const auto columns = static_cast<double>(bench.shape.columns);
   const auto depth = static_cast<double>(bench.shape.depth);
   const auto count = static_cast<double>(rows);
   const double outputBytes = bench.shape.granuleDepth > 0 ? 8.0 : 4.0;
   const double bytes = 2 * columns * depth + 2 * count * depth + outputBytes * count * columns;
   const double flop = 2 * columns * depth * count;
-  const TimingLimits timing{7, 2e-3, 0.3};
+  const TimingLimits timing = shortTiming(quick);
   item.figure("rows", rows);
   item.figure("columns", bench.shape.columns);
   item.figure("depth", bench.shape.depth);
@@ -120,8 +121,9 @@ void benchProducts(const Options& options, const DeviceLimits& limits, Report& r
         if (!bench) continue;
         for (const int64_t rows : batches) {
           if (head && rows > 256) continue;  // only sampled tokens pass the head
-          report.item(matrix.name + " " + std::to_string(rows) + " rows",
-                      [&](Item& item) { measure(*bench, rows, limits, library ? &*library : nullptr, item); });
+          report.item(matrix.name + " " + std::to_string(rows) + " rows", [&](Item& item) {
+            measure(*bench, rows, limits, library ? &*library : nullptr, options.quick, item);
+          });
         }
       }
     });

@@ -29,18 +29,22 @@ __global__ void __launch_bounds__(kReadThreads) readKernel(const uint4* values, 
   atomicAdd(kept, sum);
 }
 
-double measureCopy(const DeviceBuffer& buffer, Item& item) {
+double measureCopy(const DeviceBuffer& buffer, bool quick, Item& item) {
   const size_t half = buffer.sizeBytes() / 2;
-  const Timing timing = timeWork(1, [&](int, cudaStream_t stream) {
-    cuda::check(cudaMemcpyAsync(buffer.data(), buffer.data() + half, half, cudaMemcpyDeviceToDevice, stream), "copy");
-  });
+  const Timing timing = timeWork(
+      1,
+      [&](int, cudaStream_t stream) {
+        cuda::check(cudaMemcpyAsync(buffer.data(), buffer.data() + half, half, cudaMemcpyDeviceToDevice, stream),
+                    "copy");
+      },
+      shortTiming(quick));
   const double rate = 2.0 * static_cast<double>(half) / timing.seconds;
   item.figure("bytesPerSecond", rate);
   item.figure("bytesCopied", static_cast<uint64_t>(half));
   return rate;
 }
 
-double measureRead(const DeviceBuffer& buffer, Item& item) {
+double measureRead(const DeviceBuffer& buffer, bool quick, Item& item) {
   cudaDeviceProp properties;
   int device = 0;
   cuda::check(cudaGetDevice(&device), "device");
@@ -49,12 +53,15 @@ double measureRead(const DeviceBuffer& buffer, Item& item) {
   cuda::check(cudaMemset(kept.data(), 0, kept.sizeBytes()), "clearing");
   const auto count = static_cast<int64_t>(buffer.sizeBytes() / sizeof(uint4));
   double best = 0;
-  for (const int blocksPerProcessor : {2, 4, 8}) {
+  for (const int blocksPerProcessor : quick ? std::vector<int>{1} : std::vector<int>{2, 4, 8}) {
     const dim3 grid(static_cast<unsigned>(properties.multiProcessorCount * blocksPerProcessor));
-    const Timing timing = timeWork(1, [&](int, cudaStream_t stream) {
-      cuda::launch(readKernel, grid, dim3(kReadThreads), 0, stream, buffer.as<const uint4>(), count,
-                   kept.as<uint32_t>());
-    });
+    const Timing timing = timeWork(
+        1,
+        [&](int, cudaStream_t stream) {
+          cuda::launch(readKernel, grid, dim3(kReadThreads), 0, stream, buffer.as<const uint4>(), count,
+                       kept.as<uint32_t>());
+        },
+        shortTiming(quick));
     best = std::max(best, static_cast<double>(buffer.sizeBytes()) / timing.seconds);
   }
   item.figure("bytesPerSecond", best);
@@ -91,7 +98,7 @@ double measureMatrixRate(bool quick, Item& item) {
 DeviceLimits measureLimits(const Options& options, Report& report) {
   DeviceLimits limits;
   report.section("limits of the device", [&] {
-    const size_t bytes = options.quick ? size_t{1} << 20 : size_t{8} << 30;
+    const size_t bytes = options.quick ? size_t{1} << 16 : size_t{8} << 30;
     {
       DeviceBuffer buffer;
       report.item("memory for the measurement", [&](Item& item) {
@@ -101,8 +108,8 @@ DeviceLimits measureLimits(const Options& options, Report& report) {
         item.figure("bytes", static_cast<uint64_t>(bytes));
       });
       if (buffer.sizeBytes() == bytes) {
-        report.item("copy", [&](Item& item) { limits.copyBytesPerSecond = measureCopy(buffer, item); });
-        report.item("read", [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, item); });
+        report.item("copy", [&](Item& item) { limits.copyBytesPerSecond = measureCopy(buffer, options.quick, item); });
+        report.item("read", [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, options.quick, item); });
       }
     }
     report.item("matrix rate", [&](Item& item) {

@@ -28,7 +28,7 @@ ModelSpec llama(int64_t layers, int64_t hiddenSize, int64_t headGroups, int64_t 
 ModelSpec shapeNamed(const std::string& name) {
   if (name == "8b") return llama(32, 4096, 8, 4, 128, 14336, 896, 128256, 500000.0, 8192);
   if (name == "13b") return llama(40, 5120, 40, 1, 128, 13824, 864, 32000, 10000.0, 4096);
-  if (name == "tiny") return llama(2, 128, 2, 2, 32, 256, 32, 300, 10000.0, 512);
+  if (name == "tiny") return llama(2, 64, 2, 2, 16, 128, 16, 100, 10000.0, 512);
   throw Error(ErrorCode::kShapeInvalid, "shape '" + name + "' is not known; known are 8b, 13b and tiny");
 }
 

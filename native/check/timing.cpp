@@ -85,13 +85,12 @@ Timing timeWork(int turns, const std::function<void(int, cudaStream_t)>& work, c
   check(cudaStreamSynchronize(stream.get()), "work before it is measured");
 
   const Graph once(turns, work, stream.get());
-  (void)secondsOf(once, begin, end, stream.get());
   const double onceSeconds = secondsOf(once, begin, end, stream.get()) / turns;
   const double wanted = std::clamp(std::ceil(limits.sampleSeconds / onceSeconds / turns), 1.0,
                                    std::max(1.0, static_cast<double>(kCallsMax / turns)));
   const int calls = turns * static_cast<int>(wanted);
   const Graph graph(calls, work, stream.get());
-  (void)secondsOf(graph, begin, end, stream.get());
+  if (limits.samples > 1) (void)secondsOf(graph, begin, end, stream.get());
   std::vector<double> samples;
   for (int i = 0; i < limits.samples; ++i) {
     samples.push_back(secondsOf(graph, begin, end, stream.get()) / calls);
