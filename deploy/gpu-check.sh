@@ -8,7 +8,7 @@
 # HELS_CHECK_BINARY   a built hels-native-check; else it is built here with nvcc (CMake where there is one)
 # HELS_CHECK_ARCH     the architecture to build for (default: this machine's GPU, else 90)
 # HELS_CHECK_BUILD    the folder to build in (default /tmp/hels-check-build)
-# HELS_CHECK_MODELS   folders of goldens, separated by spaces (default: test/fixtures/models and ../shared/goldens)
+# HELS_CHECK_MODELS   folders of goldens, separated by spaces (default: test/fixtures/goldens and ../shared/goldens)
 # HELS_CHECK_DEVICE   default cuda:0
 # HELS_CHECK_SECONDS  limit of one part (default 90); sections get what fits into it
 # HELS_CHECK_QUICK    1: tiny sizes (the emulated build)
@@ -26,7 +26,7 @@ limit=${HELS_CHECK_SECONDS:-90}
 shapes=${HELS_CHECK_SHAPES:-8b,13b}
 python=${HELS_CHECK_PYTHON:-python3}
 build_folder=${HELS_CHECK_BUILD:-/tmp/hels-check-build}
-read -r -a models <<<"${HELS_CHECK_MODELS:-$root/test/fixtures/models $root/../shared/goldens}"
+read -r -a models <<<"${HELS_CHECK_MODELS:-$root/test/fixtures/goldens $root/../shared/goldens}"
 quick=()
 [[ ${HELS_CHECK_QUICK:-0} == 1 ]] && quick=(--quick)
 for part in "${parts[@]}"; do
