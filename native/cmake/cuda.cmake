@@ -36,9 +36,16 @@ elseif(HELS_CUDA_MODE)
     list(APPEND CMAKE_CUDA_ARCHITECTURES ${HELS_NEWEST_ARCHITECTURE}-virtual)
   endif()
   enable_language(CUDA)
+  # CMake before 3.26 does not know that nvcc has C++20.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  # The target is older than the language.
+  set_target_properties(hels_native PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
   find_package(CUDAToolkit REQUIRED)
   # --fmad=false as -ffp-contract=off: kernels fuse where they say so, so that two kernels that share code share bits.
-  set(HELS_NVCC_FLAGS -std=c++20 --fmad=false --threads=0 -Xcompiler=-Wall,-Wextra -Werror=all-warnings)
+  set(HELS_NVCC_FLAGS --fmad=false --threads=0 -Xcompiler=-Wall,-Wextra -Werror=all-warnings)
   target_sources(hels_native PRIVATE ${HELS_CUDA_SOURCES} ${HELS_CUDA_KERNELS})
   target_compile_options(hels_native PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${HELS_NVCC_FLAGS}>")
   target_compile_definitions(hels_native PUBLIC HELS_HAS_CUDA)
