@@ -13,19 +13,23 @@ using namespace std::chrono_literals;
 
 class NcclCommunicatorTest : public ::testing::Test {
  protected:
-  NcclCommunicatorTest() : folder_(HELS_FAKE_NCCL, "libnccl.so.2") {}
+  /// One for all tests: NCCL is loaded once in a process.
+  static const test::FakeFolder& folder() {
+    static const test::FakeFolder made(HELS_FAKE_NCCL, "libnccl.so.2");
+    return made;
+  }
   ~NcclCommunicatorTest() override { fake<void(int)>("helsFakeSetAsyncError")(0); }
 
   template <typename Signature>
   Signature* fake(const char* name) const {
-    return DynamicLibrary::open("fake", {"libnccl.so.2"}, folder_.search()).function<Signature>(name);
+    return DynamicLibrary::open("fake", {"libnccl.so.2"}, folder().search()).function<Signature>(name);
   }
   int ended() const { return fake<int()>("helsFakeEnded")(); }
 
   std::vector<std::unique_ptr<NcclConnector>> connectors(int ranks) const {
     std::vector<std::unique_ptr<NcclConnector>> made;
     for (int rank = 0; rank < ranks; ++rank)
-      made.push_back(std::make_unique<NcclConnector>(rank, ranks, 0, folder_.search()));
+      made.push_back(std::make_unique<NcclConnector>(rank, ranks, 0, folder().search()));
     return made;
   }
   static std::vector<std::string> addresses(const std::vector<std::unique_ptr<NcclConnector>>& connectors) {
@@ -42,8 +46,6 @@ class NcclCommunicatorTest : public ::testing::Test {
     });
     return communicators;
   }
-
-  test::FakeFolder folder_;
 };
 
 template <typename Work>
