@@ -35,6 +35,7 @@ async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Giv
   const run = profiler({
     shard: { refuseProfile: given.refuse ?? (() => {}) },
     describeDevice: () => ({ threads: 1, speed: 1, memoryBytes: 1, memoryFreeBytes: 1 }),
+    engineDevice: { device: 'cpu', multiprocessors: 0 },
     openProfiler: () => ({
       measure: async () => {
         nowMs += 10 + (given.extraMs?.(measurements) ?? 0);
