@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <thread>
 
 #include "base/error.h"
+#include "comm/gloo_connector.h"
 #include "reference/kv_world.h"
 
 namespace hels {
@@ -95,7 +97,9 @@ TEST_P(Residency, BlocksOfSeveralChunks) {
 TEST_P(Residency, AddressesGivenOutInOrder) {
   KvWorld::Shape shape;
   shape.lowestFirst = true;
-  expectSameBits({{2, 1, 30}, {2, 0, 0}}, poolOptions(64, 12, 4), {6, 12}, shape, 22);
+  EngineOptions options = poolOptions(64, 12, 4);
+  options.threads = 2;
+  expectSameBits({{2, 1, 30}, {2, 0, 0}}, options, {6, 12}, shape, 22);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Residency,
@@ -118,6 +122,32 @@ class Lending : public testing::Test {
   const std::vector<RankShare> shares_ = {{2, 1, 30}, {2, 0, 0}};
   const TinyModel model_ = makeTinyModel(specOf("gqa", DataType::kF32), 5);
 };
+
+/// The same over what ranks in several processes use.
+TEST_F(Lending, OverTcpAndSharedMemory) {
+  for (const Transport transport : {Transport::kTcp, Transport::kBest}) {
+    const std::vector<RankShare> shares = {{1, 1, 10}, {2, 1, 0}, {1, 0, 0}};
+    const EngineOptions common = poolOptions(64, 12, 5);
+    std::mt19937_64 random(30);
+    RankGroup group(model_, shares, randomLoans(model_, shares, common, {3, 0, 8}, random));
+    std::vector<std::unique_ptr<GlooConnector>> connectors;
+    std::vector<std::string> addresses;
+    for (int rank = 0; rank < 3; ++rank) {
+      connectors.push_back(std::make_unique<GlooConnector>(rank, 3, "localhost"));
+      addresses.push_back(connectors.back()->address());
+    }
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < 3; ++rank) {
+      threads.emplace_back([&, rank] {
+        group.engine(rank).connect(connectors[rank]->connect(addresses, std::chrono::seconds(20), transport));
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    KvWorld world(model_, group, common, {3, 180, 128}, 31);
+    int64_t steps = 0;
+    EXPECT_TRUE(world.run(steps)) << "step " << steps;
+  }
+}
 
 TEST_F(Lending, NothingIsExchangedWhileNoSequenceTouchesWhatIsLent) {
   RankGroup group(model_, shares_, options());
