@@ -10,7 +10,9 @@ export function describeDevice(device: DeviceStatus): string {
   const threads = `${device.threads} thread${device.threads === 1 ? '' : 's'}`;
   const speed = device.speed < 1 ? `, speed ${device.speed}` : '';
   const label = device.emulated ? ' (emulated)' : '';
-  return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${label}`;
+  const host =
+    device.hostMemoryBytes > 0 ? ` and ${formatBytes(device.hostMemoryBytes)} of host memory` : '';
+  return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${host}${label}`;
 }
 
 /** The plan as people read it: what each device got, and its step time predicted and measured. */

@@ -87,6 +87,8 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
       kvBytes: kvBlocks * kvBlockTokens * kvBytesPerToken(model, headGroups),
       kvTokens: rank.kvTokens,
       kvShare: rank.kvShare,
+      kvDeviceBlocks: kvBlocks,
+      kvHostBytes: 0,
     };
   });
   const { predicted } = solved;
@@ -99,6 +101,8 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
     ranks,
     kvBlockTokens,
     kvBlocks,
+    kvParkedBlocks: 0,
+    kvLoans: [],
     stepTokensMax: request.stepTokensMax,
     sequencesMax: request.sequencesMax,
     numerics: request.numerics,

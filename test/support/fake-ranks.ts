@@ -74,6 +74,8 @@ export function responseOf(
     computeSeconds: 0.001,
     collectiveSeconds: 0.001,
     totalSeconds: 0.002,
+    moveSeconds: 0,
+    remoteSeconds: 0,
     error: null,
     logits: Buffer.alloc(0),
     ...fields,
