@@ -43,9 +43,10 @@ export class FakeRank {
     if (request === undefined) throw new Error(`${this.workerId} was not asked anything`);
     this.#answered += 1;
     const sequences = (request.sequences ?? []) as StepPlan['sequences'];
+    const moves = (request.kvMoves ?? []) as StepPlan['moves'];
     return responseOf(Number(request.step), {
       sampled: this.#engine
-        .run({ sequences })
+        .run({ sequences, moves })
         .map((token) => ({ ...token, logprob: 0, topLogprobs: [] })),
     });
   }
