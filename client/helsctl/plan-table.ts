@@ -45,9 +45,11 @@ export function formatPlan(report: PlanReport): string {
     'measured step',
   ];
   const kvTokens = plan.kvBlocks * plan.kvBlockTokens;
+  const parkedTokens = plan.kvParkedBlocks * plan.kvBlockTokens;
+  const parked = parkedTokens > 0 ? ` and ${parkedTokens} parked` : '';
   const summary =
     `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
-    `room for ${kvTokens} tokens of KV, bound by ${plan.bindingConstraint}; ` +
+    `room for ${kvTokens} tokens of KV${parked}, bound by ${plan.bindingConstraint}; ` +
     `decode step of ${report.measuredSequences} sequences: predicted ` +
     `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
     `${formatMilliseconds(report.measuredDecodeSeconds)}, collectives included`;
