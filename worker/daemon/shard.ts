@@ -215,7 +215,7 @@ export class Shard {
         numerics: numericsOf(plan),
         kvBlockTokens: plan.kvBlockTokens,
         kvBlocks: plan.kvBlocks,
-        ...kvPlacementOf(checkedResidency(plan), rank),
+        ...kvPlacementOf(plan, rank),
         stepTokensMax: plan.stepTokensMax,
         sequencesMax: plan.sequencesMax,
         corruption: null,

@@ -112,8 +112,8 @@ export function shardSpecOf(plan: ShardPlan__Output, rank: number, workerId: str
 export interface KvPlacement {
   kvParkedBlocks: number;
   kvDeviceBlocks: number;
-  /** Of the whole group: a rank is owner of some and holder of others. */
-  kvLoans: KvLoan[];
+  /** Of the whole group: a rank is owner of some and holder of others. The engine also needs the owner's heads. */
+  kvLoans: (KvLoan & { headGroups: Range })[];
 }
 
 /** Throws request-invalid unless every address has one home. */
@@ -123,11 +123,14 @@ export function checkedResidency(plan: ShardPlan__Output): KvResidency {
   return residency;
 }
 
-export function kvPlacementOf(residency: KvResidency, rank: number): KvPlacement {
+export function kvPlacementOf(plan: ShardPlan__Output, rank: number): KvPlacement {
+  const residency = checkedResidency(plan);
+  const headGroupsOf = (owner: number) =>
+    rangeOf(plan.ranks.find((candidate) => candidate.rank === owner)?.headGroups ?? null);
   return {
     kvParkedBlocks: residency.kvParkedBlocks,
     kvDeviceBlocks: residency.deviceBlocks[rank] ?? residency.kvBlocks,
-    kvLoans: [...residency.loans],
+    kvLoans: residency.loans.map((loan) => ({ ...loan, headGroups: headGroupsOf(loan.owner) })),
   };
 }
 

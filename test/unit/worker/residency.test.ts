@@ -81,7 +81,9 @@ describe('a plan that says where KV lies', () => {
       kvBlocks: 8,
       kvParkedBlocks: 4,
       kvDeviceBlocks: 6,
-      kvLoans: [{ owner: 0, holder: 1, blocks: { begin: 6, end: 8 } }],
+      kvLoans: [
+        { owner: 0, holder: 1, blocks: { begin: 6, end: 8 }, headGroups: { begin: 0, end: 1 } },
+      ],
     });
     // Three of its parked blocks lie on the device.
     expect(await loadOf(planOf(), blockBytes, 'v')).toMatchObject({ kvDeviceBlocks: 11 });
