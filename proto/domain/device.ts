@@ -1,6 +1,6 @@
 import { HelsError } from './errors.ts';
 
-/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB`. */
+/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB&host=2GiB`. */
 export interface DeviceOption {
   kind: 'cpu';
   threads: number;
@@ -8,6 +8,8 @@ export interface DeviceOption {
   speed: number;
   /** Budget for weights, KV and scratch; null = what the host has free. */
   memoryBytes: number | null;
+  /** Host memory for KV of sequences that wait, beside the budget above; 0 = none. */
+  hostBytes: number;
 }
 
 const unitBytes: Readonly<Record<string, number>> = {
@@ -64,19 +66,27 @@ export function parseDeviceOption(text: string): DeviceOption {
   if (kind !== 'cpu' || rest.length > 0) {
     throw new HelsError(
       'config-invalid',
-      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE`,
+      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE`,
       { field: 'device' },
     );
   }
-  const device: DeviceOption = { kind: 'cpu', threads: 1, speed: 1, memoryBytes: null };
+  const device: DeviceOption = {
+    kind: 'cpu',
+    threads: 1,
+    speed: 1,
+    memoryBytes: null,
+    hostBytes: 0,
+  };
   for (const [name, value] of new URLSearchParams(query)) {
     if (name === 'threads') device.threads = parseNumber(value, 'device threads', 1, 1024, true);
     else if (name === 'speed') device.speed = parseNumber(value, 'device speed', 0.01, 1, false);
     else if (name === 'memory') device.memoryBytes = parseBytes(value, 'device memory');
+    else if (name === 'host')
+      device.hostBytes = value === '0' ? 0 : parseBytes(value, 'device host');
     else {
       throw new HelsError(
         'config-invalid',
-        `device option '${name}' is not known; the options are threads, speed and memory`,
+        `device option '${name}' is not known; the options are threads, speed, memory and host`,
         { field: `device.${name}` },
       );
     }

@@ -7,7 +7,7 @@ import { channelCredentials, serverCredentials } from '../../proto/rpc/credentia
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
-import { describeDevice, describeImplementation, measureHost } from './device.ts';
+import { checkHostBytes, describeDevice, describeImplementation, measureHost } from './device.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -38,6 +38,7 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     const { config, tls, identity, log } = options;
     const hostAtStart = measureHost();
+    checkHostBytes(config.device, hostAtStart);
     const implementation = describeImplementation();
     const device = () => ({
       ...describeDevice(config.device, hostAtStart, measureHost()),
@@ -50,6 +51,7 @@ export class Daemon {
       threads: config.device.threads,
       speed: config.device.speed,
       memoryFreeBytes: () => device().memoryFreeBytes,
+      hostBytes: config.device.hostBytes,
       loadEngine,
       modelDigest,
       nowMs: () => performance.now(),
