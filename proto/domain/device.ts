@@ -1,6 +1,6 @@
 import { HelsError } from './errors.ts';
 
-/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB`, `cuda:0?sm=32&memory=8GiB`. */
+/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB&host=2GiB`, `cuda:0?sm=32&memory=8GiB`. */
 export interface DeviceOption {
   kind: 'cpu' | 'cuda';
   /** Which GPU of the host; 0 for a cpu. */
@@ -12,6 +12,8 @@ export interface DeviceOption {
   speed: number;
   /** Budget for weights, KV and scratch; null = what the host has free. */
   memoryBytes: number | null;
+  /** Host memory for KV of sequences that wait, beside the budget above; 0 = none. */
+  hostBytes: number;
 }
 
 const unitBytes: Readonly<Record<string, number>> = {
@@ -64,7 +66,7 @@ function parseNumber(text: string, field: string, low: number, high: number, who
 
 /** The options of each kind, in the words of its error. */
 const optionsOf = {
-  cpu: 'threads, speed and memory',
+  cpu: 'threads, speed, memory and host',
   cuda: 'sm, threads and memory',
 } as const;
 
@@ -75,7 +77,7 @@ export function parseDeviceOption(text: string): DeviceOption {
   if (match === null || rest.length > 0) {
     throw new HelsError(
       'config-invalid',
-      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE, or cuda:N or cuda:N?sm=N&memory=SIZE`,
+      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE, or cuda:N or cuda:N?sm=N&memory=SIZE`,
       { field: 'device' },
     );
   }
@@ -87,6 +89,7 @@ export function parseDeviceOption(text: string): DeviceOption {
     threads: 1,
     speed: 1,
     memoryBytes: null,
+    hostBytes: 0,
   };
   for (const [option, value] of new URLSearchParams(query)) setOption(device, option, value);
   return device;
@@ -98,6 +101,8 @@ function setOption(device: DeviceOption, name: string, value: string): void {
   else if (name === 'memory') device.memoryBytes = parseBytes(value, 'device memory');
   else if (name === 'speed' && kind === 'cpu') {
     device.speed = parseNumber(value, 'device speed', 0.01, 1, false);
+  } else if (name === 'host' && kind === 'cpu') {
+    device.hostBytes = value === '0' ? 0 : parseBytes(value, 'device host');
   } else if (name === 'sm' && kind === 'cuda') {
     device.multiprocessors = parseNumber(value, 'device sm', 1, 1024, true);
   } else {

@@ -7,7 +7,13 @@ import { channelCredentials, serverCredentials } from '../../proto/rpc/credentia
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
-import { describeDevice, describeImplementation, engineDevice, measureDevice } from './device.ts';
+import {
+  checkHostBytes,
+  describeDevice,
+  describeImplementation,
+  engineDevice,
+  measureDevice,
+} from './device.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -38,6 +44,7 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     const { config, tls, identity, log } = options;
     const atStart = measureDevice(config.device);
+    checkHostBytes(config.device, atStart);
     const implementation = describeImplementation(config.device);
     const device = () => ({
       ...describeDevice(config.device, atStart, measureDevice(config.device)),
@@ -51,6 +58,7 @@ export class Daemon {
       threads: config.device.threads,
       speed: config.device.speed,
       memoryFreeBytes: () => device().memoryFreeBytes,
+      hostBytes: config.device.hostBytes,
       loadEngine,
       modelDigest,
       nowMs: () => performance.now(),

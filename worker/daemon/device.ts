@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import type { DeviceOption } from '../../proto/domain/device.ts';
+import { type DeviceOption, formatBytes } from '../../proto/domain/device.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
 import type { Device } from '../../proto/gen/hels/v1/Device.ts';
 import { addonFile } from '../binding/addon-file.ts';
 import { cudaDevices, cudaMemory, type EngineOptions, nativeVersion } from '../binding/native.ts';
@@ -46,15 +47,34 @@ export function engineDevice({
 export interface DeviceDescription extends Device {
   memoryBytes: number;
   memoryFreeBytes: number;
+  hostMemoryBytes: number;
 }
 
-/** The budget is what the operator allows or what the device had at the start, whichever is less. Pure. */
+/** Throws config-invalid when the host has not got what is to be kept for parked KV. Pure. */
+export function checkHostBytes({ hostBytes }: DeviceOption, atStart: DeviceFacts): void {
+  const { memoryAvailableBytes } = atStart;
+  if (hostBytes < memoryAvailableBytes) return;
+  throw new HelsError(
+    'config-invalid',
+    `device host is ${formatBytes(hostBytes)}; this host has ${formatBytes(memoryAvailableBytes)} available, which weights and KV share`,
+    { field: 'device.host' },
+  );
+}
+
+/**
+ * The budget is what the operator allows or what the device had at the start, whichever is less. A CPU device lies in the host's memory,
+ * so what is kept there for parked KV is not available to it. Pure.
+ */
 export function describeDevice(
   option: DeviceOption,
   atStart: DeviceFacts,
   now: DeviceFacts,
 ): DeviceDescription {
-  const memoryBytes = Math.min(option.memoryBytes ?? Infinity, atStart.memoryAvailableBytes);
+  const { hostBytes } = option;
+  const memoryBytes = Math.min(
+    option.memoryBytes ?? Infinity,
+    atStart.memoryAvailableBytes - hostBytes,
+  );
   return {
     kind: option.kind,
     name: atStart.name,
@@ -62,7 +82,8 @@ export function describeDevice(
     speed: option.speed,
     emulated: option.speed < 1 || option.memoryBytes !== null || option.multiprocessors !== null,
     memoryBytes,
-    memoryFreeBytes: Math.min(memoryBytes, now.memoryAvailableBytes),
+    memoryFreeBytes: Math.max(0, Math.min(memoryBytes, now.memoryAvailableBytes - hostBytes)),
+    hostMemoryBytes: hostBytes,
   };
 }
 

@@ -36,6 +36,7 @@ describe('worker configuration', () => {
         threads: 1,
         speed: 1,
         memoryBytes: null,
+        hostBytes: 0,
       },
       tls: null,
       logLevel: 'info',
