@@ -179,6 +179,8 @@ ShardSpec readShardSpec(const Argument& argument) {
 
 EngineOptions readEngineOptions(const Argument& argument) {
   EngineOptions options;
+  options.device = argument.field("device").string();
+  options.multiprocessors = static_cast<int>(argument.field("multiprocessors").integer(0, 1024));
   options.threads = static_cast<int>(argument.field("threads").integer(1, 1024));
   options.speed = argument.field("speed").number(0.01, 1);
   options.memoryBytes = static_cast<uint64_t>(argument.field("memoryBytes").integer(0, kSafeInteger));

@@ -30,6 +30,10 @@ interface KvLoan {
 }
 
 export interface EngineOptions {
+  /** cpu, or cuda:N for GPU N of this process. */
+  device: string;
+  /** Of a GPU, when the rank is to use fewer than it has (a partition); 0 = all. */
+  multiprocessors: number;
   threads: number;
   /** 0.01 to 1; below 1 each kernel's measured time is stretched by 1/speed. */
   speed: number;
@@ -195,6 +199,34 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+export interface CudaDevice {
+  index: number;
+  name: string;
+  /** 9.0 */
+  computeCapability: string;
+  multiprocessors: number;
+  memoryBytes: number;
+}
+
+export interface CudaDevices {
+  devices: CudaDevice[];
+  /** Why there are none, in words. */
+  reason: string | null;
+  /** The newest CUDA that the driver knows. */
+  driver: string | null;
+  /** The CUDA of this build. */
+  runtime: string | null;
+  /** What its kernels are compiled for. */
+  architectures: string | null;
+}
+
+/** A library that GPUs need: where it is, or why it is not there. */
+export interface CudaLibrary {
+  name: string;
+  path: string | null;
+  problem: string | null;
+}
+
 export interface NativeVersion {
   /** Of the GEMM library. */
   oneDnn: string;
@@ -251,6 +283,9 @@ interface NativeAddon {
   Quantizer: new (directory: string) => Quantizer;
   Profiler: new (request: { model: ModelSpec; options: EngineOptions }) => NativeProfiler;
   version(): NativeVersion;
+  cudaDevices(): CudaDevices;
+  cudaLibraries(): CudaLibrary[];
+  cudaMemory(device: number): { freeBytes: number; totalBytes: number };
 }
 
 interface QuantizeRequest {
@@ -434,4 +469,23 @@ export function openProfiler(model: ModelSpec, options: EngineOptions): Profiler
 
 export function nativeVersion(): NativeVersion {
   return loadAddon().version();
+}
+
+export function cudaDevices(): CudaDevices {
+  return loadAddon().cudaDevices();
+}
+
+/** Opens them; none in a build without CUDA. */
+export function cudaLibraries(): CudaLibrary[] {
+  return loadAddon().cudaLibraries();
+}
+
+/** Memory of a GPU, now; what other processes hold of it is not free. Starts the device, which takes a second the first time. */
+export function cudaMemory(device: number): { freeBytes: number; totalBytes: number } {
+  const native = loadAddon();
+  try {
+    return native.cudaMemory(device);
+  } catch (error) {
+    throw toNativeError(error);
+  }
 }

@@ -7,7 +7,13 @@ import { channelCredentials, serverCredentials } from '../../proto/rpc/credentia
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
-import { checkHostBytes, describeDevice, describeImplementation, measureHost } from './device.ts';
+import {
+  checkHostBytes,
+  describeDevice,
+  describeImplementation,
+  engineDevice,
+  measureDevice,
+} from './device.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -37,17 +43,18 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     const { config, tls, identity, log } = options;
-    const hostAtStart = measureHost();
-    checkHostBytes(config.device, hostAtStart);
-    const implementation = describeImplementation();
+    const atStart = measureDevice(config.device);
+    checkHostBytes(config.device, atStart);
+    const implementation = describeImplementation(config.device);
     const device = () => ({
-      ...describeDevice(config.device, hostAtStart, measureHost()),
+      ...describeDevice(config.device, atStart, measureDevice(config.device)),
       implementation,
     });
     this.#options = options;
     this.#shard = new Shard({
       workerId: identity.workerId,
       collectiveHost: config.advertise,
+      engineDevice: engineDevice(config.device),
       threads: config.device.threads,
       speed: config.device.speed,
       memoryFreeBytes: () => device().memoryFreeBytes,
@@ -63,6 +70,7 @@ export class Daemon {
         shard: this.#shard,
         probe: this.#probe,
         describeDevice: device,
+        engineDevice: engineDevice(config.device),
         openProfiler,
         copyBandwidth,
         nowMs: () => performance.now(),

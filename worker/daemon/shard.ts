@@ -8,7 +8,7 @@ import type { PrepareResult } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
-import type { Engine, LoadRequest } from '../binding/native.ts';
+import type { Engine, EngineOptions, LoadRequest } from '../binding/native.ts';
 import { NativeError } from '../binding/native.ts';
 import { compareFences, type Fence, showFence } from './fence.ts';
 import {
@@ -34,6 +34,7 @@ export interface ShardDependencies {
   workerId: string;
   /** Where the other ranks reach this one's collective. */
   collectiveHost: string;
+  engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   threads: number;
   speed: number;
   /** Bytes this worker may use now for weights, KV and scratch. */
@@ -203,12 +204,13 @@ export class Shard {
   }
 
   #loadRequest(plan: ShardPlan__Output, rank: number): LoadRequest {
-    const { threads, speed, workerId } = this.#dependencies;
+    const { engineDevice, threads, speed, workerId } = this.#dependencies;
     return {
       directory: plan.modelPath,
       model: modelSpecOf(plan.model),
       shard: shardSpecOf(plan, rank, workerId),
       options: {
+        ...engineDevice,
         threads,
         speed,
         memoryBytes: 0,

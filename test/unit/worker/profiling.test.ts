@@ -41,6 +41,7 @@ async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Giv
       memoryFreeBytes: 1,
       hostMemoryBytes: 0,
     }),
+    engineDevice: { device: 'cpu', multiprocessors: 0 },
     openProfiler: () => ({
       measure: async () => {
         nowMs += 10 + (given.extraMs?.(measurements) ?? 0);
