@@ -23,7 +23,7 @@ struct DeviceList {
   std::string reason;         // why there are none; empty when there is one
   std::string driver;         // the newest CUDA that the driver knows, "13.0"; empty without one
   std::string runtime;        // the CUDA of this build, "13.0"
-  std::string architectures;  // what kernels are compiled for, "80-real;90-real;90-virtual"
+  std::string architectures;  // what kernels are compiled for, "80-real 90-real 90-virtual"
 };
 
 /// Never throws, never starts a device: a machine without driver or GPU has an empty list.

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Checks and measures Hels on this machine's GPU: builds hels-native-check (or takes a built one), runs it part by part,
+# each in a process of its own under a time limit, and prints a table of what came out.
+#
+#   deploy/gpu-check.sh [FOLDER [PART...]]      FOLDER (default gpu-check): where one JSON and one log per part go
+#   parts: kernels bench goldens partitions peer sanitizer; default: kernels bench goldens partitions peer
+#
+# HELS_CHECK_BINARY   a built hels-native-check; else it is built here with nvcc (CMake where there is one)
+# HELS_CHECK_ARCH     the architecture to build for (default: this machine's GPU, else 90)
+# HELS_CHECK_BUILD    the folder to build in (default /tmp/hels-check-build)
+# HELS_CHECK_MODELS   folders of goldens, separated by spaces (default: test/fixtures/goldens and ../shared/goldens)
+# HELS_CHECK_DEVICE   default cuda:0
+# HELS_CHECK_SECONDS  limit of one part (default 90); sections get what fits into it
+# HELS_CHECK_QUICK    1: tiny sizes (the emulated build)
+# HELS_CHECK_SHAPES   default 8b,13b
+# HELS_CHECK_PYTHON   default python3
+# Exit code: 0 when every part that ran passed.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=${1:-gpu-check}
+shift || true
+parts=("$@")
+[[ ${#parts[@]} -eq 0 ]] && parts=(kernels bench goldens partitions peer)
+device=${HELS_CHECK_DEVICE:-cuda:0}
+limit=${HELS_CHECK_SECONDS:-90}
+shapes=${HELS_CHECK_SHAPES:-8b,13b}
+python=${HELS_CHECK_PYTHON:-python3}
+build_folder=${HELS_CHECK_BUILD:-/tmp/hels-check-build}
+read -r -a models <<<"${HELS_CHECK_MODELS:-$root/test/fixtures/goldens $root/../shared/goldens}"
+quick=()
+[[ ${HELS_CHECK_QUICK:-0} == 1 ]] && quick=(--quick)
+for part in "${parts[@]}"; do
+  case $part in
+    kernels | bench | goldens | partitions | peer | sanitizer) ;;
+    *)
+      echo "gpu-check: unknown part '$part'; known are kernels bench goldens partitions peer sanitizer" >&2
+      exit 2
+      ;;
+  esac
+done
+mkdir -p "$out"
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,temperature.gpu --format=csv \
+  >"$out/device.csv" 2>/dev/null || true
+
+architecture() {
+  local found
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d '. ')
+  [[ $found =~ ^[0-9]+$ ]] && echo "$found" || echo 90
+}
+
+# Without CMake: every source by nvcc, as many at a time as there are processors.
+build_by_nvcc() {
+  local arch=$1 native=$root/native
+  export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -Xcompiler=-ffp-contract=off"
+  find "$native/base" "$native/kernels/cuda" "$native/check" \( -name '*.cpp' -o -name '*.cu' \) -not -path '*/emulation/*' |
+    xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" &&
+    nvcc -std=c++20 -arch="sm_$arch" "$build_folder"/*.o -o "$build_folder/hels-native-check" -lpthread -ldl
+}
+
+build() {
+  local arch=${HELS_CHECK_ARCH:-$(architecture)}
+  mkdir -p "$build_folder"
+  if command -v cmake >/dev/null; then
+    local generator=()
+    command -v ninja >/dev/null && generator=(-G Ninja)
+    cmake -S "$root/native/check" -B "$build_folder" "${generator[@]}" -DCMAKE_CUDA_ARCHITECTURES="$arch-real" &&
+      cmake --build "$build_folder" --parallel "$(nproc)"
+  else
+    build_by_nvcc "$arch"
+  fi
+}
+
+binary=${HELS_CHECK_BINARY:-}
+if [[ -n $binary ]] && ! "$binary" --help >/dev/null 2>&1; then
+  echo "gpu-check: $binary does not run here; building" >&2
+  binary=
+fi
+if [[ -z $binary && ${parts[*]} != peer ]]; then
+  started=$SECONDS
+  if ! build >"$out/build.log" 2>&1; then
+    tail -30 "$out/build.log" >&2
+    echo "gpu-check: the build failed (the whole log: $out/build.log)" >&2
+    parts=(peer)
+  fi
+  echo "built in $((SECONDS - started)) s"
+  binary=$build_folder/hels-native-check
+fi
+
+failed=0
+# run_part NAME COMMAND...: its log, its exit code, and whether it ran out of time. --kill-after: a hung driver call.
+run_part() {
+  local name=$1 started=$SECONDS code=0
+  shift
+  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+  [[ $code -eq 0 ]] || failed=1
+  local verdict=passed
+  [[ $code -ne 0 ]] && verdict="FAILED (exit code $code)"
+  [[ $code -eq 124 || $code -eq 137 ]] && verdict="stopped after $limit s"
+  echo "$name: $verdict, $((SECONDS - started)) s"
+  [[ $code -eq 0 ]] || tail -5 "$out/$name.log" | cut -c1-400
+}
+
+# Time for one section: a part's limit leaves some for its start and for sections that end late.
+section_seconds=$((limit * 2 / 5))
+existing=()
+for model in "${models[@]}"; do [[ -d $model ]] && existing+=("$model"); done
+for part in "${parts[@]}"; do
+  common=("$binary" --device "$device" --json "$out/$part.json" --seconds "$section_seconds" --shapes "$shapes" "${quick[@]}")
+  case $part in
+    kernels) run_part kernels "${common[@]}" --kernels ;;
+    bench) run_part bench "${common[@]}" --bench ;;
+    partitions) run_part partitions "${common[@]}" --partitions ;;
+    goldens)
+      if [[ ${#existing[@]} -eq 0 ]]; then
+        echo "goldens: skipped, no folder of models is here (HELS_CHECK_MODELS)"
+      else
+        run_part goldens "${common[@]}" --goldens --models "${existing[@]}"
+      fi
+      ;;
+    peer) run_part peer "$python" "$root/native/check/torch_peer.py" --shapes "$shapes" --seconds $((limit * 2 / 3)) --json "$out/peer.json" ;;
+    sanitizer)
+      if command -v compute-sanitizer >/dev/null; then
+        # Shared memory races and bounds of every kernel, at the sizes of the emulation.
+        run_part sanitizer compute-sanitizer --tool memcheck --error-exitcode 9 "$binary" --device "$device" \
+          --json "$out/sanitizer.json" --kernels --quick --seconds "$section_seconds"
+        run_part racecheck compute-sanitizer --tool racecheck --error-exitcode 9 "$binary" --device "$device" \
+          --kernels --quick --seconds "$section_seconds"
+      else
+        echo "sanitizer: skipped, compute-sanitizer is not here"
+      fi
+      ;;
+  esac
+done
+
+if command -v "$python" >/dev/null; then "$python" "$root/native/check/summary.py" "$out"; fi
+exit $failed
