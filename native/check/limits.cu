@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kReadThreads) readKernel(const uint4* values, 
 #pragma unroll
     for (int i = 0; i < kReadUnroll; ++i) {
       const int64_t index = base + static_cast<int64_t>(i) * kReadThreads + threadIdx.x;
-      loaded[i] = cuda::loadOnce16(values + (index < count ? index : 0), index < count);
+      loaded[i] = cuda::loadOnce16(values + index, index < count);
     }
 #pragma unroll
     for (int i = 0; i < kReadUnroll; ++i) sum += loaded[i].x ^ loaded[i].y ^ loaded[i].z ^ loaded[i].w;

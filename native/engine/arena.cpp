@@ -22,8 +22,11 @@ Arena::Arena(size_t sizeBytes, const char* purpose) : sizeBytes_(sizeBytes), cou
   data_ = static_cast<std::byte*>(region);
 }
 
+Arena::Arena(std::byte* region, size_t sizeBytes)
+    : data_(region), sizeBytes_(sizeBytes), counting_(false), owner_(false) {}
+
 Arena::~Arena() {
-  if (data_ != nullptr) munmap(data_, sizeBytes_);
+  if (owner_ && data_ != nullptr) munmap(data_, sizeBytes_);
 }
 
 std::byte* Arena::takeBytes(size_t sizeBytes) {

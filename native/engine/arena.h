@@ -13,6 +13,8 @@ class Arena {
   Arena() = default;
   /// A zeroed region of `sizeBytes`. Throws kMemoryExceeded naming `purpose` when the system refuses.
   Arena(size_t sizeBytes, const char* purpose);
+  /// Hands out a region that belongs to somebody else, aligned to a cache line: of a device, too.
+  Arena(std::byte* region, size_t sizeBytes);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -32,6 +34,7 @@ class Arena {
   size_t sizeBytes_ = 0;
   size_t usedBytes_ = 0;
   bool counting_ = true;
+  bool owner_ = true;
 };
 
 }  // namespace hels

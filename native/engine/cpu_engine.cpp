@@ -90,14 +90,6 @@ EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const
               gemm.workspaceBytes(model.weightType, options.stepTokensMax, gemmDepthMax(model, shard))};
 }
 
-std::unique_ptr<Engine> Engine::load(const ModelSpec& model, const ShardSpec& shard,
-                                     std::shared_ptr<WeightSource> weights, const EngineOptions& options) {
-  validateModelSpec(model);
-  validateShardSpec(model, shard);
-  validateEngineOptions(model, options);
-  return std::make_unique<CpuEngine>(model, shard, std::move(weights), options);
-}
-
 CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
                      const EngineOptions& options)
     : model_(model),

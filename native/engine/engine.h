@@ -19,9 +19,14 @@
 
 namespace hels {
 
+namespace cuda {
+class DeviceCommunicator;
+}
+
 enum class Numerics : uint8_t { kExact, kFast };
 
 struct EngineOptions {
+  std::string device = "cpu";  // or "cuda:N": GPU N of this process
   int threads = 1;
   double speed = 1.0;        // < 1 emulates a slower device: each kernel's measured wall time is stretched by 1/speed
   uint64_t memoryBytes = 0;  // budget for weights, KV and scratch; 0 = not limited
@@ -93,13 +98,16 @@ struct EngineReport {
 
 class Engine {
  public:
-  /// Loads this rank's slices and runs the self-check. Throws kModelInvalid, kShapeInvalid, kMemoryExceeded.
+  /// Loads this rank's slices and runs the self-check. Throws kModelInvalid, kShapeInvalid, kMemoryExceeded, and for a
+  /// GPU kDeviceMissing and kDeviceLost.
   static std::unique_ptr<Engine> load(const ModelSpec& model, const ShardSpec& shard,
                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options);
   virtual ~Engine() = default;
 
   /// The ranks of this epoch. Needed before step() unless shard.ranks == 1.
   virtual void connect(std::shared_ptr<Communicator> communicator) = 0;
+  /// The same with sums of device memory. Throws kShapeInvalid from an engine that is not on a GPU.
+  virtual void connectDevice(std::shared_ptr<cuda::DeviceCommunicator> communicator);
   /// Runs one forward step. On a throw KV and slots of the batch's sequences are undefined; the engine stays usable
   /// only for kShapeInvalid (checked before any work).
   virtual StepResult step(const StepBatch& batch) = 0;

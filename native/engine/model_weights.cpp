@@ -5,8 +5,8 @@ namespace {
 
 class Layout {
  public:
-  Layout(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, Arena& arena)
-      : model_(model), shard_(shard), gemm_(gemm), arena_(arena) {}
+  Layout(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, Arena& matrices, Arena& arena)
+      : model_(model), shard_(shard), packer_(packer), matrices_(matrices), arena_(arena) {}
 
   NormWeights norm() {
     NormWeights weights;
@@ -18,7 +18,7 @@ class Layout {
   /// The bias has as many elements as the matrix columns.
   Linear linear(const WeightMatrix& matrix, bool bias) {
     Linear weights{matrix};
-    weights.matrix.data = arena_.takeBytes(gemm_.packedBytes(matrix));
+    weights.matrix.data = matrices_.takeBytes(packer_.packedBytes(matrix));
     if (bias) weights.bias = arena_.take<float>(matrix.columns);
     return weights;
   }
@@ -68,8 +68,9 @@ class Layout {
  private:
   const ModelSpec& model_;
   const ShardSpec& shard_;
-  const Gemm& gemm_;
-  Arena& arena_;
+  const WeightPacker& packer_;
+  Arena& matrices_;
+  Arena& arena_;  // of all else
 };
 
 }  // namespace
@@ -84,9 +85,9 @@ int64_t keyValueColumns(const ModelSpec& model, const ShardSpec& shard) {
   return shard.headGroups.size() * model.headDim;
 }
 
-ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const Gemm& gemm,
-                           Arena& arena) {
-  Layout layout(model, shard, gemm, arena);
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           Arena& matrices, Arena& others) {
+  Layout layout(model, shard, packer, matrices, others);
   ModelWeights weights;
   weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
   if (model.position == PositionEncoding::kLearned) {
@@ -100,6 +101,11 @@ ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64
   if (model.finalNorm) weights.finalNorm = layout.norm();
   weights.head = layout.head(shard.vocabRows.size());
   return weights;
+}
+
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           Arena& arena) {
+  return layoutWeights(model, shard, layers, packer, arena, arena);
 }
 
 }  // namespace hels

@@ -50,7 +50,10 @@ int64_t queryColumns(const ModelSpec& model, const ShardSpec& shard);
 int64_t keyValueColumns(const ModelSpec& model, const ShardSpec& shard);  // keys and values, each
 
 /// Lays out `layers` layers; with a counting arena every pointer is null.
-ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const Gemm& gemm,
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            Arena& arena);
+/// The same with what products multiply in one arena and tables, norms and biases in another.
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           Arena& matrices, Arena& others);
 
 }  // namespace hels

@@ -70,8 +70,8 @@ std::byte* bytesAt(float* values) { return reinterpret_cast<std::byte*>(values);
 
 class Loader {
  public:
-  Loader(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader)
-      : model_(model), shard_(shard), gemm_(gemm), reader_(reader), names_(namesOf(model.naming)) {
+  Loader(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader)
+      : model_(model), shard_(shard), packer_(packer), reader_(reader), names_(namesOf(model.naming)) {
     const TensorView* quantized = firstQuantized(reader.source());
     filesQuantized_ = quantized != nullptr;
     if (filesQuantized_ && model.quantization == Quantization::kNone) {
@@ -134,7 +134,7 @@ class Loader {
       const size_t rowBytes = static_cast<size_t>(model_.embeddingSize) * bytesOf(model_.weightType);
       const std::byte* rows = weights.embedding + static_cast<size_t>(vocabulary.begin) * rowBytes;
       if (model_.quantization == Quantization::kNone) {
-        gemm_.pack(weights.head.matrix, 0, vocabulary.size(), rows);
+        packer_.pack(weights.head.matrix, 0, vocabulary.size(), rows);
       } else {
         packTiedHead(weights.head.matrix, rows);
       }
@@ -194,11 +194,11 @@ class Loader {
       const int64_t column = firstColumn + row - rows.begin;
       if (quantized) {
         readQuantized(matrix, name, shape, part, columns, ownership);
-        gemm_.packQuantized(matrix, column, part.size(), quantized_.values.data(), quantized_.scales.data());
+        packer_.packQuantized(matrix, column, part.size(), quantized_.values.data(), quantized_.scales.data());
       } else {
         staging_.resize(static_cast<size_t>(part.size() * rowBytes));
         reader_.readMatrix(name + ".weight", shape, part, columns, matrix.type, staging_.data(), ownership);
-        gemm_.pack(matrix, column, part.size(), staging_.data());
+        packer_.pack(matrix, column, part.size(), staging_.data());
       }
       row = part.end;
     } while (row < rows.end);
@@ -248,7 +248,7 @@ class Loader {
                       floats_.size());
       const int64_t firstRow = shard_.vocabRows.begin + row;
       quantize(matrix, names_.embedding + ".weight", {firstRow, firstRow + count}, {0, matrix.depth});
-      gemm_.packQuantized(matrix, row, count, quantized_.values.data(), quantized_.scales.data());
+      packer_.packQuantized(matrix, row, count, quantized_.values.data(), quantized_.scales.data());
     }
   }
 
@@ -262,7 +262,7 @@ class Loader {
 
   const ModelSpec& model_;
   const ShardSpec& shard_;
-  const Gemm& gemm_;
+  const WeightPacker& packer_;
   WeightReader& reader_;
   const TensorNames names_;
   bool filesQuantized_ = false;
@@ -274,9 +274,9 @@ class Loader {
 
 }  // namespace
 
-void loadWeights(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader,
+void loadWeights(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
                  const ModelWeights& weights) {
-  Loader(model, shard, gemm, reader).load(weights);
+  Loader(model, shard, packer, reader).load(weights);
 }
 
 }  // namespace hels

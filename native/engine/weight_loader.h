@@ -10,7 +10,7 @@ namespace hels {
 inline constexpr size_t kLoadStagingBytes = size_t{1} << 20;
 
 /// `weights` as laid out by layoutWeights() for the same model and shard. Throws kModelInvalid.
-void loadWeights(const ModelSpec& model, const ShardSpec& shard, const Gemm& gemm, WeightReader& reader,
+void loadWeights(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
                  const ModelWeights& weights);
 
 }  // namespace hels

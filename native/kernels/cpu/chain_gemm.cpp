@@ -302,8 +302,8 @@ class ChainGemm final : public Gemm {
 
 }  // namespace
 
-void Gemm::packQuantized(const WeightMatrix& /*matrix*/, int64_t /*firstColumn*/, int64_t /*count*/,
-                         const int8_t* /*values*/, const uint16_t* /*scales*/) const {
+void WeightPacker::packQuantized(const WeightMatrix& /*matrix*/, int64_t /*firstColumn*/, int64_t /*count*/,
+                                 const int8_t* /*values*/, const uint16_t* /*scales*/) const {
   throw Error(ErrorCode::kShapeInvalid, implementation() + " has no products with quantised weights");
 }
 

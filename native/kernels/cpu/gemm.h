@@ -37,9 +37,10 @@ struct WeightMatrix {
   int64_t granule = 0;
 };
 
-class Gemm {
+/// Where weights go when they are loaded: memory that products read, in the layout they want.
+class WeightPacker {
  public:
-  virtual ~Gemm() = default;
+  virtual ~WeightPacker() = default;
   /// For reports: "chain/avx2", "onednn/gemm:jit".
   virtual std::string implementation() const = 0;
   virtual size_t packedBytes(const WeightMatrix& matrix) const = 0;
@@ -50,7 +51,10 @@ class Gemm {
   /// before the first call. Throws kShapeInvalid from an implementation that has no quantised weights.
   virtual void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
                              const uint16_t* scales) const;
+};
 
+class Gemm : public WeightPacker {
+ public:
   /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands.
   virtual size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const = 0;
   /// Takes that much now, so that no such product allocates; without it the first one does.

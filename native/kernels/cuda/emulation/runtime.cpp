@@ -93,9 +93,20 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   cudaDeviceProp properties;
   if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) return cudaErrorInvalidDevice;
-  *value = attribute == cudaDevAttrMultiProcessorCount      ? properties.multiProcessorCount
-           : attribute == cudaDevAttrComputeCapabilityMajor ? properties.major
-                                                            : properties.minor;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = properties.multiProcessorCount;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = properties.major;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = properties.minor;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+      break;
+  }
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* freeBytes, size_t* totalBytes) {

@@ -1,0 +1,24 @@
+// A CUDA stream with one owner.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "base/cuda/check.h"
+
+namespace hels::cuda {
+
+/// Of the device that is current when it is made; beside the default stream.
+class Stream {
+ public:
+  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
+  ~Stream() { (void)cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+}  // namespace hels::cuda

@@ -1,0 +1,198 @@
+// Biases, norms, rotation and the store of keys and values: a warp for each head of a token. Moves of blocks: a thread
+// for each 16 bytes.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/heads.h"
+
+namespace hels::cuda {
+namespace {
+
+constexpr int kWarps = 4;  // heads of a block
+
+struct HeadArguments {
+  const float* rows = nullptr;
+  int64_t rowStride = 0;
+  int queryHeads = 0;
+  int groups = 0;
+  int headDim = 0;
+  const float* bias = nullptr;
+  const float* queryNorm = nullptr;
+  const float* keyNorm = nullptr;
+  float normEpsilon = 0.0F;
+  const float* ropeTable = nullptr;
+  std::byte* queries = nullptr;
+  int64_t queryStride = 0;
+  std::byte* keys = nullptr;
+  std::byte* values = nullptr;
+  int64_t groupElements = 0;
+  int blockTokens = 0;
+  const int32_t* sequenceOf = nullptr;
+  const int32_t* positions = nullptr;
+  const int32_t* blockTables = nullptr;
+  int64_t blockTableStride = 0;
+};
+
+/// Two neighbouring elements at `index` of a row in the cache's type.
+template <DataType type>
+__device__ __forceinline__ void storePair(std::byte* row, int64_t index, float2 pair) {
+  if constexpr (type == DataType::kF32) {
+    *reinterpret_cast<float2*>(row + index * 4) = pair;
+  } else {
+    *reinterpret_cast<uint32_t*>(row + index * 2) = narrowPair(type, pair.x, pair.y);
+  }
+}
+
+__device__ __forceinline__ float2 loadPair(const float* from) { return *reinterpret_cast<const float2*>(from); }
+
+__device__ __forceinline__ float2 loadBiased(const float* row, const float* bias, int index) {
+  float2 pair = loadPair(row + index);
+  if (bias != nullptr) {
+    pair.x += bias[index];
+    pair.y += bias[index + 1];
+  }
+  return pair;
+}
+
+/// 1 / sqrt(mean(x^2) + epsilon) of a head, of which each lane has its pairs.
+__device__ __forceinline__ float normScale(const float* row, const float* bias, int headDim, float epsilon) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  float squares = 0.0F;
+  for (int i = 2 * lane; i < headDim; i += 2 * kWarpThreads) {
+    const float2 pair = loadBiased(row, bias, i);
+    squares = fmaf(pair.x, pair.x, squares);
+    squares = fmaf(pair.y, pair.y, squares);
+  }
+#pragma unroll
+  for (int mask = kWarpThreads / 2; mask > 0; mask /= 2) squares += __shfl_xor_sync(kAllLanes, squares, mask);
+  return 1.0F / sqrtf(squares / static_cast<float>(headDim) + epsilon);
+}
+
+__device__ __forceinline__ float2 scaled(float2 pair, float scale, const float* weights, int index) {
+  if (weights == nullptr) return pair;
+  return make_float2(pair.x * scale * weights[index], pair.y * scale * weights[index + 1]);
+}
+
+/// Where a token's element 0 of a group's keys or values lies.
+__device__ __forceinline__ int64_t cacheOffset(const HeadArguments& a, int sequence, int position, int group) {
+  const int block = a.blockTables[sequence * a.blockTableStride + position / a.blockTokens];
+  return group * a.groupElements + (static_cast<int64_t>(block) * a.blockTokens + position % a.blockTokens) * a.headDim;
+}
+
+/// Rows are (query heads, key heads, value heads); queryHeads may be 0.
+template <DataType type>
+__global__ void __launch_bounds__(kWarps* kWarpThreads) headsKernel(HeadArguments a) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int64_t token = blockIdx.x;
+  const int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
+  if (head >= a.queryHeads + 2 * a.groups) return;
+  const int sequence = a.sequenceOf[token];
+  if (sequence < 0) return;
+  const int position = a.positions[token];
+  const float* row = a.rows + token * a.rowStride + static_cast<int64_t>(head) * a.headDim;
+  const float* bias = a.bias == nullptr ? nullptr : a.bias + static_cast<int64_t>(head) * a.headDim;
+  const bool isQuery = head < a.queryHeads;
+  const bool isValue = head >= a.queryHeads + a.groups;
+  std::byte* target = isQuery ? a.queries : isValue ? a.values : a.keys;
+  const int64_t to = isQuery ? token * a.queryStride + static_cast<int64_t>(head) * a.headDim
+                             : cacheOffset(a, sequence, position, (head - a.queryHeads) % a.groups);
+  const float* norm = isQuery ? a.queryNorm : isValue ? nullptr : a.keyNorm;
+  const float scale = norm == nullptr ? 1.0F : normScale(row, bias, a.headDim, a.normEpsilon);
+  if (isValue || a.ropeTable == nullptr) {
+    for (int i = 2 * lane; i < a.headDim; i += 2 * kWarpThreads) {
+      storePair<type>(target, to + i, scaled(loadBiased(row, bias, i), scale, norm, i));
+    }
+    return;
+  }
+  const int half = a.headDim / 2;
+  const float* cosines = a.ropeTable + static_cast<int64_t>(position) * a.headDim;
+  for (int i = 2 * lane; i < half; i += 2 * kWarpThreads) {
+    const float2 first = scaled(loadBiased(row, bias, i), scale, norm, i);
+    const float2 second = scaled(loadBiased(row, bias, half + i), scale, norm, half + i);
+    const float2 cosine = loadPair(cosines + i);
+    const float2 sine = loadPair(cosines + half + i);
+    storePair<type>(target, to + i,
+                    make_float2(first.x * cosine.x - second.x * sine.x,  //
+                                first.y * cosine.y - second.y * sine.y));
+    storePair<type>(target, to + half + i,
+                    make_float2(second.x * cosine.x + first.x * sine.x, second.y * cosine.y + first.y * sine.y));
+  }
+}
+
+HeadArguments argumentsOf(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch,
+                          const float* rows, int64_t rowStride) {
+  HeadArguments a;
+  a.rows = rows;
+  a.rowStride = rowStride;
+  a.groups = static_cast<int>(kv.groups);
+  a.headDim = static_cast<int>(kv.headDim);
+  a.bias = preparation.bias;
+  a.queryNorm = preparation.queryNorm;
+  a.keyNorm = preparation.keyNorm;
+  a.normEpsilon = preparation.normEpsilon;
+  a.ropeTable = preparation.ropeTable;
+  a.keys = kv.keys;
+  a.values = kv.values;
+  a.groupElements = kv.blocks * kv.blockTokens * kv.headDim;
+  a.blockTokens = static_cast<int>(kv.blockTokens);
+  a.sequenceOf = batch.sequenceOf;
+  a.positions = batch.positions;
+  a.blockTables = batch.blockTables;
+  a.blockTableStride = batch.blockTableStride;
+  return a;
+}
+
+void launchHeads(DataType type, const HeadArguments& a, int64_t tokens, cudaStream_t stream) {
+  const int heads = a.queryHeads + 2 * a.groups;
+  if (tokens == 0 || heads == 0) return;
+  const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>((heads + kWarps - 1) / kWarps));
+  const auto kernel = type == DataType::kF32    ? headsKernel<DataType::kF32>
+                      : type == DataType::kBf16 ? headsKernel<DataType::kBf16>
+                                                : headsKernel<DataType::kF16>;
+  launch(kernel, grid, dim3(kWarps * kWarpThreads), 0, stream, a);
+}
+
+constexpr int kMoveThreads = 128;
+
+/// A block copies one block of the cache in one plane.
+__global__ void __launch_bounds__(kMoveThreads)
+    moveKernel(uint4* planes, int64_t blocks, int64_t blockPieces, const int32_t* moves) {
+  const int64_t move = blockIdx.x;
+  uint4* plane = planes + static_cast<int64_t>(blockIdx.y) * blocks * blockPieces;
+  const uint4* from = plane + moves[2 * move] * blockPieces;
+  uint4* to = plane + moves[2 * move + 1] * blockPieces;
+  for (int64_t i = threadIdx.x; i < blockPieces; i += kMoveThreads) to[i] = from[i];
+}
+
+/// What the second dimension of a grid takes.
+constexpr int64_t kPlanesMax = 65535;
+
+}  // namespace
+
+void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch, const float* rows,
+                  int64_t rowStride, void* queries, int64_t queryStride, cudaStream_t stream) {
+  HeadArguments a = argumentsOf(preparation, kv, batch, rows, rowStride);
+  a.queryHeads = static_cast<int>(kv.groups * preparation.queryHeadsPerGroup);
+  a.queries = static_cast<std::byte*>(queries);
+  a.queryStride = queryStride;
+  launchHeads(kv.type, a, batch.tokens, stream);
+}
+
+void restoreKeysValues(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch,
+                       const float* rows, int64_t rowStride, cudaStream_t stream) {
+  launchHeads(kv.type, argumentsOf(preparation, kv, batch, rows, rowStride), batch.tokens, stream);
+}
+
+void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,
+                int64_t count, cudaStream_t stream) {
+  if (count == 0) return;
+  const int64_t pieces = blockBytes / static_cast<int64_t>(sizeof(uint4));
+  for (int64_t first = 0; first < planeCount; first += kPlanesMax) {
+    const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(std::min(kPlanesMax, planeCount - first)));
+    launch(moveKernel, grid, dim3(kMoveThreads), 0, stream,
+           reinterpret_cast<uint4*>(planes + first * blocks * blockBytes), blocks, pieces, moves);
+  }
+}
+
+}  // namespace hels::cuda

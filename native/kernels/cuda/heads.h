@@ -1,0 +1,42 @@
+// Between the products and attention: biases, norms of query and key heads, rotation, and the store of keys and values
+// in the paged cache; and blocks of the cache that move. Each head's bits depend on its own row only.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/attention.h"
+
+namespace hels::cuda {
+
+/// What happens to a head between its product and attention. Null pointers: not done. All in f32 in device memory.
+struct HeadPreparation {
+  int64_t queryHeadsPerGroup = 1;
+  const float* bias = nullptr;       // one for each column of the rows
+  const float* queryNorm = nullptr;  // (headDim): weights of the RMS norm of query heads
+  const float* keyNorm = nullptr;    // (headDim)
+  float normEpsilon = 0.0F;
+  const float* ropeTable = nullptr;  // (positions, headDim): of a position the cosines, then the sines
+};
+
+/// From rows(tokens, rowStride) in f32, columns: queries (groups, queryHeadsPerGroup, headDim), keys (groups, headDim),
+/// values (groups, headDim). Adds the bias, norms and rotates queries and keys, rounds to kv.type, writes
+/// queries(tokens, queryStride) and stores keys and values at the tokens' positions. rowStride and queryStride are
+/// even, headDim is a multiple of 4. Tokens with sequenceOf -1 are skipped.
+void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch, const float* rows,
+                  int64_t rowStride, void* queries, int64_t queryStride, cudaStream_t stream);
+
+/// The same without queries: rows(tokens, rowStride) has columns keys (groups, headDim), values (groups, headDim), and
+/// `bias` one value for each of them. For KV computed again from saved hidden states.
+void restoreKeysValues(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch,
+                       const float* rows, int64_t rowStride, cudaStream_t stream);
+
+/// Copies whole blocks inside of a cache: planes(planes, blocks, blockBytes), one plane for each layer, group and of
+/// keys or values; moves(count, 2) in device memory are (from, to). No block is written twice, nor both read and
+/// written, in one call. blockBytes is a multiple of 16.
+void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,
+                int64_t count, cudaStream_t stream);
+
+}  // namespace hels::cuda

@@ -1,0 +1,213 @@
+// The CUDA attention kernels, against f64 and against each other to the bit. Runs on a GPU, or under emulation.
+#ifdef HELS_HAS_CUDA
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "kernels/cuda/twins/attention.h"
+
+namespace hels::cuda {
+namespace {
+
+using twins::AttentionScene;
+using twins::SceneOptions;
+using twins::SceneSequence;
+
+void expectNearF64(const SceneOptions& options, const std::vector<SceneSequence>& sequences,
+                   const std::vector<int64_t>& offsets) {
+  const AttentionScene scene(options, sequences);
+  const std::vector<float> outputs = scene.attended();
+  int64_t firstToken = 0;
+  for (const SceneSequence& sequence : sequences) {
+    for (const int64_t offset : offsets) {
+      if (offset >= sequence.tokens) continue;
+      for (const int64_t head : {int64_t{0}, scene.queryHeads() - 1}) {
+        const AttentionScene::Expected expected = scene.expected(sequence, offset, head);
+        for (int64_t d = 0; d < options.headDim; ++d) {
+          const auto at =
+              static_cast<size_t>(((firstToken + offset) * scene.queryHeads() + head) * options.headDim + d);
+          ASSERT_NEAR(outputs[at], expected.output[static_cast<size_t>(d)], expected.tolerance[static_cast<size_t>(d)])
+              << dataTypeName(options.type) << " headDim " << options.headDim << " window " << options.window
+              << " blocks of " << options.blockTokens << ": sequence " << sequence.id << " position "
+              << sequence.start + offset << " head " << head << " dimension " << d;
+        }
+      }
+    }
+    firstToken += sequence.tokens;
+  }
+}
+
+/// The outputs of sequence `index` of the scene.
+std::vector<float> rowsOf(const AttentionScene& scene, const std::vector<float>& outputs, size_t index) {
+  int64_t first = 0;
+  for (size_t i = 0; i < index; ++i) first += scene.sequences()[i].tokens;
+  const int64_t count = scene.sequences()[index].tokens;
+  return {outputs.begin() + first * scene.rowElements(), outputs.begin() + (first + count) * scene.rowElements()};
+}
+
+class CudaAttention : public testing::TestWithParam<DataType> {};
+
+TEST_P(CudaAttention, DecodeIsNearF64) {
+  for (const int64_t headDim : {16, 64, 80, 96, 128, 144, 256}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.headDim = headDim;
+    options.groups = headDim > 96 ? 1 : 2;
+    expectNearF64(options, {{1, 0}, {2, 15}, {3, 64}, {4, 255}, {5, 256}, {6, 700}}, {0});
+  }
+}
+
+TEST_P(CudaAttention, PrefillIsNearF64) {
+  for (const int64_t headDim : {16, 64, 80, 96, 128, 144, 256}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.headDim = headDim;
+    options.groups = 1;
+    expectNearF64(options, {{1, 0, 19}, {2, 250, 25}, {3, 320, 1}, {4, 0, 2}}, {0, 1, 7, 18, 24});
+  }
+}
+
+TEST_P(CudaAttention, WindowsBlocksAndGroupsAreNearF64) {
+  for (const int64_t window : {1, 17, 256, 300}) {
+    for (const int64_t blockTokens : {32, 64, 192}) {
+      SceneOptions options;
+      options.type = GetParam();
+      options.window = window;
+      options.blockTokens = blockTokens;
+      options.queryHeadsPerGroup = blockTokens == 64 ? 20 : blockTokens == 32 ? 1 : 8;
+      options.groups = 1;
+      options.headDim = 32;
+      expectNearF64(options, {{1, 0}, {2, 299}, {3, 600}}, {0});
+      expectNearF64(options, {{4, 290, 9}}, {0, 5, 8});
+    }
+  }
+}
+
+TEST_P(CudaAttention, BitsDoNotDependOnThePrefillsChunks) {
+  for (const int64_t window : {0, 70}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.window = window;
+    options.groups = 1;
+    const AttentionScene whole(options, {{7, 243, 40}});
+    const std::vector<float> expected = whole.attended();
+    for (const int64_t tokens : {1, 13}) {
+      std::vector<float> outputs;
+      for (int64_t start = 243; start < 283; start += tokens) {
+        const AttentionScene part(options, {{7, start, std::min(tokens, 283 - start)}});
+        const std::vector<float> rows = part.attended();
+        outputs.insert(outputs.end(), rows.begin(), rows.end());
+      }
+      ASSERT_EQ(outputs, expected) << "window " << window << ", " << tokens << " tokens at once";
+    }
+  }
+}
+
+TEST_P(CudaAttention, BitsDoNotDependOnCompanionsOrPlacement) {
+  SceneOptions options;
+  options.type = GetParam();
+  options.headDim = 80;
+  const std::vector<SceneSequence> mine = {{1, 530}, {2, 250, 12}, {3, 900}};
+  std::vector<std::vector<float>> alone;
+  for (const SceneSequence& sequence : mine) alone.push_back(AttentionScene(options, {sequence}).attended());
+  const std::vector<SceneSequence> company = {{9, 3}, mine[2], {8, 40, 70}, mine[0], {6, 0, 1}, mine[1]};
+  for (const int64_t blockTokens : {16, 32, 128}) {
+    SceneOptions other = options;
+    other.blockTokens = blockTokens;
+    other.placement = 99;
+    const AttentionScene scene(other, company);
+    const std::vector<float> outputs = scene.attended();
+    EXPECT_EQ(rowsOf(scene, outputs, 3), alone[0]) << "blocks of " << blockTokens;
+    EXPECT_EQ(rowsOf(scene, outputs, 5), alone[1]) << "blocks of " << blockTokens;
+    EXPECT_EQ(rowsOf(scene, outputs, 1), alone[2]) << "blocks of " << blockTokens;
+  }
+}
+
+TEST_P(CudaAttention, BitsDoNotDependOnTheSplit) {
+  SceneOptions options;
+  options.type = GetParam();
+  options.groups = 1;
+  options.queryHeadsPerGroup = 2;
+  options.headDim = 32;
+  const std::vector<SceneSequence> sequences = {{1, 900}, {2, 20}};
+  const std::vector<float> expected = AttentionScene(options, sequences).attended();  // merged in the block
+  for (const int64_t contextMax : {2000, 20000}) {
+    SceneOptions larger = options;
+    larger.contextMax = contextMax;
+    EXPECT_EQ(AttentionScene(larger, sequences).attended(), expected) << "context up to " << contextMax;
+  }
+  SceneOptions padded = options;
+  padded.contextMax = 2000;
+  padded.emptySequences = 3200;  // then a block does all chunks of a sequence
+  EXPECT_EQ(AttentionScene(padded, sequences).attended(), expected);
+}
+
+TEST_P(CudaAttention, PartsMergeToTheSameBits) {
+  for (const int64_t window : {0, 400}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.window = window;
+    options.groups = 1;
+    options.headDim = 48;
+    for (const int64_t tokens : {1, 9}) {
+      const AttentionScene scene(options, {{1, 1100, tokens}, {2, 251, tokens}, {3, 0, 1}});
+      const std::vector<float> expected = scene.attended();
+      EXPECT_EQ(scene.attendedInParts([](int64_t) { return true; }), expected);
+      EXPECT_EQ(scene.attendedInParts([](int64_t chunk) { return chunk % 2 == 1; }), expected)
+          << "window " << window << ", " << tokens << " tokens";
+    }
+  }
+}
+
+TEST(CudaAttentionTurns, PartsThatDoNotFitTheWorkspaceAreDoneInTurns) {
+  SceneOptions options;
+  options.groups = 1;
+  options.queryHeadsPerGroup = 16;
+  options.headDim = 16;
+  options.window = 300;
+  const std::vector<SceneSequence> sequences = {{1, 700}, {2, 20}, {3, 600}};
+  const std::vector<float> expected = AttentionScene(options, sequences).attended();
+  options.emptySequences = 40000;  // 16 heads x 3 slots x 18 floats each: two turns
+  options.contextMax = 5000;
+  const AttentionScene scene(options, sequences);
+  EXPECT_EQ(attentionWorkspaceBytes(scene.model(), scene.kv(), 40003, 5000), size_t{128} << 20);
+  EXPECT_EQ(scene.attended(), expected);
+}
+
+TEST(CudaAttentionShapes, AreRefusedByName) {
+  DeviceKv kv;
+  kv.headDim = 128;
+  kv.blockTokens = 16;
+  EXPECT_NO_THROW(validateAttention({}, kv));
+  const auto refusal = [](const AttentionModel& model, const DeviceKv& shape) -> std::string {
+    try {
+      validateAttention(model, shape);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  for (const int64_t headDim : {0, 8, 100, 272}) {
+    DeviceKv bad = kv;
+    bad.headDim = headDim;
+    EXPECT_NE(refusal({}, bad).find("headDim is " + std::to_string(headDim)), std::string::npos);
+  }
+  for (const int64_t blockTokens : {0, 8, 48, 96}) {
+    DeviceKv bad = kv;
+    bad.blockTokens = blockTokens;
+    EXPECT_NE(refusal({}, bad).find("kvBlockTokens is " + std::to_string(blockTokens)), std::string::npos);
+  }
+  EXPECT_NE(refusal({1, -1, 1.0F}, kv).find("window is -1"), std::string::npos);
+  EXPECT_NE(refusal({0, 0, 1.0F}, kv).find("queryHeadsPerGroup is 0"), std::string::npos);
+  EXPECT_NE(refusal({1, 0, 0.0F}, kv).find("scale is 0"), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaAttention, testing::Values(DataType::kBf16, DataType::kF16, DataType::kF32),
+                         [](const auto& info) { return std::string(dataTypeName(info.param)); });
+
+}  // namespace
+}  // namespace hels::cuda
+#endif
