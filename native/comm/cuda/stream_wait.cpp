@@ -19,23 +19,28 @@ constexpr std::chrono::microseconds kSleep{100};
 
 }  // namespace
 
-bool waitForStream(cudaStream_t stream, Clock::time_point deadlineAt, const std::function<void()>& look) {
+bool waitUntilDone(const std::function<cudaError_t()>& state, Clock::time_point deadlineAt,
+                   const std::function<void()>& look) {
   const Clock::time_point start = Clock::now();
   for (;;) {
-    const cudaError_t state = cudaStreamQuery(stream);
-    if (state == cudaSuccess) return true;
-    if (state != cudaErrorNotReady) check(state, "waiting for the device");
+    const cudaError_t now = state();
+    if (now == cudaSuccess) return true;
+    if (now != cudaErrorNotReady) check(now, "waiting for the device");
     (void)cudaGetLastError();  // not ready is no error that a later check should find
-    const Clock::time_point now = Clock::now();
-    if (now >= deadlineAt) return false;
-    if (now - start < kLooking) continue;
+    const Clock::time_point time = Clock::now();
+    if (time >= deadlineAt) return false;
+    if (time - start < kLooking) continue;
     if (look) look();
-    if (now - start < kYielding) {
+    if (time - start < kYielding) {
       ::sched_yield();
     } else {
       std::this_thread::sleep_for(kSleep);
     }
   }
+}
+
+bool waitForStream(cudaStream_t stream, Clock::time_point deadlineAt, const std::function<void()>& look) {
+  return waitUntilDone([stream] { return cudaStreamQuery(stream); }, deadlineAt, look);
 }
 
 }  // namespace hels::cuda

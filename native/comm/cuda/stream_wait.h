@@ -13,4 +13,8 @@ namespace hels::cuda {
 bool waitForStream(cudaStream_t stream, std::chrono::steady_clock::time_point deadlineAt,
                    const std::function<void()>& look = {});
 
+/// The same for what `state` tells: cudaSuccess, cudaErrorNotReady or an error.
+bool waitUntilDone(const std::function<cudaError_t()>& state, std::chrono::steady_clock::time_point deadlineAt,
+                   const std::function<void()>& look);
+
 }  // namespace hels::cuda
