@@ -54,6 +54,9 @@ int64_t gemmDepthMax(const ModelSpec& model, const ShardSpec& shard) {
 
 void validateEngineOptions(const ModelSpec& model, const EngineOptions& options) {
   requireRange("threads", options.threads, 1, 1024);
+  requireRange("multiprocessors", options.multiprocessors, 0, 1024);
+  require(options.multiprocessors == 0 || options.device != "cpu", ErrorCode::kShapeInvalid,
+          "multiprocessors is " + std::to_string(options.multiprocessors) + "; it must be 0 for device cpu");
   require(options.speed > 0.0 && options.speed <= 1.0, ErrorCode::kShapeInvalid,
           "speed is " + std::to_string(options.speed) + "; allowed is above 0 to 1");
   validateKvBlockTokens(options.kvBlockTokens);

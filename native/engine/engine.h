@@ -27,6 +27,7 @@ enum class Numerics : uint8_t { kExact, kFast };
 
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N": GPU N of this process
+  int multiprocessors = 0;     // of a GPU, when the rank is to use fewer than it has (a partition); 0 = all
   int threads = 1;
   double speed = 1.0;        // < 1 emulates a slower device: each kernel's measured wall time is stretched by 1/speed
   uint64_t memoryBytes = 0;  // budget for weights, KV and scratch; 0 = not limited

@@ -1,4 +1,4 @@
-// A CUDA stream with one owner.
+// A CUDA stream, with one owner unless it is lent.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +11,11 @@ namespace hels::cuda {
 class Stream {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
-  ~Stream() { (void)cudaStreamDestroy(stream_); }
+  /// One that somebody else ends, after this: a partition's.
+  explicit Stream(cudaStream_t lent) : stream_(lent), lent_(true) {}
+  ~Stream() {
+    if (!lent_) (void)cudaStreamDestroy(stream_);
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -19,6 +23,7 @@ class Stream {
 
  private:
   cudaStream_t stream_ = nullptr;
+  bool lent_ = false;
 };
 
 }  // namespace hels::cuda

@@ -28,6 +28,11 @@ CudaMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const E
   return memory;
 }
 
+/// Null for the whole device.
+std::unique_ptr<DevicePartition> takePartition(const EngineOptions& options, int device) {
+  return options.multiprocessors == 0 ? nullptr : PartitionPool::of(device)->take(options.multiprocessors);
+}
+
 CudaScratch layout(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                    const DeviceBuffer& buffer) {
   check(cudaMemset(buffer.data(), 0, buffer.sizeBytes()), "clearing of scratch");  // padding is zero from now on
@@ -66,7 +71,9 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
       options_(options),
       device_(cudaDeviceOf(options.device).value_or(0)),
       memory_(checkedMemory(model_, shard_, options_, device_)),
-      products_(options_.numerics),
+      partition_(takePartition(options_, device_)),
+      stream_(partition_ ? Stream(partition_->addStream()) : Stream()),
+      products_(options_.numerics, partition_ ? partition_->multiprocessors() : 0),
       fingerprint_(cudaFingerprint(model_, options_, products_, stream_.get())),
       weights_(model_, shard_, model_.layers),
       kvBuffer_(memory_.kvBytes, "KV"),
@@ -127,7 +134,8 @@ void CudaEngine::useDevice() const { check(cudaSetDevice(device_), options_.devi
 void CudaEngine::connect(std::shared_ptr<Communicator> communicator) {
   require(communicator != nullptr, ErrorCode::kShapeInvalid, "connect() needs a communicator");
   useDevice();
-  connectDevice(std::make_shared<HostStagedCommunicator>(std::move(communicator)));
+  connectDevice(
+      stageThroughHost(std::move(communicator), static_cast<size_t>(options_.stepTokensMax * model_.hiddenSize)));
 }
 
 void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator) {

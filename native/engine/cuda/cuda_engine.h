@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cuda/device_partition.h"
 #include "base/cuda/stream.h"
 #include "engine/cuda/cuda_forward.h"
 #include "engine/cuda/cuda_memory.h"
@@ -56,7 +57,8 @@ class CudaEngine final : public Engine {
   const ShardSpec shard_;
   const EngineOptions options_;
   const int device_;
-  const CudaMemory memory_;  // also checked
+  const CudaMemory memory_;                           // also checked
+  const std::unique_ptr<DevicePartition> partition_;  // null: the whole device
   const Stream stream_;
   CudaProducts products_;
   const std::string fingerprint_;

@@ -32,11 +32,11 @@ size_t productWorkspaceBytes(Numerics numerics, int64_t rows, int64_t columns) {
   return numerics == Numerics::kExact ? multiplyWorkspaceBytes(rows, columns) : CublasLt::kWorkspaceBytes;
 }
 
-CudaProducts::CudaProducts(Numerics numerics) {
+CudaProducts::CudaProducts(Numerics numerics, int multiprocessors) {
   if (numerics == Numerics::kExact) {
     implementation_ = "chain/cuda-" + architecture();
   } else {
-    library_ = std::make_unique<CublasLt>();
+    library_ = std::make_unique<CublasLt>(multiprocessors);
     implementation_ = nameOf(library_->describe());
   }
 }

@@ -24,7 +24,8 @@ size_t productWorkspaceBytes(Numerics numerics, int64_t rows, int64_t columns);
 class CudaProducts {
  public:
   /// For the current device. Throws kDeviceMissing when `numerics` is fast and there is no cuBLASLt.
-  explicit CudaProducts(Numerics numerics);
+  /// `multiprocessors`: of the partition that the products run in; 0 = all.
+  explicit CudaProducts(Numerics numerics, int multiprocessors = 0);
   ~CudaProducts();
 
   /// "chain/cuda-sm90", "cublasLt/13.1.0".
