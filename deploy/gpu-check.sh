@@ -86,6 +86,12 @@ if [[ -z $binary && ${parts[*]} != peer ]]; then
   binary=$build_folder/hels-native-check
 fi
 
+# cuBLASLt and NCCL of a Python environment, where the system has none.
+if [[ -z ${HELS_CUDA_LIBRARY_PATH:-} ]]; then
+  packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null)
+  [[ -d $packages/nvidia ]] && export HELS_CUDA_LIBRARY_PATH=$packages
+fi
+
 failed=0
 # run_part NAME COMMAND...: its log, its exit code, and whether it ran out of time. --kill-after: a hung driver call.
 run_part() {

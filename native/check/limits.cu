@@ -44,7 +44,7 @@ double measureCopy(const DeviceBuffer& buffer, bool quick, Item& item) {
   return rate;
 }
 
-double measureRead(const DeviceBuffer& buffer, bool quick, Item& item) {
+double measureRead(const DeviceBuffer& buffer, bool quick, cudaStream_t stream, Item& item) {
   cudaDeviceProp properties;
   int device = 0;
   cuda::check(cudaGetDevice(&device), "device");
@@ -57,11 +57,11 @@ double measureRead(const DeviceBuffer& buffer, bool quick, Item& item) {
     const dim3 grid(static_cast<unsigned>(properties.multiProcessorCount * blocksPerProcessor));
     const Timing timing = timeWork(
         1,
-        [&](int, cudaStream_t stream) {
-          cuda::launch(readKernel, grid, dim3(kReadThreads), 0, stream, buffer.as<const uint4>(), count,
+        [&](int, cudaStream_t target) {
+          cuda::launch(readKernel, grid, dim3(kReadThreads), 0, target, buffer.as<const uint4>(), count,
                        kept.as<uint32_t>());
         },
-        shortTiming(quick));
+        shortTiming(quick), stream);
     best = std::max(best, static_cast<double>(buffer.sizeBytes()) / timing.seconds);
   }
   item.figure("bytesPerSecond", best);
@@ -95,6 +95,12 @@ double measureMatrixRate(bool quick, Item& item) {
 
 }  // namespace
 
+double measureReadOn(cudaStream_t stream, bool quick, Item& item) {
+  const size_t bytes = quick ? size_t{1} << 16 : size_t{4} << 30;
+  const DeviceBuffer buffer = randomBuffer(DataType::kF32, static_cast<int64_t>(bytes / 4), 3);
+  return measureRead(buffer, quick, stream, item);
+}
+
 DeviceLimits measureLimits(const Options& options, Report& report) {
   DeviceLimits limits;
   report.section("limits of the device", [&] {
@@ -109,7 +115,8 @@ DeviceLimits measureLimits(const Options& options, Report& report) {
       });
       if (buffer.sizeBytes() == bytes) {
         report.item("copy", [&](Item& item) { limits.copyBytesPerSecond = measureCopy(buffer, options.quick, item); });
-        report.item("read", [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, options.quick, item); });
+        report.item("read",
+                    [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, options.quick, nullptr, item); });
       }
     }
     report.item("matrix rate", [&](Item& item) {

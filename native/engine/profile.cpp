@@ -10,6 +10,11 @@
 
 #include "base/error.h"
 #include "engine/cpu_engine.h"
+#include "engine/device_name.h"
+#include "engine/profile_point.h"
+#ifdef HELS_HAS_CUDA
+#include "engine/cuda/cuda_profile.h"
+#endif
 
 namespace hels {
 namespace {
@@ -17,7 +22,6 @@ namespace {
 /// Made-up weights and KV, each: well beyond a last-level cache, so that a large model is measured from memory as it
 /// will run.
 constexpr size_t kMadeUpBytesMax = size_t{256} << 20;
-constexpr int64_t kEmbeddingRows = 256;
 
 /// 0.002 in each type: no partial sum leaves the fixed point's range, nothing is denormal.
 uint32_t weightPattern(DataType type) {
@@ -26,21 +30,6 @@ uint32_t weightPattern(DataType type) {
 }
 /// Integers of 8 or 4 bits and their scales: weights of -0.009 to 0.005.
 constexpr uint32_t kQuantizedPattern = 0x90909090;
-
-void requirePoint(bool good, const char* field, int64_t value, const std::string& allowed) {
-  require(good, ErrorCode::kShapeInvalid,
-          "profile point: " + std::string(field) + " is " + std::to_string(value) + "; allowed is " + allowed);
-}
-
-void requireShare(const char* field, int64_t value, int64_t whole) {
-  requirePoint(value >= 0 && value <= whole, field, value, "0 to " + std::to_string(whole));
-}
-
-/// The sequences of a point: decode spreads the context evenly over one-token sequences, prefill is one chunk.
-struct PointBatch {
-  StepBatch step;
-  int64_t blocks = 0;  // of the pool
-};
 
 /// Of one thread its processor time: what other processes take from a shared core is not the device's. Several threads
 /// wait for each other, so only the clock on the wall tells their time.
@@ -74,69 +63,6 @@ double quickSeconds(int threads, int repetitions, double secondsMax, const std::
   const size_t quartile = seconds.size() / 4;
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(quartile), seconds.end());
   return seconds[quartile];
-}
-
-/// Start position of each sequence such that its tokens attend to `context` positions in sum.
-int64_t startOf(int64_t tokens, int64_t context) {
-  return std::max<int64_t>(0, (context - tokens * (tokens + 1) / 2) / tokens);
-}
-
-/// Sequences write into blocks of their own; what they only read is taken from the rest of the pool in turn.
-PointBatch batchOf(const ProfilePoint& point, int64_t blockTokens, int64_t readBlocksMax) {
-  const int64_t sequences = point.prefill ? 1 : point.tokens;
-  const int64_t tokens = point.tokens / sequences;
-  const int64_t start = startOf(tokens, point.contextTokens / sequences);
-  const int64_t firstWritten = start / blockTokens;
-  const int64_t tableBlocks = divCeil(start + tokens, blockTokens);
-  const int64_t written = tableBlocks - firstWritten;
-  const int64_t readBlocks = std::clamp<int64_t>(firstWritten * sequences, 1, std::max<int64_t>(1, readBlocksMax));
-  PointBatch batch;
-  batch.blocks = written * sequences + readBlocks;
-  int64_t nextRead = 0;
-  for (int64_t i = 0; i < sequences; ++i) {
-    SequenceStep sequence;
-    sequence.slot = static_cast<int32_t>(i);
-    sequence.startPosition = start;
-    sequence.tokens.assign(static_cast<size_t>(tokens), 0);
-    for (int64_t block = 0; block < tableBlocks; ++block) {
-      const int64_t id =
-          block < firstWritten ? written * sequences + nextRead++ % readBlocks : i * written + block - firstWritten;
-      sequence.blockTable.push_back(static_cast<int32_t>(id));
-    }
-    batch.step.sequences.push_back(std::move(sequence));
-  }
-  return batch;
-}
-
-/// The batch of a point; a mixed point's chunk follows the decode sequences and has blocks of its own.
-PointBatch batchOfPoint(const ProfilePoint& point, int64_t blockTokens, int64_t readBlocksMax) {
-  PointBatch batch = batchOf(point, blockTokens, readBlocksMax);
-  if (point.chunkTokens == 0) return batch;
-  ProfilePoint chunk = point;
-  chunk.prefill = true;
-  chunk.tokens = point.chunkTokens;
-  chunk.contextTokens = point.chunkContextTokens;
-  PointBatch more = batchOf(chunk, blockTokens, readBlocksMax);
-  SequenceStep& sequence = more.step.sequences.front();
-  sequence.slot = static_cast<int32_t>(batch.step.sequences.size());
-  for (int32_t& block : sequence.blockTable) block += static_cast<int32_t>(batch.blocks);
-  batch.step.sequences.push_back(std::move(sequence));
-  batch.blocks += more.blocks;
-  return batch;
-}
-
-TokenBatch flatten(const StepBatch& step, int64_t vocabRows) {
-  TokenBatch batch;
-  for (const SequenceStep& sequence : step.sequences) {
-    const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-    batch.sequences.push_back({batch.tokens(), tokens, sequence.startPosition, sequence.blockTable.data()});
-    for (int64_t i = 0; i < tokens; ++i) {
-      batch.tokenIds.push_back(static_cast<int32_t>((batch.tokens() * 37) % vocabRows));
-      batch.positions.push_back(sequence.startPosition + i);
-      batch.sequenceOf.push_back(static_cast<int32_t>(batch.sequences.size() - 1));
-    }
-  }
-  return batch;
 }
 
 /// Logits and choice of a point's tokens: decode samples every sequence, a prefill chunk at most its last token.
@@ -179,14 +105,22 @@ void setNorms(const ModelSpec& model, const ModelWeights& weights) {
 
 }  // namespace
 
-Profiler::Profiler(const ModelSpec& model, const EngineOptions& options)
-    : model_(model), options_(options), gemm_(makeGemm(options)) {
+Profiler::Profiler(const ModelSpec& model, const EngineOptions& options) : model_(model), options_(options) {
   validateModelSpec(model);
   require(options.device == "cpu", ErrorCode::kShapeInvalid,
           "device is " + options.device + "; the profiler measures cpu alone, and its figures are no other device's");
   EngineOptions checked = options;
   checked.kvBlocks = 1;
   validateEngineOptions(model, checked);
+  if (!cudaDeviceOf(options.device)) {
+    gemm_ = makeGemm(options);
+    return;
+  }
+#ifdef HELS_HAS_CUDA
+  device_ = std::make_unique<cuda::CudaProfiler>(model, options);
+#else
+  throw Error(ErrorCode::kDeviceMissing, "device is " + options.device + ": this build has no CUDA backend");
+#endif
 }
 
 Profiler::~Profiler() = default;
@@ -209,61 +143,18 @@ Arena& Profiler::arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t s
   return *arena;
 }
 
-/// What stands for the device at a point: `layers` of the model's layers, a head of at most kMadeUpBytesMax, a pool of
-/// KV blocks.
-struct Profiler::Setup {
-  ModelSpec model;
-  ShardSpec shard;
-  EngineOptions options;
-  KvShape kv;
-  int64_t layers = 1;
-  PointBatch batch;
-};
-
-Profiler::Setup Profiler::makeSetup(const ProfilePoint& point) {
-  const size_t bytesMax =
-      options_.memoryBytes == 0 ? kMadeUpBytesMax : std::min<size_t>(kMadeUpBytesMax, options_.memoryBytes / 4);
-  Setup setup{model_, {0, 1, {0, point.headGroups}, {0, point.ffnColumns}, {0, point.vocabRows}}, options_, {}, 1, {}};
-  ModelSpec& model = setup.model;
-  model.vocabRows = std::min(model_.vocabRows, kEmbeddingRows);
-  const size_t headRowBytes = static_cast<size_t>(model.embeddingSize) * bytesOf(model.weightType);
-  setup.shard.vocabRows.end =
-      std::min<int64_t>(point.vocabRows, std::max<int64_t>(1, static_cast<int64_t>(bytesMax / headRowBytes)));
-
-  Arena oneLayer;
-  layoutWeights(model, setup.shard, 1, *gemm_, oneLayer);
-  setup.layers = std::clamp<int64_t>(static_cast<int64_t>(bytesMax / oneLayer.usedBytes()), 1, model.layers);
-  setup.kv = {model.weightType, setup.layers, point.headGroups, model.headDim, options_.kvBlockTokens, 1};
-  const size_t blockBytes = std::max<size_t>(1, setup.kv.sizeBytes());
-  setup.batch = batchOfPoint(point, options_.kvBlockTokens, static_cast<int64_t>(bytesMax / blockBytes));
-  setup.kv.blocks = setup.batch.blocks;
-
-  setup.options.kvBlocks = 0;
-  for (const SequenceStep& sequence : setup.batch.step.sequences) {
-    const int64_t positions = sequence.startPosition + static_cast<int64_t>(sequence.tokens.size());
-    requirePoint(positions <= model.maxPositions, "contextTokens", point.contextTokens,
-                 "such that no sequence exceeds " + std::to_string(model.maxPositions) + " positions");
-    // Sizes the table of positions.
-    setup.options.kvBlocks = std::max(setup.options.kvBlocks, static_cast<int64_t>(sequence.blockTable.size()));
-  }
-  setup.options.stepTokensMax = point.tokens + point.chunkTokens;
-  setup.options.sequencesMax = static_cast<int64_t>(setup.batch.step.sequences.size());
-  return setup;
-}
-
 double Profiler::measure(const ProfilePoint& point, int repetitions, double secondsMax) {
-  requireShare("headGroups", point.headGroups, model_.headGroups);
-  requireShare("ffnColumns", point.ffnColumns, model_.ffnColumns);
-  requireShare("vocabRows", point.vocabRows, model_.vocabRows);
-  requirePoint(point.tokens >= 1 && point.tokens <= int64_t{1} << 16, "tokens", point.tokens, "1 to 65536");
-  requirePoint(point.chunkTokens == 0 || !point.prefill, "chunkTokens", point.chunkTokens, "0 in a prefill point");
-  requirePoint(point.chunkTokens >= 0 && point.chunkTokens <= int64_t{1} << 16, "chunkTokens", point.chunkTokens,
-               "0 to 65536");
-  requirePoint(point.contextTokens >= 1, "contextTokens", point.contextTokens, "1 and above");
+  validatePoint(model_, point);
   require(repetitions >= 1, ErrorCode::kShapeInvalid,
           "repetitions is " + std::to_string(repetitions) + "; allowed is 1 and above");
+  if (device_ != nullptr) return device_->measure(point, repetitions, secondsMax);
 
-  const Setup setup = makeSetup(point);
+  const PointSetup setup =
+      makePointSetup(model_, options_, point, kMadeUpBytesMax, [this](const ModelSpec& model, const ShardSpec& shard) {
+        Arena oneLayer;
+        layoutWeights(model, shard, 1, *gemm_, oneLayer);
+        return oneLayer.usedBytes();
+      });
   Arena weightCount;
   layoutWeights(setup.model, setup.shard, setup.layers, *gemm_, weightCount);
   Arena scratchCount;
@@ -280,7 +171,7 @@ double Profiler::measure(const ProfilePoint& point, int repetitions, double seco
   Collective collective(0, 1, clock);
   ForwardPass forward(setup.model, setup.shard, setup.options, *gemm_, weights, KvCache(setup.kv, kvData), scratch,
                       collective);
-  const TokenBatch tokens = flatten(setup.batch.step, setup.model.vocabRows);
+  const TokenBatch tokens = flattenPoint(setup.batch.step, setup.model.vocabRows);
   const double layerSeconds = quickSeconds(options_.threads, repetitions, secondsMax, [&] { forward.run(tokens); });
   const double layerScale = static_cast<double>(setup.model.layers) / static_cast<double>(setup.layers);
   if (point.vocabRows == 0) return layerSeconds * layerScale / options_.speed;

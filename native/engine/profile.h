@@ -11,11 +11,19 @@
 
 namespace hels {
 
+/// What measures points on a device of its own kind.
+class PointMeasurer {
+ public:
+  virtual ~PointMeasurer() = default;
+  /// As Profiler::measure(), for a point and numbers that are checked already.
+  virtual double measure(const ProfilePoint& point, int repetitions, double secondsMax) = 0;
+};
+
 /// Keeps its buffers from point to point; profileStep() is a Profiler for one point. Not thread-safe.
 class Profiler {
  public:
-  /// Of `options`: threads, speed, numerics, kvBlockTokens; memoryBytes bounds the made-up weights and KV. Throws
-  /// kShapeInvalid.
+  /// Of `options`: device, threads, speed, numerics, kvBlockTokens; memoryBytes bounds the made-up weights and KV.
+  /// Throws kShapeInvalid.
   Profiler(const ModelSpec& model, const EngineOptions& options);
   ~Profiler();
 
@@ -24,15 +32,13 @@ class Profiler {
                  double secondsMax = std::numeric_limits<double>::infinity());
 
  private:
-  struct Setup;  // one point's made-up device
-
-  Setup makeSetup(const ProfilePoint& point);
   /// A buffer of at least `sizeBytes`, filled with small weights when new.
   Arena& arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t sizeBytes, bool weights);
 
   const ModelSpec model_;
   const EngineOptions options_;
-  const std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<PointMeasurer> device_;  // for a GPU; then nothing below is used
+  std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Arena> weightArena_, kvArena_, scratchArena_;
   size_t weightCapacity_ = 0, kvCapacity_ = 0, scratchCapacity_ = 0;
 };

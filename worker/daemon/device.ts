@@ -62,8 +62,8 @@ export function checkHostBytes({ hostBytes }: DeviceOption, atStart: DeviceFacts
 }
 
 /**
- * The budget is what the operator allows or what the device had at the start, whichever is less. A CPU device lies in the host's memory,
- * so what is kept there for parked KV is not available to it. Pure.
+ * The budget is what the operator allows or what the device had at the start, whichever is less. A CPU device lies in the host's memory, so
+ * what is kept there for parked KV is not available to it. Pure.
  */
 export function describeDevice(
   option: DeviceOption,
