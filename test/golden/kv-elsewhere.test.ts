@@ -22,8 +22,8 @@ async function startEngines({ directory, model, shards }: SplitModel): Promise<E
   const lender = shards[1]!;
   const options = (rank: number): EngineOptions => ({
     device: 'cpu',
-  multiprocessors: 0,
-  threads: 1,
+    multiprocessors: 0,
+    threads: 1,
     speed: 1,
     memoryBytes: 0,
     numerics: 'exact',

@@ -145,6 +145,9 @@ void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator)
 void CudaEngine::abort() noexcept { collective_.abort(); }
 
 StepResult CudaEngine::step(const StepBatch& batch) {
+  require(batch.kvMoves.empty(), ErrorCode::kShapeInvalid,
+          "kvMoves has " + std::to_string(batch.kvMoves.size()) + "; device " + options_.device +
+              " has no parked KV to move");
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   collective_.requireConnected();
   useDevice();

@@ -51,7 +51,10 @@ describe('device options', () => {
       'cuda:0?speed=0.5',
       "device option 'speed' is not known; the options are sm, threads and memory",
     ],
-    ['cpu?sm=8', "device option 'sm' is not known; the options are threads, speed, memory and host"],
+    [
+      'cpu?sm=8',
+      "device option 'sm' is not known; the options are threads, speed, memory and host",
+    ],
     ['cpu?threads=0', "device threads: '0' is not a whole number from 1 to 1024"],
     ['cpu?speed=0', "device speed: '0' is not a number from 0.01 to 1"],
     ['cpu?speed=fast', "device speed: 'fast'"],
