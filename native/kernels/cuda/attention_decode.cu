@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
   const QueryRow rows[2] = {
       queryRow(a, item.sequence, item.group, item.firstHead + lane / 4, a.queryHeadsPerGroup),
       queryRow(a, item.sequence, item.group, item.firstHead + lane / 4 + 8, a.queryHeadsPerGroup)};
-  const Queries<kDim> queries(a, rows[0], rows[1]);
+  const Queries<kDim, kDim <= 128> queries(a, rows[0], rows[1]);
   ChunkState<type, kDim> state;
   state.reset();
   int slot = 0;
