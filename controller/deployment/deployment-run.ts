@@ -10,6 +10,7 @@ import { type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan } from './make-plan.ts';
+import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import type { ServedFiles } from './served-files.ts';
@@ -120,6 +121,7 @@ async function describeDevices(
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
         link,
+        hostMemoryBytes: described.device.hostMemoryBytes,
       };
     }),
   );
@@ -163,6 +165,8 @@ export async function runDeployment(
     ports.nowMs,
   );
   const { shardPlan } = made;
+  const note = parkingNote(shardPlan, devices);
+  if (note !== null) ports.phase('planning')(note, 1);
   const chosen = shardPlan.ranks.flatMap(
     ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],
   );

@@ -107,6 +107,8 @@ void setNorms(const ModelSpec& model, const ModelWeights& weights) {
 
 Profiler::Profiler(const ModelSpec& model, const EngineOptions& options) : model_(model), options_(options) {
   validateModelSpec(model);
+  require(options.device == "cpu", ErrorCode::kShapeInvalid,
+          "device is " + options.device + "; the profiler measures cpu alone, and its figures are no other device's");
   EngineOptions checked = options;
   checked.kvBlocks = 1;
   validateEngineOptions(model, checked);

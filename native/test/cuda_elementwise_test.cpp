@@ -21,6 +21,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/sampling.h"
+#include "kernels/cuda/twins/elementwise.h"
 
 namespace hels::cuda {
 namespace {
@@ -148,6 +149,43 @@ TEST_P(ResidualStream, AddsSumsAndNormalizesAsTheCpu) {
   }
 }
 
+TEST_P(ResidualStream, AgreesWithItsTwin) {
+  const int64_t columns = std::get<2>(GetParam());
+  const std::vector<float> before = randomValues(columns, 1);
+  const std::vector<float> bias = randomValues(columns, 3);
+  const std::vector<float> weight = randomValues(columns, 4);
+  std::vector<int64_t> sums;
+  for (const float value : randomValues(columns, 2)) sums.push_back(toFixedPoint(value));
+  const DeviceBuffer residual = upload(before);
+  const DeviceBuffer deviceSums = upload(sums);
+  const DeviceBuffer deviceBias = upload(bias);
+  const DeviceBuffer deviceWeight = upload(weight);
+  const DeviceBuffer output = filled(static_cast<size_t>(columns) * bytesOf(type()));
+  ResidualStep step;
+  step.residual = residual.as<float>();
+  step.stride = step.outputStride = step.columns = columns;
+  step.sums = deviceSums.as<int64_t>();
+  step.bias = deviceBias.as<float>();
+  step.norm = norm();
+  step.weight = deviceWeight.as<float>();
+  step.normBias = deviceBias.as<float>();
+  step.epsilon = 1e-6;
+  step.output = output.data();
+  step.outputType = type();
+  step.rows = 1;
+  advanceResidual(step, nullptr);
+  const twins::ResidualRow expected = twins::advancedRow(before, sums, bias, norm(), weight, bias, 1e-6, false);
+  const std::vector<float> after = download<float>(residual);
+  const std::vector<std::byte> results = download<std::byte>(output);
+  const double unit = type() == DataType::kF32 ? 0.0 : type() == DataType::kBf16 ? 0x1p-8 : 0x1p-11;
+  for (size_t i = 0; i < after.size(); ++i) {
+    ASSERT_NEAR(static_cast<double>(after[i]), expected.residual[i], 2e-6) << i;
+    ASSERT_NEAR(static_cast<double>(widened(type(), results, i)), expected.output[i],
+                2e-5 + unit * std::abs(expected.output[i]))
+        << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Norms, ResidualStream,
                          testing::Combine(testing::Values(DataType::kF32, DataType::kBf16, DataType::kF16),
                                           testing::Values(RowNorm::kCopy, RowNorm::kRms, RowNorm::kLayer),
@@ -187,6 +225,24 @@ TEST(Activate, HasTheBitsOfTheCpu) {
           }
         }
       }
+    }
+  }
+}
+
+TEST(Activate, AgreesWithItsTwin) {
+  const std::vector<float> input = randomValues(2 * 50, 12, 8.0F);
+  const std::vector<float> bias = randomValues(2 * 50, 13);
+  const DeviceBuffer deviceInput = upload(input);
+  const DeviceBuffer deviceBias = upload(bias);
+  const DeviceBuffer output(50 * sizeof(float), "test");
+  for (const ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kRelu}) {
+    activate(
+        {kind, true, deviceInput.as<float>(), 100, deviceBias.as<float>(), 50, 1, output.data(), 50, DataType::kF32},
+        nullptr);
+    const std::vector<double> expected = twins::activatedRow(kind, true, input, bias);
+    const std::vector<float> results = download<float>(output);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      ASSERT_NEAR(static_cast<double>(results[i]), expected[i], 1e-6 * (1.0 + std::abs(expected[i]))) << i;
     }
   }
 }

@@ -1,5 +1,6 @@
 #include "engine/cuda/cuda_collective.h"
 
+#include <algorithm>
 #include <string>
 #include <thread>
 #include <utility>
@@ -13,6 +14,9 @@ namespace {
 /// Spins before the first pause: most steps end within that time.
 constexpr int kSpins = 20000;
 constexpr std::chrono::microseconds kPause{20};
+
+/// The least time that a step without peers may take: a slow device is no lost one.
+constexpr std::chrono::seconds kAloneMin{30};
 
 /// Waits for a stream that no peer can hold up.
 void waitFor(cudaStream_t stream, std::chrono::nanoseconds deadline) {
@@ -73,7 +77,7 @@ void CudaCollective::sum(int64_t* values, int64_t count, cudaStream_t stream) {
 
 void CudaCollective::synchronize(cudaStream_t stream) {
   if (ranks_ == 1) {
-    waitFor(stream, deadline_);
+    waitFor(stream, std::max<std::chrono::nanoseconds>(deadline_, kAloneMin));
   } else {
     communicator_->synchronize(stream, deadline_);
   }

@@ -138,8 +138,8 @@ void CudaEngine::useDevice() const { check(cudaSetDevice(device_), options_.devi
 void CudaEngine::connect(std::shared_ptr<Communicator> communicator) {
   require(communicator != nullptr, ErrorCode::kShapeInvalid, "connect() needs a communicator");
   useDevice();
-  connectDevice(
-      stageThroughHost(std::move(communicator), static_cast<size_t>(options_.stepTokensMax * model_.hiddenSize)));
+  const int64_t valuesMax = std::max(options_.stepTokensMax * model_.hiddenSize, scratch_.hostSumsSize);
+  connectDevice(stageThroughHost(std::move(communicator), static_cast<size_t>(valuesMax)));
 }
 
 void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator) {
@@ -178,8 +178,11 @@ void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens)
 /// A step of decode tokens that are all sampled on the device takes the size of its bucket, and can be replayed.
 StepShape CudaEngine::launchShape(const TokenBatch& tokens, bool replayable) const {
   StepShape shape = shapeOf(tokens, logitRows_, options_.kvBlockTokens);
-  if (!replayable) return shape;
   const StepShape largest = largestStep(model_, options_);
+  require(shape.contextMax <= largest.contextMax, ErrorCode::kShapeInvalid,
+          "step: a sequence has " + std::to_string(shape.contextMax) + " positions; the pool has room for " +
+              std::to_string(largest.contextMax));
+  if (!replayable) return shape;
   shape.sequences = sequenceBucket(shape.sequences, largest.sequences);
   shape.tokens = shape.logitRows = shape.sequences;
   shape.contextMax = contextBucket(shape.contextMax, largest.contextMax);

@@ -6,7 +6,6 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
 
@@ -78,6 +77,41 @@ __device__ __forceinline__ MergeScales mergeScales(float total, float part) {
 
 __device__ __forceinline__ float mergeValue(const MergeScales& scales, float total, float part) {
   return fmaf(part, scales.part, total * scales.total);
+}
+
+#if defined(__CUDA_ARCH__) && !defined(HELS_TENSOR_CORES)
+/// Without tensor cores a product is long code: one copy of it, and not one for each of the hundreds of places.
+template <DataType type>
+__device__ __noinline__ float4 multiplyTileOnce(float4 d, uint4 a, uint2 b) {
+  float sums[4] = {d.x, d.y, d.z, d.w};
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w};
+  const uint32_t right[2] = {b.x, b.y};
+  multiplyTile<type>(sums, left, right);
+  return make_float4(sums[0], sums[1], sums[2], sums[3]);
+}
+#endif
+
+template <DataType type>
+__device__ __forceinline__ void addProduct(float (&d)[4], const uint4& a, const uint2& b) {
+#if defined(__CUDA_ARCH__) && !defined(HELS_TENSOR_CORES)
+  const float4 sums = multiplyTileOnce<type>(make_float4(d[0], d[1], d[2], d[3]), a, b);
+  d[0] = sums.x;
+  d[1] = sums.y;
+  d[2] = sums.z;
+  d[3] = sums.w;
+#else
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w};
+  const uint32_t right[2] = {b.x, b.y};
+  multiplyTile<type>(d, left, right);
+#endif
+}
+
+/// The same over 32 dimensions, of which a lane has sixteen bytes of two rows and of a column: their order inside of
+/// the products is that of the registers, for both operands alike.
+template <DataType type>
+__device__ __forceinline__ void addBlock(float (&d)[4], const uint4& row, const uint4& row8, const uint4& column) {
+  addProduct<type>(d, make_uint4(row.x, row8.x, row.y, row8.y), make_uint2(column.x, column.y));
+  addProduct<type>(d, make_uint4(row.z, row8.z, row.w, row8.w), make_uint2(column.z, column.w));
 }
 
 /// Two weights of attention in the cache's type, `low` first.
@@ -251,8 +285,8 @@ struct ChunkState {
     for (int block = 0; block < Unit<kDim>::kBlocks; ++block) {
       const uint4 low = queries.low(block);
       const uint4 high = queries.high(block);
-      multiplyBlock<type>(first, low, high, pieces[block * kWarpThreads]);
-      multiplyBlock<type>(second, low, high, pieces[(Unit<kDim>::kBlocks + block) * kWarpThreads]);
+      addBlock<type>(first, low, high, pieces[block * kWarpThreads]);
+      addBlock<type>(second, low, high, pieces[(Unit<kDim>::kBlocks + block) * kWarpThreads]);
     }
   }
 
@@ -308,17 +342,15 @@ struct ChunkState {
     const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
     const float(&first)[4] = scores[2 * unit];
     const float(&second)[4] = scores[2 * unit + 1];
-    const uint32_t weights[4] = {weightPair<type>(first[0], first[1]), weightPair<type>(first[2], first[3]),
-                                 weightPair<type>(second[0], second[1]), weightPair<type>(second[2], second[3])};
+    const uint4 weights = make_uint4(weightPair<type>(first[0], first[1]), weightPair<type>(first[2], first[3]),
+                                     weightPair<type>(second[0], second[1]), weightPair<type>(second[2], second[3]));
     const uint16_t* row = values + (lane / 8 % 2 * 8 + lane % 8) * Unit<kDim>::kValueStride + lane / 16 * 8;
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
       uint32_t columns[4];
       loadTransposed(columns, row + i * 16);
-      const uint32_t left[2] = {columns[0], columns[1]};
-      const uint32_t right[2] = {columns[2], columns[3]};
-      multiplyTile<type>(outputs[2 * i], weights, left);
-      multiplyTile<type>(outputs[2 * i + 1], weights, right);
+      addProduct<type>(outputs[2 * i], weights, make_uint2(columns[0], columns[1]));
+      addProduct<type>(outputs[2 * i + 1], weights, make_uint2(columns[2], columns[3]));
     }
   }
 

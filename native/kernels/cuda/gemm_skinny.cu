@@ -19,21 +19,34 @@ struct Operands {
   uint4 inputs[kUnroll<rowTiles>][rowTiles];
 };
 
-/// Where a lane reads its part of a segment.
+/// Where a lane reads its part of the depth.
 template <int rowTiles>
 struct Sources {
   const uint16_t* weights[2];
   const uint16_t* inputs[rowTiles];
-  int end;
 
-  __device__ __forceinline__ void loadWeights(int k, Operands<rowTiles>& operands) const {
+  __device__ __forceinline__ Sources(const ProductArguments& a, int column) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+    const int g = lane / 4;
+    const int first = lane % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total + first;
+    }
+#pragma unroll
+    for (int tile = 0; tile < rowTiles; ++tile) inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride + first;
+  }
+  /// Of the blocks from k on, zeros where they lie behind `end`.
+  __device__ __forceinline__ void loadWeights(int k, int end, Operands<rowTiles>& operands) const {
+    end -= static_cast<int>(threadIdx.x) % 4 * 8;
 #pragma unroll
     for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
       operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
       operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
     }
   }
-  __device__ __forceinline__ void loadInputs(int k, Operands<rowTiles>& operands) const {
+  __device__ __forceinline__ void loadInputs(int k, int end, Operands<rowTiles>& operands) const {
+    end -= static_cast<int>(threadIdx.x) % 4 * 8;
 #pragma unroll
     for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
 #pragma unroll
@@ -42,34 +55,48 @@ struct Sources {
   }
 };
 
-/// The product of one segment, in the accumulators of the warp.
-template <DataType type, int rowTiles>
-__device__ __forceinline__ void segmentProduct(const ProductArguments& a, int column, int segment,
-                                               float (&sums)[rowTiles][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int g = lane / 4;
-  Sources<rowTiles> sources;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    sources.weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total;
+/// Walks over every kWarps-th segment, so many inputs at a time.
+template <int step>
+struct GroupWalk {
+  int segment;
+  int k;
+  int end;
+
+  __device__ __forceinline__ GroupWalk(const Segments& segments, int first) { begin(segments, first); }
+  __device__ __forceinline__ bool done() const { return end == 0; }
+  __device__ __forceinline__ bool lastOfSegment() const { return k + step >= end; }
+  __device__ __forceinline__ void next(const Segments& segments) {
+    k += step;
+    if (k >= end) begin(segments, segment + kWarps);
   }
-#pragma unroll
-  for (int tile = 0; tile < rowTiles; ++tile) {
-    sources.inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride;
+
+ private:
+  __device__ __forceinline__ void begin(const Segments& segments, int next) {
+    segment = next;
+    k = segments.begin(next);
+    end = segments.end(next);
+    if (segment >= segments.count || k >= end) end = 0;  // empty segments are the last ones
   }
-  sources.end = a.segments.end(segment);
-  constexpr int kStep = kUnroll<rowTiles> * kBlockDepth;
-  // Lanes whose part of the last block lies behind the end go on with zeros.
-  const int begin = a.segments.begin(segment);
-  const int first = begin + lane % 4 * 8;
+};
+
+/// The products of the warp's segments; endOfSegment(sums) takes each one's. Loads run ahead across segments.
+template <DataType type, int rowTiles, typename EndOfSegment>
+__device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp,
+                                                const EndOfSegment& endOfSegment) {
+  using Walk = GroupWalk<kUnroll<rowTiles> * kBlockDepth>;
+  const Sources<rowTiles> sources(a, column);
+  Walk loading(a.segments, warp);
   Operands<rowTiles> operands;
-  sources.loadWeights(first, operands);  // of which no kernel writes: they need not wait
+  letNextStart();
+  sources.loadWeights(loading.k, loading.end, operands);  // no kernel writes them: they need not wait
   waitForPrevious();
-  sources.loadInputs(first, operands);
-  for (int k = begin; k < sources.end; k += kStep) {
+  sources.loadInputs(loading.k, loading.end, operands);
+  float sums[rowTiles][4] = {};
+  for (Walk walk = loading; !walk.done(); walk.next(a.segments)) {
     const Operands<rowTiles> current = operands;
-    sources.loadWeights(first + k - begin + kStep, operands);
-    sources.loadInputs(first + k - begin + kStep, operands);
+    if (!loading.done()) loading.next(a.segments);
+    sources.loadWeights(loading.k, loading.end, operands);
+    sources.loadInputs(loading.k, loading.end, operands);
 #pragma unroll
     for (int i = 0; i < kUnroll<rowTiles>; ++i) {
 #pragma unroll
@@ -77,24 +104,35 @@ __device__ __forceinline__ void segmentProduct(const ProductArguments& a, int co
         multiplyBlock<type>(sums[tile], current.weights[i][0], current.weights[i][1], current.inputs[i][tile]);
       }
     }
+    if (!walk.lastOfSegment()) continue;
+    endOfSegment(sums);
+#pragma unroll
+    for (auto& tile : sums) {
+#pragma unroll
+      for (float& sum : tile) sum = 0.0F;
+    }
   }
 }
+
+/// Which row and column of the block's tile a lane's result is.
+__device__ __forceinline__ int rowOf(int tile, int i) {
+  return tile * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i % 2;
+}
+__device__ __forceinline__ int columnOf(int i) { return static_cast<int>(threadIdx.x) % kWarpThreads / 4 + i / 2 * 8; }
 
 template <DataType type, int rowTiles>
 __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyKernel(ProductArguments a) {
   constexpr int kRows = rowTiles * 8;
   __shared__ float partials[kWarps][kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
-  float sums[rowTiles][4] = {};
-  letNextStart();
-  segmentProduct<type, rowTiles>(a, column, warp, sums);
+  float totals[rowTiles][4] = {};
+  segmentProducts<type, rowTiles>(a, column, warp, [&](const float(&sums)[rowTiles][4]) {
 #pragma unroll
-  for (int tile = 0; tile < rowTiles; ++tile) {
+    for (int i = 0; i < rowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
+  });
 #pragma unroll
-    for (int i = 0; i < 4; ++i) partials[warp][tile * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 * 8] = sums[tile][i];
-  }
+  for (int i = 0; i < rowTiles * 4; ++i) partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
   __syncthreads();
   for (int item = static_cast<int>(threadIdx.x); item < kRows * kTileColumns; item += kWarps * kWarpThreads) {
     const int row = item / kTileColumns;
@@ -117,24 +155,16 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyFixedPointKerne
   constexpr int kRows = rowTiles * 8;
   __shared__ int64_t partials[kWarps][kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[rowTiles][4] = {};
-  letNextStart();
-  for (int granule = warp; granule < a.segments.count; granule += kWarps) {
-    float sums[rowTiles][4] = {};
-    segmentProduct<type, rowTiles>(a, column, granule, sums);
+  segmentProducts<type, rowTiles>(a, column, warp, [&](const float(&sums)[rowTiles][4]) {
 #pragma unroll
-    for (int tile = 0; tile < rowTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) totals[tile][i] += fixedPoint(sums[tile][i], tile * 8 + lane % 4 * 2 + i % 2, a);
+    for (int i = 0; i < rowTiles * 4; ++i) {
+      totals[i / 4][i % 4] += fixedPoint(sums[i / 4][i % 4], rowOf(i / 4, i % 4), a);
     }
-  }
+  });
 #pragma unroll
-  for (int tile = 0; tile < rowTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) partials[warp][tile * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 * 8] = totals[tile][i];
-  }
+  for (int i = 0; i < rowTiles * 4; ++i) partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
   __syncthreads();
   for (int item = static_cast<int>(threadIdx.x); item < kRows * kTileColumns; item += kWarps * kWarpThreads) {
     const int row = item / kTileColumns;
