@@ -49,12 +49,15 @@ architecture() {
   [[ $found =~ ^[0-9]+$ ]] && echo "$found" || echo 90
 }
 
-# Without CMake: every source by nvcc, as many at a time as there are processors.
+# Without CMake: every source by nvcc, as many at a time as there are processors. The list is that of
+# native/check/CMakeLists.txt.
 build_by_nvcc() {
   local arch=$1 native=$root/native
-  export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -Xcompiler=-ffp-contract=off"
-  find "$native/base" "$native/kernels/cuda" "$native/check" \( -name '*.cpp' -o -name '*.cu' \) -not -path '*/emulation/*' |
-    xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" &&
+  export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -I$native/test -I$native/check/standalone -Xcompiler=-ffp-contract=off"
+  find "$native"/{base,shard,model,kv,kernels,comm,engine,test/reference,check} \( -name '*.cpp' -o -name '*.cu' \) |
+    grep -Ev '/emulation/|onednn_gemm|comm/(gloo|shared|socket|collective)|model/(bounded_json|safetensors_header|weight_source)' >"$build_folder/sources"
+  echo "$native/check/standalone/onednn_gemm.cpp" >>"$build_folder/sources"
+  xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" <"$build_folder/sources" &&
     nvcc -std=c++20 -arch="sm_$arch" "$build_folder"/*.o -o "$build_folder/hels-native-check" -lpthread -ldl
 }
 
@@ -111,7 +114,7 @@ existing=()
 for model in "${models[@]}"; do [[ -d $model ]] && existing+=("$model"); done
 given=()
 [[ ${#existing[@]} -gt 0 ]] && given=(--models "${existing[@]}")
-declare -A usual=([kernels]=50 [goldens]=50 [bench]=60 [steps]=110 [partitions]=50 [peer]=70 [sanitizer]=60)
+declare -A usual=([kernels]=50 [goldens]=80 [bench]=60 [steps]=110 [partitions]=50 [peer]=70 [sanitizer]=60)
 parts_started=$SECONDS
 for part in "${parts[@]}"; do
   remaining=$((total - SECONDS + parts_started))
