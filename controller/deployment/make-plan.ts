@@ -1,20 +1,12 @@
 /** Profiles, memory and a workload -> the shard plan of a new epoch. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
-import type {
-  HalfOpenRange,
-  PlanInput,
-  PlannedRank,
-  PlanOutput,
-  PlanPolicy,
-  PlanWorkload,
-} from '../../proto/domain/plan.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
-import { placeParked, type RankRoom } from '../planner/kv-placement.ts';
 import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
+import { kvHomesOf } from './kv-homes.ts';
 
 interface ManualRank {
   workerId: string;
@@ -68,23 +60,6 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
   );
 }
 
-const sizeOf = ([begin, end]: HalfOpenRange) => end - begin;
-
-/** What each rank has for KV of its own heads, beside its weights; null for one without heads. */
-function roomsOf(request: PlanRequest, ranks: readonly PlannedRank[]): (RankRoom | null)[] {
-  const { model, devices, kvBlockTokens } = request;
-  return ranks.map(({ device, headGroups, kvTokens }) => {
-    const groups = sizeOf(headGroups);
-    if (groups === 0) return null;
-    const blockBytes = kvBlockTokens * kvBytesPerToken(model, groups);
-    const hostBytes = devices.find(({ id }) => id === device)?.hostMemoryBytes ?? 0;
-    return {
-      deviceBlocks: Math.floor(kvTokens / kvBlockTokens),
-      hostBlocks: Math.floor(hostBytes / blockBytes),
-    };
-  });
-}
-
 const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
 
 /** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model. */
@@ -95,18 +70,11 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
-  const limits = {
-    sequencesMax: request.sequencesMax,
-    contextTokensMax: model.maxPositions,
-    kvBlockTokens,
-  };
-  const kvBlocks = kvBlocksOf(solved.predicted.kvTokensTotal, limits);
-  // Sequences that wait held a slot when they gave way: no more are under way at once than have slots.
-  const parkedMax = usableBlocks(limits) - kvBlocks;
-  const placement = placeParked(kvBlocks, parkedMax, roomsOf(request, solved.ranks));
+  const kv = kvHomesOf(request, solved);
+  const { kvBlocks, kvParkedBlocks } = kv;
+  const stored = kv.homes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
   const ranks = solved.ranks.map((rank, index) => {
-    const blockBytes = kvBlockTokens * kvBytesPerToken(model, sizeOf(rank.headGroups));
-    const deviceBlocks = placement.deviceBlocks[index] ?? kvBlocks;
+    const { deviceBlocks = 0, deviceBytes = 0, hostBytes = 0 } = kv.homes[index] ?? {};
     return {
       rank: index,
       workerId: rank.device,
@@ -114,11 +82,11 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
       ffnColumns: rangeOf(rank.ffnColumns),
       vocabRows: rangeOf(rank.vocabRows),
       weightBytes: rank.weightBytes,
-      kvBytes: deviceBlocks * blockBytes,
+      kvBytes: deviceBytes,
       kvTokens: rank.kvTokens,
-      kvShare: rank.kvShare,
+      kvShare: stored > 0 ? deviceBytes / stored : rank.kvShare,
       kvDeviceBlocks: deviceBlocks,
-      kvHostBytes: (placement.hostBlocks[index] ?? 0) * blockBytes,
+      kvHostBytes: hostBytes,
     };
   });
   const { predicted } = solved;
@@ -131,8 +99,8 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
     ranks,
     kvBlockTokens,
     kvBlocks,
-    kvParkedBlocks: placement.kvParkedBlocks,
-    kvLoans: [],
+    kvParkedBlocks,
+    kvLoans: kv.loans.map(({ blocks, ...loan }) => ({ ...loan, blocks: { ...blocks } })),
     stepTokensMax: request.stepTokensMax,
     sequencesMax: request.sequencesMax,
     numerics: request.numerics,

@@ -1,14 +1,14 @@
 /** How many KV blocks a group has, and on which rank how many of them lie. Pure. */
 
 /** What one rank has for KV of its own heads, in blocks. */
-export interface RankRoom {
+interface RankRoom {
   /** On the device, beside the weights. */
   readonly deviceBlocks: number;
   /** In host memory, for parked KV. */
   readonly hostBlocks: number;
 }
 
-export interface KvPlacement {
+interface KvPlacement {
   readonly kvParkedBlocks: number;
   /** By rank: addresses below lie on its device. */
   readonly deviceBlocks: readonly number[];

@@ -182,7 +182,9 @@ void checkProducts(const Options& options, Report& report) {
   report.section("products", [&] {
     std::vector<Case> cases;
     for (const DataType type : {DataType::kBf16, DataType::kF16, DataType::kF32}) {
-      const std::vector<int64_t> batches{1, 8, 16, 17, 70};
+      const std::vector<int64_t> batches =
+          options.quick ? std::vector<int64_t>{1, 17, 70} : std::vector<int64_t>{1, 8, 16, 17, 70};
+      if (options.quick && type == DataType::kF16) continue;
       cases.push_back(makeCase(type, MatrixShape{"odd", 130, 264, 0}, batches));
       cases.push_back(makeCase(type, MatrixShape{"odd", 72, 384, 72}, batches));
     }

@@ -63,13 +63,13 @@ int run(const Options& options) {
     checkModels(options, report);
     checkGoldens(options, report);
   }
-  if (gpu && (options.bench || options.partitions)) {
+  if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
     if (options.bench) {
       benchProducts(options, limits, report);
       benchAttention(options, limits, report);
-      benchSteps(options, limits, report);
     }
+    if (options.steps) benchSteps(options, limits, report);
     if (options.partitions) checkPartitions(options, limits, report);
   }
   report.save();

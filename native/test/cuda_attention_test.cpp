@@ -86,23 +86,26 @@ TEST_P(CudaAttention, WindowsBlocksAndGroupsAreNearF64) {
   }
 }
 
+/// Prefills that cross the border of a chunk, and of a tile inside of a chunk.
 TEST_P(CudaAttention, BitsDoNotDependOnThePrefillsChunks) {
-  for (const int64_t window : {0, 70}) {
-    SceneOptions options;
-    options.type = GetParam();
-    options.window = window;
-    options.groups = 1;
-    options.headDim = 32;
-    const AttentionScene whole(options, {{7, 243, 30}});
-    const std::vector<float> expected = whole.attended();
-    for (const int64_t tokens : {1, 13}) {
-      std::vector<float> outputs;
-      for (int64_t start = 243; start < 273; start += tokens) {
-        const AttentionScene part(options, {{7, start, std::min(tokens, 273 - start)}});
-        const std::vector<float> rows = part.attended();
-        outputs.insert(outputs.end(), rows.begin(), rows.end());
+  for (const int64_t first : {243, 310}) {
+    for (const int64_t window : {0, 70}) {
+      SceneOptions options;
+      options.type = GetParam();
+      options.window = window;
+      options.groups = 1;
+      options.headDim = 32;
+      const int64_t end = first + 20;
+      const std::vector<float> expected = AttentionScene(options, {{7, first, end - first}}).attended();
+      for (const int64_t tokens : {1, 13}) {
+        std::vector<float> outputs;
+        for (int64_t start = first; start < end; start += tokens) {
+          const AttentionScene part(options, {{7, start, std::min(tokens, end - start)}});
+          const std::vector<float> rows = part.attended();
+          outputs.insert(outputs.end(), rows.begin(), rows.end());
+        }
+        ASSERT_EQ(outputs, expected) << "from " << first << ", window " << window << ", " << tokens << " at once";
       }
-      ASSERT_EQ(outputs, expected) << "window " << window << ", " << tokens << " tokens at once";
     }
   }
 }

@@ -41,8 +41,8 @@ export interface KvResidency {
 
 /** Addresses are int32 on the wire and in the engine. */
 const addressesMax = 2 ** 31 - 1;
-/** The merge of remote parts goes by attention chunks, so a block on loan holds whole ones. */
-const loanBlockTokens = 64;
+/** Positions of a block: the merge of remote parts goes by attention chunks, so a block on loan holds whole ones. */
+export const loanBlockTokens = 64;
 /** What a worker reads before it knows who sent it. */
 const loansMax = 4096;
 

@@ -11,6 +11,7 @@
 #include "engine/cuda/cuda_self_check.h"
 #include "engine/device_name.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cuda/elementwise.h"
 
 namespace hels::cuda {
 namespace {
@@ -126,6 +127,9 @@ void CudaEngine::load(std::shared_ptr<WeightSource> weights) {
 
 void CudaEngine::fillRandom(uint64_t seed) {
   useDevice();
+  // KV too: a step may then attend to positions that no step has written, which else hold anything, NaN too.
+  cuda::fillRandom(model_.weightType, kvBuffer_.data(),
+                   static_cast<int64_t>(kvBuffer_.sizeBytes() / bytesOf(model_.weightType)), 1.0F, seed, stream_.get());
   weights_.fillRandom(seed, stream_.get());
 }
 

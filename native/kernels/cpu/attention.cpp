@@ -45,8 +45,8 @@ class Attention {
     for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
       const RowRange seeing = rowsThatSee(chunk);
       if (seeing.begin == seeing.end) continue;
-      float maximum[kAttentionRowsMax];
-      float sum[kAttentionRowsMax];
+      float maximum[kAttentionRowsMax] = {};
+      float sum[kAttentionRowsMax] = {};
       attendChunk(kv, chunk, seeing, workspace, parts, shape_.headDim, maximum, sum);
       merge(seeing, parts, shape_.headDim, maximum, sum, sums);
     }
@@ -56,8 +56,8 @@ class Attention {
     const RowRange seeing = rowsThatSee(chunk);
     const int64_t stride = attentionPartFloats(shape_.headDim);
     const float* first = parts.data + (parts.firstRow + seeing.begin) * stride;
-    float maximum[kAttentionRowsMax];
-    float sum[kAttentionRowsMax];
+    float maximum[kAttentionRowsMax] = {};
+    float sum[kAttentionRowsMax] = {};
     for (int row = seeing.begin; row < seeing.end; ++row) {
       const float* part = first + (row - seeing.begin) * stride;
       maximum[row] = part[shape_.headDim];
@@ -72,8 +72,8 @@ class Attention {
 
   void attendPart(const KvBlocks& kv, int64_t chunk, float* parts, float* workspace) const {
     const int64_t stride = attentionPartFloats(shape_.headDim);
-    float maximum[kAttentionRowsMax];
-    float sum[kAttentionRowsMax];
+    float maximum[kAttentionRowsMax] = {};
+    float sum[kAttentionRowsMax] = {};
     attendChunk(kv, chunk, {0, rows_.count}, workspace, parts, stride, maximum, sum);
     for (int row = 0; row < rows_.count; ++row) {
       parts[row * stride + shape_.headDim] = maximum[row];

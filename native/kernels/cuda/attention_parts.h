@@ -153,9 +153,9 @@ __device__ __forceinline__ QueryRow queryRow(const AttentionArguments& a, int se
   return result;
 }
 
-/// A lane's share of the queries of rows g and g + 8: of each 32 dimensions the eight from 8t on. Held in registers up
-/// to 128 dimensions, read again from the first-level cache above.
-template <int kDim>
+/// A lane's share of the queries of rows g and g + 8: of each 32 dimensions the eight from 8t on. Held in registers, or
+/// read again from the first-level cache.
+template <int kDim, bool kHeld>
 class Queries {
  public:
   static constexpr int kBlocks = kDim / 32;
@@ -180,8 +180,6 @@ class Queries {
   }
 
  private:
-  static constexpr bool kHeld = kDim <= 128;
-
   __device__ __forceinline__ static const uint16_t* rowOf(const AttentionArguments& a, const QueryRow& row) {
     return reinterpret_cast<const uint16_t*>(a.queries) + row.token * a.queryStride + row.head * a.headDim;
   }
@@ -207,6 +205,17 @@ struct Unit {
   static constexpr int kValueElements = kUnitTokens * kValueStride;
 };
 
+/// The lane, found out anew: what depends on it is not kept in registers through the loops around.
+__device__ __forceinline__ int laneNow() {
+#ifdef HELS_CUDA_EMULATION
+  return static_cast<int>(threadIdx.x) % kWarpThreads;
+#else
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+#endif
+}
+
 /// Where the 16 positions from `position` on lie in a group's keys or values.
 __device__ __forceinline__ int64_t unitOffset(const AttentionArguments& a, const int32_t* blockTable, int position) {
   const auto tokens = static_cast<unsigned>(a.blockTokens);
@@ -219,7 +228,7 @@ __device__ __forceinline__ int64_t unitOffset(const AttentionArguments& a, const
 template <int kDim>
 __device__ __forceinline__ void copyKeys(const AttentionArguments& a, uint16_t* target, const uint16_t* keys,
                                          const int32_t* blockTable, int position, int begin, int end) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int lane = laneNow();
   const bool any = position < end && position + kUnitTokens > begin;
   const uint16_t* source = any ? keys + unitOffset(a, blockTable, position) : keys;
 #pragma unroll
@@ -241,7 +250,7 @@ template <int kDim>
 __device__ __forceinline__ void copyValues(const AttentionArguments& a, uint16_t* target, const uint16_t* values,
                                            const int32_t* blockTable, int position, int begin, int end) {
   constexpr int kPieces = kDim / 8;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int lane = laneNow();
   const bool any = position < end && position + kUnitTokens > begin;
   const uint16_t* source = any ? values + unitOffset(a, blockTable, position) : values;
 #pragma unroll
@@ -274,7 +283,8 @@ struct ChunkState {
   }
 
   /// Products of the queries with the keys of a unit: a chain over the dimensions, ascending in blocks of 32.
-  __device__ __forceinline__ void addKeys(const Queries<kDim>& queries, const uint16_t* keys, int unit) {
+  template <bool kHeld>
+  __device__ __forceinline__ void addKeys(const Queries<kDim, kHeld>& queries, const uint16_t* keys, int unit) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
     float(&first)[4] = scores[2 * unit];
     float(&second)[4] = scores[2 * unit + 1];
@@ -287,6 +297,27 @@ struct ChunkState {
       const uint4 high = queries.high(block);
       addBlock<type>(first, low, high, pieces[block * kWarpThreads]);
       addBlock<type>(second, low, high, pieces[(Unit<kDim>::kBlocks + block) * kWarpThreads]);
+    }
+  }
+
+  /// The same for all units of a tile, which lie one after the other: each query is fetched once for all.
+  template <bool kHeld>
+  __device__ __forceinline__ void addTileKeys(const Queries<kDim, kHeld>& queries, const uint16_t* keys) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+#pragma unroll
+    for (int n = 0; n < kTileTokens / 8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) scores[n][j] = 0.0F;
+    }
+    const uint4* pieces = reinterpret_cast<const uint4*>(keys) + lane;
+#pragma unroll(kDim > 128 ? 1 : 4)
+    for (int block = 0; block < Unit<kDim>::kBlocks; ++block) {
+      const uint4 low = queries.low(block);
+      const uint4 high = queries.high(block);
+#pragma unroll
+      for (int n = 0; n < kTileTokens / 8; ++n) {
+        addBlock<type>(scores[n], low, high, pieces[(n * Unit<kDim>::kBlocks + block) * kWarpThreads]);
+      }
     }
   }
 

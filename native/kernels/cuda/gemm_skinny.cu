@@ -8,22 +8,28 @@ namespace {
 constexpr int kWarps = 8;
 static_assert(kWarps == kSlices);
 constexpr int kTileColumns = 16;
-/// Blocks whose loads are in flight together, twice: the next ones are asked for before the last are multiplied.
-template <int rowTiles>
-constexpr int kUnroll = rowTiles == 1 ? 4 : 3;
+/// How a kernel hides the latency of memory: by many blocks on a multiprocessor, or, where there are not as many, by
+/// more loads in flight. `unroll` blocks of depth are asked for before the last as many are multiplied.
+template <int rowTilesOfIt, int unrollOfIt, int blocksOfIt>
+struct Pace {
+  static constexpr int kRowTiles = rowTilesOfIt;
+  static constexpr int kUnroll = unrollOfIt;
+  static constexpr int kBlocks = blocksOfIt;  // on a multiprocessor
+  static constexpr int kRows = kRowTiles * 8;
+};
 
 /// The operands of kUnroll blocks of depth: of 16 columns, rows g and g + 8 of the tile, and of 8 rows of x each.
-template <int rowTiles>
+template <typename Pace>
 struct Operands {
-  uint4 weights[kUnroll<rowTiles>][2];
-  uint4 inputs[kUnroll<rowTiles>][rowTiles];
+  uint4 weights[Pace::kUnroll][2];
+  uint4 inputs[Pace::kUnroll][Pace::kRowTiles];
 };
 
 /// Where a lane reads its part of the depth.
-template <int rowTiles>
+template <typename Pace>
 struct Sources {
   const uint16_t* weights[2];
-  const uint16_t* inputs[rowTiles];
+  const uint16_t* inputs[Pace::kRowTiles];
 
   __device__ __forceinline__ Sources(const ProductArguments& a, int column) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -34,23 +40,24 @@ struct Sources {
       weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total + first;
     }
 #pragma unroll
-    for (int tile = 0; tile < rowTiles; ++tile) inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride + first;
+    for (int tile = 0; tile < Pace::kRowTiles; ++tile)
+      inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride + first;
   }
   /// Of the blocks from k on, zeros where they lie behind `end`.
-  __device__ __forceinline__ void loadWeights(int k, int end, Operands<rowTiles>& operands) const {
+  __device__ __forceinline__ void loadWeights(int k, int end, Operands<Pace>& operands) const {
     end -= static_cast<int>(threadIdx.x) % 4 * 8;
 #pragma unroll
-    for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
+    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
       operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
       operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
     }
   }
-  __device__ __forceinline__ void loadInputs(int k, int end, Operands<rowTiles>& operands) const {
+  __device__ __forceinline__ void loadInputs(int k, int end, Operands<Pace>& operands) const {
     end -= static_cast<int>(threadIdx.x) % 4 * 8;
 #pragma unroll
-    for (int i = 0; i < kUnroll<rowTiles>; ++i, k += kBlockDepth) {
+    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
 #pragma unroll
-      for (int tile = 0; tile < rowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
+      for (int tile = 0; tile < Pace::kRowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
     }
   }
 };
@@ -80,27 +87,27 @@ struct GroupWalk {
 };
 
 /// The products of the warp's segments; endOfSegment(sums) takes each one's. Loads run ahead across segments.
-template <DataType type, int rowTiles, typename EndOfSegment>
+template <DataType type, typename Pace, typename EndOfSegment>
 __device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp,
                                                 const EndOfSegment& endOfSegment) {
-  using Walk = GroupWalk<kUnroll<rowTiles> * kBlockDepth>;
-  const Sources<rowTiles> sources(a, column);
+  using Walk = GroupWalk<Pace::kUnroll * kBlockDepth>;
+  const Sources<Pace> sources(a, column);
   Walk loading(a.segments, warp);
-  Operands<rowTiles> operands;
+  Operands<Pace> operands;
   letNextStart();
   sources.loadWeights(loading.k, loading.end, operands);  // no kernel writes them: they need not wait
   waitForPrevious();
   sources.loadInputs(loading.k, loading.end, operands);
-  float sums[rowTiles][4] = {};
+  float sums[Pace::kRowTiles][4] = {};
   for (Walk walk = loading; !walk.done(); walk.next(a.segments)) {
-    const Operands<rowTiles> current = operands;
+    const Operands<Pace> current = operands;
     if (!loading.done()) loading.next(a.segments);
     sources.loadWeights(loading.k, loading.end, operands);
     sources.loadInputs(loading.k, loading.end, operands);
 #pragma unroll
-    for (int i = 0; i < kUnroll<rowTiles>; ++i) {
+    for (int i = 0; i < Pace::kUnroll; ++i) {
 #pragma unroll
-      for (int tile = 0; tile < rowTiles; ++tile) {
+      for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
         multiplyBlock<type>(sums[tile], current.weights[i][0], current.weights[i][1], current.inputs[i][tile]);
       }
     }
@@ -120,21 +127,21 @@ __device__ __forceinline__ int rowOf(int tile, int i) {
 }
 __device__ __forceinline__ int columnOf(int i) { return static_cast<int>(threadIdx.x) % kWarpThreads / 4 + i / 2 * 8; }
 
-template <DataType type, int rowTiles>
-__global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyKernel(ProductArguments a) {
-  constexpr int kRows = rowTiles * 8;
-  __shared__ float partials[kWarps][kRows][kTileColumns];
+template <DataType type, typename Pace>
+__global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKernel(ProductArguments a) {
+  __shared__ float partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
-  float totals[rowTiles][4] = {};
-  segmentProducts<type, rowTiles>(a, column, warp, [&](const float(&sums)[rowTiles][4]) {
+  float totals[Pace::kRowTiles][4] = {};
+  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
-    for (int i = 0; i < rowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
+    for (int i = 0; i < Pace::kRowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
   });
 #pragma unroll
-  for (int i = 0; i < rowTiles * 4; ++i) partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
+  for (int i = 0; i < Pace::kRowTiles * 4; ++i)
+    partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
   __syncthreads();
-  for (int item = static_cast<int>(threadIdx.x); item < kRows * kTileColumns; item += kWarps * kWarpThreads) {
+  for (int item = static_cast<int>(threadIdx.x); item < Pace::kRows * kTileColumns; item += kWarps * kWarpThreads) {
     const int row = item / kTileColumns;
     const int offset = item % kTileColumns;
     if (row >= a.rows || column + offset >= a.columns) continue;
@@ -150,23 +157,23 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyKernel(ProductA
   }
 }
 
-template <DataType type, int rowTiles>
-__global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyFixedPointKernel(ProductArguments a) {
-  constexpr int kRows = rowTiles * 8;
-  __shared__ int64_t partials[kWarps][kRows][kTileColumns];
+template <DataType type, typename Pace>
+__global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyFixedPointKernel(ProductArguments a) {
+  __shared__ int64_t partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
-  int64_t totals[rowTiles][4] = {};
-  segmentProducts<type, rowTiles>(a, column, warp, [&](const float(&sums)[rowTiles][4]) {
+  int64_t totals[Pace::kRowTiles][4] = {};
+  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
-    for (int i = 0; i < rowTiles * 4; ++i) {
+    for (int i = 0; i < Pace::kRowTiles * 4; ++i) {
       totals[i / 4][i % 4] += fixedPoint(sums[i / 4][i % 4], rowOf(i / 4, i % 4), a);
     }
   });
 #pragma unroll
-  for (int i = 0; i < rowTiles * 4; ++i) partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
+  for (int i = 0; i < Pace::kRowTiles * 4; ++i)
+    partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
   __syncthreads();
-  for (int item = static_cast<int>(threadIdx.x); item < kRows * kTileColumns; item += kWarps * kWarpThreads) {
+  for (int item = static_cast<int>(threadIdx.x); item < Pace::kRows * kTileColumns; item += kWarps * kWarpThreads) {
     const int row = item / kTileColumns;
     const int offset = item % kTileColumns;
     if (row >= a.rows || column + offset >= a.columns) continue;
@@ -177,17 +184,25 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2) skinnyFixedPointKerne
   }
 }
 
+template <DataType type, typename Pace>
+void launchPace(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
+  launchEarly(fixedPoint ? skinnyFixedPointKernel<type, Pace> : skinnyKernel<type, Pace>, grid,
+              dim3(kWarps * kWarpThreads), 0, stream, arguments);
+}
+
+/// Columns up to which two blocks on each of the largest devices' multiprocessors are enough for all.
+constexpr int kFewColumns = 2 * 132 * kTileColumns;
+
 template <DataType type>
 void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
-  const dim3 block(kWarps * kWarpThreads);
+  const bool few = arguments.columns <= kFewColumns;
   if (arguments.rows <= 8) {
-    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 1> : skinnyKernel<type, 1>, grid, block, 0, stream,
-                arguments);
-  } else {
-    launchEarly(fixedPoint ? skinnyFixedPointKernel<type, 2> : skinnyKernel<type, 2>, grid, block, 0, stream,
-                arguments);
+    if (few) return launchPace<type, Pace<1, 4, 2>>(arguments, fixedPoint, stream);
+    return launchPace<type, Pace<1, 2, 4>>(arguments, fixedPoint, stream);
   }
+  if (few) return launchPace<type, Pace<2, 3, 2>>(arguments, fixedPoint, stream);
+  launchPace<type, Pace<2, 2, 3>>(arguments, fixedPoint, stream);
 }
 
 }  // namespace

@@ -203,8 +203,9 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
 /// Where a block's tile lies and which segments are its share: all of them, or the part of its split.
 template <typename Shape>
 struct BlockShare {
-  int column = static_cast<int>(blockIdx.x) * Shape::kColumns;
-  int row = static_cast<int>(blockIdx.y) * Shape::kRows;
+  // Blocks that run at once share few columns: the weights are read from memory once, the rows from the cache.
+  int column = static_cast<int>(blockIdx.y) * Shape::kColumns;
+  int row = static_cast<int>(blockIdx.x) * Shape::kRows;
   int firstSegment;
   int endSegment;
 
@@ -301,14 +302,15 @@ size_t sharedBytesOf(bool fixedPoint) {
 
 template <DataType type, typename Shape>
 void launchShape(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
-                  static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
+  const dim3 grid(static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
+                  static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
                   static_cast<unsigned>(splits));
   launchEarly(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
               sharedBytesOf<Shape>(fixedPoint), stream, arguments);
 }
 
 using TinyTile = Tile<64, 64, 32, 32, 2>;
+using FlatTile = Tile<64, 32, 32, 16, 4>;
 using SmallTile = Tile<64, 64, 32, 32, 4>;
 using LargeTile = Tile<128, 128, 64, 32, 3>;
 
@@ -328,10 +330,12 @@ template <DataType type>
 void launchTiled(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
   if (arguments.rows > SmallTile::kRows && sharedBytesOf<LargeTile>(fixedPoint) <= sharedBytesMax()) {
     launchShape<type, LargeTile>(arguments, fixedPoint, splits, stream);
-  } else if (sharedBytesOf<SmallTile>(fixedPoint) <= sharedBytesMax()) {
-    launchShape<type, SmallTile>(arguments, fixedPoint, splits, stream);
-  } else {
+  } else if (sharedBytesOf<SmallTile>(fixedPoint) > sharedBytesMax()) {
     launchShape<type, TinyTile>(arguments, fixedPoint, splits, stream);
+  } else if (arguments.rows <= FlatTile::kRows) {
+    launchShape<type, FlatTile>(arguments, fixedPoint, splits, stream);
+  } else {
+    launchShape<type, SmallTile>(arguments, fixedPoint, splits, stream);
   }
 }
 
