@@ -261,6 +261,7 @@ Napi::Value toJs(Napi::Env env, const EngineReport& report) {
       .value("corrupted", Napi::Boolean::New(env, report.corrupted))
       .string("fingerprint", report.fingerprint)
       .string("gemmImplementation", report.gemmImplementation)
+      .string("transport", report.transport)
       .object();
 }
 

@@ -108,6 +108,7 @@ struct EngineReport {
   bool corrupted = false;   // whether this rank loaded the byte of EngineOptions::corruption
   std::string fingerprint;  // equal fingerprints promise equal bits
   std::string gemmImplementation;
+  std::string transport;  // how the ranks reach each other, as whoever connected them knows; empty without a group
 };
 
 class Engine {

@@ -130,6 +130,8 @@ export interface EngineReport {
   /** Equal fingerprints promise equal bits. */
   fingerprint: string;
   gemmImplementation: string;
+  /** How the ranks reach each other; empty without a group. */
+  transport: string;
 }
 
 interface ProfilePoint {
