@@ -83,67 +83,102 @@ void compareBits(const SceneOptions& options, int64_t context, Item& item) {
   item.expect(scene.attendedInParts([](int64_t chunk) { return chunk % 2 == 1; }) == whole, "other bits in parts");
 }
 
-/// prepareHeads(): rows of one sequence through bias, norm and rotation, queries and stored keys and values.
-void checkHeads(DataType type, Item& item) {
-  constexpr int64_t kGroups = 2, kPerGroup = 3, kHeadDim = 64, kTokens = 9, kBlockTokens = 16;
-  constexpr int64_t kQueryColumns = kGroups * kPerGroup * kHeadDim;
-  constexpr int64_t kColumns = kQueryColumns + 2 * kGroups * kHeadDim;
-  std::vector<float> table;
-  for (int64_t position = 0; position < kTokens; ++position) {
-    for (int64_t d = 0; d < kHeadDim; ++d) {
-      const double angle = static_cast<double>(position) * std::pow(100.0, -static_cast<double>(d % 32) / 32.0);
-      table.push_back(static_cast<float>(d < kHeadDim / 2 ? std::cos(angle) : std::sin(angle)));
-    }
-  }
-  std::vector<int32_t> positions(kTokens);
-  for (int64_t i = 0; i < kTokens; ++i) positions[static_cast<size_t>(i)] = static_cast<int32_t>(i);
-  const auto rows = randomBuffer(DataType::kF32, kTokens * kColumns, 31);
-  const auto bias = randomBuffer(DataType::kF32, kColumns, 32);
-  const auto norms = randomBuffer(DataType::kF32, 2 * kHeadDim, 33);
-  const auto ropeTable = upload(table);
-  const auto positionBuffer = upload(positions);
-  const auto sequenceOf = upload(std::vector<int32_t>(kTokens, 0));
-  const auto blockTable = upload(std::vector<int32_t>{1});
-  const auto cache = randomBuffer(type, 2 * kGroups * 2 * kBlockTokens * kHeadDim, 34);
-  const cuda::DeviceBuffer queries(static_cast<size_t>(kTokens * kQueryColumns) * bytesOf(type), "queries");
-  cuda::DeviceKv kv{type, cache.data(), cache.data() + cache.sizeBytes() / 2, kGroups, 2, kBlockTokens, kHeadDim};
-  cuda::DeviceBatch batch;
-  batch.sequences = 1;
-  batch.tokens = batch.tokensPerSequenceMax = batch.contextMax = kTokens;
-  batch.blockTables = blockTable.as<int32_t>();
-  batch.blockTableStride = 1;
-  batch.sequenceOf = sequenceOf.as<int32_t>();
-  batch.positions = positionBuffer.as<int32_t>();
-  const cuda::HeadPreparation preparation{
-      kPerGroup, bias.as<float>(), norms.as<float>(), norms.as<float>() + kHeadDim, 1e-5F, ropeTable.as<float>()};
-  cuda::prepareHeads(preparation, kv, batch, rows.as<float>(), kColumns, queries.data(), kQueryColumns, nullptr);
-  cuda::check(cudaDeviceSynchronize(), "heads");
+/// Rows of one sequence through bias, norm and rotation.
+struct HeadsScene {
+  static constexpr int64_t kGroups = 2, kPerGroup = 3, kHeadDim = 64, kTokens = 9, kBlockTokens = 16;
+  static constexpr int64_t kQueryHeads = kGroups * kPerGroup;
+  static constexpr int64_t kQueryColumns = kQueryHeads * kHeadDim;
+  static constexpr int64_t kColumns = kQueryColumns + 2 * kGroups * kHeadDim;
+  static constexpr uint64_t kRowSeed = 31, kBiasSeed = 32, kNormSeed = 33;
+  static constexpr double kEpsilon = 1e-5;
 
-  const auto hostQueries = cuda::twins::decode(type, download<std::byte>(queries.data(), queries.sizeBytes()));
-  const auto hostCache = cuda::twins::decode(type, download<std::byte>(cache.data(), cache.sizeBytes()));
-  double largestShare = 0;
-  for (int64_t token = 0; token < kTokens; ++token) {
-    for (int64_t head = 0; head < kColumns / kHeadDim; ++head) {
-      const bool isQuery = head < kGroups * kPerGroup;
-      const bool isValue = head >= kGroups * kPerGroup + kGroups;
-      std::vector<double> input, add, norm, turn;
+  DataType type;
+  std::vector<float> table;         // (kTokens, kHeadDim): cosines, then sines
+  std::vector<float> queries;       // as stored by prepareHeads()
+  std::vector<float> keys, values;  // (kGroups, 2 blocks, kBlockTokens, kHeadDim)
+
+  explicit HeadsScene(DataType type) : type(type) {
+    for (int64_t position = 0; position < kTokens; ++position) {
       for (int64_t d = 0; d < kHeadDim; ++d) {
-        const int64_t column = head * kHeadDim + d;
-        input.push_back(hostValue(DataType::kF32, 31, static_cast<uint64_t>(token * kColumns + column)));
-        add.push_back(hostValue(DataType::kF32, 32, static_cast<uint64_t>(column)));
-        if (isValue) continue;
-        norm.push_back(hostValue(DataType::kF32, 33, static_cast<uint64_t>(isQuery ? d : kHeadDim + d)));
-        turn.push_back(table[static_cast<size_t>(token * kHeadDim + d)]);
+        const double angle = static_cast<double>(position) * std::pow(100.0, -static_cast<double>(d % 32) / 32.0);
+        table.push_back(static_cast<float>(d < kHeadDim / 2 ? std::cos(angle) : std::sin(angle)));
       }
-      const std::vector<double> expected = cuda::twins::prepareHead(input, add, norm, 1e-5, turn);
-      const int64_t group = (head - kGroups * kPerGroup) % kGroups;
-      for (int64_t d = 0; d < kHeadDim; ++d) {
-        const int64_t slot = ((group * 2 + 1) * kBlockTokens + token) * kHeadDim + d;
-        const int64_t offset = isValue ? static_cast<int64_t>(hostCache.size()) / 2 : 0;
-        const float found = isQuery ? hostQueries[static_cast<size_t>(token * kQueryColumns + head * kHeadDim + d)]
-                                    : hostCache[static_cast<size_t>(offset + slot)];
-        const double error = std::abs(found - expected[static_cast<size_t>(d)]);
-        const double allowed = cuda::twins::unitRoundoff(type) * std::abs(expected[static_cast<size_t>(d)]) + 1e-5;
+    }
+    run();
+  }
+
+  /// What prepareHeads() should give for a head: queries first, then keys, then values.
+  std::vector<double> expected(int64_t token, int64_t head) const {
+    std::vector<double> input, bias, norm, turn;
+    for (int64_t d = 0; d < kHeadDim; ++d) {
+      const int64_t column = head * kHeadDim + d;
+      input.push_back(hostValue(DataType::kF32, kRowSeed, static_cast<uint64_t>(token * kColumns + column)));
+      bias.push_back(hostValue(DataType::kF32, kBiasSeed, static_cast<uint64_t>(column)));
+      if (head >= kQueryHeads + kGroups) continue;
+      norm.push_back(
+          hostValue(DataType::kF32, kNormSeed, static_cast<uint64_t>(head < kQueryHeads ? d : kHeadDim + d)));
+      turn.push_back(table[static_cast<size_t>(token * kHeadDim + d)]);
+    }
+    return cuda::twins::prepareHead(input, bias, norm, kEpsilon, turn);
+  }
+
+  float found(int64_t token, int64_t head, int64_t d) const {
+    if (head < kQueryHeads) return queries[static_cast<size_t>(token * kQueryColumns + head * kHeadDim + d)];
+    const int64_t group = (head - kQueryHeads) % kGroups;
+    // The sequence's only block is block 1.
+    const auto slot = static_cast<size_t>(((group * 2 + 1) * kBlockTokens + token) * kHeadDim + d);
+    return head < kQueryHeads + kGroups ? keys[slot] : values[slot];
+  }
+
+ private:
+  void run() {
+    std::vector<int32_t> positions(kTokens);
+    for (int64_t i = 0; i < kTokens; ++i) positions[static_cast<size_t>(i)] = static_cast<int32_t>(i);
+    const auto rows = randomBuffer(DataType::kF32, kTokens * kColumns, kRowSeed);
+    const auto bias = randomBuffer(DataType::kF32, kColumns, kBiasSeed);
+    const auto norms = randomBuffer(DataType::kF32, 2 * kHeadDim, kNormSeed);
+    const auto ropeTable = upload(table);
+    const auto positionBuffer = upload(positions);
+    const auto sequenceOf = upload(std::vector<int32_t>(kTokens, 0));
+    const auto blockTable = upload(std::vector<int32_t>{1});
+    const auto keyCache = randomBuffer(type, kGroups * 2 * kBlockTokens * kHeadDim, 34);
+    const auto valueCache = randomBuffer(type, kGroups * 2 * kBlockTokens * kHeadDim, 35);
+    const cuda::DeviceBuffer output(static_cast<size_t>(kTokens * kQueryColumns) * bytesOf(type), "queries");
+    const cuda::DeviceKv kv{type, keyCache.data(), valueCache.data(), kGroups, 2, kBlockTokens, kHeadDim};
+    cuda::DeviceBatch batch;
+    batch.sequences = 1;
+    batch.tokens = batch.tokensPerSequenceMax = batch.contextMax = kTokens;
+    batch.blockTables = blockTable.as<int32_t>();
+    batch.blockTableStride = 1;
+    batch.sequenceOf = sequenceOf.as<int32_t>();
+    batch.positions = positionBuffer.as<int32_t>();
+    const cuda::HeadPreparation preparation{kPerGroup,
+                                            bias.as<float>(),
+                                            norms.as<float>(),
+                                            norms.as<float>() + kHeadDim,
+                                            static_cast<float>(kEpsilon),
+                                            ropeTable.as<float>()};
+    cuda::prepareHeads(preparation, kv, batch, rows.as<float>(), kColumns, output.data(), kQueryColumns, nullptr);
+    cuda::check(cudaDeviceSynchronize(), "heads");
+    const auto decoded = [&](const cuda::DeviceBuffer& buffer) {
+      return cuda::twins::decode(type, download<std::byte>(buffer.data(), buffer.sizeBytes()));
+    };
+    queries = decoded(output);
+    keys = decoded(keyCache);
+    values = decoded(valueCache);
+  }
+};
+
+void checkHeads(DataType type, Item& item) {
+  const HeadsScene scene(type);
+  double largestShare = 0;
+  for (int64_t token = 0; token < HeadsScene::kTokens; ++token) {
+    for (int64_t head = 0; head < HeadsScene::kColumns / HeadsScene::kHeadDim; ++head) {
+      const std::vector<double> expected = scene.expected(token, head);
+      for (int64_t d = 0; d < HeadsScene::kHeadDim; ++d) {
+        const double wanted = expected[static_cast<size_t>(d)];
+        const double error = std::abs(scene.found(token, head, d) - wanted);
+        const double allowed = cuda::twins::unitRoundoff(type) * std::abs(wanted) + 1e-5;
         largestShare = std::isfinite(error) ? std::max(largestShare, error / allowed) : INFINITY;
       }
     }
