@@ -6,7 +6,7 @@ import { createLogger } from '../proto/base/log.ts';
 import { readTlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, toHelsError } from '../proto/domain/errors.ts';
-import { nativeVersion } from './binding/native.ts';
+import { nativeVersion, onDeviceLost } from './binding/native.ts';
 import { parseWorkerConfig, plaintextWarnings } from './daemon/config.ts';
 import { Daemon } from './daemon/daemon.ts';
 
@@ -23,20 +23,30 @@ async function run(): Promise<void> {
   log.info('listening', { address, device: config.device, ...native });
   process.stdout.write(`${JSON.stringify({ event: 'listening', address })}\n`);
 
-  let signals = 0;
-  const stop = (signal: NodeJS.Signals) => {
-    signals += 1;
-    if (signals > 1) process.exit(1);
-    log.info('stopping', { signal });
+  let stops = 0;
+  const stop = (exitCode: number) => {
+    stops += 1;
+    if (stops > 1) process.exit(1);
     daemon.stop().then(
-      () => process.exit(0),
+      () => process.exit(exitCode),
       (error: unknown) => {
         log.error('did not stop cleanly', { error: String(error) });
         process.exit(1);
       },
     );
   };
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, stop);
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      log.info('stopping', { signal });
+      stop(0);
+    });
+  }
+  // Only a new process gets the device back: whoever runs this one (systemd) starts another, which registers anew.
+  onDeviceLost((error) => {
+    if (stops > 0) return;
+    log.error('the device is lost, this process ends', { error: error.message });
+    stop(1);
+  });
 }
 
 try {

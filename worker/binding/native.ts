@@ -201,7 +201,7 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-export interface CudaDevice {
+interface CudaDevice {
   index: number;
   name: string;
   /** 9.0 */
@@ -341,9 +341,19 @@ export class NativeError extends HelsError {
   }
 }
 
+let deviceLost: (error: HelsError) => void = () => undefined;
+
+/** `listener` hears of every error after which this process can use its device no more: what it computed later would be wrong. */
+export function onDeviceLost(listener: (error: HelsError) => void): void {
+  deviceLost = listener;
+}
+
 function toNativeError(error: unknown): HelsError {
   const { code, message } = error as { code?: unknown; message?: unknown };
-  return new NativeError(typeof code === 'string' ? code : 'internal', String(message), error);
+  const name = typeof code === 'string' ? code : 'internal';
+  const failure = new NativeError(name, String(message), error);
+  if (name === 'device-lost') deviceLost(failure);
+  return failure;
 }
 
 async function translated<Value>(body: () => Promise<Value>): Promise<Value> {
