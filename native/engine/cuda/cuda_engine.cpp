@@ -258,10 +258,12 @@ void CudaEngine::sampleOnHost(const StepBatch& batch, const TokenBatch& tokens, 
   for (int64_t begin = 0; begin < rows; begin += kLogitRowsMax) {
     const int64_t count = std::min(kLogitRowsMax, rows - begin);
     forward_.logits(metadata_, begin, count, stream);
-    check(cudaMemcpyAsync(hostLogits_.data(), scratch_.logits,
-                          static_cast<size_t>(count * scratch_.logitsStride) * sizeof(float), cudaMemcpyDeviceToHost,
-                          stream),
-          "copy of logits");
+    if (columns > 0) {
+      check(cudaMemcpyAsync(hostLogits_.data(), scratch_.logits,
+                            static_cast<size_t>(count * scratch_.logitsStride) * sizeof(float), cudaMemcpyDeviceToHost,
+                            stream),
+            "copy of logits");
+    }
     collective_.synchronize(stream);
     sampling.clear();
     const float* logits = hostLogits_.as<float>();

@@ -2,7 +2,10 @@
 
 #include <climits>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <set>
+#include <tuple>
 #include <vector>
 
 #include "base/cuda/buffer.h"
@@ -127,12 +130,43 @@ class ProductCheck {
   CudaScratch scratch_;
 };
 
-std::string deviceName() {
+int currentDevice() {
   int device = 0;
-  cudaDeviceProp properties;
   check(cudaGetDevice(&device), "the current device");
-  check(cudaGetDeviceProperties(&properties, device), "properties of the device");
+  return device;
+}
+
+std::string deviceName() {
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, currentDevice()), "properties of the device");
   return properties.name;
+}
+
+using Depths = std::set<int64_t>;
+
+Hash checkedProducts(DataType type, Numerics numerics, const Depths& depths, CudaProducts& products,
+                     cudaStream_t stream) {
+  Hash hash;
+  for (const int64_t depth : depths) {
+    ProductCheck(type, numerics, depth, products, stream).run(numerics == Numerics::kExact, hash);
+  }
+  return hash;
+}
+
+/// The hash of what a device of this process has answered: it answers the same to every engine.
+Hash hashOfProducts(DataType type, Numerics numerics, const Depths& depths, CudaProducts& products,
+                    cudaStream_t stream) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, std::string, DataType, Depths>, Hash> answers;
+  const std::tuple key{currentDevice(), products.implementation(), type, depths};
+  {
+    const std::lock_guard lock(mutex);
+    const auto found = answers.find(key);
+    if (found != answers.end()) return found->second;
+  }
+  const Hash hash = checkedProducts(type, numerics, depths, products, stream);
+  const std::lock_guard lock(mutex);
+  return answers.emplace(key, hash).first->second;
 }
 
 }  // namespace
@@ -140,10 +174,8 @@ std::string deviceName() {
 std::string cudaFingerprint(const ModelSpec& model, const EngineOptions& options, CudaProducts& products,
                             cudaStream_t stream) {
   const bool exact = options.numerics == Numerics::kExact;
-  Hash hash;
-  for (const int64_t depth : std::set{model.hiddenSize, model.queryHeadsPerGroup * model.headDim, model.ffnGranule}) {
-    ProductCheck(model.weightType, options.numerics, depth, products, stream).run(exact, hash);
-  }
+  const Depths depths{model.hiddenSize, model.queryHeadsPerGroup * model.headDim, model.ffnGranule};
+  const Hash hash = hashOfProducts(model.weightType, options.numerics, depths, products, stream);
   return std::string(exact ? kNumericsVersion : "fast-1") + "/" + deviceName() + "/" + products.implementation() + "/" +
          dataTypeName(model.weightType) + ":" + hash.hex();
 }
