@@ -117,8 +117,6 @@ __device__ __forceinline__ void mergeKept(const AttentionArguments& a, const Dec
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(AttentionArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, rings);
-  letNextStart();
-  waitForPrevious();
   constexpr int kPending = Ring<kDim>::kUnits - 2;
   const int rowTiles = (a.queryHeadsPerGroup + kRowsPerWarp - 1) / kRowsPerWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
@@ -203,8 +201,8 @@ void launchDecode(const AttentionArguments& a, int64_t sequences, int64_t slots,
                                     (slots + warps - 1) / warps);
   const dim3 grid(static_cast<unsigned>(merges ? 1 : splits), static_cast<unsigned>(items),
                   static_cast<unsigned>(sequences));
-  launchEarly(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
-              static_cast<size_t>(warps) * Ring<kDim>::kBytes, stream, a);
+  launch(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
+         static_cast<size_t>(warps) * Ring<kDim>::kBytes, stream, a);
 }
 
 template <DataType type>

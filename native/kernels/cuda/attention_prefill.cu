@@ -139,8 +139,6 @@ __device__ __forceinline__ void attendTile(const AttentionArguments& a, ChunkSta
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(AttentionArguments a, int stages) {
   HELS_DYNAMIC_SHARED(uint16_t, shared);
-  letNextStart();
-  waitForPrevious();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   PrefillItem item;
@@ -232,8 +230,8 @@ void launchPrefill(const AttentionArguments& a, int64_t sequences, int64_t token
   const int64_t blockRows = static_cast<int64_t>(warps) * kRowsPerWarp;
   const dim3 grid(static_cast<unsigned>((rowsMax + blockRows - 1) / blockRows), static_cast<unsigned>(a.groups),
                   static_cast<unsigned>(sequences));
-  launchEarly(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes(warps, stages),
-              stream, a, stages);
+  launch(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes(warps, stages),
+         stream, a, stages);
 }
 
 template <DataType type>
