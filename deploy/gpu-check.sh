@@ -76,6 +76,7 @@ build() {
   fi
 }
 
+failed=0
 binary=${HELS_CHECK_BINARY:-}
 if [[ -n $binary ]] && ! "$binary" --help >/dev/null 2>&1; then
   echo "gpu-check: $binary does not run here; building" >&2
@@ -87,6 +88,7 @@ if [[ -z $binary && ${parts[*]} != peer ]]; then
     tail -30 "$out/build.log" >&2
     echo "gpu-check: the build failed (the whole log: $out/build.log)" >&2
     parts=(peer)
+    failed=1
   fi
   [[ ${parts[*]} == peer ]] || rm -f "$out/build.log"
   echo "built in $((SECONDS - started)) s"
@@ -99,7 +101,6 @@ if [[ -z ${HELS_CUDA_LIBRARY_PATH:-} ]]; then
   [[ -d $packages/nvidia ]] && export HELS_CUDA_LIBRARY_PATH=$packages
 fi
 
-failed=0
 # run_part NAME COMMAND...: what it printed is kept only when it did not pass. --kill-after: a hung driver call.
 run_part() {
   local name=$1 started=$SECONDS code=0
