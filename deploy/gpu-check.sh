@@ -2,7 +2,8 @@
 # Checks and measures Hels on this machine's GPU: builds hels-native-check (or takes a built one), runs it part by part,
 # each in a process of its own under a time limit, and prints a table of what came out.
 #
-#   deploy/gpu-check.sh [FOLDER [PART...]]      FOLDER (default gpu-check): where one JSON and one log per part go
+#   deploy/gpu-check.sh [FOLDER [PART...]]      FOLDER (default gpu-check): where one JSON per part goes, device.csv, and
+#                                               failures.log with the output of the parts that did not pass
 #   parts: kernels goldens bench steps partitions peer sanitizer; default: all but the sanitizer
 #
 # HELS_CHECK_BINARY   a built hels-native-check; else it is built here with nvcc (CMake where there is one)
@@ -40,6 +41,7 @@ for part in "${parts[@]}"; do
   esac
 done
 mkdir -p "$out"
+rm -f "$out/failures.log"
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,temperature.gpu --format=csv \
   >"$out/device.csv" 2>/dev/null || true
 
@@ -74,6 +76,7 @@ build() {
   fi
 }
 
+failed=0
 binary=${HELS_CHECK_BINARY:-}
 if [[ -n $binary ]] && ! "$binary" --help >/dev/null 2>&1; then
   echo "gpu-check: $binary does not run here; building" >&2
@@ -85,7 +88,9 @@ if [[ -z $binary && ${parts[*]} != peer ]]; then
     tail -30 "$out/build.log" >&2
     echo "gpu-check: the build failed (the whole log: $out/build.log)" >&2
     parts=(peer)
+    failed=1
   fi
+  [[ ${parts[*]} == peer ]] || rm -f "$out/build.log"
   echo "built in $((SECONDS - started)) s"
   binary=$build_folder/hels-native-check
 fi
@@ -96,18 +101,22 @@ if [[ -z ${HELS_CUDA_LIBRARY_PATH:-} ]]; then
   [[ -d $packages/nvidia ]] && export HELS_CUDA_LIBRARY_PATH=$packages
 fi
 
-failed=0
-# run_part NAME COMMAND...: its log, its exit code, and whether it ran out of time. --kill-after: a hung driver call.
+# run_part NAME COMMAND...: what it printed is kept only when it did not pass. --kill-after: a hung driver call.
 run_part() {
   local name=$1 started=$SECONDS code=0
   shift
-  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+  local log=$out/$name.log
+  timeout --kill-after=5 "$limit" "$@" >"$log" 2>&1 || code=$?
   [[ $code -eq 0 ]] || failed=1
   local verdict=passed
   [[ $code -ne 0 ]] && verdict="FAILED (exit code $code)"
   [[ $code -eq 124 || $code -eq 137 ]] && verdict="stopped after $limit s"
   echo "$name: $verdict, $((SECONDS - started)) s"
-  [[ $code -eq 0 ]] || tail -5 "$out/$name.log" | cut -c1-400
+  if [[ $code -ne 0 ]]; then
+    tail -5 "$log" | cut -c1-400
+    { echo "== $name: $verdict" && cat "$log"; } >>"$out/failures.log"
+  fi
+  rm -f "$log"
 }
 
 existing=()
