@@ -51,6 +51,7 @@ const deploymentSchema = z.strictObject({
   quantization: z.enum(quantizationOptions).default('auto'),
   workers: z.number().int().min(1).max(1024).default(1),
   prefixCache: z.boolean().default(true),
+  allowRemoteKv: z.boolean().default(false),
 });
 
 const fileSchema = z.strictObject({

@@ -55,6 +55,8 @@ export class OperationsService implements OperationsPort {
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
     const { model, name, policy, numerics, quantization, workers, prefixCache } = deployment;
+    // Zeroes: what a plan is made for when nobody says.
+    const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
     const workersMin = workers;
     return {
       modelPath: model,
@@ -63,7 +65,7 @@ export class OperationsService implements OperationsPort {
       numerics,
       quantization,
       workersMin,
-      workload: null,
+      workload: deployment.allowRemoteKv ? { ...sizes, allowRemoteKv: true } : null,
       ranks: [],
       prefixCache,
     };

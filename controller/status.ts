@@ -6,6 +6,7 @@ import type { Coordinator } from './deployment/coordinator.ts';
 import type { PredictionTracker } from './deployment/prediction-tracker.ts';
 import type { WorkerRegistry } from './deployment/worker-registry.ts';
 import type { SwitchingEngine } from './engine/generation-engine.ts';
+import { kvOfRanks, taxOf } from './engine/kv-of-ranks.ts';
 import type { ServingGauges } from './metrics/serving-metrics.ts';
 
 /** What the process looks like from outside: put together on request from those who own each part. */
@@ -43,13 +44,18 @@ export class StatusView {
   }
 
   gauges(): ServingGauges {
-    const counts = this.#engine.serving?.loop.scheduler.counts;
+    const { serving } = this.#engine;
+    const counts = serving?.loop.scheduler.counts;
     return {
       requestsRunning: counts?.running ?? 0,
       requestsWaiting: counts?.waiting ?? 0,
       kvBlocksUsed: counts?.kvBlocksUsed ?? 0,
       kvBlocksTotal: counts?.kvBlocksTotal ?? 0,
       kvBlocksCached: counts?.kvBlocksCached ?? 0,
+      kvParkedBlocksUsed: counts?.kvParkedBlocksUsed ?? 0,
+      kvParkedBlocksTotal: counts?.kvParkedBlocksTotal ?? 0,
+      kvOfRanks: serving === null ? [] : kvOfRanks(serving),
+      recomputeTax: counts === undefined ? 0 : taxOf(counts),
       workersAlive: this.#registry.members().filter(({ state }) => state === 'alive').length,
       epoch: this.#coordinator.group.epoch,
     };
@@ -60,7 +66,7 @@ export class StatusView {
     const { served } = this.#coordinator;
     const nowMs = this.#clock.nowMs();
     const counts = this.#engine.serving?.loop.scheduler.counts;
-    const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal, kvBlocksCached } =
+    const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal, ...gauges } =
       this.gauges();
     return {
       version: version(),
@@ -75,7 +81,17 @@ export class StatusView {
       requestsWaiting,
       kvBlocksUsed,
       kvBlocksTotal,
-      kvBlocksCached,
+      kvBlocksCached: gauges.kvBlocksCached,
+      kvParkedBlocksUsed: gauges.kvParkedBlocksUsed,
+      kvParkedBlocksTotal: gauges.kvParkedBlocksTotal,
+      rankKv: gauges.kvOfRanks.map(({ workerId, ...tokens }) => ({
+        workerId,
+        residentTokens: tokens.resident,
+        remoteTokens: tokens.remote,
+        parkedTokens: tokens.parked,
+        droppedTokens: tokens.dropped,
+      })),
+      recomputeTax: gauges.recomputeTax,
       prefixCache: this.#engine.serving?.loop.cachesPrefixes ?? false,
       prefixQueryTokens: counts?.prefixQueryTokens ?? 0,
       prefixHitTokens: counts?.prefixHitTokens ?? 0,

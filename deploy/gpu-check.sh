@@ -3,14 +3,15 @@
 # each in a process of its own under a time limit, and prints a table of what came out.
 #
 #   deploy/gpu-check.sh [FOLDER [PART...]]      FOLDER (default gpu-check): where one JSON and one log per part go
-#   parts: kernels bench goldens partitions peer sanitizer; default: kernels bench goldens partitions peer
+#   parts: kernels goldens bench steps partitions peer sanitizer; default: all but the sanitizer
 #
 # HELS_CHECK_BINARY   a built hels-native-check; else it is built here with nvcc (CMake where there is one)
 # HELS_CHECK_ARCH     the architecture to build for (default: this machine's GPU, else 90)
 # HELS_CHECK_BUILD    the folder to build in (default /tmp/hels-check-build)
 # HELS_CHECK_MODELS   folders of goldens, separated by spaces (default: test/fixtures/goldens and ../shared/goldens)
 # HELS_CHECK_DEVICE   default cuda:0
-# HELS_CHECK_SECONDS  limit of one part (default 90); sections get what fits into it
+# HELS_CHECK_SECONDS  limit of each part (default: 40 to 100, by part); sections get what fits into it
+# HELS_CHECK_TOTAL    limit of all parts together, without the build (default 280)
 # HELS_CHECK_QUICK    1: tiny sizes (the emulated build)
 # HELS_CHECK_SHAPES   default 8b,13b
 # HELS_CHECK_PYTHON   default python3
@@ -20,9 +21,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-gpu-check}
 shift || true
 parts=("$@")
-[[ ${#parts[@]} -eq 0 ]] && parts=(kernels bench goldens partitions peer)
+[[ ${#parts[@]} -eq 0 ]] && parts=(kernels goldens bench steps partitions peer)
 device=${HELS_CHECK_DEVICE:-cuda:0}
-limit=${HELS_CHECK_SECONDS:-90}
+total=${HELS_CHECK_TOTAL:-280}
 shapes=${HELS_CHECK_SHAPES:-8b,13b}
 python=${HELS_CHECK_PYTHON:-python3}
 build_folder=${HELS_CHECK_BUILD:-/tmp/hels-check-build}
@@ -31,9 +32,9 @@ quick=()
 [[ ${HELS_CHECK_QUICK:-0} == 1 ]] && quick=(--quick)
 for part in "${parts[@]}"; do
   case $part in
-    kernels | bench | goldens | partitions | peer | sanitizer) ;;
+    kernels | goldens | bench | steps | partitions | peer | sanitizer) ;;
     *)
-      echo "gpu-check: unknown part '$part'; known are kernels bench goldens partitions peer sanitizer" >&2
+      echo "gpu-check: unknown part '$part'; known are kernels goldens bench steps partitions peer sanitizer" >&2
       exit 2
       ;;
   esac
@@ -48,12 +49,15 @@ architecture() {
   [[ $found =~ ^[0-9]+$ ]] && echo "$found" || echo 90
 }
 
-# Without CMake: every source by nvcc, as many at a time as there are processors.
+# Without CMake: every source by nvcc, as many at a time as there are processors. The list is that of
+# native/check/CMakeLists.txt.
 build_by_nvcc() {
   local arch=$1 native=$root/native
-  export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -Xcompiler=-ffp-contract=off"
-  find "$native/base" "$native/kernels/cuda" "$native/check" \( -name '*.cpp' -o -name '*.cu' \) -not -path '*/emulation/*' |
-    xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" &&
+  export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -I$native/test -I$native/check/standalone -Xcompiler=-ffp-contract=off"
+  find "$native"/{base,shard,model,kv,kernels,comm,engine,test/reference,check} \( -name '*.cpp' -o -name '*.cu' \) |
+    grep -Ev '/emulation/|onednn_gemm|comm/(gloo|shared|socket|collective)|model/(bounded_json|safetensors_header|weight_source)' >"$build_folder/sources"
+  echo "$native/check/standalone/onednn_gemm.cpp" >>"$build_folder/sources"
+  xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" <"$build_folder/sources" &&
     nvcc -std=c++20 -arch="sm_$arch" "$build_folder"/*.o -o "$build_folder/hels-native-check" -lpthread -ldl
 }
 
@@ -86,6 +90,12 @@ if [[ -z $binary && ${parts[*]} != peer ]]; then
   binary=$build_folder/hels-native-check
 fi
 
+# cuBLASLt and NCCL of a Python environment, where the system has none.
+if [[ -z ${HELS_CUDA_LIBRARY_PATH:-} ]]; then
+  packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2>/dev/null)
+  [[ -d $packages/nvidia ]] && export HELS_CUDA_LIBRARY_PATH=$packages
+fi
+
 failed=0
 # run_part NAME COMMAND...: its log, its exit code, and whether it ran out of time. --kill-after: a hung driver call.
 run_part() {
@@ -100,31 +110,36 @@ run_part() {
   [[ $code -eq 0 ]] || tail -5 "$out/$name.log" | cut -c1-400
 }
 
-# Time for one section: a part's limit leaves some for its start and for sections that end late.
-section_seconds=$((limit * 2 / 5))
 existing=()
 for model in "${models[@]}"; do [[ -d $model ]] && existing+=("$model"); done
+given=()
+[[ ${#existing[@]} -gt 0 ]] && given=(--models "${existing[@]}")
+declare -A usual=([kernels]=50 [goldens]=80 [bench]=60 [steps]=110 [partitions]=50 [peer]=70 [sanitizer]=60)
+parts_started=$SECONDS
 for part in "${parts[@]}"; do
+  remaining=$((total - SECONDS + parts_started))
+  limit=${HELS_CHECK_SECONDS:-${usual[$part]}}
+  ((limit <= remaining)) || limit=$remaining
+  if ((limit < 10)); then
+    echo "$part: skipped, only $remaining of $total s are left"
+    failed=1
+    continue
+  fi
+  # For one section: a part's limit leaves some for its start and for the sections beside it.
+  section_seconds=$((limit * 2 / 5))
+  [[ $part == steps ]] && section_seconds=$((limit / 5))
   common=("$binary" --device "$device" --json "$out/$part.json" --seconds "$section_seconds" --shapes "$shapes" "${quick[@]}")
   case $part in
-    kernels) run_part kernels "${common[@]}" --kernels ;;
-    bench) run_part bench "${common[@]}" --bench ;;
-    partitions) run_part partitions "${common[@]}" --partitions ;;
-    goldens)
-      if [[ ${#existing[@]} -eq 0 ]]; then
-        echo "goldens: skipped, no folder of models is here (HELS_CHECK_MODELS)"
-      else
-        run_part goldens "${common[@]}" --goldens --models "${existing[@]}"
-      fi
-      ;;
+    kernels | bench | steps | partitions) run_part "$part" "${common[@]}" "--$part" ;;
+    goldens) run_part goldens "${common[@]}" --goldens "${given[@]}" ;;
     peer) run_part peer "$python" "$root/native/check/torch_peer.py" --shapes "$shapes" --seconds $((limit * 2 / 3)) --json "$out/peer.json" ;;
     sanitizer)
       if command -v compute-sanitizer >/dev/null; then
-        # Shared memory races and bounds of every kernel, at the sizes of the emulation.
-        run_part sanitizer compute-sanitizer --tool memcheck --error-exitcode 9 "$binary" --device "$device" \
-          --json "$out/sanitizer.json" --kernels --quick --seconds "$section_seconds"
+        # Bounds and shared memory races of every kernel, at the sizes of the emulation.
+        run_part memcheck compute-sanitizer --tool memcheck --error-exitcode 9 "$binary" --device "$device" \
+          --json "$out/memcheck.json" --kernels --quick --seconds "$section_seconds"
         run_part racecheck compute-sanitizer --tool racecheck --error-exitcode 9 "$binary" --device "$device" \
-          --kernels --quick --seconds "$section_seconds"
+          --json "$out/racecheck.json" --kernels --quick --seconds "$section_seconds"
       else
         echo "sanitizer: skipped, compute-sanitizer is not here"
       fi

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
 import { addModelCommands } from './commands/model.ts';
 import { addPlanCommand } from './commands/plan.ts';
 import { addProfileCommand } from './commands/profile.ts';
@@ -53,6 +54,7 @@ function buildProgram(context: Context): Command {
   addSimulateCommand(program, context);
   addChatCommand(program, context);
   addModelCommands(program, context);
+  addDoctorCommand(program, context);
   addVersionCommand(program, context);
   return program;
 }

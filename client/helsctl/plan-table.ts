@@ -10,7 +10,9 @@ export function describeDevice(device: DeviceStatus): string {
   const threads = `${device.threads} thread${device.threads === 1 ? '' : 's'}`;
   const speed = device.speed < 1 ? `, speed ${device.speed}` : '';
   const label = device.emulated ? ' (emulated)' : '';
-  return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${label}`;
+  const host =
+    device.hostMemoryBytes > 0 ? ` and ${formatBytes(device.hostMemoryBytes)} of host memory` : '';
+  return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${host}${label}`;
 }
 
 /** The plan as people read it: what each device got, and its step time predicted and measured. */
@@ -43,9 +45,11 @@ export function formatPlan(report: PlanReport): string {
     'measured step',
   ];
   const kvTokens = plan.kvBlocks * plan.kvBlockTokens;
+  const parkedTokens = plan.kvParkedBlocks * plan.kvBlockTokens;
+  const parked = parkedTokens > 0 ? ` and ${parkedTokens} parked` : '';
   const summary =
     `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
-    `room for ${kvTokens} tokens of KV, bound by ${plan.bindingConstraint}; ` +
+    `room for ${kvTokens} tokens of KV${parked}, bound by ${plan.bindingConstraint}; ` +
     `decode step of ${report.measuredSequences} sequences: predicted ` +
     `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
     `${formatMilliseconds(report.measuredDecodeSeconds)}, collectives included`;

@@ -64,6 +64,8 @@ export interface DeployOptions {
     contextTokens?: number;
     prefillChunk?: number;
     outputTokens?: number;
+    /** KV may lie on another worker than its heads: a small device then does not cap the batch. Default false. */
+    allowRemoteKv?: boolean;
   };
   /** A split given by hand instead of a policy. */
   ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];

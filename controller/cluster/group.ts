@@ -27,6 +27,8 @@ export interface DeploymentRequest {
     contextTokens: number;
     prefillChunk: number;
     outputTokens: number;
+    /** KV may lie on another rank than its heads; absent: no. */
+    allowRemoteKv?: boolean;
   } | null;
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Absent: true. */

@@ -17,6 +17,8 @@ interface MemberDevice {
   emulated: boolean;
   memoryBytes: number;
   memoryFreeBytes: number;
+  /** Budget for parked KV, beside the memory above. */
+  hostMemoryBytes: number;
   /** Instruction set, kernel library, build: what a measurement holds for. */
   implementation: string;
 }

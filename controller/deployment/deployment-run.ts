@@ -1,6 +1,7 @@
 /** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -10,6 +11,7 @@ import { type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan } from './make-plan.ts';
+import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import type { ServedFiles } from './served-files.ts';
@@ -77,6 +79,7 @@ function workloadOf(request: DeploymentRequest, model: ModelSpec) {
     contextTokens: Math.min(contextTokens, model.maxPositions),
     prefillChunk: pick(given?.prefillChunk, defaultWorkload.prefillChunk),
     outputTokens: pick(given?.outputTokens, defaultWorkload.outputTokens),
+    ...(given?.allowRemoteKv === true ? { allowRemoteKv: true } : {}),
   };
 }
 
@@ -96,6 +99,16 @@ function scratchBytesMax(model: ModelSpec): number {
     8 * (stepTokensMax * model.hiddenSize + 8 * model.vocabRows + 32 * sequencesMax) +
     paddingAndStagingBytes
   );
+}
+
+/**
+ * Buffers of a rank that lends or holds, beside those that grow with its loans (planner/kv-loans.ts): queries, keys and values of a whole
+ * step, or one block on its way, in both directions.
+ */
+function exchangeBytesMax(model: ModelSpec): number {
+  const { headGroups, headDim, queryHeadsPerGroup } = model;
+  const rows = engineSizes.stepTokensMax * headGroups * headDim * 4 * (queryHeadsPerGroup + 2);
+  return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, headGroups));
 }
 
 async function describeDevices(
@@ -120,6 +133,7 @@ async function describeDevices(
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
         link,
+        hostMemoryBytes: described.device.hostMemoryBytes,
       };
     }),
   );
@@ -145,7 +159,14 @@ export async function runDeployment(
   const links = await probeLinks(workers, options, ports, profiling);
 
   ports.phase('planning')(corrections?.reason ?? 'solving the split', 0);
-  const devices = await describeDevices(workers, files.spec, profiles, links);
+  const workload = workloadOf(request, files.spec);
+  const kvBlockTokens = workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens;
+  const described = await describeDevices(workers, files.spec, profiles, links);
+  const exchangeBytes = workload.allowRemoteKv ? exchangeBytesMax(files.spec) : 0;
+  const devices = described.map((device) => ({
+    ...device,
+    reservedBytes: device.reservedBytes + exchangeBytes,
+  }));
   const made = makePlan(
     {
       epoch,
@@ -154,15 +175,18 @@ export async function runDeployment(
       modelDigest: files.digest,
       model: files.spec,
       devices: correctDevices(devices, corrections),
-      workload: workloadOf(request, files.spec),
+      workload,
       policy: policyOf(request),
       manual: request.ranks,
       numerics: request.numerics === 'fast' ? 'fast' : 'exact',
       ...engineSizes,
+      kvBlockTokens,
     },
     ports.nowMs,
   );
   const { shardPlan } = made;
+  const note = parkingNote(shardPlan, devices);
+  if (note !== null) ports.phase('planning')(note, 1);
   const chosen = shardPlan.ranks.flatMap(
     ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],
   );

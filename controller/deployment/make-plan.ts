@@ -1,12 +1,12 @@
 /** Profiles, memory and a workload -> the shard plan of a new epoch. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { kvBlocksOf } from '../planner/kv-blocks.ts';
 import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
+import { kvHomesOf } from './kv-homes.ts';
 
 interface ManualRank {
   workerId: string;
@@ -70,13 +70,11 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
-  const kvBlocks = kvBlocksOf(solved.predicted.kvTokensTotal, {
-    sequencesMax: request.sequencesMax,
-    contextTokensMax: model.maxPositions,
-    kvBlockTokens,
-  });
+  const kv = kvHomesOf(request, solved);
+  const { kvBlocks, kvParkedBlocks } = kv;
+  const stored = kv.homes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
   const ranks = solved.ranks.map((rank, index) => {
-    const headGroups = rank.headGroups[1] - rank.headGroups[0];
+    const { deviceBlocks = 0, deviceBytes = 0, hostBytes = 0 } = kv.homes[index] ?? {};
     return {
       rank: index,
       workerId: rank.device,
@@ -84,9 +82,11 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
       ffnColumns: rangeOf(rank.ffnColumns),
       vocabRows: rangeOf(rank.vocabRows),
       weightBytes: rank.weightBytes,
-      kvBytes: kvBlocks * kvBlockTokens * kvBytesPerToken(model, headGroups),
+      kvBytes: deviceBytes,
       kvTokens: rank.kvTokens,
-      kvShare: rank.kvShare,
+      kvShare: stored > 0 ? deviceBytes / stored : rank.kvShare,
+      kvDeviceBlocks: deviceBlocks,
+      kvHostBytes: hostBytes,
     };
   });
   const { predicted } = solved;
@@ -99,6 +99,8 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
     ranks,
     kvBlockTokens,
     kvBlocks,
+    kvParkedBlocks,
+    kvLoans: kv.loans.map(({ blocks, ...loan }) => ({ ...loan, blocks: { ...blocks } })),
     stepTokensMax: request.stepTokensMax,
     sequencesMax: request.sequencesMax,
     numerics: request.numerics,

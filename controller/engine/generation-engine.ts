@@ -6,11 +6,16 @@ import type {
   GenerationLimits,
   GenerationRequest,
 } from '../../proto/domain/generation.ts';
+import type { KvResidency } from '../../proto/domain/kv-residency.ts';
 import type { StepLoop } from './step-loop.ts';
 
 export interface ServingGroup {
   loop: StepLoop;
   limits: GenerationLimits;
+  /** Where each rank's KV lies. */
+  residency: KvResidency;
+  /** By rank. */
+  workerIds: readonly string[];
 }
 
 export class SwitchingEngine implements GenerationEngine {

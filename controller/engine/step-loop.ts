@@ -23,6 +23,7 @@ const stepDeadlineMsMin = 10_000;
 const collectiveDeadlineShare = 0.8;
 
 export interface StepMeasurement {
+  /** 0: the step only moved KV. */
   sequences: number;
   /** Every sequence gave one token. */
   decodeOnly: boolean;
@@ -34,12 +35,27 @@ export interface StepMeasurement {
   rankCollectiveSeconds: number[];
   /** Of the slowest rank, collectives included. */
   totalSeconds: number;
+  moves: StepMoves;
+}
+
+/** What a step did about KV that had made room. */
+interface StepMoves {
+  /** Moving blocks away and back, on the slowest rank. */
+  seconds: number;
+  reloadedTokens: number;
+  /** Computed for the second time. */
+  replayedTokens: number;
+  computedTokens: number;
+  /** By rank: exchanging about KV on loan. */
+  rankRemoteSeconds: number[];
 }
 
 export interface StepObserver {
   step(measurement: StepMeasurement): void;
   /** From arrival to the first step that names the request. */
   started(queueSeconds: number): void;
+  /** A sequence that gave way runs again. */
+  resumed(waitSeconds: number): void;
 }
 
 export interface StepLoopOptions {
@@ -69,6 +85,8 @@ interface Client {
   queue: AsyncQueue<GenerationEvent>;
   arrivalMs: number;
   started: boolean;
+  /** When its sequence gave way; null while it runs. */
+  gaveWayMs: number | null;
   /** Stops listening to the caller's signal. */
   release(): void;
 }
@@ -137,6 +155,7 @@ export class StepLoop {
       queue,
       arrivalMs: this.#options.clock.nowMs(),
       started: false,
+      gaveWayMs: null,
       release: () => signal.removeEventListener('abort', cancel),
     };
     this.#clients.set(requestId, client);
@@ -193,8 +212,22 @@ export class StepLoop {
   #pump(): void {
     while (this.#failure === null) {
       const plan = this.#pipeline.next();
+      this.#noteTurns();
       if (plan === null) return;
       this.#send(plan);
+    }
+  }
+
+  #noteTurns(): void {
+    const { clock, observer } = this.#options;
+    for (const { type, requestId } of this.scheduler.takeTurns()) {
+      const client = this.#clients.get(requestId);
+      if (client === undefined) continue;
+      if (type === 'gave-way') client.gaveWayMs = clock.nowMs();
+      else if (client.gaveWayMs !== null) {
+        observer.resumed((clock.nowMs() - client.gaveWayMs) / 1000);
+        client.gaveWayMs = null;
+      }
     }
   }
 
@@ -213,6 +246,7 @@ export class StepLoop {
       fence: { term, epoch },
       step: plan.step,
       sequences: plan.sequences,
+      kvMoves: [...plan.moves],
       collectiveDeadlineMs: Math.round(this.#stepDeadlineMs * collectiveDeadlineShare),
     };
     for (const stream of this.#streams) stream.send(request);
@@ -329,5 +363,12 @@ function measurementOf(
     rankComputeSeconds: responses.map(({ computeSeconds }) => computeSeconds),
     rankCollectiveSeconds: responses.map(({ collectiveSeconds }) => collectiveSeconds),
     totalSeconds: Math.max(...responses.map(({ totalSeconds }) => totalSeconds)),
+    moves: {
+      seconds: Math.max(...responses.map(({ moveSeconds }) => moveSeconds)),
+      reloadedTokens: plan.reloadedTokens,
+      replayedTokens: plan.replayedTokens,
+      computedTokens: load.decodeTokens + load.prefillTokens,
+      rankRemoteSeconds: responses.map(({ remoteSeconds }) => remoteSeconds),
+    },
   };
 }

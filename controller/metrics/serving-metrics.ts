@@ -1,8 +1,9 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ErrorCode } from '../../proto/domain/errors.ts';
+import { type ResidencyGauges, ResidencyMetrics } from './residency-metrics.ts';
 
 /** What is read at the moment of a scrape. */
-export interface ServingGauges {
+export interface ServingGauges extends ResidencyGauges {
   requestsRunning: number;
   requestsWaiting: number;
   kvBlocksUsed: number;
@@ -23,6 +24,7 @@ const errorBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 /** The metrics of serving. Whoever measures observes; nothing here reads a clock. Seconds throughout. */
 export class ServingMetrics {
   readonly registry: Registry;
+  readonly residency: ResidencyMetrics;
   /** Arrival of the request to its first token. */
   readonly timeToFirstToken: Histogram;
   /** (last token - first token) / (tokens - 1) of one answer. */
@@ -69,7 +71,7 @@ export class ServingMetrics {
     this.tokensGenerated = counter('hels_tokens_generated_total', 'Tokens generated');
     this.sequencesPreempted = counter(
       'hels_sequences_preempted_total',
-      'Sequences whose KV was given up and computed again',
+      'Sequences that gave way to older ones when KV ran out',
     );
     this.prefixQueryTokens = counter(
       'hels_prefix_cache_query_tokens_total',
@@ -96,6 +98,7 @@ export class ServingMetrics {
       buckets: errorBuckets,
       registers,
     });
+    this.residency = new ResidencyMetrics(registry, gauges);
     registerGauges(registers, gauges);
   }
 

@@ -1,7 +1,15 @@
-import type { HalfOpenRange, PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import type {
+  HalfOpenRange,
+  PlannedLoan,
+  PlannedRank,
+  PlanOutput,
+} from '../../proto/domain/plan.ts';
 import { bindingConstraint } from './binding-constraint.ts';
-import { type Candidate, isUsed, kvTokensOf, weightBytes } from './evaluate.ts';
+import { type Candidate, kvTokensOf } from './evaluate.ts';
 import type { Problem, Share } from './problem.ts';
+import { loansOf } from './remote-kv.ts';
+import { isUsed, weightBytes } from './share-bytes.ts';
 
 /** Hands out consecutive half-open ranges. */
 class RangeCursor {
@@ -15,7 +23,31 @@ class RangeCursor {
 }
 
 /** The part of a plan that follows from the split alone. */
-export type AssembledPlan = Pick<PlanOutput, 'ranks' | 'predicted'>;
+export type AssembledPlan = Pick<PlanOutput, 'ranks' | 'predicted' | 'kvLoans'>;
+
+/** The same ranks with KV where loans put it; null where KV follows the heads. */
+function withLoans(problem: Problem, { evaluation }: Candidate, ranks: readonly PlannedRank[]) {
+  const plan = loansOf(problem, evaluation.shares);
+  if (plan === null) return null;
+  const idOf = (index: number) => problem.devices[index]?.id ?? '';
+  const stored = new Map(plan.storedBytes.map((bytes, index) => [idOf(index), bytes]));
+  const own = new Map(plan.ownBlocks.map((blocks, index) => [idOf(index), blocks]));
+  const all = plan.storedBytes.reduce((sum, bytes) => sum + bytes, 0);
+  const kvLoans: PlannedLoan[] = plan.loans.map(({ owner, holder, blocks }) => ({
+    owner: idOf(owner),
+    holder: idOf(holder),
+    tokens: [blocks.begin * loanBlockTokens, blocks.end * loanBlockTokens],
+  }));
+  return {
+    kvLoans,
+    kvTokensTotal: plan.kvBlocks * loanBlockTokens,
+    ranks: ranks.map((rank) => {
+      const kvBytes = stored.get(rank.device) ?? 0;
+      const kvTokens = rank.kvTokens === 0 ? 0 : (own.get(rank.device) ?? 0) * loanBlockTokens;
+      return { ...rank, kvBytes, kvTokens, kvShare: all > 0 ? kvBytes / all : rank.kvShare };
+    }),
+  };
+}
 
 /** Ranks (used devices only, in device order) with their ranges, bytes and KV room, and the predicted times. */
 export function assemble(problem: Problem, candidate: Candidate): AssembledPlan {
@@ -44,8 +76,11 @@ export function assemble(problem: Problem, candidate: Candidate): AssembledPlan 
     perRankSeconds.push(evaluation.deviceSeconds[index] as number);
   }
   const { decodeSeconds, prefillSeconds } = evaluation;
+  const lent = withLoans(problem, candidate, ranks);
+  if (lent !== null) kvTokensTotal = lent.kvTokensTotal;
   return {
-    ranks,
+    ranks: lent?.ranks ?? ranks,
+    ...(lent === null ? {} : { kvLoans: lent.kvLoans }),
     predicted: {
       decodeSeconds,
       prefillSeconds,

@@ -1,6 +1,7 @@
 import type { PlanOutput } from '../../proto/domain/plan.ts';
-import { type Candidate, fitsMemory, isUsed, linesSeconds, weightBytes } from './evaluate.ts';
+import { type Candidate, fitsMemory, linesSeconds } from './evaluate.ts';
 import type { Problem, ProblemDevice, Share } from './problem.ts';
+import { isUsed, weightBytes } from './share-bytes.ts';
 
 type Binding = PlanOutput['predicted']['bindingConstraint'];
 

@@ -1,10 +1,9 @@
 import { ringPasses } from './link-seconds.ts';
 import { GroupStep, phasesOf } from './lockstep.ts';
-import type { Counts, Problem, ProblemDevice, Share, StepLine } from './problem.ts';
-
-export function isUsed(share: Share): boolean {
-  return share.headGroups > 0 || share.ffnColumns > 0 || share.vocabRows > 0;
-}
+import type { Counts, Problem, ProblemDevice, Share } from './problem.ts';
+import { remoteSecondsOf } from './remote-kv.ts';
+import { isUsed, weightBytes } from './share-bytes.ts';
+import type { StepLine } from './step-lines.ts';
 
 /** Seconds of a share: the maximum over the device's lines, link not included. */
 export function linesSeconds(lines: readonly StepLine[], share: Share): number {
@@ -38,18 +37,6 @@ export function sharesOf(problem: Problem, counts: Counts): Share[] {
   });
 }
 
-/** Bytes of weights that a used device holds; 0 for an unused one. */
-export function weightBytes(problem: Problem, share: Share): number {
-  if (!isUsed(share)) return 0;
-  const { footprint } = problem;
-  return (
-    footprint.fixed +
-    footprint.perHeadGroup * share.headGroups +
-    footprint.perColumn * share.ffnColumns +
-    footprint.perRow * share.vocabRows
-  );
-}
-
 /** Tokens of KV that fit beside the weights; null when the share has no heads and so holds no KV. */
 export function kvTokensOf(problem: Problem, device: ProblemDevice, share: Share): number | null {
   if (share.headGroups === 0) return null;
@@ -58,7 +45,7 @@ export function kvTokensOf(problem: Problem, device: ProblemDevice, share: Share
   return Math.max(0, Math.floor(room / perToken));
 }
 
-/** True when weights and the resident KV fit the device. */
+/** True when weights and the KV that must be resident there fit the device. */
 export function fitsMemory(problem: Problem, device: ProblemDevice, share: Share): boolean {
   const kv = problem.residentTokens * problem.footprint.kvPerTokenHeadGroup * share.headGroups;
   return weightBytes(problem, share) + kv <= device.roomBytes;
@@ -105,7 +92,8 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
   const deviceSeconds: number[] = [];
   let decodeSeconds = 0;
   let prefillSeconds = 0;
-  let feasible = true;
+  const remote = remoteSecondsOf(problem, shares);
+  let feasible = remote?.fits ?? true;
   for (const [index, device] of problem.devices.entries()) {
     const share = shares[index] as Share;
     if (!isUsed(share)) {
@@ -118,14 +106,18 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
       decodeLink = device.decodeLink - device.decodeRing * spared;
       prefillLink = device.prefillLink - device.prefillRing * spared;
     }
-    const decode = linesSeconds(device.decode, share) + decodeLink;
+    const remoteAttention = remote?.attention[index] ?? 0;
+    decodeLink += remote?.link[index] ?? 0;
+    const decode = linesSeconds(device.decode, share) + remoteAttention + decodeLink;
     const prefill = linesSeconds(device.prefill, share) + prefillLink;
     deviceSeconds.push(decode);
     decodeSeconds = Math.max(decodeSeconds, decode);
     prefillSeconds = Math.max(prefillSeconds, prefill);
     feasible &&= fitsMemory(problem, device, share);
     if (!locked) continue;
-    decodeStep.add(phasesOf(device.decode, share), decodeLink);
+    const phases = phasesOf(device.decode, share);
+    const attention = Math.max(0, phases.attention + remoteAttention);
+    decodeStep.add({ ...phases, attention }, decodeLink);
     prefillStep.add(phasesOf(device.prefill, share), prefillLink);
   }
   if (locked) {

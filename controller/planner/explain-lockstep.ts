@@ -1,6 +1,7 @@
-import { decodeLinkSeconds, evaluateShares, isUsed } from './evaluate.ts';
+import { decodeLinkSeconds, evaluateShares } from './evaluate.ts';
 import { phasesOf } from './lockstep.ts';
 import type { Problem, Share } from './problem.ts';
+import { isUsed } from './share-bytes.ts';
 
 const meetings = { attention: 'attention', mlp: 'the MLP', output: 'the output matrix' } as const;
 

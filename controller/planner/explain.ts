@@ -1,12 +1,14 @@
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
-import { decodeLinkSeconds, isUsed, kvTokensOf, linesSeconds, weightBytes } from './evaluate.ts';
+import { decodeLinkSeconds, kvTokensOf, linesSeconds } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
+import { explainLoans, type LoanExplanation } from './explain-loans.ts';
 import { meetingsText, secondsAfterMove } from './explain-lockstep.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
 import { compileProblem, type Problem, type ProblemDevice, type Share } from './problem.ts';
+import { isUsed, weightBytes } from './share-bytes.ts';
 
 /** What a device does while the slowest one works, and why it does not do more. */
 interface DeviceExplanation {
@@ -35,6 +37,8 @@ export interface Explanation {
   readonly devices: readonly DeviceExplanation[];
   /** Plans of policy hels for the same workload on a slightly different cluster. */
   readonly changes: readonly ClusterChange[];
+  /** When KV on other ranks pays; only where the workload allows it. */
+  readonly loans?: LoanExplanation;
 }
 
 const milliseconds = (seconds: number): string => `${(seconds * 1e3).toFixed(2)} ms`;
@@ -81,13 +85,20 @@ const linkOfPlan = (problem: Problem, { ranks }: PlanOutput, device: ProblemDevi
 
 function secondsOf({ problem, plan }: Setting, device: ProblemDevice, share: Share): number {
   if (!isUsed(share)) return 0;
+  // With loans a rank also attends for others, and others for it: the plan has counted that.
+  const rank = plan.ranks.findIndex((candidate) => candidate.device === device.id);
+  if (problem.remote !== null && rank >= 0) return plan.predicted.perRankSeconds[rank] ?? 0;
   return linesSeconds(device.decode, share) + linkOfPlan(problem, plan, device);
 }
 
 /** Room that the plan cannot use: KV follows the heads, so the rank with the least room limits all. */
 function strandedBytesOf({ problem, plan }: Setting, device: ProblemDevice, share: Share): number {
   const { kvTokensTotal } = plan.predicted;
-  const kv = kvTokensTotal * problem.footprint.kvPerTokenHeadGroup * share.headGroups;
+  const rank = plan.ranks.find((candidate) => candidate.device === device.id);
+  const kv =
+    plan.kvLoans === undefined
+      ? kvTokensTotal * problem.footprint.kvPerTokenHeadGroup * share.headGroups
+      : (rank?.kvBytes ?? 0);
   return Math.max(0, device.roomBytes - weightBytes(problem, share) - kv);
 }
 
@@ -216,7 +227,13 @@ function kvLimit(setting: Setting): string {
     const tokens = kvTokensOf(setting.problem, device, setting.shares[index] as Share);
     if (tokens !== null && tokens < least) [limiting, least] = [device.id, tokens];
   }
-  return `KV for ${setting.plan.predicted.kvTokensTotal} tokens, limited by ${limiting}`;
+  const total = `KV for ${setting.plan.predicted.kvTokensTotal} tokens`;
+  const { kvLoans } = setting.plan;
+  if (kvLoans === undefined) return `${total}, limited by ${limiting}`;
+  const lent = kvLoans.map(
+    ({ owner, holder, tokens: [begin, end] }) => `${end - begin} of ${owner}'s on ${holder}`,
+  );
+  return lent.length === 0 ? total : `${total}, ${lent.join(', ')}`;
 }
 
 /**
@@ -236,5 +253,6 @@ export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
     binding: { constraint, devices: bindingDevices(setting, devices), text },
     devices,
     changes: clusterChanges(input, plan),
+    ...(setting.problem.remote === null ? {} : { loans: explainLoans(input, plan) }),
   };
 }

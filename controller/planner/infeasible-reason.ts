@@ -1,6 +1,7 @@
 import { formatBytes } from '../../proto/domain/device.ts';
-import { type Candidate, isUsed, weightBytes } from './evaluate.ts';
+import type { Candidate } from './evaluate.ts';
 import type { Problem, Share } from './problem.ts';
+import { isUsed, weightBytes } from './share-bytes.ts';
 
 /** `3.20 GiB` also for sizes that are no whole number of bytes. */
 const size = (bytes: number): string => formatBytes(Math.ceil(bytes));
@@ -13,14 +14,15 @@ export function noSplitReason(problem: Problem, proven: boolean): string {
     footprint.perHeadGroup * problem.headGroups +
     footprint.perColumn * problem.ffnColumns +
     footprint.perRow * problem.vocabRows;
-  const kv = problem.residentTokens * footprint.kvPerTokenHeadGroup * problem.headGroups;
+  const residentTokens = problem.remote?.residentTokens ?? problem.residentTokens;
+  const kv = residentTokens * footprint.kvPerTokenHeadGroup * problem.headGroups;
   const rooms = problem.devices.map((device) => device.roomBytes);
   const usable = rooms.filter((room) => room > footprint.fixed);
   // Every further device holds the embedding again.
   const room =
     usable.reduce((sum, bytes) => sum + bytes, 0) -
     footprint.fixed * Math.max(0, usable.length - 1);
-  const needs = `${size(weights)} of weights and ${size(kv)} of KV for ${problem.residentTokens} resident tokens`;
+  const needs = `${size(weights)} of weights and ${size(kv)} of KV for ${residentTokens} resident tokens`;
   if (usable.length === 0) {
     return `memory: no device holds even the token embedding (${size(footprint.fixed)}); the largest has ${size(Math.max(...rooms))}`;
   }
@@ -53,5 +55,21 @@ export function misfitReason(problem: Problem, candidate: Candidate): string {
       `${constraint}: device '${device.id}' has ${size(device.roomBytes)} for ${size(weights)} of weights ` +
       `and ${size(kv)} of KV (${share.headGroups} head groups, ${residentTokens} resident tokens); ${size(lacking)} lack`;
   }
-  return reason;
+  return reason === '' ? sharedRoomReason(problem, candidate) : reason;
+}
+
+/** All weights fit their devices, but the KV does not fit what they leave, taken together. */
+function sharedRoomReason(problem: Problem, candidate: Candidate): string {
+  const { remote, footprint } = problem;
+  if (remote === null) return '';
+  const { shares } = candidate.evaluation;
+  const room = problem.devices.reduce((sum, device, index) => {
+    const share = shares[index] as Share;
+    return isUsed(share) ? sum + device.roomBytes - weightBytes(problem, share) : sum;
+  }, 0);
+  const kv = remote.residentTokens * footprint.kvPerTokenHeadGroup * problem.headGroups;
+  return (
+    `kv: the devices in use have ${size(Math.max(0, room))} in sum beside the weights for ${size(kv)} of KV ` +
+    `(${remote.residentTokens} resident tokens) and the buffers of loans`
+  );
 }

@@ -1,4 +1,5 @@
-import type { Share, StepLine } from './problem.ts';
+import type { Share } from './problem.ts';
+import type { StepLine } from './step-lines.ts';
 
 /** Seconds of a step by what lies between two meetings of the ranks: attention, MLP, output matrix. */
 export interface Phases {

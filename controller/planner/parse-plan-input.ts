@@ -76,6 +76,7 @@ const workload = z.strictObject({
   prefillChunk: wholeNumber(1, unitsMax),
   outputTokens: wholeNumber(0, unitsMax).default(0),
   allowEviction: z.boolean({ error: 'must be true or false' }).default(false),
+  allowRemoteKv: z.boolean({ error: 'must be true or false' }).optional(),
   stepSecondsMax: positive.optional(),
   tokensPerSecondMin: positive.optional(),
 });
@@ -105,6 +106,13 @@ function refuseRingInStep({ devices, link: shared, objective }: PlanInput): void
   if (index >= 0) refuseField(planInputSubject, `devices[${index}].link.perTokenRing`, why);
 }
 
+/** Whether KV fits is then a matter of all devices in use, which the search for `step` does not know. */
+function refuseRemoteInStep({ workload, objective }: PlanInput): void {
+  if (objective === 'lockstep' || workload.allowRemoteKv !== true) return;
+  const why = "is true; it is for objective 'lockstep': give that, or leave it out";
+  refuseField(planInputSubject, 'workload.allowRemoteKv', why);
+}
+
 /** A single latency line as a list of one, so that an error names the coefficient and not the union. */
 function withLineLists(json: unknown): unknown {
   if (typeof json !== 'object' || json === null || !('devices' in json)) return json;
@@ -131,5 +139,6 @@ export function parsePlanInput(json: unknown): PlanInput {
     planInputSubject,
   );
   refuseRingInStep(parsed as PlanInput);
+  refuseRemoteInStep(parsed as PlanInput);
   return parsed as PlanInput;
 }

@@ -16,7 +16,10 @@ export interface ManualSplit {
 }
 
 /** A plan without a policy or a solver. */
-export type ManualPlan = Pick<PlanOutput, 'feasible' | 'reason' | 'ranks' | 'predicted'>;
+export type ManualPlan = Pick<
+  PlanOutput,
+  'feasible' | 'reason' | 'ranks' | 'predicted' | 'kvLoans'
+>;
 
 function fail(field: string, message: string): never {
   throw new HelsError('config-invalid', `manual split: ${field} ${message}`, { field });

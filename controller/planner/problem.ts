@@ -1,20 +1,8 @@
-import type {
-  LatencyLine,
-  LinkLine,
-  PlanDevice,
-  PlanInput,
-  PlanModel,
-} from '../../proto/domain/plan.ts';
+import type { PlanDevice, PlanInput, PlanModel } from '../../proto/domain/plan.ts';
 import { planInputSubject, refuseField } from './checked-schema.ts';
 import { linkSeconds } from './link-seconds.ts';
-
-/** One latency line at a fixed load (T, A): seconds = constant + perHeadGroup*h + perColumn*f + perRow*v. */
-export interface StepLine {
-  readonly constant: number;
-  readonly perHeadGroup: number;
-  readonly perColumn: number;
-  readonly perRow: number;
-}
+import { type RemoteKv, remoteKvOf } from './remote-workload.ts';
+import { linesAt, linkOf, type StepLine } from './step-lines.ts';
 
 /** A device at the workload's load. Bytes and seconds; all layers. */
 export interface ProblemDevice {
@@ -59,8 +47,10 @@ export interface Problem {
   /** ceil(ffnColumns / granuleColumns): the last granule is what remains. */
   readonly granules: number;
   readonly vocabRows: number;
-  /** Tokens whose KV must be resident on every rank with heads. */
+  /** Tokens whose KV must be resident on every rank with heads; 0 when KV may lie on other ranks. */
   readonly residentTokens: number;
+  /** What KV on other ranks needs and costs; null: it may not lie there. */
+  readonly remote: RemoteKv | null;
   /** Ranks meet after every phase of a layer, not once a step. */
   readonly lockstep: boolean;
 }
@@ -69,7 +59,8 @@ export interface Problem {
 export function formulaProblem(problem: Problem): Problem {
   if (!problem.lockstep) return problem;
   const devices = problem.devices.map((device) => ({ ...device, decodeRing: 0, prefillRing: 0 }));
-  return { ...problem, devices, lockstep: false };
+  // What is found must hold the KV all the same: whoever takes it over evaluates it by the problem itself.
+  return { ...problem, devices, lockstep: false, remote: null };
 }
 
 /** A split: units per device, in the order of `Problem.devices`. Sums are headGroups, granules and vocabRows. */
@@ -77,29 +68,6 @@ export interface Counts {
   readonly headGroups: readonly number[];
   readonly granules: readonly number[];
   readonly vocabRows: readonly number[];
-}
-
-const noLink: LinkLine = { constant: 0, perToken: 0 };
-
-/** The line with T and A filled in (design section 6). */
-function lineAt(line: LatencyLine, tokens: number, contextTokens: number): StepLine {
-  return {
-    constant: line.constant ?? 0,
-    perHeadGroup:
-      (line.perHeadGroup ?? 0) +
-      (line.perTokenHeadGroup ?? 0) * tokens +
-      (line.perContextHeadGroup ?? 0) * contextTokens,
-    perColumn: (line.perFfnColumn ?? 0) + (line.perTokenFfnColumn ?? 0) * tokens,
-    perRow: (line.perVocabRow ?? 0) + (line.perTokenVocabRow ?? 0) * tokens,
-  };
-}
-
-export function linesAt(
-  lines: LatencyLine | LatencyLine[],
-  tokens: number,
-  contextTokens: number,
-): StepLine[] {
-  return [lines].flat().map((line) => lineAt(line, tokens, contextTokens));
 }
 
 /** Bytes of weights and KV by unit (design section 6). */
@@ -113,11 +81,6 @@ export function footprintOf(model: PlanModel): Footprint {
     perRow: hiddenSize * (model.headBytesPerParam ?? weightBytesPerParam),
     kvPerTokenHeadGroup: layers * 2 * headDim * model.kvBytesPerElement,
   };
-}
-
-/** Link of a device: its own, else the input's, else none. */
-export function linkOf(device: PlanDevice, input: Pick<PlanInput, 'link'>): LinkLine {
-  return device.link ?? input.link ?? noLink;
 }
 
 function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
@@ -171,6 +134,7 @@ export function compileProblem(input: PlanInput): Problem {
   const { model, workload } = input;
   const devices = input.devices.map((device) => compileDevice(device, input));
   for (const [index, device] of devices.entries()) checkSeconds(device, index, model);
+  const remote = remoteKvOf(input);
   const residentSequences = workload.allowEviction === true ? 1 : workload.sequences;
   return {
     devices,
@@ -180,7 +144,8 @@ export function compileProblem(input: PlanInput): Problem {
     granuleColumns: model.ffnGranule,
     granules: Math.ceil(model.ffnColumns / model.ffnGranule),
     vocabRows: model.vocabRows,
-    residentTokens: residentSequences * workload.contextTokens,
+    residentTokens: remote === null ? residentSequences * workload.contextTokens : 0,
+    remote,
     lockstep: input.objective === 'lockstep',
   };
 }

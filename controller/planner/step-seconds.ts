@@ -1,9 +1,10 @@
 import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
-import { isUsed } from './evaluate.ts';
 import { linkSeconds } from './link-seconds.ts';
 import { type Phases, phasesOf, type RankSeconds } from './lockstep.ts';
-import { linesAt, linkOf, type Share } from './problem.ts';
+import type { Share } from './problem.ts';
+import { isUsed } from './share-bytes.ts';
+import { linesAt, linkOf } from './step-lines.ts';
 
 /**
  * Seconds that a device computes for any step, link not included (design section 6). A step with prompt tokens alone follows the prefill

@@ -21,6 +21,8 @@ export interface ProfiledDevice {
   readonly decode: LatencyLine[];
   readonly prefill: LatencyLine[];
   readonly link: LinkLine;
+  /** Host memory for parked KV; absent: none. */
+  readonly hostMemoryBytes?: number;
 }
 
 /** Bytes of a weight of the layers (the most of their matrices, which differ where groups are not full) and of the head. */
@@ -69,7 +71,7 @@ export function toPlanInput(
   return {
     model: planModel(model),
     workload,
-    devices: devices.map((device) => ({ ...device })),
+    devices: devices.map(({ hostMemoryBytes: _, ...device }) => device),
     policy,
     objective: deploymentObjective,
   };

@@ -5,13 +5,14 @@
  *   held       by one sequence or, when it is full and only read, by several: as many as it has references
  *   cached     nobody holds it, its content is known and may be wanted again; the one unused longest is given away first
  *
- * Free and cached blocks can both be allocated.
+ * Free and cached blocks can both be allocated; free ones first, the lowest first: high ids may lie on another rank.
  */
+import { LowestFirst } from './lowest-first.ts';
 import { type BlockContent, type PrefixEntry, PrefixTable } from './prefix-table.ts';
 
 export class BlockPool {
   readonly total: number;
-  readonly #free: number[];
+  readonly #free: LowestFirst;
   /** References of the held blocks. */
   readonly #references = new Map<number, number>();
   /** In the order in which they came free. */
@@ -21,17 +22,20 @@ export class BlockPool {
 
   constructor(total: number) {
     this.total = total;
-    // Popped from the end: low ids first.
-    this.#free = Array.from({ length: total }, (_, index) => total - 1 - index);
+    this.#free = new LowestFirst(0, total);
   }
 
   /** Blocks that can be allocated. */
   get freeCount(): number {
-    return this.#free.length + this.#cached.size;
+    return this.#free.size + this.#cached.size;
   }
 
   get usedCount(): number {
     return this.#references.size;
+  }
+
+  get used(): Iterable<number> {
+    return this.#references.keys();
   }
 
   get cachedCount(): number {
@@ -59,7 +63,7 @@ export class BlockPool {
       throw new Error(`${count} KV blocks asked for, ${this.freeCount} free`);
     }
     return Array.from({ length: count }, () => {
-      const block = this.#free.pop() ?? this.#evict();
+      const block = this.#free.take() ?? this.#evict();
       this.#references.set(block, 1);
       return block;
     });
@@ -86,7 +90,7 @@ export class BlockPool {
       }
       this.#references.delete(block);
       if (this.#table.has(block)) this.#cached.add(block);
-      else this.#free.push(block);
+      else this.#free.add(block);
     }
   }
 
@@ -115,14 +119,14 @@ export class BlockPool {
         `KV blocks: ${named.size} are named by holders, ${this.#references.size} are held, ${wrong.length} not as often as named`,
       );
     }
-    const states = [...this.#free, ...this.#cached, ...this.#references.keys()];
+    const states = [...this.#free.values, ...this.#cached, ...this.#references.keys()];
     if (states.length !== this.total || new Set(states).size !== this.total) {
       throw new Error(`KV blocks: ${states.length} states of ${this.total} blocks`);
     }
     this.#table.checkIntegrity();
     const known = this.#table.blocks;
     const forgotten = [...this.#cached].filter((block) => !known.has(block));
-    const stale = this.#free.filter((block) => known.has(block));
+    const stale = this.#free.values.filter((block) => known.has(block));
     if (forgotten.length + stale.length > 0) {
       throw new Error(
         `KV blocks: cached without content ${forgotten.join()}, free with content ${stale.join()}`,

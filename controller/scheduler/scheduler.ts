@@ -6,48 +6,30 @@
  * the shortest prompts first, and what they leave to the oldest again. So a short prompt need not wait for a long one's chunks, and
  * everybody ends: in every step the oldest request gets a decode token or half of the prefill budget, whatever arrives after it.
  *
- * KV comes in blocks; when they run out the newest running sequence gives its blocks back and waits at the front of the queue, to be
- * prefilled again with the tokens it already has. The oldest is never the victim while another runs. Plans may be made before the results
+ * KV comes in blocks; when they run out the newest running sequence gives way and waits at the front of the queue. It keeps its KV until
+ * that room is needed, then loses it from its end (kv-residence.ts): what was parked is moved back when there is room again, what was
+ * dropped is prefilled again with the tokens it already has. Of those that wait, the newest loses first, before another running one gives
+ * way. The oldest is never the victim while another runs. Plans may be made before the results
  * of the last one are back: the ranks then take "the token just sampled". Blocks and slots are reused only after every rank has answered
  * the last step that names them; a full block can be read by others from the step after the one that fills it.
  */
 import { HelsError } from '../../proto/domain/errors.ts';
-import type { GenerationRequest, SamplingParameters } from '../../proto/domain/generation.ts';
-import { BlockPool } from './block-pool.ts';
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
+import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
+import { refuseRequest } from './refuse-request.ts';
+import { parksAlways } from './restore-choice.ts';
+import { RoomMaker } from './room-maker.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
 import { StepDraft } from './step-draft.ts';
+import { plannedSequence, type StepPlan } from './step-plan.ts';
 
-export interface SchedulerLimits {
-  kvBlocks: number;
-  kvBlockTokens: number;
-  stepTokensMax: number;
-  sequencesMax: number;
-  /** Positions of one sequence. */
-  contextTokensMax: number;
-  /** Requests that may wait; one more is refused as overloaded. */
-  waitingMax: number;
-}
+export type { SchedulerLimits } from './scheduler-limits.ts';
+export type { StepPlan } from './step-plan.ts';
 
-interface PlannedSequence {
-  requestId: string;
-  slot: number;
-  /** The one input token is the one last sampled for the slot; `tokens` is empty. */
-  takeSampled: boolean;
-  tokens: number[];
-  startPosition: number;
-  blockTable: number[];
-  /** Leading tokens of the prompt whose KV came from the prefix cache. */
-  cachedTokens: number;
-  /** null: nothing is sampled (a prompt's chunk that is not its last). */
-  sampling: SamplingParameters | null;
-}
-
-export interface StepPlan {
-  step: number;
-  sequences: PlannedSequence[];
-}
+const movesPerStepMaxDefault = 64;
 
 export interface SampledResult {
   slot: number;
@@ -58,28 +40,31 @@ export type SchedulerEvent<Sampled extends SampledResult> =
   | { type: 'token'; requestId: string; sampled: Sampled }
   | { type: 'finished'; requestId: string; reason: 'stop' | 'length' };
 
-interface Held {
-  afterStep: number;
-  blocks: number[];
-  slot: number;
+/** A sequence gave way, or runs again. */
+export interface Turn {
+  readonly type: 'gave-way' | 'resumed';
+  readonly requestId: string;
 }
 
 export class Scheduler {
   readonly #limits: SchedulerLimits;
-  readonly #pool: BlockPool;
+  readonly #kv: KvResidence;
+  readonly #room: RoomMaker;
+  readonly #movesPerStepMax: number;
   readonly #prefix: PrefixCache;
   readonly #freeSlots: number[];
   readonly #sequences = new Map<string, Sequence>();
   #waiting: Sequence[] = [];
   /** In the order of arrival. */
   #running: Sequence[] = [];
-  /** What ended sequences hold until the ranks have answered the last step that names it. */
-  #held: Held[] = [];
   #submitted = new Map<number, { sequence: Sequence; slot: number }[]>();
   #step = 0;
   #answered = 0;
   #arrivals = 0;
   #preempted = 0;
+  #computedTokens = 0;
+  #recomputedTokens = 0;
+  #turns: Turn[] = [];
 
   /** Without a hash there is no prefix cache. */
   constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
@@ -89,8 +74,18 @@ export class Scheduler {
       );
     }
     this.#limits = limits;
-    this.#pool = new BlockPool(limits.kvBlocks);
-    this.#prefix = new PrefixCache(this.#pool, limits.kvBlockTokens, prefixHash);
+    const {
+      blocks = 0,
+      movesPerStepMax = movesPerStepMaxDefault,
+      choice = parksAlways,
+    } = limits.parking ?? {};
+    if (!(movesPerStepMax >= 1)) {
+      throw new Error(`movesPerStepMax is ${movesPerStepMax}; nothing would ever come back`);
+    }
+    this.#movesPerStepMax = movesPerStepMax;
+    this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice);
+    this.#room = new RoomMaker(this.#kv, limits.kvBlockTokens);
+    this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
       (_, index) => limits.sequencesMax - 1 - index,
@@ -98,40 +93,54 @@ export class Scheduler {
   }
 
   get counts() {
+    const { pool } = this.#kv;
     return {
       running: this.#running.length,
       waiting: this.#waiting.length,
-      kvBlocksUsed: this.#pool.usedCount,
-      kvBlocksTotal: this.#pool.total,
+      kvBlocksUsed: pool.usedCount,
+      kvBlocksTotal: pool.total,
       /** Of those not used: they hold what may be wanted again. */
-      kvBlocksCached: this.#pool.cachedCount,
+      kvBlocksCached: pool.cachedCount,
       preempted: this.#preempted,
+      /** Given to the ranks to compute, since the beginning; and of these, a second time. */
+      computedTokens: this.#computedTokens,
+      recomputedTokens: this.#recomputedTokens,
+      ...this.#kv.counts,
       ...this.#prefix.counts,
     };
   }
 
+  /** Addresses in use now: runnable ones and parked ones. */
+  get addresses(): { runnable: Iterable<number>; parked: Iterable<number> } {
+    return { runnable: this.#kv.pool.used, parked: this.#kv.parkedAddresses };
+  }
+
+  /** Tokens of sequences that wait whose KV was given up and is not computed again yet. */
+  get droppedTokens(): number {
+    return this.#waiting.reduce(
+      (sum, { computed, computedMost }) => sum + computedMost - computed,
+      0,
+    );
+  }
+
   /** Positions that one sequence can have: the model's and the pool's limit. */
   get contextTokensMax(): number {
-    const { contextTokensMax, kvBlocks, kvBlockTokens } = this.#limits;
-    return Math.min(contextTokensMax, kvBlocks * kvBlockTokens);
+    return Math.min(this.#limits.contextTokensMax, this.#kvTokens);
+  }
+
+  get #kvTokens(): number {
+    return this.#limits.kvBlocks * this.#limits.kvBlockTokens;
+  }
+
+  /** Who gave way and who runs again since the last call, in order. */
+  takeTurns(): Turn[] {
+    return this.#turns.splice(0);
   }
 
   /** Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait. */
   add(request: GenerationRequest): void {
-    const wanted = request.promptTokenIds.length + request.maxTokens;
-    if (request.promptTokenIds.length === 0) {
-      throw new HelsError('request-invalid', 'prompt: it has no tokens; give at least one', {
-        field: 'prompt',
-      });
-    }
-    if (wanted > this.contextTokensMax) {
-      throw new HelsError(
-        'context-too-long',
-        `prompt of ${request.promptTokenIds.length} tokens plus max_tokens ${request.maxTokens} is ${wanted}; ` +
-          `one sequence may have ${this.contextTokensMax}`,
-        { field: 'max_tokens' },
-      );
-    }
+    const { contextTokensMax } = this.#limits;
+    refuseRequest(request, { contextTokensMax, kvTokens: this.#kvTokens });
     if (this.#waiting.length >= this.#limits.waitingMax) {
       throw new HelsError(
         'overloaded',
@@ -153,15 +162,19 @@ export class Scheduler {
     if (sequence !== undefined) this.#end(sequence);
   }
 
-  /** The next step, or null when there is nothing to compute until a result or a request comes. */
+  /** The next step, or null when there is nothing to do until a result or a request comes. */
   schedule(): StepPlan | null {
-    const draft = new StepDraft(this.#limits.stepTokensMax);
+    const draft = new StepDraft(this.#step + 1, this.#limits.stepTokensMax, this.#movesPerStepMax);
+    const { reloadedTokens } = this.#kv.counts;
+    const returning = this.#running.at(-1);
+    if (returning?.returning) this.#kv.bringBack(returning, draft);
     const lacksRoom = this.#takeDecodes(draft);
     // What is or may have to be preempted must not be named again, or its blocks would never come free.
-    if (lacksRoom === null) while (this.#admitNext());
+    if (lacksRoom === null) while (this.#admitNext(draft));
     this.#takePrefills(draft, lacksRoom?.order ?? Number.POSITIVE_INFINITY);
-    const { sequences } = draft;
-    return sequences.length === 0 ? null : this.#submit(sequences);
+    this.#room.parkAhead(this.#running, this.#waiting, draft);
+    if (draft.sequences.length === 0 && draft.moves.length === 0) return null;
+    return this.#submit(draft, this.#kv.counts.reloadedTokens - reloadedTokens);
   }
 
   /** Every rank has answered `step`, the oldest one under way. What sequences that have ended would have got is dropped. */
@@ -183,25 +196,25 @@ export class Scheduler {
       if (result === undefined) throw new Error(`step ${step} has no token for slot ${slot}`);
       events.push(...this.#accept(sequence, result));
     }
-    this.#releaseHeld();
+    this.#freeSlots.push(...this.#kv.release(step));
     return events;
   }
 
   /** Throws unless every block is accounted for, what is written has one owner, and every slot has one sequence. */
   checkIntegrity(): void {
-    const holders = [...this.#running.map(({ blocks, slot }) => ({ blocks, slot })), ...this.#held];
-    this.#pool.checkIntegrity(holders.map(({ blocks }) => blocks));
+    const held = this.#kv.checkIntegrity([...this.#running, ...this.#waiting]);
+    const { pool } = this.#kv;
     for (const { blocks, computed, request } of this.#running) {
       const unfinished = blocks.slice(Math.floor(computed / this.#limits.kvBlockTokens));
-      const shared = unfinished.filter((block) => this.#pool.referencesOf(block) > 1);
-      const remembered = unfinished.filter((block) => this.#pool.hasContent(block));
+      const shared = unfinished.filter((block) => pool.referencesOf(block) > 1);
+      const remembered = unfinished.filter((block) => pool.hasContent(block));
       if (shared.length + remembered.length > 0) {
         throw new Error(
           `'${request.requestId}' writes to blocks ${[...shared, ...remembered].join()} that others may read`,
         );
       }
     }
-    const slots = [...holders.map(({ slot }) => slot), ...this.#freeSlots];
+    const slots = [...this.#running.map(({ slot }) => slot), ...held, ...this.#freeSlots];
     if (
       new Set(slots).size !== this.#limits.sequencesMax ||
       slots.length !== this.#limits.sequencesMax
@@ -221,8 +234,8 @@ export class Scheduler {
   #takeDecodes(draft: StepDraft): Sequence | null {
     for (const sequence of [...this.#running]) {
       if (sequence.slot === null) return sequence;
-      if (sequence.pending !== 1 || sequence.complete) continue;
-      if (!this.#makeRoom(sequence)) return sequence;
+      if (sequence.pending !== 1 || sequence.complete || sequence.returning) continue;
+      if (!this.#makeRoom(sequence, draft)) return sequence;
       draft.take(sequence, 1, []);
     }
     return null;
@@ -232,7 +245,10 @@ export class Scheduler {
   #takePrefills(draft: StepDraft, orderEnd: number): void {
     const prefilling = this.#running.filter(
       (sequence) =>
-        sequence.order < orderEnd && !sequence.complete && draft.countOf(sequence) === 0,
+        sequence.order < orderEnd &&
+        !sequence.complete &&
+        !sequence.returning &&
+        draft.countOf(sequence) === 0,
     );
     for (const sequence of prefilling) this.#prefix.adopt(sequence);
     const [oldest, ...others] = prefilling;
@@ -254,18 +270,24 @@ export class Scheduler {
     draft.take(sequence, count, this.#prefix.keysFilledBy(sequence, taken + count));
   }
 
-  /** A block for the next position, preempting newer sequences when none is free. False: not in this step. */
-  #makeRoom(sequence: Sequence): boolean {
+  /** A block for the next position, taking it from newer sequences when none is free. False: not in this step. */
+  #makeRoom(sequence: Sequence, draft: StepDraft): boolean {
+    const { pool } = this.#kv;
     const lacking = this.#blocksFor(sequence.length) - sequence.blocks.length;
     if (lacking <= 0) return true;
-    while (!this.#pool.canAllocate(lacking)) {
+    while (!pool.canAllocate(lacking)) {
+      if (this.#room.isComing(lacking)) return false;
+      const reclaimed = this.#room.reclaim(this.#waiting, draft);
+      if (reclaimed === 'later') return false;
+      if (reclaimed !== 'none') continue;
       const victim = this.#running.at(-1);
+      if (victim === sequence && this.#room.forget(this.#waiting)) continue;
       // A token on its way belongs to the victim: it is preempted when that token is back.
       if (victim === undefined || victim.samplesInFlight > 0 || !this.#isIdle(victim)) return false;
       this.#preempt(victim);
       if (victim === sequence) return false;
     }
-    sequence.blocks.push(...this.#pool.allocate(lacking));
+    sequence.blocks.push(...pool.allocate(lacking));
     return true;
   }
 
@@ -276,69 +298,63 @@ export class Scheduler {
 
   #preempt(victim: Sequence): void {
     this.#running.pop();
-    this.#pool.free(victim.blocks);
     if (victim.slot !== null) this.#freeSlots.push(victim.slot);
-    victim.blocks = [];
     victim.slot = null;
-    // One that was only admitted gives up nothing that has to be computed again.
-    if (victim.computed > 0) this.#preempted += 1;
-    victim.computed = 0;
-    victim.remembered = 0;
-    if (victim.generated === 0) victim.cachedTokens = 0;
+    this.#kv.rest(victim);
+    // One that was only admitted gives up nothing.
+    if (victim.computed > 0) {
+      this.#preempted += 1;
+      victim.gaveWay = true;
+      this.#turns.push({ type: 'gave-way', requestId: victim.request.requestId });
+    }
     this.#waiting.unshift(victim);
   }
 
-  #admitNext(): boolean {
+  #admitNext(draft: StepDraft): boolean {
     const next = this.#waiting[0];
-    if (next === undefined) return false;
     const slot = this.#freeSlots.at(-1);
-    if (slot === undefined) return false;
+    // One at a time comes back, and nobody newer starts before it runs.
+    if (next === undefined || slot === undefined || this.#running.at(-1)?.returning) return false;
+    const { pool } = this.#kv;
     const shared = this.#prefix.matches(next);
-    const fresh = this.#blocksFor(next.length) - shared.length;
-    // Without a block that each running sequence will need soon, the newcomer would be preempted with its work hardly done.
-    const reserve = this.#running.length;
-    if (!this.#pool.canAllocate(fresh + reserve, shared)) return false;
+    const fresh = this.#blocksFor(next.length) - next.blocks.length - shared.length;
+    const others = { running: this.#running, waiting: this.#waiting.slice(1) };
+    if (!this.#room.makeStart({ next, fresh, shared }, others, draft)) return false;
     this.#waiting.shift();
     this.#freeSlots.pop();
     next.slot = slot;
-    this.#pool.share(shared);
-    next.blocks = [...shared, ...this.#pool.allocate(fresh)];
+    pool.share(shared);
+    const allocated = pool.allocate(fresh);
+    next.blocks.push(...allocated.splice(0, next.parked.length), ...shared, ...allocated);
     this.#prefix.adopted(next, shared.length);
     this.#running.push(next);
+    if (next.gaveWay) this.#turns.push({ type: 'resumed', requestId: next.request.requestId });
+    this.#kv.bringBack(next, draft);
     return true;
   }
 
-  #submit(planned: readonly { sequence: Sequence; count: number }[]): StepPlan {
-    this.#step += 1;
-    const step = this.#step;
+  #submit(draft: StepDraft, reloadedTokens: number): StepPlan {
+    this.#step = draft.step;
     const sampling: { sequence: Sequence; slot: number }[] = [];
-    const sequences = planned.map(({ sequence, count }) => {
-      const startPosition = sequence.computed;
-      const last = startPosition + count === sequence.length;
-      const takeSampled = sequence.samplesInFlight > 0;
-      const slot = sequence.slot as number;
-      const tokens = takeSampled ? [] : sequence.tokens.slice(startPosition, startPosition + count);
+    let replayedTokens = 0;
+    const sequences = draft.sequences.map(({ sequence, count }) => {
+      const planned = plannedSequence(sequence, count, this.#limits.kvBlockTokens);
+      replayedTokens += Math.min(count, Math.max(0, sequence.computedMost - sequence.computed));
+      this.#computedTokens += count;
       sequence.computed += count;
-      sequence.lastStep = step;
+      sequence.computedMost = Math.max(sequence.computedMost, sequence.computed);
+      sequence.lastStep = draft.step;
       this.#prefix.remember(sequence);
-      if (last) {
+      if (planned.sampling !== null) {
         if (sequence.generated === 0) this.#prefix.count(sequence);
         sequence.samplesInFlight += 1;
-        sampling.push({ sequence, slot });
+        sampling.push({ sequence, slot: planned.slot });
       }
-      return {
-        requestId: sequence.request.requestId,
-        slot,
-        takeSampled,
-        tokens,
-        startPosition,
-        blockTable: sequence.blocks.slice(0, this.#blocksFor(startPosition + count)),
-        cachedTokens: sequence.cachedTokens,
-        sampling: last ? sequence.request.sampling : null,
-      };
+      return planned;
     });
-    this.#submitted.set(step, sampling);
-    return { step, sequences };
+    this.#recomputedTokens += replayedTokens;
+    this.#submitted.set(draft.step, sampling);
+    return { step: draft.step, moves: draft.moves, sequences, replayedTokens, reloadedTokens };
   }
 
   #accept<Sampled extends SampledResult>(
@@ -359,22 +375,10 @@ export class Scheduler {
   #end(sequence: Sequence): void {
     sequence.ended = true;
     this.#sequences.delete(sequence.request.requestId);
-    if (sequence.slot === null) {
-      this.#waiting = this.#waiting.filter((other) => other !== sequence);
-      return;
-    }
-    this.#running = this.#running.filter((other) => other !== sequence);
-    const { lastStep, blocks, slot } = sequence;
-    this.#held.push({ afterStep: lastStep, blocks, slot });
-    this.#releaseHeld();
-  }
-
-  #releaseHeld(): void {
-    const free = this.#held.filter(({ afterStep }) => afterStep <= this.#answered);
-    this.#held = this.#held.filter(({ afterStep }) => afterStep > this.#answered);
-    for (const { blocks, slot } of free) {
-      this.#pool.free(blocks);
-      this.#freeSlots.push(slot);
-    }
+    const others = (list: readonly Sequence[]) => list.filter((other) => other !== sequence);
+    if (sequence.slot === null) this.#waiting = others(this.#waiting);
+    else this.#running = others(this.#running);
+    this.#kv.holdAll(sequence);
+    this.#freeSlots.push(...this.#kv.release(this.#answered));
   }
 }

@@ -8,6 +8,12 @@ import type { BlockContent } from './prefix-table.ts';
  *   sampled, not returned                                     [known, length)     at most two: the controller is one step ahead
  *   KV submitted          [0 ......... computed)
  *   still to compute                   [computed, length)     one: decode; more: prefill
+ *
+ * Its KV, by block of the table:
+ *
+ *   runs                  blocks: all of [0, computed) and room for the next positions
+ *   waits, gave way       blocks: [0, parkedFrom)     parked: [parkedFrom, + parked.length), which is where computed ends
+ *   comes back            blocks: all, of which those of [parkedFrom, + parked.length) are still to be moved from their parked addresses
  */
 export class Sequence {
   readonly request: GenerationRequest;
@@ -20,6 +26,13 @@ export class Sequence {
   /** null while waiting. */
   slot: number | null = null;
   blocks: number[] = [];
+  /** Parked addresses of the blocks from `parkedFrom` on. */
+  parked: number[] = [];
+  parkedFrom = 0;
+  /** It ran before and was preempted. */
+  gaveWay = false;
+  /** Positions that were computed at least once. */
+  computedMost = 0;
   /** What its full blocks hold, as far as the prefix cache asked. */
   readonly contents: BlockContent[] = [];
   /** So many of its blocks are known to the prefix cache. */
@@ -39,6 +52,16 @@ export class Sequence {
   /** Positions including those whose tokens are still on their way. */
   get length(): number {
     return this.tokens.length + this.samplesInFlight;
+  }
+
+  /** The longest it can become. */
+  get lengthMax(): number {
+    return this.request.promptTokenIds.length + this.request.maxTokens;
+  }
+
+  /** A part of its KV is on its way back: it cannot compute yet. */
+  get returning(): boolean {
+    return this.slot !== null && this.parked.length > 0;
   }
 
   get pending(): number {

@@ -1,14 +1,25 @@
+import type { KvMove } from '../../proto/domain/kv-residency.ts';
 import type { Sequence } from './sequence.ts';
 
-/** A step while it is put together: how many tokens of which sequences, and what is left of its budget. */
+/** A step while it is put together: which blocks it moves, how many tokens of which sequences, and what is left of its budgets. */
 export class StepDraft {
   readonly #counts = new Map<Sequence, number>();
   /** Keys of the prefix cache's blocks that the step fills. */
   readonly #filled = new Set<string>();
+  /** Its number, if it is submitted; one with moves always is. */
+  readonly step: number;
+  readonly moves: KvMove[] = [];
   #budget: number;
+  readonly #movesMax: number;
 
-  constructor(stepTokensMax: number) {
+  constructor(step: number, stepTokensMax: number, movesMax: number) {
+    this.step = step;
     this.#budget = stepTokensMax;
+    this.#movesMax = movesMax;
+  }
+
+  get movesLeft(): number {
+    return this.#movesMax - this.moves.length;
   }
 
   get budget(): number {

@@ -16,6 +16,29 @@ Range readRange(const Argument& argument) {
   return {argument.field("begin").integer(0, kInt32), argument.field("end").integer(0, kInt32)};
 }
 
+KvLoan readKvLoan(const Argument& argument) {
+  KvLoan loan;
+  loan.owner = static_cast<int>(argument.field("owner").integer(0, kInt32));
+  loan.holder = static_cast<int>(argument.field("holder").integer(0, kInt32));
+  loan.blocks = readRange(argument.field("blocks"));
+  loan.headGroups = readRange(argument.field("headGroups"));
+  return loan;
+}
+
+KvMove readKvMove(const Argument& argument) {
+  return {static_cast<int32_t>(argument.field("from").integer(0, kInt32)),
+          static_cast<int32_t>(argument.field("to").integer(0, kInt32))};
+}
+
+template <typename Item>
+std::vector<Item> readList(const Argument& argument, Item (*read)(const Argument&)) {
+  std::vector<Item> items;
+  const uint32_t count = argument.length();
+  items.reserve(count);
+  for (uint32_t index = 0; index < count; ++index) items.push_back(read(argument.at(index)));
+  return items;
+}
+
 SamplingParameters readSampling(const Argument& argument) {
   SamplingParameters sampling;
   sampling.temperature = static_cast<float>(argument.field("temperature").number(0, 1e6));
@@ -156,12 +179,18 @@ ShardSpec readShardSpec(const Argument& argument) {
 
 EngineOptions readEngineOptions(const Argument& argument) {
   EngineOptions options;
+  options.device = argument.field("device").string();
+  options.multiprocessors = static_cast<int>(argument.field("multiprocessors").integer(0, 1024));
   options.threads = static_cast<int>(argument.field("threads").integer(1, 1024));
   options.speed = argument.field("speed").number(0.01, 1);
   options.memoryBytes = static_cast<uint64_t>(argument.field("memoryBytes").integer(0, kSafeInteger));
   options.numerics = static_cast<Numerics>(argument.field("numerics").word({"exact", "fast"}));
   options.kvBlockTokens = argument.field("kvBlockTokens").integer(1, 4096);
   options.kvBlocks = argument.field("kvBlocks").integer(0, kInt32);
+  options.kvParkedBlocks = argument.field("kvParkedBlocks").integer(0, kInt32);
+  const Argument deviceBlocks = argument.field("kvDeviceBlocks");
+  if (!deviceBlocks.isNull()) options.kvDeviceBlocks = deviceBlocks.integer(0, kInt32);
+  options.kvLoans = readList(argument.field("kvLoans"), readKvLoan);
   options.stepTokensMax = argument.field("stepTokensMax").integer(1, 1 << 20);
   options.sequencesMax = argument.field("sequencesMax").integer(1, 1 << 20);
   const Argument corruption = argument.field("corruption");
@@ -174,10 +203,8 @@ EngineOptions readEngineOptions(const Argument& argument) {
 
 StepBatch readStepBatch(const Argument& argument) {
   StepBatch batch;
-  const Argument sequences = argument.field("sequences");
-  const uint32_t count = sequences.length();
-  batch.sequences.reserve(count);
-  for (uint32_t index = 0; index < count; ++index) batch.sequences.push_back(readSequenceStep(sequences.at(index)));
+  batch.sequences = readList(argument.field("sequences"), readSequenceStep);
+  batch.kvMoves = readList(argument.field("kvMoves"), readKvMove);
   batch.collectiveDeadline = std::chrono::milliseconds(argument.field("collectiveDeadlineMs").integer(1, kInt32));
   return batch;
 }
@@ -210,6 +237,8 @@ Napi::Value toJs(Napi::Env env, const StepResult& result) {
       .value("logits", logits)
       .number("computeSeconds", result.computeSeconds)
       .number("collectiveSeconds", result.collectiveSeconds)
+      .number("moveSeconds", result.moveSeconds)
+      .number("remoteSeconds", result.remoteSeconds)
       .number("totalSeconds", result.totalSeconds)
       .object();
 }
@@ -220,12 +249,19 @@ Napi::Value toJs(Napi::Env env, const EngineReport& report) {
       .number("weightBytesReplicated", static_cast<double>(report.weightBytesReplicated))
       .number("weightBytesResident", static_cast<double>(report.weightBytesResident))
       .number("kvBytes", static_cast<double>(report.kvBytes))
+      .number("kvHostBytes", static_cast<double>(report.kvHostBytes))
+      .number("kvLoanBytes", static_cast<double>(report.kvLoanBytes))
       .number("scratchBytes", static_cast<double>(report.scratchBytes))
       .number("allReduceCount", static_cast<double>(report.allReduceCount))
       .number("allReduceBytes", static_cast<double>(report.allReduceBytes))
+      .number("exchangeCount", static_cast<double>(report.exchangeCount))
+      .number("exchangeBytes", static_cast<double>(report.exchangeBytes))
+      .number("moveSeconds", report.moveSeconds)
+      .number("remoteSeconds", report.remoteSeconds)
       .value("corrupted", Napi::Boolean::New(env, report.corrupted))
       .string("fingerprint", report.fingerprint)
       .string("gemmImplementation", report.gemmImplementation)
+      .string("transport", report.transport)
       .object();
 }
 

@@ -92,6 +92,7 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
     const Napi::Object object = AddonState::of(env).engineConstructor.New({});
     EngineObject* engine = Unwrap(object);
     engine->shard_ = shard;
+    engine->device_ = options.device;
     return engine->submit<Nothing>(
         env,
         [directory, model, shard, options](EngineSlot& slot) {
@@ -108,7 +109,7 @@ Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {
     return submit<std::string>(
         info.Env(),
         [this, hostname](EngineSlot&) {
-          connector_ = std::make_shared<GlooConnector>(shard_.rank, shard_.ranks, hostname);
+          connector_ = std::make_shared<GroupConnector>(shard_.rank, shard_.ranks, hostname, device_);
           return connector_->address();
         },
         [](Napi::Env env, Napi::Object, const std::string& address) -> Napi::Value {
@@ -125,7 +126,7 @@ Napi::Value EngineObject::connect(const Napi::CallbackInfo& info) {
         info.Env(),
         [this, addresses, deadline](EngineSlot& slot) {
           require(connector_ != nullptr, ErrorCode::kShapeInvalid, "connect was called before openCollective");
-          loaded(slot).connect(connector_->connect(addresses, deadline));
+          transport_ = connector_->connect(loaded(slot), addresses, deadline);
           return Nothing{};
         },
         toNull);
@@ -137,8 +138,9 @@ Napi::Value EngineObject::connectLocal(const Napi::CallbackInfo& info) {
     const auto communicator = LocalGroupObject::communicator(info[0], shard_);
     return submit<Nothing>(
         info.Env(),
-        [communicator](EngineSlot& slot) {
+        [this, communicator](EngineSlot& slot) {
           loaded(slot).connect(communicator);
+          transport_ = communicator->transport();
           return Nothing{};
         },
         toNull);
@@ -157,7 +159,12 @@ Napi::Value EngineObject::step(const Napi::CallbackInfo& info) {
 Napi::Value EngineObject::report(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     return submit<EngineReport>(
-        info.Env(), [](EngineSlot& slot) { return loaded(slot).report(); },
+        info.Env(),
+        [this](EngineSlot& slot) {
+          EngineReport report = loaded(slot).report();
+          report.transport = transport_;
+          return report;
+        },
         [](Napi::Env env, Napi::Object, const EngineReport& report) { return toJs(env, report); });
   });
 }

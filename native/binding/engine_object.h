@@ -8,8 +8,8 @@
 #include <optional>
 
 #include "binding/addon_state.h"
-#include "comm/gloo_connector.h"
 #include "engine/engine_thread.h"
+#include "engine/group_connector.h"
 #include "shard/shard_spec.h"
 
 namespace hels::binding {
@@ -41,7 +41,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   std::shared_ptr<AddonState> state_;
   std::shared_ptr<EngineThread> thread_;
   ShardSpec shard_;
-  std::shared_ptr<GlooConnector> connector_;  // engine thread only
+  std::shared_ptr<GroupConnector> connector_;  // engine thread only
+  std::string transport_;                      // engine thread only; empty without a group
+  std::string device_;
   bool closed_ = false;
 };
 

@@ -11,6 +11,7 @@
 #include "binding/argument.h"
 #include "binding/collective_probe_object.h"
 #include "binding/convert.h"
+#include "binding/devices.h"
 #include "binding/engine_object.h"
 #include "binding/local_group_object.h"
 #include "binding/native_error.h"
@@ -68,6 +69,7 @@ Napi::Value version(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  prepareForDevices();
   AddonState::install(env);
   AddonState& state = AddonState::of(env);
   state.engineConstructor = Napi::Persistent(EngineObject::define(env));
@@ -77,6 +79,9 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Profiler", ProfilerObject::define(env));
   exports.Set("Quantizer", QuantizerObject::define(env));
   exports.Set("copyBandwidth", Napi::Function::New(env, copyBandwidthAsync, "copyBandwidth"));
+  exports.Set("cudaDevices", Napi::Function::New(env, cudaDevices, "cudaDevices"));
+  exports.Set("cudaLibraries", Napi::Function::New(env, cudaLibraries, "cudaLibraries"));
+  exports.Set("cudaMemory", Napi::Function::New(env, cudaMemory, "cudaMemory"));
   exports.Set("NativeEngine", state.engineConstructor.Value());
   exports.Set("createLocalGroup", Napi::Function::New(env, createLocalGroup, "createLocalGroup"));
   exports.Set("inspectModel", Napi::Function::New(env, inspectModel, "inspectModel"));

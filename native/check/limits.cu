@@ -29,22 +29,53 @@ __global__ void __launch_bounds__(kReadThreads) readKernel(const uint4* values, 
   atomicAdd(kept, sum);
 }
 
+__global__ void __launch_bounds__(kReadThreads) copyKernel(uint4* target, const uint4* source, int64_t count) {
+  const int64_t perBlock = static_cast<int64_t>(kReadThreads) * kReadUnroll;
+  for (int64_t base = blockIdx.x * perBlock; base < count; base += gridDim.x * perBlock) {
+    uint4 loaded[kReadUnroll];
+#pragma unroll
+    for (int i = 0; i < kReadUnroll; ++i) {
+      const int64_t index = base + static_cast<int64_t>(i) * kReadThreads + threadIdx.x;
+      loaded[i] = cuda::loadOnce16(source + (index < count ? index : 0), index < count);
+    }
+#pragma unroll
+    for (int i = 0; i < kReadUnroll; ++i) {
+      const int64_t index = base + static_cast<int64_t>(i) * kReadThreads + threadIdx.x;
+      if (index < count) target[index] = loaded[i];
+    }
+  }
+}
+
+/// By a kernel and by the runtime's own copy: the faster one counts.
 double measureCopy(const DeviceBuffer& buffer, bool quick, Item& item) {
   const size_t half = buffer.sizeBytes() / 2;
-  const Timing timing = timeWork(
+  const auto count = static_cast<int64_t>(half / sizeof(uint4));
+  const Timing runtime = timeWork(
       1,
       [&](int, cudaStream_t stream) {
         cuda::check(cudaMemcpyAsync(buffer.data(), buffer.data() + half, half, cudaMemcpyDeviceToDevice, stream),
                     "copy");
       },
       shortTiming(quick));
-  const double rate = 2.0 * static_cast<double>(half) / timing.seconds;
+  const int64_t blocks = (count + kReadThreads * kReadUnroll - 1) / (kReadThreads * kReadUnroll);
+  const dim3 grid(static_cast<unsigned>(std::min<int64_t>(blocks, int64_t{1} << 20)));
+  const Timing kernel = timeWork(
+      1,
+      [&](int, cudaStream_t stream) {
+        cuda::launch(copyKernel, grid, dim3(kReadThreads), 0, stream, buffer.as<uint4>(),
+                     reinterpret_cast<const uint4*>(buffer.data() + half), count);
+      },
+      shortTiming(quick));
+  const double moved = 2.0 * static_cast<double>(half);
+  const double rate = moved / std::min(runtime.seconds, kernel.seconds);
   item.figure("bytesPerSecond", rate);
+  item.figure("runtimeBytesPerSecond", moved / runtime.seconds);
+  item.figure("kernelBytesPerSecond", moved / kernel.seconds);
   item.figure("bytesCopied", static_cast<uint64_t>(half));
   return rate;
 }
 
-double measureRead(const DeviceBuffer& buffer, bool quick, Item& item) {
+double measureRead(const DeviceBuffer& buffer, bool quick, cudaStream_t stream, Item& item) {
   cudaDeviceProp properties;
   int device = 0;
   cuda::check(cudaGetDevice(&device), "device");
@@ -57,11 +88,11 @@ double measureRead(const DeviceBuffer& buffer, bool quick, Item& item) {
     const dim3 grid(static_cast<unsigned>(properties.multiProcessorCount * blocksPerProcessor));
     const Timing timing = timeWork(
         1,
-        [&](int, cudaStream_t stream) {
-          cuda::launch(readKernel, grid, dim3(kReadThreads), 0, stream, buffer.as<const uint4>(), count,
+        [&](int, cudaStream_t target) {
+          cuda::launch(readKernel, grid, dim3(kReadThreads), 0, target, buffer.as<const uint4>(), count,
                        kept.as<uint32_t>());
         },
-        shortTiming(quick));
+        shortTiming(quick), stream);
     best = std::max(best, static_cast<double>(buffer.sizeBytes()) / timing.seconds);
   }
   item.figure("bytesPerSecond", best);
@@ -95,6 +126,12 @@ double measureMatrixRate(bool quick, Item& item) {
 
 }  // namespace
 
+double measureReadOn(cudaStream_t stream, bool quick, Item& item) {
+  const size_t bytes = quick ? size_t{1} << 16 : size_t{4} << 30;
+  const DeviceBuffer buffer = randomBuffer(DataType::kF32, static_cast<int64_t>(bytes / 4), 3);
+  return measureRead(buffer, quick, stream, item);
+}
+
 DeviceLimits measureLimits(const Options& options, Report& report) {
   DeviceLimits limits;
   report.section("limits of the device", [&] {
@@ -109,7 +146,8 @@ DeviceLimits measureLimits(const Options& options, Report& report) {
       });
       if (buffer.sizeBytes() == bytes) {
         report.item("copy", [&](Item& item) { limits.copyBytesPerSecond = measureCopy(buffer, options.quick, item); });
-        report.item("read", [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, options.quick, item); });
+        report.item("read",
+                    [&](Item& item) { limits.readBytesPerSecond = measureRead(buffer, options.quick, nullptr, item); });
       }
     }
     report.item("matrix rate", [&](Item& item) {

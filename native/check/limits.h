@@ -1,6 +1,8 @@
 // What the device itself can do, measured in the run that compares with it.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "check/options.h"
 #include "check/report.h"
 
@@ -22,6 +24,9 @@ struct DeviceLimits {
     return moving > computing ? moving : computing;
   }
 };
+
+/// Bytes a second that kernels in `stream` read, the best of some grids.
+double measureReadOn(cudaStream_t stream, bool quick, Item& item);
 
 /// A section of its own.
 DeviceLimits measureLimits(const Options& options, Report& report);

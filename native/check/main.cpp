@@ -54,10 +54,23 @@ void describeDevice(const Options& options, Report& report) {
 int run(const Options& options) {
   Report report(options.json, options.seconds);
   describeDevice(options, report);
-  if (options.kernels) checkProducts(options, report);
-  if (options.bench) {
+  const bool gpu = options.deviceIndex >= 0;
+  if (options.kernels && gpu) {
+    checkProducts(options, report);
+    checkAttention(options, report);
+  }
+  if (options.goldens) {
+    checkModels(options, report);
+    checkGoldens(options, report);
+  }
+  if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
-    benchProducts(options, limits, report);
+    if (options.bench) {
+      benchProducts(options, limits, report);
+      benchAttention(options, limits, report);
+    }
+    if (options.steps) benchSteps(options, limits, report);
+    if (options.partitions) checkPartitions(options, limits, report);
   }
   report.save();
   std::printf("%s\n", report.failures() == 0 ? "all checks passed" : "some checks FAILED");

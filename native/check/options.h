@@ -14,7 +14,8 @@ struct Options {
   std::filesystem::path json;     // empty: no file
   bool kernels = false;
   bool goldens = false;
-  bool bench = false;
+  bool bench = false;  // products and attention
+  bool steps = false;  // whole steps of models
   bool partitions = false;
   std::vector<std::filesystem::path> models;  // folders of goldens, or folders that hold such folders
   std::vector<std::string> shapes{"8b", "13b"};

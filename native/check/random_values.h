@@ -43,6 +43,7 @@ extern template std::vector<float> download<float>(const void* source, size_t co
 extern template std::vector<uint16_t> download<uint16_t>(const void* source, size_t count);
 extern template std::vector<int32_t> download<int32_t>(const void* source, size_t count);
 extern template std::vector<int64_t> download<int64_t>(const void* source, size_t count);
+extern template std::vector<std::byte> download<std::byte>(const void* source, size_t count);
 
 template <typename Element>
 cuda::DeviceBuffer upload(const std::vector<Element>& values);

@@ -12,4 +12,18 @@ void checkProducts(const Options& options, Report& report);
 /// Exact products at the shapes' matrices by rows, beside cuBLASLt's.
 void benchProducts(const Options& options, const DeviceLimits& limits, Report& report);
 
+/// Attention and the heads before it against their twins, and against themselves to the bit.
+void checkAttention(const Options& options, Report& report);
+/// Decode attention at long contexts, prefill attention.
+void benchAttention(const Options& options, const DeviceLimits& limits, Report& report);
+
+/// Small random models against the model in f64, in several splits.
+void checkModels(const Options& options, Report& report);
+/// Goldens of files, on the device and on the processor.
+void checkGoldens(const Options& options, Report& report);
+/// Whole decode and prefill steps.
+void benchSteps(const Options& options, const DeviceLimits& limits, Report& report);
+/// Ranks on parts of one GPU.
+void checkPartitions(const Options& options, const DeviceLimits& limits, Report& report);
+
 }  // namespace hels::check

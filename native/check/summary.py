@@ -45,6 +45,11 @@ def benchmark(result):
                 )
             elif "bytesPerSecond" in item:
                 print(f"  {name:44} {number(item['bytesPerSecond'], 1e12)} TB/s, share {number(item.get('shareOfLimit'), 1, 2)}")
+            elif "prefillGain" in item:
+                print(
+                    f"  {name:44} {item['multiprocessors']} multiprocessors: prefill {number(item['prefillGain'], 1, 3)} x equal,"
+                    f" decode {number(item['decodeGain'], 1, 3)} x equal"
+                )
             elif "unavailable" in item:
                 print(f"  {name:44} unavailable: {item['unavailable'][:140]}")
 
@@ -66,12 +71,12 @@ def peer(result):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    for name in ("kernels", "goldens", "partitions", "sanitizer", "bench"):
+    for name in ("kernels", "goldens", "memcheck", "racecheck", "bench", "steps", "partitions"):
         result = load(folder, name)
         if result is None:
             continue
         verdicts(result, name)
-        if name in ("bench", "partitions"):
+        if name in ("bench", "steps", "partitions"):
             benchmark(result)
     result = load(folder, "peer")
     if result is not None:

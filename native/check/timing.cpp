@@ -6,23 +6,12 @@
 #include <vector>
 
 #include "base/cuda/check.h"
+#include "base/cuda/stream.h"
 
 namespace hels::check {
 namespace {
 
 using cuda::check;
-
-class Stream {
- public:
-  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
-  ~Stream() { (void)cudaStreamDestroy(stream_); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  cudaStream_t get() const { return stream_; }
-
- private:
-  cudaStream_t stream_ = nullptr;
-};
 
 class Event {
  public:
@@ -74,26 +63,28 @@ double secondsOf(const Graph& graph, const Event& begin, const Event& end, cudaS
 
 }  // namespace
 
-Timing timeWork(int turns, const std::function<void(int, cudaStream_t)>& work, const TimingLimits& limits) {
+Timing timeWork(int turns, const std::function<void(int, cudaStream_t)>& work, const TimingLimits& limits,
+                cudaStream_t stream) {
   constexpr int kCallsMax = 2048;
-  const Stream stream;
+  const cuda::Stream own;
+  if (stream == nullptr) stream = own.get();
   const Event begin;
   const Event end;
   const auto clockStart = std::chrono::steady_clock::now();
   // Outside of a capture: what is loaded or chosen at the first call is then done.
-  for (int i = 0; i < turns; ++i) work(i, stream.get());
-  check(cudaStreamSynchronize(stream.get()), "work before it is measured");
+  for (int i = 0; i < turns; ++i) work(i, stream);
+  check(cudaStreamSynchronize(stream), "work before it is measured");
 
-  const Graph once(turns, work, stream.get());
-  const double onceSeconds = secondsOf(once, begin, end, stream.get()) / turns;
+  const Graph once(turns, work, stream);
+  const double onceSeconds = secondsOf(once, begin, end, stream) / turns;
   const double wanted = std::clamp(std::ceil(limits.sampleSeconds / onceSeconds / turns), 1.0,
                                    std::max(1.0, static_cast<double>(kCallsMax / turns)));
   const int calls = turns * static_cast<int>(wanted);
-  const Graph graph(calls, work, stream.get());
-  if (limits.samples > 1) (void)secondsOf(graph, begin, end, stream.get());
+  const Graph graph(calls, work, stream);
+  if (limits.samples > 1) (void)secondsOf(graph, begin, end, stream);
   std::vector<double> samples;
   for (int i = 0; i < limits.samples; ++i) {
-    samples.push_back(secondsOf(graph, begin, end, stream.get()) / calls);
+    samples.push_back(secondsOf(graph, begin, end, stream) / calls);
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - clockStart;
     if (passed.count() > limits.totalSeconds) break;
   }

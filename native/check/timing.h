@@ -25,7 +25,9 @@ struct TimingLimits {
 inline TimingLimits shortTiming(bool quick) { return quick ? TimingLimits{1, 0.0, 0.0} : TimingLimits{7, 2e-3, 0.3}; }
 
 /// `work(i)` enqueues call i on the stream; i counts from 0, so that calls may take turns among inputs that together
-/// do not fit into the cache. `turns`: how many different ones there are. Runs all turns once before.
-Timing timeWork(int turns, const std::function<void(int, cudaStream_t)>& work, const TimingLimits& limits = {});
+/// do not fit into the cache. `turns`: how many different ones there are. Runs all turns once before. `stream`: where,
+/// for instance a partition's; null: a new one.
+Timing timeWork(int turns, const std::function<void(int, cudaStream_t)>& work, const TimingLimits& limits = {},
+                cudaStream_t stream = nullptr);
 
 }  // namespace hels::check

@@ -20,7 +20,8 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kChunkValues = 16384;
 constexpr int kSendBufferBytes = 212'992;  // Linux grants this by default (net.core.wmem_max) and counts it twice
 constexpr size_t kSendBufferNeeded = 3 * kChunkValues * sizeof(int64_t);  // two messages and the kernel's overhead
-constexpr size_t kHeaderWords = 2;
+constexpr size_t kChunkBytes = kChunkValues * sizeof(int64_t);
+constexpr size_t kHeaderWords = 3;
 // From three ranks on, longer sums are cheaper scattered (each rank sums its slice, then all gather) than sent whole to
 // everybody.
 constexpr size_t kDirectValuesMax = 4096;
@@ -94,7 +95,7 @@ void GlooCommunicator::start(Clock::time_point deadlineAt) {
 /// give it.
 void GlooCommunicator::greet(Clock::time_point deadlineAt) {
   std::vector<int64_t> greeting(kChunkValues, rank() + 1);
-  run(&GlooCommunicator::sumDirectly, greeting, deadlineAt - Clock::now());
+  run(Kind::kSum, deadlineAt - Clock::now(), [&] { sumDirectly(greeting); });
   const int64_t size = ranks();
   const bool right = std::ranges::all_of(greeting, [&](int64_t sum) { return sum == size * (size + 1) / 2; });
   require(right, ErrorCode::kPeerLost, "the ranks' greeting has a wrong sum: the group was formed of wrong addresses");
@@ -102,15 +103,21 @@ void GlooCommunicator::greet(Clock::time_point deadlineAt) {
 
 void GlooCommunicator::allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) {
   const bool direct = peers_.size() == 1 || values.size() <= kDirectValuesMax;
-  run(direct ? &GlooCommunicator::sumDirectly : &GlooCommunicator::sumScattered, values, deadline);
+  run(Kind::kSum, deadline, [&] { direct ? sumDirectly(values) : sumScattered(values); });
 }
 
-void GlooCommunicator::run(Algorithm algorithm, std::span<int64_t> values, std::chrono::nanoseconds deadline) {
-  call_ = {.count = static_cast<int64_t>(values.size()), .deadline = deadline, .deadlineAt = Clock::now() + deadline};
+void GlooCommunicator::exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) {
+  validateExchange(parts, rank(), ranks());
+  run(Kind::kExchange, deadline, [&] { exchangeParts(parts); });
+}
+
+template <typename Body>
+void GlooCommunicator::run(Kind kind, std::chrono::nanoseconds deadline, const Body& body) {
+  call_ = {.kind = kind, .deadline = deadline, .deadlineAt = Clock::now() + deadline};
   ++sequence_;
   const PipeSignalBlock noSignal;
   try {
-    (this->*algorithm)(values);
+    body();
   } catch (const std::exception& failure) {
     // The peers must not wait for this rank any longer.
     shutdownAll();
@@ -126,8 +133,8 @@ void GlooCommunicator::sumDirectly(std::span<int64_t> values) {
   for (size_t begin = 0; begin < values.size(); begin += kChunkValues) {
     const std::span chunk = values.subspan(begin, std::min(kChunkValues, values.size() - begin));
     armTimeouts();
-    for (Peer& peer : peers_) send(peer.channel, chunk);
-    receiveAddends(chunk);
+    for (Peer& peer : peers_) send(peer.channel, values.size(), std::as_bytes(chunk));
+    receiveAddends(values.size(), chunk);
   }
 }
 
@@ -142,41 +149,76 @@ void GlooCommunicator::sumScattered(std::span<int64_t> values) {
       return block.subspan(from, to - from);
     };
     armTimeouts();
-    for (Peer& peer : peers_) send(peer.channel, sliceOf(peer.rank));
+    for (Peer& peer : peers_) send(peer.channel, values.size(), std::as_bytes(sliceOf(peer.rank)));
     const std::span own = sliceOf(rank());
-    receiveAddends(own);
-    for (Peer& peer : peers_) send(peer.channel, own);
+    receiveAddends(values.size(), own);
+    for (Peer& peer : peers_) send(peer.channel, values.size(), std::as_bytes(own));
     for (Peer& peer : peers_) {
-      const std::span slice = sliceOf(peer.rank);
-      std::ranges::copy(receive(peer.channel, slice.size()), slice.begin());
+      const std::span slice = std::as_writable_bytes(sliceOf(peer.rank));
+      std::ranges::copy(receive(peer.channel, values.size(), slice.size()), slice.begin());
     }
   }
 }
 
-void GlooCommunicator::receiveAddends(std::span<int64_t> values) {
+/// In steps: the n-th chunks to all peers, then those from all. A send may block here, because sizes are uneven, but
+/// the rank that is furthest behind never does: its peers have read the chunks of all earlier steps.
+void GlooCommunicator::exchangeParts(std::span<const ExchangePart> parts) {
+  size_t longest = 0;
+  for (const ExchangePart& part : parts) longest = std::max({longest, part.send.size(), part.receive.size()});
+  const auto chunkOf = [](auto bytes, size_t begin) {
+    begin = std::min(begin, bytes.size());
+    return bytes.subspan(begin, std::min(kChunkBytes, bytes.size() - begin));
+  };
+  for (size_t begin = 0; begin < longest; begin += kChunkBytes) {
+    for (Peer& peer : peers_) {
+      const std::span<const std::byte> whole = parts[static_cast<size_t>(peer.rank)].send;
+      const std::span chunk = chunkOf(whole, begin);
+      if (chunk.empty()) continue;
+      armTimeouts();
+      send(peer.channel, whole.size(), chunk);
+    }
+    for (Peer& peer : peers_) {
+      const std::span<std::byte> whole = parts[static_cast<size_t>(peer.rank)].receive;
+      const std::span chunk = chunkOf(whole, begin);
+      if (chunk.empty()) continue;
+      armTimeouts();
+      std::ranges::copy(receive(peer.channel, whole.size(), chunk.size()), chunk.begin());
+    }
+  }
+}
+
+void GlooCommunicator::receiveAddends(size_t size, std::span<int64_t> values) {
   for (Peer& peer : peers_) {
-    const std::span<const int64_t> addends = receive(peer.channel, values.size());
+    receive(peer.channel, size, values.size_bytes());
+    const int64_t* addends = peer.channel.in.words.data() + kHeaderWords;
     for (size_t i = 0; i < values.size(); ++i) values[i] += addends[i];
   }
 }
 
-void GlooCommunicator::send(Channel& channel, std::span<const int64_t> values) {
+void GlooCommunicator::send(Channel& channel, size_t size, std::span<const std::byte> bytes) {
   std::vector<int64_t>& words = channel.out.words;
-  words[0] = call_.count;
-  words[1] = sequence_;
-  std::ranges::copy(values, words.begin() + kHeaderWords);
-  channel.out.buffer->send(0, (kHeaderWords + values.size()) * sizeof(int64_t), 0);
+  words[0] = static_cast<int64_t>(call_.kind);
+  words[1] = static_cast<int64_t>(size);
+  words[2] = sequence_;
+  std::ranges::copy(bytes, std::as_writable_bytes(std::span(words).subspan(kHeaderWords)).begin());
+  channel.out.buffer->send(0, kHeaderWords * sizeof(int64_t) + bytes.size(), 0);
   channel.out.buffer->waitSend();
 }
 
-std::span<const int64_t> GlooCommunicator::receive(Channel& channel, size_t count) {
+std::span<const std::byte> GlooCommunicator::receive(Channel& channel, size_t size, size_t bytes) {
   channel.in.buffer->waitRecv();
   const std::vector<int64_t>& words = channel.in.words;
-  require(words[0] == call_.count && words[1] == sequence_, ErrorCode::kShapeInvalid,
-          "a peer sums " + std::to_string(words[0]) + " values in its collective " + std::to_string(words[1]) +
-              ", rank " + std::to_string(rank()) + " sums " + std::to_string(call_.count) + " in its collective " +
-              std::to_string(sequence_) + "; all ranks must make the same calls");
-  return std::span(words).subspan(kHeaderWords, count);
+  const bool same =
+      words[0] == static_cast<int64_t>(call_.kind) && words[1] == static_cast<int64_t>(size) && words[2] == sequence_;
+  const auto what = [](int64_t kind, int64_t count) {
+    return kind == static_cast<int64_t>(Kind::kSum) ? "sums " + std::to_string(count) + " values"
+                                                    : "exchanges " + std::to_string(count) + " bytes";
+  };
+  require(same, ErrorCode::kShapeInvalid,
+          "a peer " + what(words[0], words[1]) + " in its collective " + std::to_string(words[2]) + ", rank " +
+              std::to_string(rank()) + " " + what(static_cast<int64_t>(call_.kind), static_cast<int64_t>(size)) +
+              " in its collective " + std::to_string(sequence_) + "; all ranks must make the same calls");
+  return std::as_bytes(std::span(words)).subspan(kHeaderWords * sizeof(int64_t), bytes);
 }
 
 /// Sets the sockets' timeouts to what is left of the call. A setting up to an eighth of the deadline longer than that

@@ -35,12 +35,13 @@ class GlooCommunicator final : public Communicator {
   int ranks() const override { return context_->size; }
   const char* transport() const override { return "tcp"; }
   void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override;
+  void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) override;
   void abort() noexcept override;
   /// Whether `peer` has closed its connection and nothing that it sent is left to read. From the calling thread only.
   bool hasLeft(int peer) const noexcept;
 
  private:
-  /// The message under way in one direction; it says what is summed in all and which sum it belongs to.
+  /// The message under way in one direction; it says what kind of collective it belongs to, its size and its number.
   struct Message {
     std::vector<int64_t> words;
     std::unique_ptr<gloo::transport::Buffer> buffer;
@@ -53,22 +54,25 @@ class GlooCommunicator final : public Communicator {
     int rank = 0;
     Channel channel;
   };
+  enum class Kind : int64_t { kSum = 1, kExchange = 2 };
   /// The collective that is running.
   struct Call {
-    int64_t count = 0;
+    Kind kind = Kind::kSum;
     std::chrono::nanoseconds deadline{0};
     std::chrono::steady_clock::time_point deadlineAt;
   };
 
-  using Algorithm = void (GlooCommunicator::*)(std::span<int64_t>);
-  void run(Algorithm algorithm, std::span<int64_t> values, std::chrono::nanoseconds deadline);
+  template <typename Body>
+  void run(Kind kind, std::chrono::nanoseconds deadline, const Body& body);
   void sumDirectly(std::span<int64_t> values);
   void sumScattered(std::span<int64_t> values);
+  void exchangeParts(std::span<const ExchangePart> parts);
   Channel openChannel(int peer);
   void greet(std::chrono::steady_clock::time_point deadlineAt);
-  void send(Channel& channel, std::span<const int64_t> values);
-  std::span<const int64_t> receive(Channel& channel, size_t count);
-  void receiveAddends(std::span<int64_t> values);
+  /// `size`: of the whole collective, in values or bytes, as both ends know it.
+  void send(Channel& channel, size_t size, std::span<const std::byte> bytes);
+  std::span<const std::byte> receive(Channel& channel, size_t size, size_t bytes);
+  void receiveAddends(size_t size, std::span<int64_t> values);
   void armTimeouts();
   std::string lateText() const;
   void shutdownAll() noexcept;

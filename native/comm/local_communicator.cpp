@@ -1,6 +1,7 @@
 #include "comm/local_communicator.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -28,7 +29,9 @@ constexpr int kSpins = 500;
 /// What the ranks share. All values pass through memory of the group, so a rank that gives up leaves no pointer behind.
 class GroupState {
  public:
-  explicit GroupState(int ranks) : ranks_(ranks), inputs_(static_cast<size_t>(ranks)) {}
+  explicit GroupState(int ranks) : ranks_(ranks), inputs_(static_cast<size_t>(ranks)) {
+    for (Mail& mail : mails_) mail.resize(inputs_.size());
+  }
 
   int ranks() const { return ranks_; }
 
@@ -41,6 +44,22 @@ class GroupState {
     std::copy(sums_.begin(), sums_.end(), values.begin());
   }
 
+  void exchange(int rank, std::span<const ExchangePart> parts, uint64_t exchange, Clock::time_point deadlineAt) {
+    // In turns: who writes for the next but one exchange has met everybody for the next, after they had read this one.
+    Mail& mail = mails_[exchange % mails_.size()];
+    Outbox& outbox = mail[static_cast<size_t>(rank)];
+    outbox.letters.resize(parts.size());
+    outbox.expected.resize(parts.size());
+    for (size_t peer = 0; peer < parts.size(); ++peer) {
+      outbox.letters[peer].assign(parts[peer].send.begin(), parts[peer].send.end());
+      outbox.expected[peer] = parts[peer].receive.size();
+    }
+    meet(rank, deadlineAt, [&] { checkLetters(mail); });
+    for (size_t peer = 0; peer < parts.size(); ++peer) {
+      std::ranges::copy(mail[peer].letters[static_cast<size_t>(rank)], parts[peer].receive.begin());
+    }
+  }
+
   /// The group cannot continue without `rank`. The first reason stays.
   void fail(Failure failure) {
     const std::lock_guard lock(mutex_);
@@ -48,6 +67,13 @@ class GroupState {
   }
 
  private:
+  /// One rank's part of an exchange, each by peer.
+  struct Outbox {
+    std::vector<std::vector<std::byte>> letters;
+    std::vector<size_t> expected;
+  };
+  using Mail = std::vector<Outbox>;  // by rank
+
   /// Waits for all ranks; the last to come runs `complete` before anybody goes on.
   template <typename Complete>
   void meet(int rank, Clock::time_point deadlineAt, const Complete& complete) {
@@ -90,6 +116,22 @@ class GroupState {
     sums_.resize(inputs_[0].size());
   }
 
+  /// Runs with the lock held, when all outboxes are there.
+  void checkLetters(const Mail& mail) {
+    for (size_t from = 0; from < mail.size(); ++from) {
+      for (size_t to = 0; to < mail.size(); ++to) {
+        const size_t sent = mail[from].letters[to].size();
+        const size_t expected = mail[to].expected[from];
+        if (sent == expected) continue;
+        setFailure({ErrorCode::kShapeInvalid, static_cast<int>(from),
+                    "rank " + std::to_string(from) + " sends " + std::to_string(sent) + " bytes to rank " +
+                        std::to_string(to) + ", which expects " + std::to_string(expected) +
+                        "; both must name the same size"});
+        return;
+      }
+    }
+  }
+
   /// Every rank sums an equal part of the values.
   void sumSlice(int rank, size_t count) {
     const auto part = static_cast<size_t>(rank);
@@ -125,6 +167,7 @@ class GroupState {
   std::vector<std::vector<int64_t>>
       inputs_;                 // by rank; written by that rank before the first meeting, read by all after it
   std::vector<int64_t> sums_;  // written between the two meetings, each rank its part
+  std::array<Mail, 2> mails_;  // of even and odd exchanges
 };
 
 class LocalCommunicator final : public Communicator {
@@ -142,11 +185,17 @@ class LocalCommunicator final : public Communicator {
     group_->allReduceSum(rank_, values, Clock::now() + deadline);
   }
 
+  void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) override {
+    validateExchange(parts, rank_, ranks());
+    group_->exchange(rank_, parts, exchanges_++, Clock::now() + deadline);
+  }
+
   void abort() noexcept override { group_->fail({ErrorCode::kAborted, rank_, "the collective was aborted"}); }
 
  private:
   const int rank_;
   const std::shared_ptr<GroupState> group_;
+  uint64_t exchanges_ = 0;
 };
 
 class LocalGroupOfThreads final : public LocalGroup {

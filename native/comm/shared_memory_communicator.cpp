@@ -7,6 +7,7 @@
 #include <atomic>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "comm/gloo_communicator.h"
@@ -38,17 +39,44 @@ struct RankArea {
   std::array<Slot, 2> slots;
 };
 
+constexpr size_t kPacketBytes = size_t{64} * 1024;
+constexpr uint32_t kPackets = 2;
+
+/// A piece of what one rank sends to another in one exchange.
+struct Packet {
+  int64_t exchange;  // number of the exchange and its bytes for this pair, to find ranks that exchange different things
+  int64_t size;
+  std::array<std::byte, kPacketBytes> bytes;
+};
+
+/// From one rank to another, written in turn. Free of deadlock although sizes are uneven: all ranks go step by step, in
+/// step n the n-th packets to all peers and then those from all. The rank that is furthest behind never waits for a
+/// free packet, because its peers have read the packets of all earlier steps, nor for a full one, because they have
+/// written those of its own.
+struct Mailbox {
+  SharedCounter filled;  // packets ever written
+  SharedCounter taken;   // packets ever read
+  std::array<Packet, kPackets> packets;
+};
+
 struct alignas(64) Header {
   std::array<std::byte, 64> ofSegment;
   std::atomic<uint32_t> broken;  // a rank has given up
 };
 
-size_t segmentBytes(int ranks) { return sizeof(Header) + static_cast<size_t>(ranks) * sizeof(RankArea); }
+/// The header, an area for each rank, a mailbox for each pair; pages that are never used take no memory.
+size_t segmentBytes(int ranks) {
+  const auto count = static_cast<size_t>(ranks);
+  return sizeof(Header) + count * sizeof(RankArea) + count * count * sizeof(Mailbox);
+}
 
 class SharedMemoryCommunicator final : public Communicator {
  public:
   SharedMemoryCommunicator(std::shared_ptr<GlooCommunicator> connections, SharedSegment segment)
-      : connections_(std::move(connections)), segment_(std::move(segment)) {}
+      : connections_(std::move(connections)),
+        segment_(std::move(segment)),
+        sent_(static_cast<size_t>(ranks())),
+        received_(static_cast<size_t>(ranks())) {}
   ~SharedMemoryCommunicator() override { breakGroup(); }
   SharedMemoryCommunicator(const SharedMemoryCommunicator&) = delete;
   SharedMemoryCommunicator& operator=(const SharedMemoryCommunicator&) = delete;
@@ -58,19 +86,24 @@ class SharedMemoryCommunicator final : public Communicator {
   const char* transport() const override { return "shared memory"; }
 
   void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override {
-    deadline_ = deadline;
-    deadlineAt_ = Clock::now() + deadline;
-    // After a failure nothing may be published: a peer would take it for its next sum.
-    require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
-    require(header().broken.load() == 0, ErrorCode::kPeerLost, "a rank left the group");
-    try {
+    run(deadline, [&] {
       for (size_t begin = 0; begin < values.size(); begin += kChunkValues) {
         sumChunk(values.subspan(begin, std::min(kChunkValues, values.size() - begin)), values.size());
       }
-    } catch (const Error&) {
-      breakGroup();  // the peers must not wait for this rank any longer
-      throw;
-    }
+    });
+  }
+
+  void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) override {
+    validateExchange(parts, rank(), ranks());
+    size_t longest = 0;
+    for (const ExchangePart& part : parts) longest = std::max({longest, part.send.size(), part.receive.size()});
+    run(deadline, [&] {
+      ++exchange_;
+      for (size_t begin = 0; begin < longest; begin += kPacketBytes) {
+        for (int peer = 0; peer < ranks(); ++peer) sendPacket(peer, parts[static_cast<size_t>(peer)].send, begin);
+        for (int peer = 0; peer < ranks(); ++peer) receivePacket(peer, parts[static_cast<size_t>(peer)].receive, begin);
+      }
+    });
   }
 
   void abort() noexcept override {
@@ -81,6 +114,53 @@ class SharedMemoryCommunicator final : public Communicator {
  private:
   Header& header() const { return *reinterpret_cast<Header*>(segment_.data()); }
   RankArea& area(int rank) const { return reinterpret_cast<RankArea*>(segment_.data() + sizeof(Header))[rank]; }
+  Mailbox& mailbox(int from, int to) const {
+    std::byte* first = segment_.data() + sizeof(Header) + static_cast<size_t>(ranks()) * sizeof(RankArea);
+    return reinterpret_cast<Mailbox*>(first)[from * ranks() + to];
+  }
+
+  template <typename Body>
+  void run(std::chrono::nanoseconds deadline, const Body& body) {
+    deadline_ = deadline;
+    deadlineAt_ = Clock::now() + deadline;
+    // After a failure nothing may be published: a peer would take it for its next collective.
+    require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
+    require(header().broken.load() == 0, ErrorCode::kPeerLost, "a rank left the group");
+    try {
+      body();
+    } catch (const Error&) {
+      breakGroup();  // the peers must not wait for this rank any longer
+      throw;
+    }
+  }
+
+  void sendPacket(int peer, std::span<const std::byte> bytes, size_t begin) {
+    if (begin >= bytes.size()) return;
+    Mailbox& box = mailbox(rank(), peer);
+    uint32_t& sent = sent_[static_cast<size_t>(peer)];
+    await(peer, box.taken, sent + 1 - kPackets);  // at once for the first ones: what was taken starts at 0
+    Packet& packet = box.packets[sent % kPackets];
+    packet.exchange = exchange_;
+    packet.size = static_cast<int64_t>(bytes.size());
+    std::ranges::copy(bytes.subspan(begin, std::min(kPacketBytes, bytes.size() - begin)), packet.bytes.begin());
+    box.filled.publish(++sent);
+  }
+
+  void receivePacket(int peer, std::span<std::byte> bytes, size_t begin) {
+    if (begin >= bytes.size()) return;
+    Mailbox& box = mailbox(peer, rank());
+    uint32_t& received = received_[static_cast<size_t>(peer)];
+    await(peer, box.filled, received + 1);
+    const Packet& packet = box.packets[received % kPackets];
+    require(packet.exchange == exchange_ && packet.size == static_cast<int64_t>(bytes.size()), ErrorCode::kShapeInvalid,
+            "rank " + std::to_string(peer) + " sends " + std::to_string(packet.size) + " bytes in its exchange " +
+                std::to_string(packet.exchange) + ", rank " + std::to_string(rank()) + " expects " +
+                std::to_string(bytes.size()) + " in its exchange " + std::to_string(exchange_) +
+                "; all ranks must make the same calls");
+    const std::span<std::byte> target = bytes.subspan(begin, std::min(kPacketBytes, bytes.size() - begin));
+    std::copy_n(packet.bytes.begin(), target.size(), target.begin());
+    box.taken.publish(++received);
+  }
 
   void sumChunk(std::span<int64_t> values, size_t count) {
     ++sequence_;
@@ -91,7 +171,7 @@ class SharedMemoryCommunicator final : public Communicator {
     own.arrived.publish(sequence_);
     for (int step = 1; step < ranks(); ++step) {
       const int peer = (rank() + step) % ranks();
-      await(peer);
+      await(peer, area(peer).arrived, sequence_);
       add(area(peer).slots[sequence_ % 2], peer, values, count);
     }
   }
@@ -103,31 +183,31 @@ class SharedMemoryCommunicator final : public Communicator {
     for (size_t i = 0; i < values.size(); ++i) values[i] += slot.values[i];
   }
 
-  void await(int peer) {
-    SharedCounter& counter = area(peer).arrived;
+  /// Until `counter`, which `peer` raises, has come to `value`.
+  void await(int peer, SharedCounter& counter, uint32_t value) {
     for (int look = 0; look < kLooks; ++look) {
-      if (counter.reached(sequence_)) return;
+      if (counter.reached(value)) return;
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
     }
     const Clock::time_point sleepAt = Clock::now() + kYielding;
     while (Clock::now() < sleepAt) {
-      if (counter.reached(sequence_)) return;
+      if (counter.reached(value)) return;
       ::sched_yield();
     }
-    while (!counter.reached(sequence_)) {
-      requireGoing(peer, counter);
+    while (!counter.reached(value)) {
+      requireGoing(peer, counter, value);
       const std::chrono::nanoseconds left = deadlineAt_ - Clock::now();
-      counter.sleepUntil(sequence_, std::clamp<std::chrono::nanoseconds>(left, std::chrono::microseconds(1), kSleep));
+      counter.sleepUntil(value, std::clamp<std::chrono::nanoseconds>(left, std::chrono::microseconds(1), kSleep));
     }
   }
 
-  void requireGoing(int peer, const SharedCounter& counter) const {
+  void requireGoing(int peer, const SharedCounter& counter, uint32_t value) const {
     require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
     const bool gone = header().broken.load() != 0 || connections_->hasLeft(peer);
     // Its last values may have come between the look at the counter and its end.
-    require(!gone || counter.reached(sequence_), ErrorCode::kPeerLost,
+    require(!gone || counter.reached(value), ErrorCode::kPeerLost,
             "rank " + std::to_string(peer) + " or one it waits for left the group");
     require(Clock::now() < deadlineAt_, ErrorCode::kDeadlineExceeded,
             "the collective of " + std::to_string(ranks()) + " ranks did not end within " +
@@ -137,13 +217,22 @@ class SharedMemoryCommunicator final : public Communicator {
 
   void breakGroup() noexcept {
     header().broken.store(1);
-    for (int rank = 0; rank < ranks(); ++rank) area(rank).arrived.wakeAll();
+    for (int other = 0; other < ranks(); ++other) {
+      area(other).arrived.wakeAll();
+      for (Mailbox* box : {&mailbox(rank(), other), &mailbox(other, rank())}) {
+        box->filled.wakeAll();
+        box->taken.wakeAll();
+      }
+    }
     connections_->abort();
   }
 
   const std::shared_ptr<GlooCommunicator> connections_;
   const SharedSegment segment_;
   uint32_t sequence_ = 0;
+  int64_t exchange_ = 0;
+  std::vector<uint32_t> sent_;      // packets, by peer; wraps around
+  std::vector<uint32_t> received_;  // packets, by peer
   std::chrono::nanoseconds deadline_{0};
   Clock::time_point deadlineAt_;
   std::atomic<bool> aborted_{false};

@@ -28,6 +28,20 @@ void Collective::sum(std::span<int64_t> values) {
   bytes_ += values.size_bytes();
 }
 
+void Collective::exchange(std::span<const ExchangePart> parts) {
+  clock_.endCompute();
+  const auto start = std::chrono::steady_clock::now();
+  exchangeUntimed(parts);
+  exchangeSeconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  clock_.beginCompute();
+}
+
+void Collective::exchangeUntimed(std::span<const ExchangePart> parts) {
+  communicator_->exchange(parts, deadline_);
+  ++exchangeCount_;
+  for (const ExchangePart& part : parts) exchangeBytes_ += part.send.size() + part.receive.size();
+}
+
 void Collective::abort() noexcept {
   std::lock_guard lock(mutex_);
   if (communicator_) communicator_->abort();

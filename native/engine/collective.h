@@ -1,4 +1,4 @@
-// The engine's side of a collective: what lies around Communicator::allReduceSum in every use.
+// The engine's side of the collectives: what lies around those of Communicator in every use.
 #pragma once
 
 #include <chrono>
@@ -27,11 +27,20 @@ class Collective {
   /// Sum over all ranks; with one rank nothing happens. Emulated time is paid first, so that peers wait as for a slow
   /// device.
   void sum(std::span<int64_t> values);
+  /// Bytes between pairs of ranks, as Communicator::exchange; emulated time is paid first, too.
+  void exchange(std::span<const ExchangePart> parts);
+  /// The same while the clock measures no compute.
+  void exchangeUntimed(std::span<const ExchangePart> parts);
   /// From any thread.
   void abort() noexcept;
 
   uint64_t count() const { return count_; }
   uint64_t bytes() const { return bytes_; }
+  uint64_t exchangeCount() const { return exchangeCount_; }
+  /// Sent and received.
+  uint64_t exchangeBytes() const { return exchangeBytes_; }
+  /// In exchange(), waiting for peers included.
+  double exchangeSeconds() const { return exchangeSeconds_; }
 
  private:
   const int rank_;
@@ -42,6 +51,9 @@ class Collective {
   std::chrono::nanoseconds deadline_{0};
   uint64_t count_ = 0;
   uint64_t bytes_ = 0;
+  uint64_t exchangeCount_ = 0;
+  uint64_t exchangeBytes_ = 0;
+  double exchangeSeconds_ = 0;
 };
 
 }  // namespace hels

@@ -1,6 +1,7 @@
 #include "engine/cpu_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <utility>
 
@@ -27,20 +28,21 @@ void requireRange(const char* field, int64_t value, int64_t low, int64_t high) {
               std::to_string(high));
 }
 
-KvShape kvShapeOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options) {
-  return {model.weightType, model.layers,          shard.headGroups.size(),
-          model.headDim,    options.kvBlockTokens, options.kvBlocks};
+/// Of every block; head groups and blocks are those of its cache.
+KvShape kvShapeOf(const ModelSpec& model, const EngineOptions& options) {
+  return {model.weightType, model.layers, 0, model.headDim, options.kvBlockTokens, 0};
 }
 
 /// Checks everything that later code relies on, then the budget, before anything is allocated.
 EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                            const Gemm& gemm) {
   const EngineMemory memory = measureMemory(model, shard, options, gemm);
-  const size_t total = memory.weightBytes + memory.kvBytes + memory.scratchBytes;
+  const size_t total = memory.weightBytes + memory.kv.device + memory.kv.loans + memory.scratchBytes;
   require(options.memoryBytes == 0 || total <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           "rank " + std::to_string(shard.rank) + " needs " + gibibytes(total) + " (weights " +
-              gibibytes(memory.weightBytes) + ", KV " + gibibytes(memory.kvBytes) + ", scratch " +
-              gibibytes(memory.scratchBytes) + "), its memory budget is " + gibibytes(options.memoryBytes) +
+              gibibytes(memory.weightBytes) + ", KV " + gibibytes(memory.kv.device) + ", KV held for others " +
+              gibibytes(memory.kv.loans) + ", scratch " + gibibytes(memory.scratchBytes) + "), its memory budget is " +
+              gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
   return memory;
 }
@@ -78,6 +80,18 @@ void validateEngineOptions(const ModelSpec& model, const EngineOptions& options)
           "ffnGranule is " + std::to_string(model.ffnGranule) + "; it must be even for bf16 weights");
 }
 
+KvHomes kvHomesOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options) {
+  KvHomes homes;
+  homes.rank = shard.rank;
+  homes.ranks = shard.ranks;
+  homes.headGroups = shard.headGroups;
+  homes.blocks = options.kvBlocks;
+  homes.parkedBlocks = options.kvParkedBlocks;
+  homes.deviceBlocks = options.kvDeviceBlocks.value_or(options.kvBlocks);
+  homes.loans = options.kvLoans;
+  return checkedKvHomes(std::move(homes), model.headGroups, options.kvBlockTokens);
+}
+
 std::unique_ptr<Gemm> makeGemm(const EngineOptions& options) {
   return options.numerics == Numerics::kExact ? makeChainGemm(options.threads) : makeOneDnnGemm(options.threads);
 }
@@ -88,7 +102,9 @@ EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const
   layoutWeights(model, shard, model.layers, gemm, weights);
   Arena scratch;
   layoutScratch(model, shard, options, scratch);
-  return {weights.usedBytes(), kvShapeOf(model, shard, options).sizeBytes(),
+  const KvHomes homes = kvHomesOf(model, shard, options);
+  layoutExchangeBuffers(model, homes, options, scratch);
+  return {weights.usedBytes(), kvBytesOf(homes, kvShapeOf(model, options)),
           scratch.usedBytes() + kLoadStagingBytes +
               gemm.workspaceBytes(model.weightType, options.stepTokensMax, gemmDepthMax(model, shard))};
 }
@@ -101,15 +117,22 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       gemm_(makeGemm(options)),
       memory_(checkedMemory(model_, shard_, options_, *gemm_)),
       weightArena_(memory_.weightBytes, "weights"),
-      kvArena_(memory_.kvBytes, "KV"),
+      kvArena_(memory_.kv.device, "KV"),
+      kvHostArena_(memory_.kv.host, "parked KV"),
+      kvLoanArena_(memory_.kv.loans, "KV of other ranks"),
       scratchArena_(memory_.scratchBytes, "scratch"),
       weights_(layoutWeights(model_, shard_, model_.layers, *gemm_, weightArena_)),
       scratch_(layoutScratch(model_, shard_, options_, scratchArena_)),
       clock_(options_.speed),
       collective_(shard_.rank, shard_.ranks, clock_),
-      forward_(model_, shard_, options_, *gemm_, weights_,
-               KvCache(kvShapeOf(model_, shard_, options_), kvArena_.takeBytes(memory_.kvBytes)), scratch_,
-               collective_),
+      kvHomes_(kvHomesOf(model_, shard_, options_)),
+      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_.takeBytes(memory_.kv.device),
+          kvHostArena_.takeBytes(memory_.kv.host), kvLoanArena_.takeBytes(memory_.kv.loans)),
+      exchangeBuffers_(layoutExchangeBuffers(model_, kvHomes_, options_, scratchArena_)),
+      mover_(kv_, exchangeBuffers_, collective_),
+      remote_(model_, options_, kv_, exchangeBuffers_, collective_),
+      forward_(model_, shard_, options_, *gemm_, weights_, kv_.device(), scratch_, collective_,
+               kvHomes_.loans.empty() ? nullptr : &remote_),
       sampler_(model_, shard_, options_.threads, scratch_, collective_),
       fingerprint_(selfCheck(model_, options_, *gemm_)),
       sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
@@ -138,6 +161,30 @@ StepResult CpuEngine::step(const StepBatch& batch) {
 StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   clock_.beginStep();
   StepResult result;
+  if (!batch.kvMoves.empty()) result.moveSeconds = move(batch.kvMoves);
+  const double exchangedBefore = collective_.exchangeSeconds();
+  if (tokens.tokens() > 0) compute(batch, tokens, result);
+  clock_.endStep();
+  result.remoteSeconds = collective_.exchangeSeconds() - exchangedBefore;
+  result.computeSeconds = clock_.computeSeconds();
+  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - result.moveSeconds - result.remoteSeconds);
+  result.totalSeconds = clock_.totalSeconds();
+  moveSeconds_ += result.moveSeconds;
+  remoteSeconds_ += result.remoteSeconds;
+  return result;
+}
+
+/// Seconds of the moves. They are copies: what emulates a slower processor does not stretch them.
+double CpuEngine::move(const std::vector<KvMove>& moves) {
+  clock_.endCompute();
+  const auto start = std::chrono::steady_clock::now();
+  mover_.run(moves);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  clock_.beginCompute();
+  return seconds;
+}
+
+void CpuEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {
   sampler_.begin();
   forward_.run(tokens);
   computeLogits(batch, tokens, result);
@@ -145,11 +192,6 @@ StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   for (const SampledToken& sampled : result.sampled) {
     sampledTokens_[static_cast<size_t>(sampled.slot)] = sampled.tokenId;
   }
-  clock_.endStep();
-  result.computeSeconds = clock_.computeSeconds();
-  result.collectiveSeconds = clock_.collectiveSeconds();
-  result.totalSeconds = clock_.totalSeconds();
-  return result;
 }
 
 /// Logits of the tokens that need them, kLogitRowsMax at a time: kept in the result, offered to the sampler, or both.
@@ -192,10 +234,16 @@ EngineReport CpuEngine::report() const {
   report.weightBytesLoaded = accounting_.bytesLoaded;
   report.weightBytesReplicated = accounting_.bytesReplicated;
   report.weightBytesResident = memory_.weightBytes;
-  report.kvBytes = memory_.kvBytes;
+  report.kvBytes = memory_.kv.device;
+  report.kvHostBytes = memory_.kv.host;
+  report.kvLoanBytes = memory_.kv.loans;
   report.scratchBytes = memory_.scratchBytes;
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
+  report.exchangeCount = collective_.exchangeCount();
+  report.exchangeBytes = collective_.exchangeBytes();
+  report.moveSeconds = moveSeconds_;
+  report.remoteSeconds = remoteSeconds_;
   report.corrupted = accounting_.corrupted;
   report.fingerprint = fingerprint_;
   report.gemmImplementation = gemm_->implementation();

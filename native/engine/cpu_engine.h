@@ -8,7 +8,10 @@
 
 #include "engine/arena.h"
 #include "engine/forward_pass.h"
+#include "engine/kv_mover.h"
+#include "engine/remote_attention.h"
 #include "engine/sampler.h"
+#include "kv/kv_store.h"
 #include "model/weight_block.h"
 
 namespace hels {
@@ -19,10 +22,13 @@ void validateEngineOptions(const ModelSpec& model, const EngineOptions& options)
 /// The implementation of products for options.numerics.
 std::unique_ptr<Gemm> makeGemm(const EngineOptions& options);
 
-/// The largest parts of an engine's memory, known before any of it is allocated.
+/// Where the KV of all ranks lies. Throws kShapeInvalid naming the field, its value and the allowed range.
+KvHomes kvHomesOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options);
+
+/// The largest parts of an engine's memory, known before any of it is allocated. All but kv.host lies on the device.
 struct EngineMemory {
   size_t weightBytes = 0;
-  size_t kvBytes = 0;
+  KvBytes kv;
   size_t scratchBytes = 0;
 };
 EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
@@ -40,6 +46,8 @@ class CpuEngine final : public Engine {
 
  private:
   StepResult run(const StepBatch& batch, const TokenBatch& tokens);
+  double move(const std::vector<KvMove>& moves);
+  void compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
   void computeLogits(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
 
   const ModelSpec model_;
@@ -49,13 +57,22 @@ class CpuEngine final : public Engine {
   const EngineMemory memory_;
   Arena weightArena_;
   Arena kvArena_;
+  Arena kvHostArena_;
+  Arena kvLoanArena_;
   Arena scratchArena_;
   ModelWeights weights_;
   Scratch scratch_;
   DeviceClock clock_;
   Collective collective_;
+  const KvHomes kvHomes_;
+  KvStore kv_;
+  const ExchangeBuffers exchangeBuffers_;
+  KvMover mover_;
+  RemoteAttention remote_;
   ForwardPass forward_;
   Sampler sampler_;
+  double moveSeconds_ = 0;
+  double remoteSeconds_ = 0;
   LoadAccounting accounting_;
   std::string fingerprint_;
   std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet

@@ -17,6 +17,7 @@ std::unique_ptr<Engine> Engine::load(const ModelSpec& model, const ShardSpec& sh
   validateModelSpec(model);
   validateShardSpec(model, shard);
   validateEngineOptions(model, options);
+  (void)kvHomesOf(model, shard, options);
   if (!cudaDeviceOf(options.device)) return std::make_unique<CpuEngine>(model, shard, std::move(weights), options);
 #ifdef HELS_HAS_CUDA
   return cuda::loadCudaEngine(model, shard, std::move(weights), options);

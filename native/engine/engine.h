@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "kv/kv_homes.h"
 #include "model/model_spec.h"
 #include "model/weight_block.h"
 #include "model/weight_source.h"
@@ -33,9 +34,12 @@ struct EngineOptions {
   uint64_t memoryBytes = 0;  // budget for weights, KV and scratch; 0 = not limited
   Numerics numerics = Numerics::kExact;
   int64_t kvBlockTokens = 16;
-  int64_t kvBlocks = 0;         // blocks of this rank's pool
-  int64_t stepTokensMax = 512;  // tokens of one step, all sequences together
-  int64_t sequencesMax = 256;   // slots
+  int64_t kvBlocks = 0;                   // addresses that sequences run from, [0, kvBlocks)
+  int64_t kvParkedBlocks = 0;             // addresses from kvBlocks on that only moves reach
+  std::optional<int64_t> kvDeviceBlocks;  // addresses that lie on this rank's device; none = kvBlocks
+  std::vector<KvLoan> kvLoans;            // of all ranks
+  int64_t stepTokensMax = 512;            // tokens of one step, all sequences together
+  int64_t sequencesMax = 256;             // slots
   std::optional<Corruption> corruption;
 };
 
@@ -60,7 +64,8 @@ struct SequenceStep {
 };
 
 struct StepBatch {
-  std::vector<SequenceStep> sequences;
+  std::vector<SequenceStep> sequences;  // may be empty when there are moves
+  std::vector<KvMove> kvMoves;          // done before anything is computed; no address twice
   std::chrono::nanoseconds collectiveDeadline{0};
 };
 
@@ -80,21 +85,30 @@ struct StepResult {
   std::vector<SampledToken> sampled;  // equal on every rank
   std::vector<float> logits;          // (tokens with returnLogits in batch order, vocabRows of this rank)
   double computeSeconds = 0;          // kernels, emulated stretch included
-  double collectiveSeconds = 0;       // collectives, waiting for peers included
-  double totalSeconds = 0;
+  double collectiveSeconds = 0;       // sums, waiting for peers included
+  double moveSeconds = 0;             // KV moves, waiting for peers included
+  double remoteSeconds = 0;           // exchanges of remote attention, waiting for peers included
+  double totalSeconds = 0;            // all of these
 };
 
 struct EngineReport {
   uint64_t weightBytesLoaded = 0;      // bytes of the files' tensors this rank read: its slices and what is replicated
   uint64_t weightBytesReplicated = 0;  // of these, what every rank holds
   uint64_t weightBytesResident = 0;
-  uint64_t kvBytes = 0;
+  uint64_t kvBytes = 0;      // of this rank's heads, on its device
+  uint64_t kvHostBytes = 0;  // of this rank's heads, in host memory
+  uint64_t kvLoanBytes = 0;  // of the heads of ranks that borrow room here
   uint64_t scratchBytes = 0;
   uint64_t allReduceCount = 0;
   uint64_t allReduceBytes = 0;
+  uint64_t exchangeCount = 0;
+  uint64_t exchangeBytes = 0;  // sent and received
+  double moveSeconds = 0;      // of all steps, as in StepResult
+  double remoteSeconds = 0;
   bool corrupted = false;   // whether this rank loaded the byte of EngineOptions::corruption
   std::string fingerprint;  // equal fingerprints promise equal bits
   std::string gemmImplementation;
+  std::string transport;  // how the ranks reach each other, as whoever connected them knows; empty without a group
 };
 
 class Engine {

@@ -30,7 +30,8 @@ void widenRow(DataType type, const std::byte* table, int64_t index, int64_t colu
 }  // namespace
 
 ForwardPass::ForwardPass(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, Gemm& gemm,
-                         const ModelWeights& weights, const KvCache& kv, const Scratch& scratch, Collective& collective)
+                         const ModelWeights& weights, const KvCache& kv, const Scratch& scratch, Collective& collective,
+                         RemoteAttention* remote)
     : model_(model),
       shard_(shard),
       options_(options),
@@ -38,7 +39,8 @@ ForwardPass::ForwardPass(const ModelSpec& model, const ShardSpec& shard, const E
       weights_(weights),
       kv_(kv),
       scratch_(scratch),
-      collective_(collective) {
+      collective_(collective),
+      remote_(remote) {
   if (scratch_.ropeTable == nullptr) return;
   const std::vector<float> frequencies = ropeFrequencies(model);
   for (int64_t position = 0; position < positionsMax(model, options); ++position) {
@@ -49,6 +51,7 @@ ForwardPass::ForwardPass(const ModelSpec& model, const ShardSpec& shard, const E
 void ForwardPass::run(const TokenBatch& batch) {
   embed(batch);
   listAttentionItems(batch);
+  if (remote_ != nullptr) remote_->begin(batch);
   for (int64_t layer = 0; layer < static_cast<int64_t>(weights_.layers.size()); ++layer) {
     attentionBlock(batch, layer);
     mlpBlock(batch, layer);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/collective.h"
+#include "engine/remote_attention.h"
 #include "engine/scratch.h"
 #include "engine/token_batch.h"
 #include "kv/kv_cache.h"
@@ -14,8 +15,10 @@ namespace hels {
 
 class ForwardPass {
  public:
+  /// Blocks that `kv` does not have are lent: `remote` reaches them. Null when there are no loans.
   ForwardPass(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, Gemm& gemm,
-              const ModelWeights& weights, const KvCache& kv, const Scratch& scratch, Collective& collective);
+              const ModelWeights& weights, const KvCache& kv, const Scratch& scratch, Collective& collective,
+              RemoteAttention* remote = nullptr);
 
   /// Leaves the residual stream after the last layer in the scratch and the new KV in the cache. Throws kNumericRange
   /// naming layer and token, and what collectives throw.
@@ -41,7 +44,18 @@ class ForwardPass {
   void projectQueryKeyValue(const TokenBatch& batch, int64_t layer, const float* input);
   void prepareHeads(const TokenBatch& batch, int64_t layer, int64_t token);
   void listAttentionItems(const TokenBatch& batch);
-  void attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, int thread);
+  AttentionShape attentionShape(int64_t layer) const;
+  AttentionRows rowsOf(const TokenBatch& batch, const AttentionItem& item) const;
+  template <typename Body>
+  void forItems(const Body& body);
+  void attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, float* work);
+  /// Attention in a layer that needs other ranks' KV or that they need this one's for.
+  void attendRemotely(const TokenBatch& batch, int64_t layer);
+  std::span<const RemoteSource> sourcesOf(const TokenBatch& batch, int64_t layer, const AttentionItem& item) const;
+  /// Up to the item's first lent chunk, all of it when there is none.
+  void attendFirstChunks(const TokenBatch& batch, int64_t layer, size_t item, float* work);
+  /// From there on.
+  void attendLastChunks(const TokenBatch& batch, int64_t layer, size_t item, float* work);
 
   /// Normalizes the residual stream into scratch.normalized, or in place for models that normalize after a block.
   void normalize(const NormWeights& norm, int64_t tokens, float* target);
@@ -61,7 +75,9 @@ class ForwardPass {
   KvCache kv_;
   const Scratch& scratch_;
   Collective& collective_;
+  RemoteAttention* remote_;
   std::vector<AttentionItem> attentionItems_;
+  std::vector<AttentionSums> attentionSums_;  // by item, between the two exchanges of a layer
 };
 
 }  // namespace hels

@@ -8,6 +8,13 @@
 #include "kernels/cpu/rope.h"
 
 namespace hels {
+namespace {
+
+const BatchSequence& sequenceAt(const TokenBatch& batch, int64_t token) {
+  return batch.sequences[static_cast<size_t>(batch.sequenceOf[static_cast<size_t>(token)])];
+}
+
+}  // namespace
 
 void ForwardPass::attentionBlock(const TokenBatch& batch, int64_t layer) {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
@@ -19,9 +26,11 @@ void ForwardPass::attentionBlock(const TokenBatch& batch, int64_t layer) {
       input = scratch_.normalized;
     }
     projectQueryKeyValue(batch, layer, input);
-    parallelForDynamic(options_.threads, static_cast<int64_t>(attentionItems_.size()), [&](int64_t item, int thread) {
-      attendItem(batch, layer, attentionItems_[static_cast<size_t>(item)], thread);
-    });
+  }
+  if (remote_ != nullptr && remote_->active(layer)) {
+    attendRemotely(batch, layer);  // also without heads: this rank may hold KV of others
+  } else {
+    forItems([&](size_t item, float* work) { attendItem(batch, layer, attentionItems_[item], work); });
   }
   addRowParallel(batch, layer, "attention output", weights.attentionOutput, scratch_.attention,
                  scratch_.attentionStride, model_.queryHeadsPerGroup * model_.headDim);
@@ -52,8 +61,9 @@ void ForwardPass::prepareHeads(const TokenBatch& batch, int64_t layer, int64_t t
     }
     if (scratch_.ropeTable != nullptr) applyRope(values, scratch_.ropeTable + position * headDim, headDim);
   }
-  const BatchSequence& sequence = batch.sequences[static_cast<size_t>(batch.sequenceOf[static_cast<size_t>(token)])];
+  const BatchSequence& sequence = sequenceAt(batch, token);
   const int32_t block = sequence.blockTable[position / options_.kvBlockTokens];
+  if (block >= kv_.shape().blocks) return;  // lent: its holder stores them
   const float* keys = heads + queryHeads * headDim;
   const float* values = keys + groups * headDim;
   for (int64_t group = 0; group < groups; ++group) {
@@ -78,26 +88,99 @@ void ForwardPass::listAttentionItems(const TokenBatch& batch) {
   }
 }
 
-void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, int thread) {
-  const int64_t headDim = model_.headDim;
-  const auto firstToken = static_cast<size_t>(item.firstToken);
-  const BatchSequence& sequence = batch.sequences[static_cast<size_t>(batch.sequenceOf[firstToken])];
+AttentionShape ForwardPass::attentionShape(int64_t layer) const {
+  AttentionShape shape;
+  shape.headDim = model_.headDim;
+  if (!model_.slidingWindows.empty()) shape.window = model_.slidingWindows[static_cast<size_t>(layer)];
+  shape.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(model_.headDim)));
+  return shape;
+}
+
+AttentionRows ForwardPass::rowsOf(const TokenBatch& batch, const AttentionItem& item) const {
   AttentionRows rows;
   for (int64_t token = item.firstToken; token < item.firstToken + item.tokens; ++token) {
     for (int64_t head = item.firstHead; head < item.firstHead + item.heads; ++head) {
-      const int64_t column = (item.group * model_.queryHeadsPerGroup + head) * headDim;
+      const int64_t column = (item.group * model_.queryHeadsPerGroup + head) * model_.headDim;
       rows.queries[rows.count] = scratch_.queryKeyValue + token * scratch_.queryKeyValueStride + column;
       rows.outputs[rows.count] = scratch_.attention + token * scratch_.attentionStride + column;
       rows.positions[rows.count] = batch.positions[static_cast<size_t>(token)];
       ++rows.count;
     }
   }
-  AttentionShape shape;
-  shape.headDim = headDim;
-  if (!model_.slidingWindows.empty()) shape.window = model_.slidingWindows[static_cast<size_t>(layer)];
-  shape.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(headDim)));
-  attend(shape, kv_.blocks(layer, item.group, sequence.blockTable), rows,
-         scratch_.attentionWork + thread * scratch_.attentionWorkFloats, bestIsa());
+  return rows;
+}
+
+/// body(item, workspace)
+template <typename Body>
+void ForwardPass::forItems(const Body& body) {
+  parallelForDynamic(options_.threads, static_cast<int64_t>(attentionItems_.size()), [&](int64_t item, int thread) {
+    body(static_cast<size_t>(item), scratch_.attentionWork + thread * scratch_.attentionWorkFloats);
+  });
+}
+
+void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, float* work) {
+  const int32_t* blockTable = sequenceAt(batch, item.firstToken).blockTable;
+  attend(attentionShape(layer), kv_.blocks(layer, item.group, blockTable), rowsOf(batch, item), work, bestIsa());
+}
+
+/// This rank attends to what it has while its own lent chunks are on their way.
+void ForwardPass::attendRemotely(const TokenBatch& batch, int64_t layer) {
+  remote_->sendQueries(layer, scratch_.queryKeyValue, scratch_.queryKeyValueStride);
+  remote_->attendForOwners(layer, attentionShape(layer),
+                           {options_.threads, scratch_.attentionWork, scratch_.attentionWorkFloats});
+  attentionSums_.resize(attentionItems_.size());
+  forItems([&](size_t item, float* work) { attendFirstChunks(batch, layer, item, work); });
+  remote_->returnParts(layer);
+  forItems([&](size_t item, float* work) { attendLastChunks(batch, layer, item, work); });
+}
+
+/// Of the lent chunks of the item's sequence, those among the chunks that its rows see.
+std::span<const RemoteSource> ForwardPass::sourcesOf(const TokenBatch& batch, int64_t layer,
+                                                     const AttentionItem& item) const {
+  const int64_t first = batch.positions[static_cast<size_t>(item.firstToken)];
+  const ChunkRange chunks = visibleChunks(attentionShape(layer), first, first + item.tokens - 1);
+  const auto sources = remote_->sources(layer, batch.sequenceOf[static_cast<size_t>(item.firstToken)]);
+  const auto begin = std::ranges::lower_bound(sources, chunks.begin, {}, &RemoteSource::chunk);
+  const auto end = std::ranges::lower_bound(sources, chunks.end, {}, &RemoteSource::chunk);
+  return {begin, end};
+}
+
+void ForwardPass::attendFirstChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
+  const AttentionItem& item = attentionItems_[index];
+  const std::span<const RemoteSource> sources = sourcesOf(batch, layer, item);
+  if (sources.empty()) return attendItem(batch, layer, item, work);
+  const AttentionShape shape = attentionShape(layer);
+  const AttentionRows rows = rowsOf(batch, item);
+  const int64_t first = visibleChunks(shape, rows.positions[0], rows.positions[0]).begin;
+  beginAttention(shape, rows, attentionSums_[index]);
+  attendChunks(shape, kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), rows,
+               {first, sources.front().chunk}, attentionSums_[index], work, bestIsa());
+}
+
+void ForwardPass::attendLastChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
+  const AttentionItem& item = attentionItems_[index];
+  const std::span<const RemoteSource> sources = sourcesOf(batch, layer, item);
+  if (sources.empty()) return;
+  const AttentionShape shape = attentionShape(layer);
+  const AttentionRows rows = rowsOf(batch, item);
+  const KvBlocks own = kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable);
+  AttentionSums& sums = attentionSums_[index];
+  int64_t next = sources.front().chunk;
+  for (const RemoteSource& source : sources) {
+    attendChunks(shape, own, rows, {next, source.chunk}, sums, work, bestIsa());
+    next = source.chunk + 1;
+    if (source.wholeBlock >= 0) {
+      attendChunks(shape, remote_->wholeBlock(layer, source, item.group), rows, {source.chunk, next}, sums, work,
+                   bestIsa());
+      continue;
+    }
+    AttentionParts parts = remote_->parts(layer, source, item.group);
+    parts.firstRow += (item.firstToken - source.firstToken) * model_.queryHeadsPerGroup + item.firstHead;
+    mergeParts(shape, rows, source.chunk, parts, sums, bestIsa());
+  }
+  const int64_t end = visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]).end;
+  attendChunks(shape, own, rows, {next, end}, sums, work, bestIsa());
+  finishAttention(shape, rows, sums, bestIsa());
 }
 
 }  // namespace hels

@@ -1,8 +1,11 @@
 #include "engine/token_batch.h"
 
 #include <string>
+#include <unordered_set>
+#include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace hels {
 namespace {
@@ -19,7 +22,8 @@ class BatchCheck {
         blockUse_(static_cast<size_t>(options.kvBlocks)) {}
 
   TokenBatch flatten(const StepBatch& batch) {
-    check(!batch.sequences.empty(), "the step has no sequences");
+    check(!batch.sequences.empty() || !batch.kvMoves.empty(), "the step has no sequences and no kvMoves");
+    checkMoves(batch.kvMoves);
     TokenBatch result;
     for (index_ = 0; index_ < batch.sequences.size(); ++index_) {
       const SequenceStep& sequence = batch.sequences[index_];
@@ -41,6 +45,25 @@ class BatchCheck {
     if (value >= low && value < high) return;
     check(false, std::string(field) + " is " + std::to_string(value) + "; allowed is [" + std::to_string(low) + ", " +
                      std::to_string(high) + ")");
+  }
+
+  void checkMoves(const std::vector<KvMove>& moves) const {
+    const int64_t addresses = options_.kvBlocks + options_.kvParkedBlocks;
+    // More can name no address once; the limit comes before the set grows.
+    require(static_cast<int64_t>(moves.size()) <= addresses / 2, ErrorCode::kShapeInvalid,
+            "step: kvMoves has " + std::to_string(moves.size()) + " entries; allowed are up to " +
+                std::to_string(addresses / 2) + " among " + std::to_string(addresses) + " addresses");
+    std::unordered_set<int32_t> seen;
+    for (size_t index = 0; index < moves.size(); ++index) {
+      for (const auto& [field, address] : {std::pair("from", moves[index].from), std::pair("to", moves[index].to)}) {
+        const std::string name =
+            "step, kvMoves[" + std::to_string(index) + "]: " + field + " is " + std::to_string(address);
+        require(address >= 0 && address < addresses, ErrorCode::kShapeInvalid,
+                name + "; allowed is " + rangeText(0, addresses));
+        require(seen.insert(address).second, ErrorCode::kShapeInvalid,
+                name + "; the address is used twice in the step's moves");
+      }
+    }
   }
 
   void checkSlot(const SequenceStep& sequence) {

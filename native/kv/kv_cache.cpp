@@ -1,5 +1,6 @@
 #include "kv/kv_cache.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -46,6 +47,32 @@ void KvCache::store(int64_t layer, int64_t group, int32_t block, int64_t offset,
       return storeTyped<uint16_t>(keyBlock, valueBlock, shape_.headDim, offset, key, value, f32ToBf16);
     case DataType::kF16:
       return storeTyped<uint16_t>(keyBlock, valueBlock, shape_.headDim, offset, key, value, f32ToF16);
+  }
+}
+
+void KvCache::readLayer(int64_t layer, int64_t block, std::byte* target) const {
+  const int64_t bytes = shape_.blockBytes();
+  for (int64_t group = 0; group < shape_.headGroups; ++group, target += 2 * bytes) {
+    std::copy_n(keys(layer, group) + block * bytes, bytes, target);
+    std::copy_n(values(layer, group) + block * bytes, bytes, target + bytes);
+  }
+}
+
+void KvCache::writeLayer(int64_t layer, int64_t block, const std::byte* source) {
+  const int64_t bytes = shape_.blockBytes();
+  for (int64_t group = 0; group < shape_.headGroups; ++group, source += 2 * bytes) {
+    std::copy_n(source, bytes, keys(layer, group) + block * bytes);
+    std::copy_n(source + bytes, bytes, values(layer, group) + block * bytes);
+  }
+}
+
+void KvCache::copyBlock(const KvCache& source, int64_t from, int64_t to) {
+  const int64_t bytes = shape_.blockBytes();
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    for (int64_t group = 0; group < shape_.headGroups; ++group) {
+      std::copy_n(source.keys(layer, group) + from * bytes, bytes, keys(layer, group) + to * bytes);
+      std::copy_n(source.values(layer, group) + from * bytes, bytes, values(layer, group) + to * bytes);
+    }
   }
 }
 

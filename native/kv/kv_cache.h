@@ -1,6 +1,7 @@
-// This rank's KV of its own head groups, in blocks of kvBlockTokens positions. A block id names the same positions in
-// every layer and head group. Layout: keys and values each [layer][head group][block]; a block's keys are (blockTokens
-// / 16, headDim, 16) and its values (blockTokens, headDim), as attention reads them. Elements have the weights' type.
+// KV of some head groups in one region of memory, in blocks of kvBlockTokens positions. A block id names the same
+// positions in every layer and head group. Layout: keys and values each [layer][head group][block]; a block's keys are
+// (blockTokens / 16, headDim, 16) and its values (blockTokens, headDim), as attention reads them. Elements have the
+// weights' type.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +21,8 @@ struct KvShape {
   int64_t blocks = 0;
 
   int64_t blockBytes() const { return blockTokens * headDim * static_cast<int64_t>(bytesOf(type)); }
+  /// Keys and values of one layer's head groups at one block.
+  int64_t layerBlockBytes() const { return 2 * headGroups * blockBytes(); }
   /// Keys and values of all layers and head groups.
   size_t sizeBytes() const { return static_cast<size_t>(2 * layers * headGroups * blocks * blockBytes()); }
 };
@@ -38,6 +41,12 @@ class KvCache {
   void store(int64_t layer, int64_t group, int32_t block, int64_t offset, const float* key, const float* value);
   /// For attend(); blockTable is kept by reference.
   KvBlocks blocks(int64_t layer, int64_t group, const int32_t* blockTable) const;
+
+  /// One layer of a block as it is sent: (head groups, keys then values), layerBlockBytes() in all.
+  void readLayer(int64_t layer, int64_t block, std::byte* target) const;
+  void writeLayer(int64_t layer, int64_t block, const std::byte* source);
+  /// Copies a block of all layers from a cache of the same layers, head groups and block size.
+  void copyBlock(const KvCache& source, int64_t from, int64_t to);
 
  private:
   std::byte* keys(int64_t layer, int64_t group) const;

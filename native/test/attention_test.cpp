@@ -37,7 +37,42 @@ struct Scene {
   float rubbish = 0.0F;  // what the cache held before
   Isa isa = bestIsa();
   int rowsAtOnce = 8;
+  uint32_t lentChunks = 0;  // bit c: chunk c is attended to apart, as its holder does
 };
+
+/// The rows that see `chunk`, and which of `rows` is their first.
+AttentionRows seeing(const Scene& scene, const AttentionRows& rows, int64_t chunk, int& first) {
+  AttentionRows result;
+  for (int row = 0; row < rows.count; ++row) {
+    const int64_t position = rows.positions[row];
+    const int64_t oldest = scene.window == 0 ? 0 : std::max<int64_t>(0, position - scene.window + 1);
+    if (position < chunk * 64 || oldest >= chunk * 64 + 64) continue;
+    if (result.count == 0) first = row;
+    result.queries[result.count] = rows.queries[row];
+    result.positions[result.count++] = position;
+  }
+  return result;
+}
+
+/// attend(), the lent chunks through parts.
+void attendInPieces(const Scene& scene, const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows,
+                    float* workspace) {
+  AttentionSums sums;
+  beginAttention(shape, rows, sums);
+  const ChunkRange chunks = visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]);
+  for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+    if ((scene.lentChunks >> chunk & 1U) == 0) {
+      attendChunks(shape, kv, rows, {chunk, chunk + 1}, sums, workspace, scene.isa);
+      continue;
+    }
+    int first = 0;
+    const AttentionRows away = seeing(scene, rows, chunk, first);
+    std::vector<float> parts(static_cast<size_t>(away.count * attentionPartFloats(scene.headDim)));
+    if (away.count > 0) attendPart(shape, kv, away, chunk, parts.data(), workspace, scene.isa);
+    mergeParts(shape, rows, chunk, {parts.data(), -first}, sums, scene.isa);
+  }
+  finishAttention(shape, rows, sums, scene.isa);
+}
 
 /// outputs(150 positions, 2 heads, headDim)
 std::vector<float> run(const Scene& scene) {
@@ -71,7 +106,11 @@ std::vector<float> run(const Scene& scene) {
       rows.outputs[rows.count] = outputs.data() + row * scene.headDim;
       rows.positions[rows.count] = row / 2;
     }
-    attend(shape, kv.blocks(1, 2, table.data()), rows, workspace.data(), scene.isa);
+    if (scene.lentChunks == 0) {
+      attend(shape, kv.blocks(1, 2, table.data()), rows, workspace.data(), scene.isa);
+    } else {
+      attendInPieces(scene, shape, kv.blocks(1, 2, table.data()), rows, workspace.data());
+    }
   }
   return outputs;
 }
@@ -146,6 +185,30 @@ TEST(Attention, HasTheSameBitsHoweverItIsRun) {
             scene.isa = isa;
             scene.rowsAtOnce = rows;
             ASSERT_EQ(run(scene), outputs) << isaName(isa) << ", " << rows << " rows at once";
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, HasTheSameBitsWhenChunksAreLent) {
+  for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) {
+    for (const int64_t window : {0, 9, 65}) {
+      for (const int64_t headDim : {6, 64}) {
+        for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+          if (!isaSupported(isa)) continue;
+          Scene base;
+          base.type = type;
+          base.window = window;
+          base.headDim = headDim;
+          base.isa = isa;
+          const std::vector<float> outputs = run(base);
+          for (const uint32_t lent : {1U, 2U, 4U, 5U, 7U}) {
+            Scene scene = base;
+            scene.lentChunks = lent;
+            scene.rowsAtOnce = lent % 2 == 0 ? 8 : 3;
+            ASSERT_EQ(run(scene), outputs) << isaName(isa) << ", chunks " << lent;
           }
         }
       }

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "exchange_pattern.h"
 
 namespace hels {
 namespace {
@@ -82,6 +83,66 @@ TEST(LocalCommunicator, DifferentLengthsAreRefusedOnEveryRank) {
   onEveryRank(createLocalGroup(3), [](Communicator& communicator) {
     EXPECT_EQ(sumOnce(communicator, kAmple, communicator.rank() == 1 ? 5 : 4), ErrorCode::kShapeInvalid);
   });
+}
+
+/// The code of what an exchange throws in which every other rank sends `size(from, to)` bytes.
+template <typename Size>
+std::optional<ErrorCode> exchangeOnce(Communicator& communicator, std::chrono::nanoseconds deadline, const Size& size) {
+  try {
+    test::exchangeIsRight(communicator, 0, deadline, size);
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return std::nullopt;
+}
+constexpr auto kFew = [](int, int) { return size_t{10}; };
+
+TEST(LocalExchange, BringsEveryByteToItsRank) {
+  for (int ranks = 1; ranks <= 5; ++ranks) {
+    onEveryRank(createLocalGroup(ranks), [](Communicator& communicator) {
+      for (int call = 0; call < 40; ++call) {
+        ASSERT_TRUE(test::exchangeIsRight(communicator, call, kAmple,
+                                          [call](int from, int to) { return test::exchangeSize(from, to, call); }));
+        if (call % 3 == 0) {
+          ASSERT_EQ(sumOnce(communicator, kAmple), std::nullopt);
+        }
+      }
+    });
+  }
+}
+
+TEST(LocalExchange, EndsByDeadlineAbortAndLoss) {
+  auto group = createLocalGroup(2);
+  EXPECT_EQ(exchangeOnce(*group[0], 50ms, kFew), ErrorCode::kDeadlineExceeded);
+  EXPECT_EQ(exchangeOnce(*group[1], kAmple, kFew), ErrorCode::kPeerLost);
+
+  group = createLocalGroup(2);
+  std::thread aborter([&] {
+    std::this_thread::sleep_for(20ms);
+    group[0]->abort();
+  });
+  EXPECT_EQ(exchangeOnce(*group[0], kAmple, kFew), ErrorCode::kAborted);
+  aborter.join();
+  EXPECT_EQ(exchangeOnce(*group[1], kAmple, kFew), ErrorCode::kPeerLost);
+
+  group = createLocalGroup(2);
+  group[1].reset();
+  EXPECT_EQ(exchangeOnce(*group[0], kAmple, kFew), ErrorCode::kPeerLost);
+}
+
+TEST(LocalExchange, RefusesDifferentSizesAndBadParts) {
+  onEveryRank(createLocalGroup(3), [](Communicator& communicator) {
+    const auto size = [&](int from, int to) {
+      return static_cast<size_t>(from == 1 && to == 2 && communicator.rank() == 2 ? 11 : 10);
+    };
+    EXPECT_EQ(exchangeOnce(communicator, kAmple, size), ErrorCode::kShapeInvalid);
+  });
+  const auto group = createLocalGroup(2);
+  EXPECT_THROW(group[0]->exchange(std::vector<ExchangePart>(3), kAmple), Error);
+  std::vector<std::byte> bytes(1);
+  std::vector<ExchangePart> own(2);
+  own[0].receive = bytes;
+  EXPECT_THROW(group[0]->exchange(own, kAmple), Error);
 }
 
 TEST(LocalGroup, RefusesBadRanks) {

@@ -1,13 +1,19 @@
 import { HelsError } from './errors.ts';
 
-/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB`. */
+/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB&host=2GiB`, `cuda:0?sm=32&memory=8GiB`. */
 export interface DeviceOption {
-  kind: 'cpu';
+  kind: 'cpu' | 'cuda';
+  /** Which GPU of the host; 0 for a cpu. */
+  index: number;
+  /** The fewest multiprocessors of the part of a GPU that is used; null = the whole device. */
+  multiprocessors: number | null;
   threads: number;
   /** Below 1 the engine stretches the measured time of each kernel by 1/speed: an emulated slower device. */
   speed: number;
   /** Budget for weights, KV and scratch; null = what the host has free. */
   memoryBytes: number | null;
+  /** Host memory for KV of sequences that wait, beside the budget above; 0 = none. */
+  hostBytes: number;
 }
 
 const unitBytes: Readonly<Record<string, number>> = {
@@ -58,28 +64,52 @@ function parseNumber(text: string, field: string, low: number, high: number, who
   return value;
 }
 
+/** The options of each kind, in the words of its error. */
+const optionsOf = {
+  cpu: 'threads, speed, memory and host',
+  cuda: 'sm, threads and memory',
+} as const;
+
 /** Parses a device option; throws config-invalid naming the part that is wrong. */
 export function parseDeviceOption(text: string): DeviceOption {
-  const [kind, query = '', ...rest] = text.split('?');
-  if (kind !== 'cpu' || rest.length > 0) {
+  const [name = '', query = '', ...rest] = text.split('?');
+  const match = /^(cpu|cuda:(\d{1,4}))$/.exec(name);
+  if (match === null || rest.length > 0) {
     throw new HelsError(
       'config-invalid',
-      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE`,
+      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE, or cuda:N or cuda:N?sm=N&memory=SIZE`,
       { field: 'device' },
     );
   }
-  const device: DeviceOption = { kind: 'cpu', threads: 1, speed: 1, memoryBytes: null };
-  for (const [name, value] of new URLSearchParams(query)) {
-    if (name === 'threads') device.threads = parseNumber(value, 'device threads', 1, 1024, true);
-    else if (name === 'speed') device.speed = parseNumber(value, 'device speed', 0.01, 1, false);
-    else if (name === 'memory') device.memoryBytes = parseBytes(value, 'device memory');
-    else {
-      throw new HelsError(
-        'config-invalid',
-        `device option '${name}' is not known; the options are threads, speed and memory`,
-        { field: `device.${name}` },
-      );
-    }
-  }
+  const kind = name === 'cpu' ? 'cpu' : 'cuda';
+  const device: DeviceOption = {
+    kind,
+    index: Number(match[2] ?? 0),
+    multiprocessors: null,
+    threads: 1,
+    speed: 1,
+    memoryBytes: null,
+    hostBytes: 0,
+  };
+  for (const [option, value] of new URLSearchParams(query)) setOption(device, option, value);
   return device;
+}
+
+function setOption(device: DeviceOption, name: string, value: string): void {
+  const { kind } = device;
+  if (name === 'threads') device.threads = parseNumber(value, 'device threads', 1, 1024, true);
+  else if (name === 'memory') device.memoryBytes = parseBytes(value, 'device memory');
+  else if (name === 'speed' && kind === 'cpu') {
+    device.speed = parseNumber(value, 'device speed', 0.01, 1, false);
+  } else if (name === 'host' && kind === 'cpu') {
+    device.hostBytes = value === '0' ? 0 : parseBytes(value, 'device host');
+  } else if (name === 'sm' && kind === 'cuda') {
+    device.multiprocessors = parseNumber(value, 'device sm', 1, 1024, true);
+  } else {
+    throw new HelsError(
+      'config-invalid',
+      `device option '${name}' is not known; the options are ${optionsOf[kind]}`,
+      { field: `device.${name}` },
+    );
+  }
 }

@@ -64,6 +64,8 @@ export interface PlanWorkload {
   prefillChunk: number;
   outputTokens: number;
   allowEviction?: boolean;
+  /** KV may lie on another rank than its heads, which then attends for them; only with the lockstep objective. */
+  allowRemoteKv?: boolean;
   /** Latency target: the plan then reports the largest batch whose decode step takes at most this long. */
   stepSecondsMax?: number;
   /** Throughput target: the plan then reports the smallest batch that generates at least as many tokens a second. */
@@ -100,6 +102,13 @@ export interface PlannedRank {
   kvShare: number;
 }
 
+/** Devices by id; tokens in the order in which they are used. */
+export interface PlannedLoan {
+  owner: string;
+  holder: string;
+  tokens: HalfOpenRange;
+}
+
 /** A batch at the workload's context, with all its KV resident. */
 export interface PlannedBatch {
   sequences: number;
@@ -130,6 +139,8 @@ export interface PlanOutput {
     bindingConstraint: 'compute' | 'memory' | 'kv' | 'link' | 'granularity';
   };
   solver: { iterations: number; milliseconds: number };
+  /** Only when the workload allows remote KV: tokens, of those that the group holds, that lie on the holder for the owner's heads. */
+  kvLoans?: PlannedLoan[];
   /** Only when the workload names a target. */
   targets?: PlanTargets;
 }

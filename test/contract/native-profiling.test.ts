@@ -10,6 +10,8 @@ import {
 import { smallModel } from '../unit/profiler/models.ts';
 
 const options = {
+  device: 'cpu',
+  multiprocessors: 0,
   threads: 1,
   speed: 1,
   memoryBytes: 0,

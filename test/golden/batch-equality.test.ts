@@ -33,6 +33,8 @@ async function startEngines({ directory, model, shards }: SplitModel): Promise<E
         model,
         shard,
         options: {
+          device: 'cpu',
+          multiprocessors: 0,
           threads: 1,
           speed: 1,
           memoryBytes: 0,

@@ -24,7 +24,14 @@ async function startEngines({ directory, model, shards }: SplitModel): Promise<E
   const group = createLocalGroup(shards.length);
   const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = limits;
   const sizes = { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax };
-  const fixed = { threads: 1, speed: 1, memoryBytes: 0, corruption: null } as const;
+  const fixed = {
+    device: 'cpu',
+    multiprocessors: 0,
+    threads: 1,
+    speed: 1,
+    memoryBytes: 0,
+    corruption: null,
+  } as const;
   const options = { ...fixed, ...sizes, numerics: 'exact' as const };
   const engines = await Promise.all(
     shards.map((shard) => loadEngine({ directory, model, shard, options })),

@@ -176,6 +176,7 @@ const membershipEvent: fc.Arbitrary<{
           speed: 1,
           emulated: false,
           memoryBytes: 1,
+          hostMemoryBytes: 0,
           memoryFreeBytes: 1,
           implementation: 'made up',
         };

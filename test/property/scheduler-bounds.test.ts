@@ -25,6 +25,8 @@ const setting = fc
     sequences: fc.integer({ min: 1, max: 6 }),
     stepsInFlight: fc.integer({ min: 1, max: 2 }),
     cached: fc.boolean(),
+    parkedBlocks: fc.integer({ min: 0, max: 12 }),
+    movesPerStepMax: fc.integer({ min: 1, max: 4 }),
   })
   .map(({ kvBlockTokens, contextBlocks, roomPercent, sequences, ...rest }) => ({
     ...rest,
@@ -35,6 +37,7 @@ const setting = fc
       sequencesMax: Math.min(sequences, rest.stepTokensMax),
       contextTokensMax: contextBlocks * kvBlockTokens,
       waitingMax: 1_000,
+      parking: { blocks: rest.parkedBlocks, movesPerStepMax: rest.movesPerStepMax },
     } satisfies SchedulerLimits,
   }));
 
@@ -81,7 +84,8 @@ class Play {
       this.#arrive();
       const plan = this.#flights.length < this.#stepsInFlight ? this.scheduler.schedule() : null;
       if (plan !== null) {
-        this.#steps += 1;
+        // Steps that only move are short: what a request may wait for is computing.
+        if (plan.sequences.length > 0) this.#steps += 1;
         this.#flights.push(plan);
       } else if (this.#flights.length > 0) {
         this.#answer();

@@ -57,6 +57,7 @@ class World {
     epoch: 1,
     limits: {
       kvBlocks: 6,
+      parking: { blocks: 3, movesPerStepMax: 2 },
       kvBlockTokens: 4,
       stepTokensMax: 8,
       sequencesMax: 3,
@@ -67,7 +68,7 @@ class World {
     ranks: this.ranks.map(({ open }) => open),
     predictedStepSeconds: 0,
     clock: { nowMs: () => 0, unixMs: () => 0 },
-    observer: { step: () => undefined, started: () => undefined },
+    observer: { step: () => undefined, started: () => undefined, resumed: () => undefined },
     onFailed: () => {
       this.failures += 1;
     },

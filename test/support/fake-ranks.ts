@@ -43,9 +43,10 @@ export class FakeRank {
     if (request === undefined) throw new Error(`${this.workerId} was not asked anything`);
     this.#answered += 1;
     const sequences = (request.sequences ?? []) as StepPlan['sequences'];
+    const moves = (request.kvMoves ?? []) as StepPlan['moves'];
     return responseOf(Number(request.step), {
       sampled: this.#engine
-        .run({ sequences })
+        .run({ sequences, moves })
         .map((token) => ({ ...token, logprob: 0, topLogprobs: [] })),
     });
   }
@@ -74,6 +75,8 @@ export function responseOf(
     computeSeconds: 0.001,
     collectiveSeconds: 0.001,
     totalSeconds: 0.002,
+    moveSeconds: 0,
+    remoteSeconds: 0,
     error: null,
     logits: Buffer.alloc(0),
     ...fields,

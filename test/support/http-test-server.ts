@@ -48,6 +48,10 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     kvBlocksUsed: 0,
     kvBlocksTotal: 64,
     kvBlocksCached: 0,
+    kvParkedBlocksUsed: 0,
+    kvParkedBlocksTotal: 0,
+    kvOfRanks: [],
+    recomputeTax: 0,
     workersAlive: 3,
     epoch: 1,
   }));

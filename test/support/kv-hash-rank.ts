@@ -3,6 +3,8 @@
  * cells it reads. Lost, stale or foreign KV therefore changes the text.
  */
 export interface HashStep {
+  /** Block to block, before anything is computed. */
+  moves?: readonly { from: number; to: number }[];
   sequences: readonly {
     slot: number;
     takeSampled: boolean;
@@ -61,6 +63,7 @@ export class KvHashRank {
 
   /** Steps come in the order of their numbers. */
   run(step: HashStep): { slot: number; tokenId: number }[] {
+    for (const { from, to } of step.moves ?? []) this.#move(from, to);
     return step.sequences.flatMap((sequence) => {
       const { slot, takeSampled, startPosition, sampling } = sequence;
       const tokens = takeSampled ? [this.#lastSampled(slot)] : sequence.tokens;
@@ -83,6 +86,15 @@ export class KvHashRank {
       this.#sampled.set(slot, tokenId);
       return [{ slot, tokenId }];
     });
+  }
+
+  #move(from: number, to: number): void {
+    for (let place = 0; place < this.#blockTokens; place += 1) {
+      const cell = this.#cells.get(from * this.#blockTokens + place);
+      const target = to * this.#blockTokens + place;
+      if (cell === undefined) this.#cells.delete(target);
+      else this.#cells.set(target, cell);
+    }
   }
 
   #lastSampled(slot: number): number {

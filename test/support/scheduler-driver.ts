@@ -23,13 +23,16 @@ export const limitsOf = (limits: Partial<SchedulerLimits> = {}): SchedulerLimits
 const countOf = (sequence: StepPlan['sequences'][number]) =>
   sequence.takeSampled ? 1 : sequence.tokens.length;
 
-/** `id:count`, an asterisk where a token is sampled. */
+/** `from>to` of each move, then `id:count`, an asterisk where a token is sampled. */
 export const show = (plan: StepPlan | null) =>
   plan === null
     ? 'nothing'
-    : plan.sequences
-        .map((s) => `${s.requestId}:${countOf(s)}${s.sampling === null ? '' : '*'}`)
-        .join(' ');
+    : [
+        ...plan.moves.map(({ from, to }) => `${from}>${to}`),
+        ...plan.sequences.map(
+          (s) => `${s.requestId}:${countOf(s)}${s.sampling === null ? '' : '*'}`,
+        ),
+      ].join(' ');
 
 type Event = SchedulerEvent<{ slot: number; tokenId: number }>;
 

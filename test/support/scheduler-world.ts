@@ -11,6 +11,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import { requestOf } from './generation-requests.ts';
 import { hashAnswer, KvHashRank } from './kv-hash-rank.ts';
+import { checkMoves } from './move-rules.ts';
 
 const ranks = 2;
 
@@ -63,6 +64,8 @@ export class World {
 
   /** Tokens that the ranks were given to compute. */
   computedTokens = 0;
+  /** Blocks that steps moved, away and back. */
+  movedBlocks = 0;
   readonly #saltOf = new Map<string, string | null>();
 
   constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
@@ -112,7 +115,13 @@ export class World {
     const plan = this.scheduler.schedule();
     this.scheduler.checkIntegrity();
     if (plan === null) return false;
-    this.#checkBudget(plan);
+    checkMoves(
+      plan,
+      this.#flights.map((flight) => flight.plan),
+      this.#limits,
+    );
+    this.movedBlocks += plan.moves.length;
+    if (plan.sequences.length > 0) this.#checkBudget(plan);
     this.#checkNobodyElseHolds(plan);
     this.#checkOldestProgresses(plan);
     for (const { requestId, sampling, takeSampled, tokens } of plan.sequences) {
@@ -216,9 +225,10 @@ export class World {
     check(salts.size === 1 && !salts.has(null), `${requestIds.join()} share a block`);
   }
 
-  /** No step goes by without the oldest request, unless all its tokens are on their way. */
+  /** No step that computes goes by without the oldest request, unless all its tokens are on their way. */
   #checkOldestProgresses({ sequences }: StepPlan): void {
     const [oldest] = this.#live.values();
+    if (sequences.length === 0) return;
     if (oldest === undefined || oldest.sampled === oldest.request.maxTokens) return;
     expect(sequences.map(({ requestId }) => requestId)).toContain(oldest.request.requestId);
   }
@@ -246,8 +256,8 @@ export function play(world: World, actions: readonly Action[], stepsInFlightMax:
 }
 
 export function checkEmpty(world: World, limits: SchedulerLimits): void {
-  const { running, waiting, kvBlocksUsed } = world.scheduler.counts;
-  expect({ running, waiting, kvBlocksUsed }).toEqual({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+  const { running, waiting, kvBlocksUsed, kvParkedBlocksUsed } = world.scheduler.counts;
+  expect([running, waiting, kvBlocksUsed, kvParkedBlocksUsed]).toEqual([0, 0, 0, 0]);
   // The largest request there can be still fits.
   const { contextTokensMax } = world.scheduler;
   world.add([1], contextTokensMax - 1, []);

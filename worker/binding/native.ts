@@ -21,7 +21,19 @@ export interface ShardSpec {
   vocabRows: Range;
 }
 
+/** KV of the owner's head groups at these addresses lies on the holder, which attends for the owner. */
+interface KvLoan {
+  owner: number;
+  holder: number;
+  blocks: Range;
+  headGroups: Range;
+}
+
 export interface EngineOptions {
+  /** cpu, or cuda:N for GPU N of this process. */
+  device: string;
+  /** Of a GPU, when the rank is to use fewer than it has (a partition); 0 = all. */
+  multiprocessors: number;
   threads: number;
   /** 0.01 to 1; below 1 each kernel's measured time is stretched by 1/speed. */
   speed: number;
@@ -29,7 +41,14 @@ export interface EngineOptions {
   memoryBytes: number;
   numerics: 'exact' | 'fast';
   kvBlockTokens: number;
+  /** Addresses that sequences run from, [0, kvBlocks). */
   kvBlocks: number;
+  /** Addresses from kvBlocks on that only moves reach; left out = 0. */
+  kvParkedBlocks?: number;
+  /** Addresses that lie on this rank's device; null or left out = kvBlocks. Later parked ones lie in host memory. */
+  kvDeviceBlocks?: number | null;
+  /** Of all ranks; left out = none. kvBlockTokens is a multiple of 64 then. */
+  kvLoans?: readonly KvLoan[];
   /** Tokens of one step, all sequences together. */
   stepTokensMax: number;
   /** Slots. */
@@ -51,8 +70,17 @@ export interface SequenceStep {
   returnLogits: boolean;
 }
 
+/** The KV of all heads at address `from` is copied to address `to`. */
+interface KvMove {
+  from: number;
+  to: number;
+}
+
 export interface StepBatch {
+  /** May be empty when there are moves. */
   sequences: SequenceStep[];
+  /** Done before anything is computed; no address twice. Left out = none. */
+  kvMoves?: readonly KvMove[];
   collectiveDeadlineMs: number;
 }
 
@@ -69,7 +97,13 @@ export interface StepResult {
   /** (tokens with returnLogits in batch order, vocabulary rows of this rank) */
   logits: Float32Array<ArrayBuffer>;
   computeSeconds: number;
+  /** Sums, waiting for peers included. */
   collectiveSeconds: number;
+  /** KV moves, waiting for peers included. */
+  moveSeconds: number;
+  /** Exchanges of remote attention, waiting for peers included. */
+  remoteSeconds: number;
+  /** All of these. */
   totalSeconds: number;
 }
 
@@ -77,15 +111,27 @@ export interface EngineReport {
   weightBytesLoaded: number;
   weightBytesReplicated: number;
   weightBytesResident: number;
+  /** KV of this rank's heads on its device. */
   kvBytes: number;
+  /** KV of this rank's heads in host memory. */
+  kvHostBytes: number;
+  /** KV that lies here for the heads of other ranks. */
+  kvLoanBytes: number;
   scratchBytes: number;
   allReduceCount: number;
   allReduceBytes: number;
+  exchangeCount: number;
+  /** Sent and received. */
+  exchangeBytes: number;
+  moveSeconds: number;
+  remoteSeconds: number;
   /** Whether this rank loaded the byte of EngineOptions.corruption. */
   corrupted: boolean;
   /** Equal fingerprints promise equal bits. */
   fingerprint: string;
   gemmImplementation: string;
+  /** How the ranks reach each other; empty without a group. */
+  transport: string;
 }
 
 interface ProfilePoint {
@@ -155,6 +201,34 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+export interface CudaDevice {
+  index: number;
+  name: string;
+  /** 9.0 */
+  computeCapability: string;
+  multiprocessors: number;
+  memoryBytes: number;
+}
+
+export interface CudaDevices {
+  devices: CudaDevice[];
+  /** Why there are none, in words. */
+  reason: string | null;
+  /** The newest CUDA that the driver knows. */
+  driver: string | null;
+  /** The CUDA of this build. */
+  runtime: string | null;
+  /** What its kernels are compiled for. */
+  architectures: string | null;
+}
+
+/** A library that GPUs need: where it is, or why it is not there. */
+export interface CudaLibrary {
+  name: string;
+  path: string | null;
+  problem: string | null;
+}
+
 export interface NativeVersion {
   /** Of the GEMM library. */
   oneDnn: string;
@@ -162,6 +236,18 @@ export interface NativeVersion {
   gemmImplementation: string;
   instructionSet: string;
 }
+
+/** What crosses the bridge has every field. */
+const wholeOptions = (options: EngineOptions): Required<EngineOptions> => ({
+  ...options,
+  kvParkedBlocks: options.kvParkedBlocks ?? 0,
+  kvDeviceBlocks: options.kvDeviceBlocks ?? null,
+  kvLoans: options.kvLoans ?? [],
+});
+const wholeBatch = (batch: StepBatch): Required<StepBatch> => ({
+  ...batch,
+  kvMoves: batch.kvMoves ?? [],
+});
 
 interface NativeEngineObject {
   openCollective(hostname: string): Promise<string>;
@@ -199,6 +285,9 @@ interface NativeAddon {
   Quantizer: new (directory: string) => Quantizer;
   Profiler: new (request: { model: ModelSpec; options: EngineOptions }) => NativeProfiler;
   version(): NativeVersion;
+  cudaDevices(): CudaDevices;
+  cudaLibraries(): CudaLibrary[];
+  cudaMemory(device: number): { freeBytes: number; totalBytes: number };
 }
 
 interface QuantizeRequest {
@@ -285,7 +374,7 @@ class AddonEngine implements Engine {
   }
 
   step(batch: StepBatch): Promise<StepResult> {
-    return translated(() => this.#object.step(batch));
+    return translated(() => this.#object.step(wholeBatch(batch)));
   }
 
   report(): Promise<EngineReport> {
@@ -306,7 +395,8 @@ const loadAddon = () => requireAddon() as NativeAddon;
 /** Loads this rank's slices and runs the self-check, on the engine's own thread. */
 export async function loadEngine(request: LoadRequest): Promise<Engine> {
   const { NativeEngine } = loadAddon();
-  return new AddonEngine(await translated(() => NativeEngine.load(request)));
+  const whole = { ...request, options: wholeOptions(request.options) };
+  return new AddonEngine(await translated(() => NativeEngine.load(whole)));
 }
 
 export function createLocalGroup(ranks: number): LocalGroup {
@@ -366,7 +456,7 @@ export function openProfiler(model: ModelSpec, options: EngineOptions): Profiler
   const native = loadAddon();
   let profiler: NativeProfiler;
   try {
-    profiler = new native.Profiler({ model, options });
+    profiler = new native.Profiler({ model, options: wholeOptions(options) });
   } catch (error) {
     throw toNativeError(error);
   }
@@ -381,4 +471,23 @@ export function openProfiler(model: ModelSpec, options: EngineOptions): Profiler
 
 export function nativeVersion(): NativeVersion {
   return loadAddon().version();
+}
+
+export function cudaDevices(): CudaDevices {
+  return loadAddon().cudaDevices();
+}
+
+/** Opens them; none in a build without CUDA. */
+export function cudaLibraries(): CudaLibrary[] {
+  return loadAddon().cudaLibraries();
+}
+
+/** Memory of a GPU, now; what other processes hold of it is not free. Starts the device, which takes a second the first time. */
+export function cudaMemory(device: number): { freeBytes: number; totalBytes: number } {
+  const native = loadAddon();
+  try {
+    return native.cudaMemory(device);
+  } catch (error) {
+    throw toNativeError(error);
+  }
 }

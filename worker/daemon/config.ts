@@ -71,9 +71,11 @@ export function workerCommand(version: string): Command {
       ),
     )
     .addOption(
-      option('--device <device>', 'cpu or cpu?threads=N&speed=S&memory=SIZE', 'DEVICE').default(
-        'cpu',
-      ),
+      option(
+        '--device <device>',
+        'cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE; cuda:N or cuda:N?sm=N&memory=SIZE',
+        'DEVICE',
+      ).default('cpu'),
     )
     .addOption(
       option('--tls-ca <file>', 'mutual TLS: authority of controller and clients (PEM)', 'TLS_CA'),

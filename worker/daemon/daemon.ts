@@ -7,7 +7,13 @@ import { channelCredentials, serverCredentials } from '../../proto/rpc/credentia
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
 import { showHostPort, type WorkerConfig } from './config.ts';
-import { describeDevice, describeImplementation, measureHost } from './device.ts';
+import {
+  checkHostBytes,
+  describeDevice,
+  describeImplementation,
+  engineDevice,
+  measureDevice,
+} from './device.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -37,19 +43,22 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     const { config, tls, identity, log } = options;
-    const hostAtStart = measureHost();
-    const implementation = describeImplementation();
+    const atStart = measureDevice(config.device);
+    checkHostBytes(config.device, atStart);
+    const implementation = describeImplementation(config.device);
     const device = () => ({
-      ...describeDevice(config.device, hostAtStart, measureHost()),
+      ...describeDevice(config.device, atStart, measureDevice(config.device)),
       implementation,
     });
     this.#options = options;
     this.#shard = new Shard({
       workerId: identity.workerId,
       collectiveHost: config.advertise,
+      engineDevice: engineDevice(config.device),
       threads: config.device.threads,
       speed: config.device.speed,
       memoryFreeBytes: () => device().memoryFreeBytes,
+      hostBytes: config.device.hostBytes,
       loadEngine,
       modelDigest,
       nowMs: () => performance.now(),
@@ -61,6 +70,7 @@ export class Daemon {
         shard: this.#shard,
         probe: this.#probe,
         describeDevice: device,
+        engineDevice: engineDevice(config.device),
         openProfiler,
         copyBandwidth,
         nowMs: () => performance.now(),

@@ -2,50 +2,99 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import type { DeviceOption } from '../../proto/domain/device.ts';
+import { type DeviceOption, formatBytes } from '../../proto/domain/device.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
 import type { Device } from '../../proto/gen/hels/v1/Device.ts';
 import { addonFile } from '../binding/addon-file.ts';
-import { nativeVersion } from '../binding/native.ts';
+import { cudaDevices, cudaMemory, type EngineOptions, nativeVersion } from '../binding/native.ts';
 
-export interface HostFacts {
-  processorName: string;
-  /** What the operating system and the control group would give now. */
+export interface DeviceFacts {
+  /** As the hardware calls itself; of a part of a GPU also how large it is. */
+  name: string;
+  /** What the operating system and the control group, or the GPU, would give now. */
   memoryAvailableBytes: number;
 }
 
-export function measureHost(): HostFacts {
+/** Throws config-invalid for a GPU that this host does not have, saying why. */
+export function measureDevice({ kind, index, multiprocessors }: DeviceOption): DeviceFacts {
+  if (kind === 'cpu') {
+    return {
+      name: cpus()[0]?.model.trim() ?? 'unknown processor',
+      memoryAvailableBytes: process.availableMemory(),
+    };
+  }
+  const { freeBytes } = cudaMemory(index);
+  const gpu = cudaDevices().devices[index];
+  const part =
+    multiprocessors === null
+      ? ''
+      : `, partition of ${multiprocessors} of ${gpu?.multiprocessors ?? 0} multiprocessors`;
+  return { name: `${gpu?.name ?? 'GPU'}${part}`, memoryAvailableBytes: freeBytes };
+}
+
+/** The device in the words of the engine. */
+export function engineDevice({
+  kind,
+  index,
+  multiprocessors,
+}: DeviceOption): Pick<EngineOptions, 'device' | 'multiprocessors'> {
   return {
-    processorName: cpus()[0]?.model.trim() ?? 'unknown processor',
-    memoryAvailableBytes: process.availableMemory(),
+    device: kind === 'cpu' ? 'cpu' : `cuda:${index}`,
+    multiprocessors: multiprocessors ?? 0,
   };
 }
 
 export interface DeviceDescription extends Device {
   memoryBytes: number;
   memoryFreeBytes: number;
+  hostMemoryBytes: number;
 }
 
-/** The budget is what the operator allows or what the host had at the start, whichever is less. Pure. */
+/** Throws config-invalid when the host has not got what is to be kept for parked KV. Pure. */
+export function checkHostBytes({ hostBytes }: DeviceOption, atStart: DeviceFacts): void {
+  const { memoryAvailableBytes } = atStart;
+  if (hostBytes < memoryAvailableBytes) return;
+  throw new HelsError(
+    'config-invalid',
+    `device host is ${formatBytes(hostBytes)}; this host has ${formatBytes(memoryAvailableBytes)} available, which weights and KV share`,
+    { field: 'device.host' },
+  );
+}
+
+/**
+ * The budget is what the operator allows or what the device had at the start, whichever is less. A CPU device lies in the host's memory, so
+ * what is kept there for parked KV is not available to it. Pure.
+ */
 export function describeDevice(
   option: DeviceOption,
-  atStart: HostFacts,
-  now: HostFacts,
+  atStart: DeviceFacts,
+  now: DeviceFacts,
 ): DeviceDescription {
-  const memoryBytes = Math.min(option.memoryBytes ?? Infinity, atStart.memoryAvailableBytes);
+  const { hostBytes } = option;
+  const memoryBytes = Math.min(
+    option.memoryBytes ?? Infinity,
+    atStart.memoryAvailableBytes - hostBytes,
+  );
   return {
     kind: option.kind,
-    name: atStart.processorName,
+    name: atStart.name,
     threads: option.threads,
     speed: option.speed,
-    emulated: option.speed < 1 || option.memoryBytes !== null,
+    emulated: option.speed < 1 || option.memoryBytes !== null || option.multiprocessors !== null,
     memoryBytes,
-    memoryFreeBytes: Math.min(memoryBytes, now.memoryAvailableBytes),
+    memoryFreeBytes: Math.max(0, Math.min(memoryBytes, now.memoryAvailableBytes - hostBytes)),
+    hostMemoryBytes: hostBytes,
   };
 }
 
 /** What a measurement on this device holds for: another build, library or instruction set may be faster or slower. */
-export function describeImplementation(): string {
+export function describeImplementation({ kind, index }: DeviceOption): string {
   const { oneDnn, gemmImplementation, instructionSet } = nativeVersion();
   const digest = createHash('sha256').update(readFileSync(addonFile())).digest('hex').slice(0, 16);
+  if (kind === 'cuda') {
+    const { devices, driver, runtime } = cudaDevices();
+    const capability = devices[index]?.computeCapability ?? 'unknown';
+    return `compute capability ${capability}, CUDA ${runtime}, driver ${driver}, build ${digest}`;
+  }
   return `${instructionSet}, oneDNN ${oneDnn}, ${gemmImplementation}, build ${digest}`;
 }

@@ -11,6 +11,7 @@ import { fenceOf, modelSpecOf } from './wire.ts';
 export interface ProfilingPorts {
   shard: Pick<Shard, 'refuseProfile'>;
   describeDevice(): DeviceDescription;
+  engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   openProfiler(model: ModelSpec, options: EngineOptions): Profiler;
   copyBandwidth(): Promise<number>;
   /** Monotonic. */
@@ -50,11 +51,12 @@ export function profiler(ports: ProfilingPorts): Profile {
 }
 
 function openingOf(
-  { describeDevice }: ProfilingPorts,
+  { describeDevice, engineDevice }: ProfilingPorts,
   request: ProfileRequest__Output,
 ): { model: ModelSpec; options: EngineOptions } {
   const { threads = 1, speed = 1, memoryFreeBytes } = describeDevice();
   const options: EngineOptions = {
+    ...engineDevice,
     threads,
     speed: Number(speed),
     memoryBytes: memoryFreeBytes,

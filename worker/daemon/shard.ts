@@ -1,12 +1,14 @@
 /** The worker's one shard: does what shard-state.ts allows, and owns the engine. */
 import { formatBytes } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { hostBlocksOf } from '../../proto/domain/kv-residency.ts';
+import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
 import type { PrepareRequest__Output } from '../../proto/gen/hels/v1/PrepareRequest.ts';
 import type { PrepareResult } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
-import type { Engine, LoadRequest } from '../binding/native.ts';
+import type { Engine, EngineOptions, LoadRequest } from '../binding/native.ts';
 import { NativeError } from '../binding/native.ts';
 import { compareFences, type Fence, showFence } from './fence.ts';
 import {
@@ -16,7 +18,9 @@ import {
   type ShardState,
 } from './shard-state.ts';
 import {
+  checkedResidency,
   fenceOf,
+  kvPlacementOf,
   modelSpecOf,
   numericsOf,
   required,
@@ -30,10 +34,13 @@ export interface ShardDependencies {
   workerId: string;
   /** Where the other ranks reach this one's collective. */
   collectiveHost: string;
+  engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   threads: number;
   speed: number;
   /** Bytes this worker may use now for weights, KV and scratch. */
   memoryFreeBytes(): number;
+  /** Budget of host memory for parked KV. */
+  hostBytes: number;
   loadEngine(request: LoadRequest): Promise<Engine>;
   modelDigest(directory: string): Promise<string>;
   /** Monotonic. */
@@ -197,18 +204,20 @@ export class Shard {
   }
 
   #loadRequest(plan: ShardPlan__Output, rank: number): LoadRequest {
-    const { threads, speed, workerId } = this.#dependencies;
+    const { engineDevice, threads, speed, workerId } = this.#dependencies;
     return {
       directory: plan.modelPath,
       model: modelSpecOf(plan.model),
       shard: shardSpecOf(plan, rank, workerId),
       options: {
+        ...engineDevice,
         threads,
         speed,
         memoryBytes: 0,
         numerics: numericsOf(plan),
         kvBlockTokens: plan.kvBlockTokens,
         kvBlocks: plan.kvBlocks,
+        ...kvPlacementOf(plan, rank),
         stepTokensMax: plan.stepTokensMax,
         sequencesMax: plan.sequencesMax,
         corruption: null,
@@ -234,6 +243,7 @@ export class Shard {
       );
     }
     const memoryBytes = this.#memoryFor(plan, load.shard.rank);
+    this.#refuseHostBytes(plan, load);
     this.#refuseSuperseded(fence);
     onProgress('loading weights');
     const engine = await this.#dependencies.loadEngine({
@@ -279,5 +289,19 @@ export class Shard {
       );
     }
     return free;
+  }
+
+  /** Throws memory-exceeded when parked KV of this rank's heads needs more host memory than the operator gave. */
+  #refuseHostBytes(plan: ShardPlan__Output, { model, shard }: LoadRequest): void {
+    const { hostBytes, workerId } = this.#dependencies;
+    const headGroups = shard.headGroups.end - shard.headGroups.begin;
+    const blockBytes = plan.kvBlockTokens * kvBytesPerToken(model, headGroups);
+    const wanted = hostBlocksOf(checkedResidency(plan), shard.rank) * blockBytes;
+    if (wanted <= hostBytes) return;
+    throw new HelsError(
+      'memory-exceeded',
+      `rank ${shard.rank} needs ${formatBytes(wanted)} of host memory for ${plan.kvParkedBlocks} parked KV blocks; worker '${workerId}' has ${formatBytes(hostBytes)}; raise --device host=, or plan again`,
+      { field: 'host' },
+    );
   }
 }

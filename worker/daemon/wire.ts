@@ -1,6 +1,13 @@
 /** Messages of proto/hels/v1/worker.proto <-> the types of the engine and of the shared language. Pure. */
 import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { SamplingParameters } from '../../proto/domain/generation.ts';
+import {
+  checkResidency,
+  type KvLoan,
+  type KvMove,
+  type KvResidency,
+  residencyOf,
+} from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { ModelSpec__Output } from '../../proto/gen/hels/v1/ModelSpec.ts';
@@ -101,15 +108,43 @@ export function shardSpecOf(plan: ShardPlan__Output, rank: number, workerId: str
   };
 }
 
+/** Of the engine's options: where KV of this rank's heads lies (proto/domain/kv-residency.ts). */
+export interface KvPlacement {
+  kvParkedBlocks: number;
+  kvDeviceBlocks: number;
+  /** Of the whole group: a rank is owner of some and holder of others. The engine also needs the owner's heads. */
+  kvLoans: (KvLoan & { headGroups: Range })[];
+}
+
+/** Throws request-invalid unless every address has one home. */
+export function checkedResidency(plan: ShardPlan__Output): KvResidency {
+  const residency = residencyOf(plan);
+  checkResidency(residency);
+  return residency;
+}
+
+export function kvPlacementOf(plan: ShardPlan__Output, rank: number): KvPlacement {
+  const residency = checkedResidency(plan);
+  const headGroupsOf = (owner: number) =>
+    rangeOf(plan.ranks.find((candidate) => candidate.rank === owner)?.headGroups ?? null);
+  return {
+    kvParkedBlocks: residency.kvParkedBlocks,
+    kvDeviceBlocks: residency.deviceBlocks[rank] ?? residency.kvBlocks,
+    kvLoans: residency.loans.map((loan) => ({ ...loan, headGroups: headGroupsOf(loan.owner) })),
+  };
+}
+
 function samplingOf(message: SamplingParameters__Output | null): SamplingParameters | null {
   if (message === null) return null;
   const { temperature, topP, topK, seed, logprobs } = message;
   return { temperature, topP, topK, seed, logprobs };
 }
 
-export function stepBatchOf(request: StepRequest__Output): StepBatch {
+/** The engine checks the addresses: only it knows all of them. */
+export function stepBatchOf(request: StepRequest__Output): StepBatch & { kvMoves: KvMove[] } {
   return {
     collectiveDeadlineMs: request.collectiveDeadlineMs,
+    kvMoves: request.kvMoves.map(({ from, to }) => ({ from, to })),
     sequences: request.sequences.map((sequence) => ({
       slot: sequence.slot,
       takeSampled: sequence.takeSampled,
@@ -122,7 +157,17 @@ export function stepBatchOf(request: StepRequest__Output): StepBatch {
   };
 }
 
-export function stepResponseOf(fence: Fence, step: number, result: StepResult): StepResponse {
+/** Seconds of a step beside its kernels and sums. */
+interface ResidencySeconds {
+  moveSeconds?: number;
+  remoteSeconds?: number;
+}
+
+export function stepResponseOf(
+  fence: Fence,
+  step: number,
+  result: StepResult & ResidencySeconds,
+): StepResponse {
   const { buffer, byteOffset, byteLength } = result.logits;
   return {
     fence,
@@ -131,6 +176,8 @@ export function stepResponseOf(fence: Fence, step: number, result: StepResult): 
     computeSeconds: result.computeSeconds,
     collectiveSeconds: result.collectiveSeconds,
     totalSeconds: result.totalSeconds,
+    moveSeconds: result.moveSeconds ?? 0,
+    remoteSeconds: result.remoteSeconds ?? 0,
     error: null,
     // Every supported host is little-endian, as the wire is.
     logits: Buffer.from(buffer, byteOffset, byteLength),

@@ -74,6 +74,8 @@ async function checkTensors(directory: string, model: ModelSpec): Promise<void> 
     model,
     shard: { rank: 1, ranks: 2, headGroups: nothing, ffnColumns: nothing, vocabRows: nothing },
     options: {
+      device: 'cpu',
+      multiprocessors: 0,
       threads: 1,
       speed: 1,
       memoryBytes: 0,

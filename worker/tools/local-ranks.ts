@@ -169,6 +169,8 @@ function load(shard: ShardSpec, options: LocalRanksOptions): Promise<Engine> {
     model,
     shard,
     options: {
+      device: 'cpu',
+      multiprocessors: 0,
       threads: 1,
       speed: 1,
       memoryBytes: 0,

@@ -1,13 +1,19 @@
 #!/usr/bin/env node
-/** `verify`, `inspect` and `quantize`: what `helsctl model` runs as a child process, because only the worker's side may load the addon. */
+/** `verify`, `inspect`, `quantize` and `doctor`: what helsctl runs as a child process, because only the worker's side may load the addon. */
 import { performance } from 'node:perf_hooks';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
 import { type QuantizationOption, quantizationOptions } from '../../proto/domain/quantization.ts';
+import { examineHost } from './doctor.ts';
 import { inspectDirectory } from './inspect.ts';
 import { quantizeModel } from './quantize.ts';
-import { describeInspection, describeQuantization, describeVerification } from './tables.ts';
+import {
+  describeHost,
+  describeInspection,
+  describeQuantization,
+  describeVerification,
+} from './tables.ts';
 import { type Corruption, verifyModel } from './verify.ts';
 
 interface VerifyFlags {
@@ -63,6 +69,17 @@ function print(json: boolean, report: unknown, text: () => string): void {
 
 /** Before the command line is understood, so that errors about it have the chosen form too. */
 const wantsJson = process.argv.includes('--json');
+
+function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('what this host has for Hels: processor, GPUs and their libraries, or why none')
+    .option('--json', 'the result as JSON', false)
+    .action((flags: { json: boolean }) => {
+      const report = examineHost();
+      print(flags.json, report, () => describeHost(report));
+    });
+}
 
 function buildProgram(): Command {
   const program = new Command('hels-model')
@@ -136,6 +153,7 @@ function buildProgram(): Command {
       });
       print(flags.json, report, () => describeQuantization(report));
     });
+  addDoctor(program);
   return program;
 }
 

@@ -1,5 +1,6 @@
 /** The tools' results for people. Pure. */
 import { formatBytes } from '../../proto/domain/device.ts';
+import type { DoctorReport } from './doctor.ts';
 import type { InspectReport } from './inspect.ts';
 import type { QuantizeReport } from './quantize.ts';
 import type { VerifyReport } from './verify.ts';
@@ -107,4 +108,30 @@ function describeSpec(spec: NonNullable<InspectReport['spec']>): string[][] {
 
 function showRange([begin, end]: readonly [number, number]): string {
   return begin === end ? '-' : `[${begin}, ${end})`;
+}
+
+export function describeHost({ hels, node, processor, cuda }: DoctorReport): string {
+  const none = cuda.devices.length === 0;
+  const gpus = cuda.devices.map((device) => [
+    `cuda:${device.index}`,
+    `${device.name}, compute capability ${device.computeCapability}, ${device.multiprocessors} multiprocessors, ${formatBytes(device.memoryBytes)}`,
+  ]);
+  return table([
+    ['hels', `${hels}, node ${node}`],
+    [
+      'cpu',
+      `${processor.name}, ${processor.threads} threads, ${formatBytes(processor.memoryAvailableBytes)} free`,
+    ],
+    [
+      'kernels',
+      `${processor.instructionSet}, ${processor.gemmImplementation}, oneDNN ${processor.oneDnn}`,
+    ],
+    ...gpus,
+    ...(none ? [['cuda', `no GPU: ${cuda.reason ?? 'none was found'}`]] : []),
+    ...(cuda.driver === null ? [] : [['driver', `CUDA ${cuda.driver}`]]),
+    ...(cuda.runtime === null
+      ? []
+      : [['built for', `CUDA ${cuda.runtime}, ${cuda.architectures ?? 'no architecture'}`]]),
+    ...cuda.libraries.map(({ name, path, problem }) => [name, path ?? problem ?? '']),
+  ]);
 }

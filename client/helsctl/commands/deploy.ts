@@ -18,6 +18,7 @@ interface DeployCommandOptions {
   timeout: string;
   sequences?: string;
   context?: string;
+  allowRemoteKv?: boolean;
   ranks?: string;
   prefixCache: boolean;
 }
@@ -60,6 +61,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
       ...(options.context === undefined
         ? {}
         : { contextTokens: parseWholeNumber(options.context, '--context', 1, 2 ** 20) }),
+      allowRemoteKv: options.allowRemoteKv === true,
     },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
     prefixCache: options.prefixCache,
@@ -82,6 +84,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--timeout <seconds>', 'how long to wait for workers', '60')
     .option('--sequences <n>', 'running sequences the plan is made for')
     .option('--context <tokens>', 'context length per sequence the plan is made for')
+    .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
     .option('--no-prefix-cache', 'compute every prompt whole')
     .action(async (options: DeployCommandOptions, command: Command) => {

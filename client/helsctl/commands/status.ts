@@ -33,12 +33,34 @@ function predictionLines(status: Status): string[] {
   return events.length > 0 ? [...table, '', ...events] : table;
 }
 
+/** Nothing where nothing can be parked. */
+function parkedText(status: Status): string {
+  if (status.kvParkedBlocksTotal === 0) return '';
+  return `, ${status.kvParkedBlocksUsed} of ${status.kvParkedBlocksTotal} parked`;
+}
+
+/** Empty while all KV is on its own device and none waits. */
+function kvLines(status: Status): string[] {
+  const elsewhere = status.rankKv.some(
+    ({ remoteTokens, parkedTokens, droppedTokens }) =>
+      remoteTokens + parkedTokens + droppedTokens > 0,
+  );
+  if (!elsewhere) return [];
+  const rows = status.rankKv.map((rank) => [
+    rank.workerId,
+    ...[rank.residentTokens, rank.remoteTokens, rank.parkedTokens, rank.droppedTokens].map(String),
+  ]);
+  const header = ['worker', 'KV tokens resident', 'remote', 'parked', 'dropped'];
+  const tax = `recompute tax ${(100 * status.recomputeTax).toFixed(1)} %`;
+  return ['', formatTable(header, rows), tax];
+}
+
 function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
   const lines = [
     `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${status.numericsClass || '-'}`,
-    `requests ${status.requestsRunning} running, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used; ${status.steps} steps`,
+    `requests ${status.requestsRunning} running, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used${parkedText(status)}; ${status.steps} steps`,
   ];
   if (status.workers.length === 0) return [...lines, 'no workers registered'].join('\n');
   const rows = status.workers.map((worker) => [
@@ -50,7 +72,9 @@ function formatStatus(status: Status): string {
     worker.version,
   ]);
   const header = ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'];
-  return [...lines, formatTable(header, rows), ...predictionLines(status)].join('\n');
+  return [...lines, formatTable(header, rows), ...kvLines(status), ...predictionLines(status)].join(
+    '\n',
+  );
 }
 
 export function addStatusCommand(program: Command, context: Context): void {

@@ -141,7 +141,7 @@ export function addUpCommands(program: Command, context: Context): void {
     .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
     .option(
       '--device <device>',
-      'one worker each, repeatable: cpu?threads=N&speed=S&memory=SIZE',
+      'one worker each, repeatable: cpu?threads=N&speed=S&memory=SIZE&host=SIZE',
       (value: string, all: string[]) => [...all, value],
       [],
     )

@@ -46,19 +46,31 @@ function checkAddress(address: string): string {
   return address;
 }
 
+/** What the planner counts with must be a number of bytes. */
+function checkDevice(device: Device__Output | null): Device__Output {
+  if (device === null) {
+    throw new HelsError('request-invalid', 'device is missing', { field: 'device' });
+  }
+  const { hostMemoryBytes } = device;
+  if (!(Number.isSafeInteger(hostMemoryBytes) && hostMemoryBytes >= 0)) {
+    throw new HelsError(
+      'request-invalid',
+      `device.host_memory_bytes: ${hostMemoryBytes} is not a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`,
+      { field: 'device.host_memory_bytes' },
+    );
+  }
+  return device;
+}
+
 export function registryHandlers(port: RegistryPort): RegistryHandlers {
   return {
     Register: unaryHandler((request) => {
-      const { device } = request;
-      if (device === null) {
-        throw new HelsError('request-invalid', 'device is missing', { field: 'device' });
-      }
       return port.register({
         workerId: checkId(request.workerId, 'worker_id'),
         incarnation: checkId(request.incarnation, 'incarnation'),
         address: checkAddress(request.address),
         version: request.version,
-        device,
+        device: checkDevice(request.device),
       });
     }),
     Heartbeat: unaryHandler((request) => port.heartbeat(request)),

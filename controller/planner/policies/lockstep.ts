@@ -1,4 +1,4 @@
-import { better, type Candidate, candidateOf, decodeLinkSeconds, isUsed } from '../evaluate.ts';
+import { better, type Candidate, candidateOf, decodeLinkSeconds } from '../evaluate.ts';
 import { GroupStep, phasesOf } from '../lockstep.ts';
 import {
   type Counts,
@@ -10,6 +10,7 @@ import {
 import { allSetsMax, trySets } from '../search/device-sets.ts';
 import { repair } from '../search/lockstep-repair.ts';
 import { phaseCosts, phaseSplit } from '../search/phase-split.ts';
+import { isUsed } from '../share-bytes.ts';
 import { bestBaseline, helsSplit, type Split } from './hels.ts';
 
 /** Splits that are repaired, the fastest first: of few devices, and of many. */
@@ -54,11 +55,29 @@ class Shortlist {
   }
 }
 
+/** Where KV may lie on any rank: whether the members together have room for it beside the weights. */
+function holdsSharedKv(
+  { devices, footprint, remote, ...model }: Problem,
+  members: readonly number[],
+) {
+  if (remote === null) return true;
+  let room = 0;
+  for (const index of members) room += (devices[index]?.roomBytes ?? 0) - footprint.fixed;
+  const { headGroups, ffnColumns, vocabRows } = model;
+  const kv = remote.residentTokens * footprint.kvPerTokenHeadGroup * headGroups;
+  const weights =
+    footprint.perHeadGroup * headGroups +
+    footprint.perColumn * ffnColumns +
+    footprint.perRow * vocabRows;
+  return weights + kv <= room;
+}
+
 /** Of sets of the devices, each kind of unit spread to the least maximum of its own seconds. */
 function splitsByPhase(problem: Problem, shortlist: Shortlist): void {
   const costs = phaseCosts(problem);
   trySets(problem, costs, (members) => {
     let least = Number.POSITIVE_INFINITY;
+    if (!holdsSharedKv(problem, members)) return least;
     for (const headsFirst of [true, false]) {
       const counts = phaseSplit(costs, members, headsFirst);
       if (counts === null) continue;

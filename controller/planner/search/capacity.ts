@@ -1,4 +1,5 @@
-import type { Problem, ProblemDevice, StepLine } from '../problem.ts';
+import type { Problem, ProblemDevice } from '../problem.ts';
+import type { StepLine } from '../step-lines.ts';
 
 /** One bound of a device within a step time: perHeadGroup*h + perColumn*f + perRow*v <= limit. Seconds or bytes. */
 export interface Bound {

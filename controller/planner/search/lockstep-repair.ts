@@ -1,6 +1,7 @@
-import { better, type Candidate, candidateOf, isUsed } from '../evaluate.ts';
+import { better, type Candidate, candidateOf } from '../evaluate.ts';
 import { type Phases, phasesOf } from '../lockstep.ts';
 import type { Counts, Problem, ProblemDevice, Share } from '../problem.ts';
+import { isUsed } from '../share-bytes.ts';
 import { type PhaseCosts, spreadRows } from './phase-split.ts';
 
 /** Devices up to which a head and a granule move together, and up to which any device may give. */

@@ -1,5 +1,6 @@
 /** Units of each phase spread over devices so that the slowest of them takes least: what ranks in lockstep want. */
-import type { Counts, Problem, ProblemDevice, StepLine } from '../problem.ts';
+import type { Counts, Problem, ProblemDevice } from '../problem.ts';
+import type { StepLine } from '../step-lines.ts';
 
 /** Unit prices of all devices, in their order: decode seconds (the highest over a device's lines) and bytes. */
 export interface PhaseCosts {

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstdlib>
 
 #include "base/cuda/check.h"
@@ -72,6 +73,18 @@ void useDevice(int device) {
       "start of cuda:" + std::to_string(device) + " (" + list.devices[static_cast<size_t>(device)].name + ")";
   check(cudaSetDevice(device), what);
   check(cudaFree(nullptr), what);
+}
+
+std::string busAddress(int device) {
+  useDevice(device);
+#ifdef HELS_CUDA_EMULATION
+  return "emulated:" + std::to_string(device);
+#else
+  std::array<char, 32> text{};
+  check(cudaDeviceGetPCIBusId(text.data(), static_cast<int>(text.size()), device),
+        "bus address of cuda:" + std::to_string(device));
+  return text.data();
+#endif
 }
 
 DeviceMemory measureMemory(int device) {

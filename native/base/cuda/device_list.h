@@ -29,6 +29,9 @@ struct DeviceList {
 /// Never throws, never starts a device: a machine without driver or GPU has an empty list.
 DeviceList listDevices();
 
+/// Where `device` is in its host, "0000:17:00.0": no other has that address. Throws kDeviceMissing, kDeviceLost.
+std::string busAddress(int device);
+
 struct DeviceMemory {
   uint64_t freeBytes = 0;  // of everybody: other processes' memory is gone from it
   uint64_t totalBytes = 0;

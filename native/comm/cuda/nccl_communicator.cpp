@@ -94,7 +94,7 @@ std::future<void> inBackground(const End& end) {
 class NcclConnector::Library {
  public:
   explicit Library(const LibrarySearch& search)
-      : library_(DynamicLibrary::open("NCCL", {"libnccl.so.2"}, search)), api_(library_) {
+      : library_(DynamicLibrary::open("NCCL", NcclConnector::sonames(), search)), api_(library_) {
     check(api_.getVersion(&version_), nullptr, "version");
   }
 

@@ -23,6 +23,9 @@ class NcclConnector {
   NcclConnector(const NcclConnector&) = delete;
   NcclConnector& operator=(const NcclConnector&) = delete;
 
+  /// The names of the library that can be used.
+  static std::vector<std::string> sonames() { return {"libnccl.so.2"}; }
+
   /// For the other ranks, opaque. Valid for one group.
   const std::string& address() const;
 

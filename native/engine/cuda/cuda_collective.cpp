@@ -108,4 +108,8 @@ void HostSums::allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds 
   collective_.synchronize(stream_);
 }
 
+void HostSums::exchange(std::span<const ExchangePart> /*parts*/, std::chrono::nanoseconds /*deadline*/) {
+  throw Error(ErrorCode::kShapeInvalid, "ranks on GPUs sum by way of the device; they exchange no bytes so");
+}
+
 }  // namespace hels::cuda

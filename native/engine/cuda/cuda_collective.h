@@ -70,6 +70,8 @@ class HostSums final : public Communicator {
   const char* transport() const override { return "device"; }
   /// The deadline is the collective's.
   void allReduceSum(std::span<int64_t> values, std::chrono::nanoseconds deadline) override;
+  /// Throws kShapeInvalid: what the host samples needs sums alone.
+  void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) override;
   void abort() noexcept override { collective_.abort(); }
 
  private:

@@ -11,6 +11,7 @@
 #include "engine/cuda/cuda_self_check.h"
 #include "engine/device_name.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cuda/elementwise.h"
 
 namespace hels::cuda {
 namespace {
@@ -126,6 +127,9 @@ void CudaEngine::load(std::shared_ptr<WeightSource> weights) {
 
 void CudaEngine::fillRandom(uint64_t seed) {
   useDevice();
+  // KV too: a step may then attend to positions that no step has written, which else hold anything, NaN too.
+  cuda::fillRandom(model_.weightType, kvBuffer_.data(),
+                   static_cast<int64_t>(kvBuffer_.sizeBytes() / bytesOf(model_.weightType)), 1.0F, seed, stream_.get());
   weights_.fillRandom(seed, stream_.get());
 }
 
@@ -145,6 +149,9 @@ void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator)
 void CudaEngine::abort() noexcept { collective_.abort(); }
 
 StepResult CudaEngine::step(const StepBatch& batch) {
+  require(batch.kvMoves.empty(), ErrorCode::kShapeInvalid,
+          "kvMoves has " + std::to_string(batch.kvMoves.size()) + "; device " + options_.device +
+              " has no parked KV to move");
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   collective_.requireConnected();
   useDevice();

@@ -30,7 +30,7 @@ class CudaEngine final : public Engine {
   ~CudaEngine() override;
 
   void load(std::shared_ptr<WeightSource> weights);
-  /// Made-up weights, for benchmarks of models that are not at hand.
+  /// Made-up weights and KV, for benchmarks of models that are not at hand.
   void fillRandom(uint64_t seed);
   /// Off: every step launches its kernels one by one. For tests and measurements; bits are the same.
   void setGraphs(bool on) { graphsOn_ = on; }

@@ -35,6 +35,14 @@ void validateCudaOptions(const ModelSpec& model, const EngineOptions& options) {
               " takes weights in f32, bf16 and f16 only");
   require(options.speed == 1.0, ErrorCode::kShapeInvalid,
           "speed is " + std::to_string(options.speed) + "; device " + options.device + " cannot emulate a slower one");
+  const bool elsewhere = options.kvParkedBlocks > 0 ||
+                         options.kvDeviceBlocks.value_or(options.kvBlocks) != options.kvBlocks ||
+                         !options.kvLoans.empty();
+  require(!elsewhere, ErrorCode::kShapeInvalid,
+          "kvParkedBlocks is " + std::to_string(options.kvParkedBlocks) + ", kvDeviceBlocks " +
+              std::to_string(options.kvDeviceBlocks.value_or(options.kvBlocks)) + " of kvBlocks " +
+              std::to_string(options.kvBlocks) + ", kvLoans " + std::to_string(options.kvLoans.size()) + "; device " +
+              options.device + " keeps all KV of its heads itself: 0, all, and 0");
   requireGranule("queryHeadsPerGroup * headDim", model.queryHeadsPerGroup * model.headDim, model.headGroups, model);
   requireGranule("ffnGranule", model.ffnGranule, divCeil(model.ffnColumns, model.ffnGranule), model);
   DeviceKv kv;

@@ -26,46 +26,84 @@ Visible visibleIn(const AttentionShape& shape, int64_t chunk, int64_t position) 
   return end > begin ? Visible{begin, end} : Visible{};
 }
 
+/// One call's rows over chunks of a cache.
 class Attention {
  public:
-  Attention(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace,
-            const AttentionKernels& kernels)
-      : shape_(shape),
-        kv_(kv),
-        rows_(rows),
-        kernels_(kernels),
-        scores_(workspace),
-        part_(workspace + kAttentionRowsMax * kAttentionChunkTokens) {}
+  Attention(const AttentionShape& shape, const AttentionRows& rows, const AttentionKernels& kernels)
+      : shape_(shape), rows_(rows), kernels_(kernels) {}
 
-  void run() {
+  void begin(AttentionSums& sums) const {
     for (int row = 0; row < rows_.count; ++row) {
-      maximum_[row] = -std::numeric_limits<float>::infinity();
-      sum_[row] = 0.0F;
+      sums.maximum[row] = -std::numeric_limits<float>::infinity();
+      sums.sum[row] = 0.0F;
       std::fill_n(rows_.outputs[row], shape_.headDim, 0.0F);
     }
-    const int64_t first = firstVisible(shape_, rows_.positions[0]) / kAttentionChunkTokens;
-    const int64_t last = rows_.positions[rows_.count - 1] / kAttentionChunkTokens;
-    for (int64_t chunk = first; chunk <= last; ++chunk) {
-      // Rows ascend by position, so those that see the chunk are adjacent.
-      int begin = 0;
-      while (begin < rows_.count && empty(chunk, begin)) ++begin;
-      int end = begin;
-      while (end < rows_.count && !empty(chunk, end)) ++end;
-      if (begin < end) attendChunk(chunk, begin, end);
+  }
+
+  void attend(const KvBlocks& kv, ChunkRange chunks, AttentionSums& sums, float* workspace) const {
+    float* parts = workspace + kAttentionRowsMax * kAttentionChunkTokens;
+    for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+      const RowRange seeing = rowsThatSee(chunk);
+      if (seeing.begin == seeing.end) continue;
+      float maximum[kAttentionRowsMax] = {};
+      float sum[kAttentionRowsMax] = {};
+      attendChunk(kv, chunk, seeing, workspace, parts, shape_.headDim, maximum, sum);
+      merge(seeing, parts, shape_.headDim, maximum, sum, sums);
     }
+  }
+
+  void mergeChunk(int64_t chunk, const AttentionParts& parts, AttentionSums& sums) const {
+    const RowRange seeing = rowsThatSee(chunk);
+    const int64_t stride = attentionPartFloats(shape_.headDim);
+    const float* first = parts.data + (parts.firstRow + seeing.begin) * stride;
+    float maximum[kAttentionRowsMax] = {};
+    float sum[kAttentionRowsMax] = {};
+    for (int row = seeing.begin; row < seeing.end; ++row) {
+      const float* part = first + (row - seeing.begin) * stride;
+      maximum[row] = part[shape_.headDim];
+      sum[row] = part[shape_.headDim + 1];
+    }
+    if (seeing.begin < seeing.end) merge(seeing, first, stride, maximum, sum, sums);
+  }
+
+  void finish(const AttentionSums& sums) const {
+    for (int row = 0; row < rows_.count; ++row) kernels_.divide(rows_.outputs[row], sums.sum[row], shape_.headDim);
+  }
+
+  void attendPart(const KvBlocks& kv, int64_t chunk, float* parts, float* workspace) const {
+    const int64_t stride = attentionPartFloats(shape_.headDim);
+    float maximum[kAttentionRowsMax] = {};
+    float sum[kAttentionRowsMax] = {};
+    attendChunk(kv, chunk, {0, rows_.count}, workspace, parts, stride, maximum, sum);
     for (int row = 0; row < rows_.count; ++row) {
-      kernels_.divide(rows_.outputs[row], sum_[row], shape_.headDim);
+      parts[row * stride + shape_.headDim] = maximum[row];
+      parts[row * stride + shape_.headDim + 1] = sum[row];
     }
   }
 
  private:
-  bool empty(int64_t chunk, int row) const { return visibleIn(shape_, chunk, rows_.positions[row]).end == 0; }
+  struct RowRange {
+    int begin = 0;
+    int end = 0;
+  };
 
-  void attendChunk(int64_t chunk, int begin, int end) {
+  /// Rows ascend by position, so those that see a chunk are adjacent.
+  RowRange rowsThatSee(int64_t chunk) const {
+    const auto sees = [&](int row) { return visibleIn(shape_, chunk, rows_.positions[row]).end != 0; };
+    int begin = 0;
+    while (begin < rows_.count && !sees(begin)) ++begin;
+    int end = begin;
+    while (end < rows_.count && sees(end)) ++end;
+    return {begin, end};
+  }
+
+  /// Parts of the rows in `seeing`, the first row's first: o to parts(seeing, stride), m and l by row.
+  void attendChunk(const KvBlocks& kv, int64_t chunk, RowRange seeing, float* scores, float* parts, int64_t stride,
+                   float* maximum, float* sum) const {
     Visible visible[kAttentionRowsMax];
     int64_t low = kAttentionChunkTokens;
     int64_t high = 0;
-    for (int row = begin; row < end; ++row) {
+    for (int row = seeing.begin; row < seeing.end; ++row) {
       visible[row] = visibleIn(shape_, chunk, rows_.positions[row]);
       low = std::min(low, visible[row].begin);
       high = std::max(high, visible[row].end);
@@ -74,64 +112,58 @@ class Attention {
     const std::byte* values[kAttentionTiles] = {};
     const int64_t firstTile = low / kAttentionTileTokens;
     const int64_t endTile = (high + kAttentionTileTokens - 1) / kAttentionTileTokens;
-    for (int64_t tile = firstTile; tile < endTile; ++tile) locate(chunk, tile, keys[tile], values[tile]);
+    for (int64_t tile = firstTile; tile < endTile; ++tile) locate(kv, chunk, tile, keys[tile], values[tile]);
 
-    kernels_.scores(kv_.type, shape_.headDim, rows_.queries + begin, end - begin, keys, firstTile, endTile,
-                    scoresOf(begin));
-    float maximum[kAttentionRowsMax];
-    float sum[kAttentionRowsMax];
-    for (int row = begin; row < end; ++row) {
+    kernels_.scores(kv.type, shape_.headDim, rows_.queries + seeing.begin, seeing.end - seeing.begin, keys, firstTile,
+                    endTile, scores);
+    const auto scoresOf = [&](int row) { return scores + (row - seeing.begin) * kAttentionChunkTokens; };
+    for (int row = seeing.begin; row < seeing.end; ++row) {
       kernels_.softmax(scoresOf(row), visible[row].begin, visible[row].end, shape_.scale, &maximum[row], &sum[row]);
     }
-    for (int row = begin; row < end;) {  // rows that see the same positions share the loads of values
+    for (int row = seeing.begin; row < seeing.end;) {  // rows that see the same positions share the loads of values
       int next = row + 1;
-      while (next < end && visible[next].begin == visible[row].begin && visible[next].end == visible[row].end) ++next;
-      kernels_.values(kv_.type, shape_.headDim, scoresOf(row), next - row, values, visible[row].begin, visible[row].end,
-                      partOf(row), shape_.headDim);
+      while (next < seeing.end && visible[next].begin == visible[row].begin && visible[next].end == visible[row].end) {
+        ++next;
+      }
+      kernels_.values(kv.type, shape_.headDim, scoresOf(row), next - row, values, visible[row].begin, visible[row].end,
+                      parts + (row - seeing.begin) * stride, stride);
       row = next;
     }
-    merge(begin, end, maximum, sum);
   }
 
   /// Keys and values of a tile: blocks hold whole tiles.
-  void locate(int64_t chunk, int64_t tile, const std::byte*& keys, const std::byte*& values) const {
+  void locate(const KvBlocks& kv, int64_t chunk, int64_t tile, const std::byte*& keys, const std::byte*& values) const {
     const int64_t position = chunk * kAttentionChunkTokens + tile * kAttentionTileTokens;
-    const int64_t block = kv_.blockTable[position / kv_.blockTokens];
-    const int64_t offsetBytes = block * kv_.blockStrideBytes +
-                                position % kv_.blockTokens * shape_.headDim * static_cast<int64_t>(bytesOf(kv_.type));
-    keys = kv_.keys + offsetBytes;
-    values = kv_.values + offsetBytes;
+    const int64_t block = kv.blockTable[position / kv.blockTokens - kv.firstBlock];
+    const int64_t offsetBytes = block * kv.blockStrideBytes +
+                                position % kv.blockTokens * shape_.headDim * static_cast<int64_t>(bytesOf(kv.type));
+    keys = kv.keys + offsetBytes;
+    values = kv.values + offsetBytes;
   }
 
-  /// Online softmax: brings what was there and the chunk's part to one maximum.
-  void merge(int begin, int end, const float* maximum, const float* sum) {
+  /// Online softmax: brings what was there and the chunk's parts(seeing, stride) to one maximum.
+  void merge(RowRange seeing, const float* parts, int64_t stride, const float* maximum, const float* sum,
+             AttentionSums& sums) const {
     float scales[2 * kAttentionRowsMax] = {};  // of what was there, then of the parts
-    for (int row = begin; row < end; ++row) {
-      const float both = std::max(maximum_[row], maximum[row]);
-      scales[row] = maximum_[row] - both;
+    for (int row = seeing.begin; row < seeing.end; ++row) {
+      const float both = std::max(sums.maximum[row], maximum[row]);
+      scales[row] = sums.maximum[row] - both;
       scales[kAttentionRowsMax + row] = maximum[row] - both;
-      maximum_[row] = both;
+      sums.maximum[row] = both;
     }
     kernels_.exponentials(scales);
-    for (int row = begin; row < end; ++row) {
+    for (int row = seeing.begin; row < seeing.end; ++row) {
       const float totalScale = scales[row];
       const float partScale = scales[kAttentionRowsMax + row];
-      kernels_.merge(rows_.outputs[row], totalScale, partOf(row), partScale, shape_.headDim);
-      kernels_.merge(&sum_[row], totalScale, &sum[row], partScale, 1);
+      const float* part = parts + (row - seeing.begin) * stride;
+      kernels_.merge(rows_.outputs[row], totalScale, part, partScale, shape_.headDim);
+      kernels_.merge(&sums.sum[row], totalScale, &sum[row], partScale, 1);
     }
   }
 
-  float* scoresOf(int row) { return scores_ + row * kAttentionChunkTokens; }
-  float* partOf(int row) { return part_ + row * shape_.headDim; }
-
   const AttentionShape& shape_;
-  const KvBlocks& kv_;
   const AttentionRows& rows_;
   const AttentionKernels& kernels_;
-  float* scores_;  // (rows, 64)
-  float* part_;    // (rows, headDim)
-  float maximum_[kAttentionRowsMax];
-  float sum_[kAttentionRowsMax];
 };
 
 }  // namespace
@@ -150,8 +182,39 @@ size_t attentionWorkspaceFloats(int64_t headDim) {
   return static_cast<size_t>(kAttentionRowsMax * (kAttentionChunkTokens + headDim));
 }
 
+ChunkRange visibleChunks(const AttentionShape& shape, int64_t first, int64_t last) {
+  return {firstVisible(shape, first) / kAttentionChunkTokens, last / kAttentionChunkTokens + 1};
+}
+
 void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa) {
-  Attention(shape, kv, rows, workspace, attentionKernels(isa)).run();
+  const Attention attention(shape, rows, attentionKernels(isa));
+  AttentionSums sums;
+  attention.begin(sums);
+  attention.attend(kv, visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]), sums, workspace);
+  attention.finish(sums);
+}
+
+void beginAttention(const AttentionShape& shape, const AttentionRows& rows, AttentionSums& sums) {
+  Attention(shape, rows, portableAttentionKernels()).begin(sums);
+}
+
+void attendChunks(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, ChunkRange chunks,
+                  AttentionSums& sums, float* workspace, Isa isa) {
+  Attention(shape, rows, attentionKernels(isa)).attend(kv, chunks, sums, workspace);
+}
+
+void mergeParts(const AttentionShape& shape, const AttentionRows& rows, int64_t chunk, const AttentionParts& parts,
+                AttentionSums& sums, Isa isa) {
+  Attention(shape, rows, attentionKernels(isa)).mergeChunk(chunk, parts, sums);
+}
+
+void finishAttention(const AttentionShape& shape, const AttentionRows& rows, const AttentionSums& sums, Isa isa) {
+  Attention(shape, rows, attentionKernels(isa)).finish(sums);
+}
+
+void attendPart(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, int64_t chunk, float* parts,
+                float* workspace, Isa isa) {
+  Attention(shape, rows, attentionKernels(isa)).attendPart(kv, chunk, parts, workspace);
 }
 
 }  // namespace hels

@@ -3,7 +3,7 @@
 // exp(s - m), l = the sum of p (16 lanes by position mod 16, then a fixed tree), o = a chain over the visible positions
 // of p * v. Chunks are merged in ascending order. Each row sees only its own position and window, so prefill and
 // decode, any batch, any tiling of rows and any placement of blocks give the same bits. The (m, l, o) of a chunk are
-// what a remote holder of KV would send.
+// what a remote holder of KV sends.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +29,7 @@ struct KvBlocks {
   int64_t blockStrideBytes = 0;
   int64_t blockTokens = 0;
   const int32_t* blockTable = nullptr;
+  int64_t firstBlock = 0;  // which block of the sequence blockTable[0] is
 };
 
 /// Query rows of one sequence and head group, in ascending order of position.
@@ -45,10 +46,49 @@ struct AttentionShape {
   float scale = 1.0F;
 };
 
+/// Chunks [begin, end).
+struct ChunkRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/// What rows at positions [first, last] see, all together.
+ChunkRange visibleChunks(const AttentionShape& shape, int64_t first, int64_t last);
+
 /// Floats of scratch that one call needs.
 size_t attentionWorkspaceFloats(int64_t headDim);
 
 /// outputs[i] = softmax(scale * queries[i] K^T, masked) V. Reads only positions the rows see (and tiles they lie in).
 void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa);
+
+// The same in pieces, for rows some of whose KV lies elsewhere: begin, then attendChunks and mergeParts in ascending
+// order of chunks, then finish. The bits are those of attend().
+
+/// The chunks merged so far: by row their maximum and sum; the rows' outputs hold their o.
+struct AttentionSums {
+  float maximum[kAttentionRowsMax] = {};
+  float sum[kAttentionRowsMax] = {};
+};
+
+/// Unmerged parts of one chunk: (rows, headDim + 2) of o, m and l. Row i of the call is row firstRow + i of them; rows
+/// that do not see the chunk need none.
+struct AttentionParts {
+  const float* data = nullptr;
+  int64_t firstRow = 0;
+};
+
+inline int64_t attentionPartFloats(int64_t headDim) { return headDim + 2; }
+
+void beginAttention(const AttentionShape& shape, const AttentionRows& rows, AttentionSums& sums);
+/// Merges those of `chunks` that a row sees.
+void attendChunks(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, ChunkRange chunks,
+                  AttentionSums& sums, float* workspace, Isa isa);
+void mergeParts(const AttentionShape& shape, const AttentionRows& rows, int64_t chunk, const AttentionParts& parts,
+                AttentionSums& sums, Isa isa);
+void finishAttention(const AttentionShape& shape, const AttentionRows& rows, const AttentionSums& sums, Isa isa);
+
+/// What the holder of a chunk does: parts(rows.count, headDim + 2) of rows that all see it. Their outputs are not used.
+void attendPart(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, int64_t chunk, float* parts,
+                float* workspace, Isa isa);
 
 }  // namespace hels

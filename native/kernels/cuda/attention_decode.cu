@@ -9,8 +9,10 @@ namespace hels::cuda {
 namespace {
 
 constexpr int kWarpsMax = 4;
+/// About as many multiprocessors as the largest devices have: with fewer blocks than that, blocks have fewer warps.
+constexpr int64_t kMultiprocessors = 132;
 /// Thread blocks that keep the largest devices busy to the end; more would only add starts.
-constexpr int64_t kBlocksWanted = 132 * 24;
+constexpr int64_t kBlocksWanted = kMultiprocessors * 24;
 
 template <int kDim>
 struct Ring {
@@ -115,6 +117,8 @@ __device__ __forceinline__ void mergeKept(const AttentionArguments& a, const Dec
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(AttentionArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, rings);
+  letNextStart();
+  waitForPrevious();
   constexpr int kPending = Ring<kDim>::kUnits - 2;
   const int rowTiles = (a.queryHeadsPerGroup + kRowsPerWarp - 1) / kRowsPerWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
@@ -153,7 +157,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
   const QueryRow rows[2] = {
       queryRow(a, item.sequence, item.group, item.firstHead + lane / 4, a.queryHeadsPerGroup),
       queryRow(a, item.sequence, item.group, item.firstHead + lane / 4 + 8, a.queryHeadsPerGroup)};
-  const Queries<kDim> queries(a, rows[0], rows[1]);
+  const Queries<kDim, kDim <= 128> queries(a, rows[0], rows[1]);
   ChunkState<type, kDim> state;
   state.reset();
   int slot = 0;
@@ -192,14 +196,15 @@ int warpsPerBlock() {
 
 template <DataType type, int kDim>
 void launchDecode(const AttentionArguments& a, int64_t sequences, int64_t slots, bool merges, cudaStream_t stream) {
-  const int warps = merges ? static_cast<int>(slots) : warpsPerBlock<kDim>();
   const int64_t items = a.groups * static_cast<int64_t>((a.queryHeadsPerGroup + kRowsPerWarp - 1) / kRowsPerWarp);
+  int warps = merges ? static_cast<int>(slots) : warpsPerBlock<kDim>();
+  while (!merges && warps > 1 && items * sequences * ((slots + warps - 1) / warps) < kMultiprocessors) warps /= 2;
   const int64_t splits = std::clamp((kBlocksWanted + items * sequences - 1) / (items * sequences), int64_t{1},
                                     (slots + warps - 1) / warps);
   const dim3 grid(static_cast<unsigned>(merges ? 1 : splits), static_cast<unsigned>(items),
                   static_cast<unsigned>(sequences));
-  launch(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
-         static_cast<size_t>(warps) * Ring<kDim>::kBytes, stream, a);
+  launchEarly(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
+              static_cast<size_t>(warps) * Ring<kDim>::kBytes, stream, a);
 }
 
 template <DataType type>

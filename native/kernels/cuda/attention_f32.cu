@@ -64,14 +64,18 @@ __device__ __forceinline__ void attendPositions(const AttentionArguments& a, con
   state.sum = fmaf(state.sum, factor, sumOfWarp(weight));
 #pragma unroll
   for (float& output : state.outputs) output *= factor;
+  __shared__ float weights[kWarpThreads];
+  __shared__ int64_t offsets[kWarpThreads];
+  __syncwarp();  // all lanes have read those of the positions before
+  weights[lane] = weight;
+  offsets[lane] = offset;
+  __syncwarp();
   for (int i = 0; i < kWarpThreads; ++i) {
-    const float other = __shfl_sync(kAllLanes, weight, i);
-    const int64_t from = __shfl_sync(kAllLanes, offset, i);
     if (position + i < row.begin || position + i >= row.end) continue;
 #pragma unroll
     for (int j = 0; j < kColumnsPerLane; ++j) {
       const int d = j * kWarpThreads + lane;
-      if (d < a.headDim) state.outputs[j] = fmaf(other, row.values[from + d], state.outputs[j]);
+      if (d < a.headDim) state.outputs[j] = fmaf(weights[i], row.values[offsets[i] + d], state.outputs[j]);
     }
   }
 }

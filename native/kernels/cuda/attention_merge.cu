@@ -37,6 +37,8 @@ __device__ __forceinline__ void fetchOutputs(const AttentionArguments& a, int64_
 template <DataType type>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(AttentionArguments a, int tokensMax) {
   HELS_DYNAMIC_SHARED(Fetched, fetched);  // by warp
+  letNextStart();
+  waitForPrevious();
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -109,8 +111,8 @@ void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequ
   const auto kernel = type == DataType::kF32    ? mergeKernel<DataType::kF32>
                       : type == DataType::kBf16 ? mergeKernel<DataType::kBf16>
                                                 : mergeKernel<DataType::kF16>;
-  launch(kernel, grid, block, static_cast<size_t>(warps) * sizeof(Fetched), stream, arguments,
-         static_cast<int>(tokensMax));
+  launchEarly(kernel, grid, block, static_cast<size_t>(warps) * sizeof(Fetched), stream, arguments,
+              static_cast<int>(tokensMax));
 }
 
 }  // namespace hels::cuda

@@ -6,7 +6,6 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
 
@@ -80,6 +79,41 @@ __device__ __forceinline__ float mergeValue(const MergeScales& scales, float tot
   return fmaf(part, scales.part, total * scales.total);
 }
 
+#if defined(__CUDA_ARCH__) && !defined(HELS_TENSOR_CORES)
+/// Without tensor cores a product is long code: one copy of it, and not one for each of the hundreds of places.
+template <DataType type>
+__device__ __noinline__ float4 multiplyTileOnce(float4 d, uint4 a, uint2 b) {
+  float sums[4] = {d.x, d.y, d.z, d.w};
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w};
+  const uint32_t right[2] = {b.x, b.y};
+  multiplyTile<type>(sums, left, right);
+  return make_float4(sums[0], sums[1], sums[2], sums[3]);
+}
+#endif
+
+template <DataType type>
+__device__ __forceinline__ void addProduct(float (&d)[4], const uint4& a, const uint2& b) {
+#if defined(__CUDA_ARCH__) && !defined(HELS_TENSOR_CORES)
+  const float4 sums = multiplyTileOnce<type>(make_float4(d[0], d[1], d[2], d[3]), a, b);
+  d[0] = sums.x;
+  d[1] = sums.y;
+  d[2] = sums.z;
+  d[3] = sums.w;
+#else
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w};
+  const uint32_t right[2] = {b.x, b.y};
+  multiplyTile<type>(d, left, right);
+#endif
+}
+
+/// The same over 32 dimensions, of which a lane has sixteen bytes of two rows and of a column: their order inside of
+/// the products is that of the registers, for both operands alike.
+template <DataType type>
+__device__ __forceinline__ void addBlock(float (&d)[4], const uint4& row, const uint4& row8, const uint4& column) {
+  addProduct<type>(d, make_uint4(row.x, row8.x, row.y, row8.y), make_uint2(column.x, column.y));
+  addProduct<type>(d, make_uint4(row.z, row8.z, row.w, row8.w), make_uint2(column.z, column.w));
+}
+
 /// Two weights of attention in the cache's type, `low` first.
 template <DataType type>
 __device__ __forceinline__ uint32_t weightPair(float low, float high) {
@@ -119,9 +153,9 @@ __device__ __forceinline__ QueryRow queryRow(const AttentionArguments& a, int se
   return result;
 }
 
-/// A lane's share of the queries of rows g and g + 8: of each 32 dimensions the eight from 8t on. Held in registers up
-/// to 128 dimensions, read again from the first-level cache above.
-template <int kDim>
+/// A lane's share of the queries of rows g and g + 8: of each 32 dimensions the eight from 8t on. Held in registers, or
+/// read again from the first-level cache.
+template <int kDim, bool kHeld>
 class Queries {
  public:
   static constexpr int kBlocks = kDim / 32;
@@ -146,8 +180,6 @@ class Queries {
   }
 
  private:
-  static constexpr bool kHeld = kDim <= 128;
-
   __device__ __forceinline__ static const uint16_t* rowOf(const AttentionArguments& a, const QueryRow& row) {
     return reinterpret_cast<const uint16_t*>(a.queries) + row.token * a.queryStride + row.head * a.headDim;
   }
@@ -173,6 +205,17 @@ struct Unit {
   static constexpr int kValueElements = kUnitTokens * kValueStride;
 };
 
+/// The lane, found out anew: what depends on it is not kept in registers through the loops around.
+__device__ __forceinline__ int laneNow() {
+#ifdef HELS_CUDA_EMULATION
+  return static_cast<int>(threadIdx.x) % kWarpThreads;
+#else
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+#endif
+}
+
 /// Where the 16 positions from `position` on lie in a group's keys or values.
 __device__ __forceinline__ int64_t unitOffset(const AttentionArguments& a, const int32_t* blockTable, int position) {
   const auto tokens = static_cast<unsigned>(a.blockTokens);
@@ -185,7 +228,7 @@ __device__ __forceinline__ int64_t unitOffset(const AttentionArguments& a, const
 template <int kDim>
 __device__ __forceinline__ void copyKeys(const AttentionArguments& a, uint16_t* target, const uint16_t* keys,
                                          const int32_t* blockTable, int position, int begin, int end) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int lane = laneNow();
   const bool any = position < end && position + kUnitTokens > begin;
   const uint16_t* source = any ? keys + unitOffset(a, blockTable, position) : keys;
 #pragma unroll
@@ -207,7 +250,7 @@ template <int kDim>
 __device__ __forceinline__ void copyValues(const AttentionArguments& a, uint16_t* target, const uint16_t* values,
                                            const int32_t* blockTable, int position, int begin, int end) {
   constexpr int kPieces = kDim / 8;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int lane = laneNow();
   const bool any = position < end && position + kUnitTokens > begin;
   const uint16_t* source = any ? values + unitOffset(a, blockTable, position) : values;
 #pragma unroll
@@ -240,7 +283,8 @@ struct ChunkState {
   }
 
   /// Products of the queries with the keys of a unit: a chain over the dimensions, ascending in blocks of 32.
-  __device__ __forceinline__ void addKeys(const Queries<kDim>& queries, const uint16_t* keys, int unit) {
+  template <bool kHeld>
+  __device__ __forceinline__ void addKeys(const Queries<kDim, kHeld>& queries, const uint16_t* keys, int unit) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
     float(&first)[4] = scores[2 * unit];
     float(&second)[4] = scores[2 * unit + 1];
@@ -251,8 +295,29 @@ struct ChunkState {
     for (int block = 0; block < Unit<kDim>::kBlocks; ++block) {
       const uint4 low = queries.low(block);
       const uint4 high = queries.high(block);
-      multiplyBlock<type>(first, low, high, pieces[block * kWarpThreads]);
-      multiplyBlock<type>(second, low, high, pieces[(Unit<kDim>::kBlocks + block) * kWarpThreads]);
+      addBlock<type>(first, low, high, pieces[block * kWarpThreads]);
+      addBlock<type>(second, low, high, pieces[(Unit<kDim>::kBlocks + block) * kWarpThreads]);
+    }
+  }
+
+  /// The same for all units of a tile, which lie one after the other: each query is fetched once for all.
+  template <bool kHeld>
+  __device__ __forceinline__ void addTileKeys(const Queries<kDim, kHeld>& queries, const uint16_t* keys) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+#pragma unroll
+    for (int n = 0; n < kTileTokens / 8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) scores[n][j] = 0.0F;
+    }
+    const uint4* pieces = reinterpret_cast<const uint4*>(keys) + lane;
+#pragma unroll(kDim > 128 ? 1 : 4)
+    for (int block = 0; block < Unit<kDim>::kBlocks; ++block) {
+      const uint4 low = queries.low(block);
+      const uint4 high = queries.high(block);
+#pragma unroll
+      for (int n = 0; n < kTileTokens / 8; ++n) {
+        addBlock<type>(scores[n], low, high, pieces[(n * Unit<kDim>::kBlocks + block) * kWarpThreads]);
+      }
     }
   }
 
@@ -308,17 +373,15 @@ struct ChunkState {
     const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
     const float(&first)[4] = scores[2 * unit];
     const float(&second)[4] = scores[2 * unit + 1];
-    const uint32_t weights[4] = {weightPair<type>(first[0], first[1]), weightPair<type>(first[2], first[3]),
-                                 weightPair<type>(second[0], second[1]), weightPair<type>(second[2], second[3])};
+    const uint4 weights = make_uint4(weightPair<type>(first[0], first[1]), weightPair<type>(first[2], first[3]),
+                                     weightPair<type>(second[0], second[1]), weightPair<type>(second[2], second[3]));
     const uint16_t* row = values + (lane / 8 % 2 * 8 + lane % 8) * Unit<kDim>::kValueStride + lane / 16 * 8;
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
       uint32_t columns[4];
       loadTransposed(columns, row + i * 16);
-      const uint32_t left[2] = {columns[0], columns[1]};
-      const uint32_t right[2] = {columns[2], columns[3]};
-      multiplyTile<type>(outputs[2 * i], weights, left);
-      multiplyTile<type>(outputs[2 * i + 1], weights, right);
+      addProduct<type>(outputs[2 * i], weights, make_uint2(columns[0], columns[1]));
+      addProduct<type>(outputs[2 * i + 1], weights, make_uint2(columns[2], columns[3]));
     }
   }
 

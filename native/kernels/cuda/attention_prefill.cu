@@ -125,12 +125,9 @@ __device__ __forceinline__ void loadTile(const AttentionArguments& a, const Pref
 
 template <DataType type, int kDim>
 __device__ __forceinline__ void attendTile(const AttentionArguments& a, ChunkState<type, kDim>& state,
-                                           const Queries<kDim>& queries, const QueryRow (&rows)[2],
+                                           const Queries<kDim, false>& queries, const QueryRow (&rows)[2],
                                            const uint16_t* stage, int tile) {
-#pragma unroll
-  for (int unit = 0; unit < kUnitsPerTile; ++unit) {
-    state.addKeys(queries, stage + unit * Unit<kDim>::kKeyElements, unit);
-  }
+  state.addTileKeys(queries, stage);
   state.weigh(rows, tile * kTileTokens, a.scaleLog2);
 #pragma unroll
   for (int unit = 0; unit < kUnitsPerTile; ++unit) {
@@ -142,6 +139,8 @@ __device__ __forceinline__ void attendTile(const AttentionArguments& a, ChunkSta
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(AttentionArguments a, int stages) {
   HELS_DYNAMIC_SHARED(uint16_t, shared);
+  letNextStart();
+  waitForPrevious();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   PrefillItem item;
@@ -169,11 +168,16 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
   const int firstRow = item.firstRow + warp * kRowsPerWarp;
   const QueryRow rows[2] = {queryRow(a, item.sequence, item.group, firstRow + lane / 4, item.rows),
                             queryRow(a, item.sequence, item.group, firstRow + lane / 4 + 8, item.rows)};
+  const auto rowsAgain = [&](QueryRow(&again)[2]) {  // for the stores: registers are short in the loop
+    const int row = firstRow + laneNow() / 4;
+    again[0] = queryRow(a, item.sequence, item.group, row, item.rows);
+    again[1] = queryRow(a, item.sequence, item.group, row + 8, item.rows);
+  };
   // What the warp's rows see, as one range; without rows it is empty.
   const int warpBegin = a.firstVisible(start + firstRow / a.queryHeadsPerGroup);
   const int warpEnd =
       firstRow < item.rows ? start + (min(firstRow + kRowsPerWarp, item.rows) - 1) / a.queryHeadsPerGroup + 1 : 0;
-  const Queries<kDim> queries(a, rows[0], rows[1]);
+  const Queries<kDim, false> queries(a, rows[0], rows[1]);
   Totals<type, kDim> totals(reinterpret_cast<float*>(shared + stages * Stage<kDim>::kElements) +
                             warp * kRowsPerWarp * kDim);
   ChunkState<type, kDim> state;
@@ -192,7 +196,9 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
       if (a.parts.outputs == nullptr) {
         totals.merge(state);
       } else {
-        state.storePart(a, rows, item.sequence, walk.tile / kTilesPerChunk);
+        QueryRow again[2];
+        rowsAgain(again);
+        state.storePart(a, again, item.sequence, walk.tile / kTilesPerChunk);
       }
       state.reset();
     }
@@ -203,7 +209,10 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
       load(0);
     }
   }
-  if (a.parts.outputs == nullptr) totals.write(a, rows);
+  if (a.parts.outputs != nullptr) return;
+  QueryRow again[2];
+  rowsAgain(again);
+  totals.write(a, again);
 }
 
 template <DataType type, int kDim>
@@ -223,8 +232,8 @@ void launchPrefill(const AttentionArguments& a, int64_t sequences, int64_t token
   const int64_t blockRows = static_cast<int64_t>(warps) * kRowsPerWarp;
   const dim3 grid(static_cast<unsigned>((rowsMax + blockRows - 1) / blockRows), static_cast<unsigned>(a.groups),
                   static_cast<unsigned>(sequences));
-  launch(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes(warps, stages),
-         stream, a, stages);
+  launchEarly(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes(warps, stages),
+              stream, a, stages);
 }
 
 template <DataType type>

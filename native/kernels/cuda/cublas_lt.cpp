@@ -165,8 +165,7 @@ struct CublasLt::Shape {
 class CublasLt::Library {
  public:
   Library(const LibrarySearch& search, int multiprocessors)
-      : library_(
-            DynamicLibrary::open("cuBLASLt", {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"}, search)),
+      : library_(DynamicLibrary::open("cuBLASLt", sonames(), search)),
         api_(library_),
         multiprocessors_(multiprocessors) {
     // The library works in the device's primary context, which the runtime makes on first use.
@@ -295,6 +294,8 @@ CublasLt::CublasLt(int multiprocessors, const LibrarySearch& search)
     : library_(std::make_unique<Library>(search, multiprocessors)) {}
 
 CublasLt::~CublasLt() = default;
+
+std::vector<std::string> CublasLt::sonames() { return {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"}; }
 
 CublasLt::Plan& CublasLt::plan(const CublasProduct& product, size_t workspaceBytes) {
   const Shape shape{.rows = product.rows,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/cuda/dynamic_library.h"
 #include "base/data_type.h"
@@ -54,6 +55,8 @@ class CublasLt {
   /// shape. Waits for the device; not while capturing. Returns its seconds.
   double tune(const CublasProduct& product, std::span<std::byte> workspace, cudaStream_t stream);
 
+  /// The names of the library that can be used, best first.
+  static std::vector<std::string> sonames();
   /// "cuBLASLt 13.1.0 (/usr/lib/.../libcublasLt.so.13)"
   std::string describe() const;
 

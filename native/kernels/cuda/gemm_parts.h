@@ -58,16 +58,24 @@ __device__ __forceinline__ int64_t fixedPoint(float partial, int row, const Prod
   return __double2ll_rn(static_cast<double>(partial) * 4294967296.0);
 }
 
-/// Adds block products of sixteen bytes of depth each: 32 inputs, eight of each quarter of the warp. The order of the
-/// inputs inside a block is that of the registers, for both operands alike.
+/// The product of a block of 32 inputs in two halves: each lane holds sixteen bytes of the rows g and g + 8 of W and of
+/// row g of x, eight inputs. The order of the inputs inside a block is that of the registers, for both operands alike.
+template <DataType type>
+__device__ __forceinline__ void multiplyFirstHalf(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
+  const uint32_t a[4] = {w0.x, w8.x, w0.y, w8.y};
+  const uint32_t b[2] = {x.x, x.y};
+  multiplyTile<type>(d, a, b);
+}
+template <DataType type>
+__device__ __forceinline__ void multiplySecondHalf(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
+  const uint32_t a[4] = {w0.z, w8.z, w0.w, w8.w};
+  const uint32_t b[2] = {x.z, x.w};
+  multiplyTile<type>(d, a, b);
+}
 template <DataType type>
 __device__ __forceinline__ void multiplyBlock(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
-  const uint32_t firstA[4] = {w0.x, w8.x, w0.y, w8.y};
-  const uint32_t firstB[2] = {x.x, x.y};
-  multiplyTile<type>(d, firstA, firstB);
-  const uint32_t secondA[4] = {w0.z, w8.z, w0.w, w8.w};
-  const uint32_t secondB[2] = {x.z, x.w};
-  multiplyTile<type>(d, secondA, secondB);
+  multiplyFirstHalf<type>(d, w0, w8, x);
+  multiplySecondHalf<type>(d, w0, w8, x);
 }
 
 void multiplySkinny(DataType type, const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream);

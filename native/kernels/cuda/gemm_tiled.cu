@@ -1,17 +1,21 @@
 // Products with many rows: a block owns a tile of columns by rows, both operands pass through shared memory in a
 // pipeline of asynchronous copies, and each warp multiplies its part of the tile. The order of every sum is that of
 // gemm_skinny.cu.
-#include <type_traits>
-
 #include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
 namespace {
 
-constexpr int kStageDepth = 64;  // inputs of one stage, as two panels of kBlockDepth: their rows of 64 bytes are read
-                                 // without bank conflicts
-constexpr int kPanels = kStageDepth / kBlockDepth;
-constexpr int kChunks = kStageDepth / 8;  // of 16 bytes, in a row of a stage
+constexpr int kStageDepth = 64;           // inputs of one stage
+constexpr int kChunkElements = 8;         // of 16 bytes
+constexpr int kChunks = kStageDepth / 8;  // in a row of a stage
+constexpr int kBlocks = kStageDepth / kBlockDepth;
+
+/// Where a chunk of a row lies in its stage. Rows of 128 bytes; every other one has its halves exchanged, so that the
+/// eight lanes that read half a row of two rows each meet all banks once.
+__device__ __forceinline__ int chunkOffset(int row, int chunk) {
+  return row * kStageDepth + (chunk ^ (row % 2 * (kChunks / 2))) * kChunkElements;
+}
 
 /// A block's tile and its warps' parts of it.
 template <int columns, int rows, int warpColumns, int warpRows, int stages>
@@ -25,7 +29,9 @@ struct Tile {
   static constexpr int kThreads = columns / warpColumns * (rows / warpRows) * kWarpThreads;
   static constexpr int kStages = stages;
   static constexpr int kStageElements = (columns + rows) * kStageDepth;
-  static constexpr size_t kSharedBytes = static_cast<size_t>(stages) * kStageElements * 2;
+  static constexpr size_t kStagesBytes = static_cast<size_t>(stages) * kStageElements * 2;
+  /// Results of one lane.
+  static constexpr int kResults = kColumnTiles * kRowTiles * 4;
 };
 
 /// Walks over the stages of the segments [segment, endSegment).
@@ -70,7 +76,7 @@ struct WarpTile {
   static constexpr int kAcross = Shape::kColumns / Shape::kWarpColumns;
 };
 
-/// visit(tile, rowTile, i, column, row) for each of the lane's results that exists.
+/// visit(index, column, row) for each of the lane's results that exists.
 template <typename Shape, typename Visit>
 __device__ __forceinline__ void forEachResult(const ProductArguments& a, int column, int row, const Visit& visit) {
 #pragma unroll
@@ -81,43 +87,88 @@ __device__ __forceinline__ void forEachResult(const ProductArguments& a, int col
       for (int i = 0; i < 4; ++i) {
         const int toColumn = column + tile * 16 + i / 2 * 8;
         const int toRow = row + rowTile * 8 + i % 2;
-        if (toColumn < a.columns && toRow < a.rows) visit(tile, rowTile, i, toColumn, toRow);
+        if (toColumn < a.columns && toRow < a.rows) visit((tile * Shape::kRowTiles + rowTile) * 4 + i, toColumn, toRow);
       }
     }
   }
 }
 
-/// Starts the copies of one stage: rows of `source` from `first` on, at depth k, zeros beyond the segment.
+/// What a thread copies of each stage: the same chunk of every so-many-th row of one operand.
 template <int rows, int threads>
-__device__ __forceinline__ void copyRows(uint16_t* target, const uint16_t* source, int64_t stride, int first, int count,
-                                         int k, int end) {
+struct RowCopies {
+  static constexpr int kCopies = rows * kChunks / threads;
+  static_assert(rows * kChunks % threads == 0);
+  const uint16_t* sources[kCopies];
+  int chunk;
+
+  /// Rows of `source` from `first` on; behind the last of `count`, that one again, for results that nobody takes.
+  __device__ __forceinline__ RowCopies(const uint16_t* source, int64_t stride, int first, int count)
+      : chunk(static_cast<int>(threadIdx.x) % kChunks) {
 #pragma unroll
-  for (int item = static_cast<int>(threadIdx.x); item < rows * kChunks; item += threads) {
-    const int row = item / kChunks;
-    const int chunk = item % kChunks;
-    const int from = k + chunk * 8;
-    uint16_t* to = target + (chunk / 4 * rows + row) * kBlockDepth + chunk % 4 * 8;
-    const int sourceRow = min(first + row, count - 1);
-    copyAsync16(to, source + sourceRow * stride + (from < end ? from : 0), from < end);
+    for (int i = 0; i < kCopies; ++i) {
+      sources[i] = source + min(first + rowOf(i), count - 1) * stride + chunk * kChunkElements;
+    }
+  }
+  /// Starts the copies of the stage at depth k, zeros behind the segment's end.
+  __device__ __forceinline__ void start(uint16_t* target, int k, int end) const {
+    const bool inside = k + chunk * kChunkElements < end;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      copyAsync16(target + chunkOffset(rowOf(i), chunk), sources[i] + (inside ? k : 0), inside);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ int rowOf(int i) {
+    return static_cast<int>(threadIdx.x) / kChunks + i * (threads / kChunks);
+  }
+};
+
+/// Adds the products of one stage to the warp's sums.
+template <DataType type, typename Shape>
+__device__ __forceinline__ void multiplyStage(const uint16_t* w, const uint16_t* x,
+                                              float (&sums)[Shape::kColumnTiles][Shape::kRowTiles][4]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int g = lane / 4;
+#pragma unroll
+  for (int block = 0; block < kBlocks; ++block) {
+    const int chunk = block * (kBlockDepth / kChunkElements) + lane % 4;
+    uint4 inputs[Shape::kRowTiles];
+#pragma unroll
+    for (int tile = 0; tile < Shape::kRowTiles; ++tile) {
+      inputs[tile] = *reinterpret_cast<const uint4*>(x + chunkOffset(tile * 8 + g, chunk));
+    }
+#pragma unroll
+    for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
+      const uint4 w0 = *reinterpret_cast<const uint4*>(w + chunkOffset(tile * 16 + g, chunk));
+      const uint4 w8 = *reinterpret_cast<const uint4*>(w + chunkOffset(tile * 16 + g + 8, chunk));
+      // Both halves of a block go to the same sums: all first halves, then all second ones, so that none waits.
+#pragma unroll
+      for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
+        multiplyFirstHalf<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
+      }
+#pragma unroll
+      for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
+        multiplySecondHalf<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
+      }
+    }
   }
 }
 
-/// The warp's sums over the segments of this block, in the order that Totals wants.
-template <DataType type, typename Shape, typename Totals>
+/// Sums of the segments [firstSegment, endSegment); endOfSegment(segment, sums) takes each segment's.
+template <DataType type, typename Shape, typename EndOfSegment>
 __device__ __forceinline__ void tileProduct(const ProductArguments& a, int firstSegment, int endSegment,
-                                            uint16_t* shared, int column, int row, Totals& totals) {
+                                            uint16_t* shared, int column, int row, const EndOfSegment& endOfSegment) {
   const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int fragment = lane / 4 * kBlockDepth + lane % 4 * 8;
-
+  const RowCopies<Shape::kColumns, Shape::kThreads> weights(a.w, a.segments.total, column, a.columns);
+  const RowCopies<Shape::kRows, Shape::kThreads> inputs(a.x, a.xStride, row, a.rows);
   StageWalk loading(a.segments, firstSegment, endSegment);
   const auto load = [&](int stage) {
     if (!loading.done()) {
       uint16_t* target = shared + stage * Shape::kStageElements;
       const int end = a.segments.end(loading.segment);
-      copyRows<Shape::kColumns, Shape::kThreads>(target, a.w, a.segments.total, column, a.columns, loading.k, end);
-      copyRows<Shape::kRows, Shape::kThreads>(target + Shape::kColumns * kStageDepth, a.x, a.xStride, row, a.rows,
-                                              loading.k, end);
+      weights.start(target, loading.k, end);
+      inputs.start(target + Shape::kColumns * kStageDepth, loading.k, end);
       loading.next(a.segments);
     }
     commitCopies();  // also an empty group, so that the groups count the stages
@@ -134,156 +185,157 @@ __device__ __forceinline__ void tileProduct(const ProductArguments& a, int first
     __syncthreads();
     load((stage + Shape::kStages - 1) % Shape::kStages);  // the stage that all warps have left behind
     const uint16_t* w = shared + stage * Shape::kStageElements;
-    const uint16_t* x = w + Shape::kColumns * kStageDepth;
+    multiplyStage<type, Shape>(w + warp.column * kStageDepth, w + (Shape::kColumns + warp.row) * kStageDepth, sums);
+    stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
+    if (!walk.lastOfSegment(a.segments)) continue;
+    endOfSegment(walk.segment, sums);
 #pragma unroll
-    for (int panel = 0; panel < kPanels; ++panel) {
-      uint4 inputs[Shape::kRowTiles];
-#pragma unroll
-      for (int tile = 0; tile < Shape::kRowTiles; ++tile) {
-        inputs[tile] =
-            *reinterpret_cast<const uint4*>(x + (panel * Shape::kRows + warp.row + tile * 8) * kBlockDepth + fragment);
-      }
-#pragma unroll
-      for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
-        const uint16_t* from = w + (panel * Shape::kColumns + warp.column + tile * 16) * kBlockDepth + fragment;
-        const uint4 w0 = *reinterpret_cast<const uint4*>(from);
-        const uint4 w8 = *reinterpret_cast<const uint4*>(from + 8 * kBlockDepth);
-#pragma unroll
-        for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
-          multiplyBlock<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
-        }
-      }
-    }
-    stage = (stage + 1) % Shape::kStages;
-    if (walk.lastOfSegment(a.segments)) {
-      totals.beginSegment(walk.segment);
-#pragma unroll
-      for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
-#pragma unroll
-        for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            totals.add(tile, rowTile, i, sums[tile][rowTile][i]);
-            sums[tile][rowTile][i] = 0.0F;
-          }
-        }
-      }
-    }
-  }
-  totals.finish();
-}
-
-/// Sums of the two halves of the slices, one after the other: the first waits in y (or stays there, with two splits).
-template <typename Shape>
-struct SliceTotals {
-  const ProductArguments& a;
-  const int column;  // of this lane's first result
-  const int row;
-  const int split;
-  bool secondHalf = false;
-  float totals[Shape::kColumnTiles][Shape::kRowTiles][4] = {};
-
-  __device__ __forceinline__ void beginSegment(int segment) {
-    if (secondHalf || segment < kHalfSlices || gridDim.z > 1) return;
-    store(false);
-    secondHalf = true;
-  }
-  __device__ __forceinline__ void add(int tile, int rowTile, int i, float sum) { totals[tile][rowTile][i] += sum; }
-  __device__ __forceinline__ void finish() { store(secondHalf); }
-
- private:
-  __device__ __forceinline__ void store(bool add) {
-    forEachResult<Shape>(a, column, row, [&](int tile, int rowTile, int i, int toColumn, int toRow) {
-      float* target = a.y + split * a.halfStride + toRow * a.yStride + toColumn;
-      *target = add ? *target + totals[tile][rowTile][i] : totals[tile][rowTile][i];
-    });
-#pragma unroll
-    for (auto& tile : totals) {
+    for (auto& tile : sums) {
 #pragma unroll
       for (auto& rowTile : tile) {
 #pragma unroll
-        for (float& total : rowTile) total = 0.0F;
+        for (float& sum : rowTile) sum = 0.0F;
       }
     }
   }
+}
+
+/// Where a block's tile lies and which segments are its share: all of them, or the part of its split.
+template <typename Shape>
+struct BlockShare {
+  // Blocks that run at once share few columns: the weights are read from memory once, the rows from the cache.
+  int column = static_cast<int>(blockIdx.y) * Shape::kColumns;
+  int row = static_cast<int>(blockIdx.x) * Shape::kRows;
+  int firstSegment;
+  int endSegment;
+
+  __device__ __forceinline__ explicit BlockShare(int segments)
+      : firstSegment(static_cast<int>(blockIdx.z) * segments / static_cast<int>(gridDim.z)),
+        endSegment((static_cast<int>(blockIdx.z) + 1) * segments / static_cast<int>(gridDim.z)) {}
 };
+
+/// f32 totals of the two halves of the slices, one after the other: the first waits in y, or stays there with two
+/// splits. Totals are touched once a segment: they lie in shared memory and leave the registers to the sums.
+template <DataType type, typename Shape>
+__device__ __forceinline__ void runSlices(const ProductArguments& a, unsigned char* shared) {
+  const BlockShare<Shape> share(kSlices);
+  float* totals = reinterpret_cast<float*>(shared + Shape::kStagesBytes) + threadIdx.x;
+  const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int column = share.column + warp.column + lane / 4;
+  const int row = share.row + warp.row + lane % 4 * 2;
+  float* y = a.y + static_cast<int>(blockIdx.z) * a.halfStride;
+#pragma unroll
+  for (int i = 0; i < Shape::kResults; ++i) totals[i * Shape::kThreads] = 0.0F;
+  bool secondHalf = false;
+  const auto store = [&] {
+    forEachResult<Shape>(a, column, row, [&](int index, int toColumn, int toRow) {
+      float* target = y + toRow * a.yStride + toColumn;
+      const float total = totals[index * Shape::kThreads];
+      *target = secondHalf ? *target + total : total;
+      totals[index * Shape::kThreads] = 0.0F;
+    });
+  };
+  tileProduct<type, Shape>(a, share.firstSegment, share.endSegment, reinterpret_cast<uint16_t*>(shared), share.column,
+                           share.row, [&](int segment, const auto& sums) {
+                             if (!secondHalf && segment >= kHalfSlices && gridDim.z == 1) {
+                               store();
+                               secondHalf = true;
+                             }
+#pragma unroll
+                             for (int i = 0; i < Shape::kResults; ++i) {
+                               totals[i * Shape::kThreads] +=
+                                   sums[i / 4 / Shape::kRowTiles][i / 4 % Shape::kRowTiles][i % 4];
+                             }
+                           });
+  store();
+}
+
+/// Fixed-point totals of the granules, likewise.
+template <DataType type, typename Shape>
+__device__ __forceinline__ void runGranules(const ProductArguments& a, unsigned char* shared) {
+  const BlockShare<Shape> share(a.segments.count);
+  int64_t* totals = reinterpret_cast<int64_t*>(shared + Shape::kStagesBytes) + threadIdx.x;
+  const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int column = share.column + warp.column + lane / 4;
+  const int row = share.row + warp.row + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < Shape::kResults; ++i) totals[i * Shape::kThreads] = 0;
+  tileProduct<type, Shape>(a, share.firstSegment, share.endSegment, reinterpret_cast<uint16_t*>(shared), share.column,
+                           share.row, [&](int, const auto& sums) {
+#pragma unroll
+                             for (int i = 0; i < Shape::kResults; ++i) {
+                               const int rowTile = i / 4 % Shape::kRowTiles;
+                               totals[i * Shape::kThreads] += fixedPoint(sums[i / 4 / Shape::kRowTiles][rowTile][i % 4],
+                                                                         row + rowTile * 8 + i % 2, a);
+                             }
+                           });
+  forEachResult<Shape>(a, column, row, [&](int index, int toColumn, int toRow) {
+    int64_t* target = a.sums + toRow * a.sumStride + toColumn;
+    const int64_t total = totals[index * Shape::kThreads];
+    if (gridDim.z == 1) {
+      *target = total;
+    } else {
+      atomicAdd(reinterpret_cast<unsigned long long*>(target), static_cast<unsigned long long>(total));
+    }
+  });
+}
+
+template <DataType type, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads) tiledKernel(ProductArguments a) {
+  HELS_DYNAMIC_SHARED(unsigned char, shared);
+  runSlices<type, Shape>(a, shared);
+}
+
+template <DataType type, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads) tiledFixedPointKernel(ProductArguments a) {
+  HELS_DYNAMIC_SHARED(unsigned char, shared);
+  runGranules<type, Shape>(a, shared);
+}
 
 template <typename Shape>
-struct FixedPointTotals {
-  const ProductArguments& a;
-  const int column;
-  const int row;
-  int64_t totals[Shape::kColumnTiles][Shape::kRowTiles][4] = {};
-
-  __device__ __forceinline__ void beginSegment(int) {}
-  __device__ __forceinline__ void add(int tile, int rowTile, int i, float sum) {
-    totals[tile][rowTile][i] += fixedPoint(sum, row + rowTile * 8 + i % 2, a);
-  }
-  __device__ __forceinline__ void finish() const {
-    forEachResult<Shape>(a, column, row, [&](int tile, int rowTile, int i, int toColumn, int toRow) {
-      int64_t* target = a.sums + toRow * a.sumStride + toColumn;
-      if (gridDim.z == 1) {
-        *target = totals[tile][rowTile][i];
-      } else {
-        atomicAdd(reinterpret_cast<unsigned long long*>(target),
-                  static_cast<unsigned long long>(totals[tile][rowTile][i]));
-      }
-    });
-  }
-};
-
-/// This block's share of the segments: all of them, or the part of its split.
-template <DataType type, typename Shape, template <typename> typename Totals>
-__device__ __forceinline__ void runTile(const ProductArguments& a, uint16_t* shared) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const WarpTile<Shape> warp(static_cast<int>(threadIdx.x) / kWarpThreads);
-  const int column = static_cast<int>(blockIdx.x) * Shape::kColumns;
-  const int row = static_cast<int>(blockIdx.y) * Shape::kRows;
-  const int splits = static_cast<int>(gridDim.z);
-  const int split = static_cast<int>(blockIdx.z);
-  const int lanesColumn = column + warp.column + lane / 4;
-  const int lanesRow = row + warp.row + lane % 4 * 2;
-  const int first = split * a.segments.count / splits;
-  const int end = (split + 1) * a.segments.count / splits;
-  if constexpr (std::is_same_v<Totals<Shape>, SliceTotals<Shape>>) {
-    Totals<Shape> totals{a, lanesColumn, lanesRow, split};
-    tileProduct<type, Shape>(a, first, end, shared, column, row, totals);
-  } else {
-    Totals<Shape> totals{a, lanesColumn, lanesRow};
-    tileProduct<type, Shape>(a, first, end, shared, column, row, totals);
-  }
-}
-
-template <DataType type, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, 1) tiledKernel(ProductArguments a) {
-  HELS_DYNAMIC_SHARED(uint16_t, shared);
-  runTile<type, Shape, SliceTotals>(a, shared);
-}
-
-template <DataType type, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, 1) tiledFixedPointKernel(ProductArguments a) {
-  HELS_DYNAMIC_SHARED(uint16_t, shared);
-  runTile<type, Shape, FixedPointTotals>(a, shared);
+size_t sharedBytesOf(bool fixedPoint) {
+  const size_t totals = (fixedPoint ? sizeof(int64_t) : sizeof(float)) * Shape::kResults * Shape::kThreads;
+  return Shape::kStagesBytes + totals;
 }
 
 template <DataType type, typename Shape>
 void launchShape(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
-                  static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
+  const dim3 grid(static_cast<unsigned>((arguments.rows + Shape::kRows - 1) / Shape::kRows),
+                  static_cast<unsigned>((arguments.columns + Shape::kColumns - 1) / Shape::kColumns),
                   static_cast<unsigned>(splits));
   launchEarly(fixedPoint ? tiledFixedPointKernel<type, Shape> : tiledKernel<type, Shape>, grid, dim3(Shape::kThreads),
-              Shape::kSharedBytes, stream, arguments);
+              sharedBytesOf<Shape>(fixedPoint), stream, arguments);
 }
 
+using TinyTile = Tile<64, 64, 32, 32, 2>;
+using FlatTile = Tile<64, 32, 32, 16, 4>;
 using SmallTile = Tile<64, 64, 32, 32, 4>;
-using LargeTile = Tile<128, 128, 64, 32, 4>;
+using LargeTile = Tile<128, 128, 64, 32, 3>;
+
+/// What a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090, 64 on a T4.
+size_t sharedBytesMax() {
+  static const size_t bytes = [] {
+    int device = 0;
+    int value = 0;
+    check(cudaGetDevice(&device), "current device");
+    check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory of a block");
+    return static_cast<size_t>(value);
+  }();
+  return bytes;
+}
 
 template <DataType type>
 void launchTiled(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
-  if (arguments.rows <= SmallTile::kRows) {
-    launchShape<type, SmallTile>(arguments, fixedPoint, splits, stream);
-  } else {
+  if (arguments.rows > SmallTile::kRows && sharedBytesOf<LargeTile>(fixedPoint) <= sharedBytesMax()) {
     launchShape<type, LargeTile>(arguments, fixedPoint, splits, stream);
+  } else if (sharedBytesOf<SmallTile>(fixedPoint) > sharedBytesMax()) {
+    launchShape<type, TinyTile>(arguments, fixedPoint, splits, stream);
+  } else if (arguments.rows <= FlatTile::kRows) {
+    launchShape<type, FlatTile>(arguments, fixedPoint, splits, stream);
+  } else {
+    launchShape<type, SmallTile>(arguments, fixedPoint, splits, stream);
   }
 }
 

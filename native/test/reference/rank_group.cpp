@@ -34,10 +34,14 @@ EngineOptions tinyOptions() {
 }
 
 RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const EngineOptions& options)
+    : RankGroup(model, shares, std::vector<EngineOptions>(shares.size(), options)) {}
+
+RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& shares,
+                     const std::vector<EngineOptions>& options)
     : vocabRows_(model.spec.vocabRows), shards_(shardsOf(model.spec, shares)) {
   const auto communicators = createLocalGroup(static_cast<int>(shares.size()));
   for (size_t rank = 0; rank < shards_.size(); ++rank) {
-    engines_.push_back(Engine::load(model.spec, shards_[rank], model.source, options));
+    engines_.push_back(Engine::load(model.spec, shards_[rank], model.source, options[rank]));
     if (shards_.size() > 1) engines_.back()->connect(communicators[rank]);
   }
 }

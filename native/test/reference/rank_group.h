@@ -26,6 +26,8 @@ EngineOptions tinyOptions();
 class RankGroup {
  public:
   RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const EngineOptions& options = tinyOptions());
+  /// Each rank its own options.
+  RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const std::vector<EngineOptions>& options);
 
   /// Steps all ranks; throws what the first failing rank threw. Sampled tokens are checked to be equal on all ranks;
   /// logits are whole rows of the vocabulary.

@@ -81,6 +81,8 @@ serveCalls({
         model,
         shard,
         options: {
+          device: 'cpu',
+          multiprocessors: 0,
           threads,
           speed: 1,
           memoryBytes: 0,

@@ -29,6 +29,10 @@ function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
     kvBlocksUsed: 0,
     kvBlocksTotal: 0,
     kvBlocksCached: 0,
+    kvParkedBlocksUsed: 0,
+    kvParkedBlocksTotal: 0,
+    kvOfRanks: [],
+    recomputeTax: 0,
     workersAlive: 0,
     epoch: 0,
   }));

@@ -19,6 +19,7 @@ const device = {
   emulated: false,
   memoryBytes: 2 ** 30,
   memoryFreeBytes: 2 ** 30,
+  hostMemoryBytes: 0,
   implementation: 'made up',
 };
 

@@ -93,6 +93,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
         quantization: 'auto',
         workers: 3,
         prefixCache: false,
+        allowRemoteKv: false,
       },
     });
     const options = [

@@ -9,18 +9,21 @@ import { hashAnswer } from '../../support/kv-hash-rank.ts';
 
 const kvBlockTokens = 4;
 
-function setUp({ ranks: count = 2, waitingMax = 8 } = {}) {
+function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedBlocks = 0 } = {}) {
   const ranks = Array.from(
     { length: count },
     (_, rank) => new FakeRank(`worker-${rank}`, kvBlockTokens),
   );
   const failures: HelsError[] = [];
   const measurements: StepMeasurement[] = [];
+  const waits: number[] = [];
+  let nowMs = 0;
   const loop = new StepLoop({
     term: 3,
     epoch: 5,
     limits: {
-      kvBlocks: 16,
+      kvBlocks,
+      parking: { blocks: parkedBlocks },
       kvBlockTokens,
       stepTokensMax: 16,
       sequencesMax: 4,
@@ -30,11 +33,18 @@ function setUp({ ranks: count = 2, waitingMax = 8 } = {}) {
     prefixHash: sha256PrefixHash,
     ranks: ranks.map(({ open }) => open),
     predictedStepSeconds: 0.01,
-    clock: { nowMs: () => 0, unixMs: () => 0 },
-    observer: { step: (measurement) => measurements.push(measurement), started: () => undefined },
+    clock: { nowMs: () => nowMs, unixMs: () => 0 },
+    observer: {
+      step: (measurement) => {
+        measurements.push(measurement);
+        nowMs += 10;
+      },
+      started: () => undefined,
+      resumed: (seconds) => waits.push(seconds),
+    },
     onFailed: (error) => failures.push(error),
   });
-  return { loop, ranks, failures, measurements };
+  return { loop, ranks, failures, measurements, waits };
 }
 
 type Test = ReturnType<typeof setUp>;
@@ -73,6 +83,43 @@ beforeEach(() => {
 afterEach(() => {
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
+});
+
+describe('KV that makes room', () => {
+  it('is moved by the ranks, and the text is that of an undisturbed run', async () => {
+    const test = setUp({ kvBlocks: 6, parkedBlocks: 8 });
+    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
+    const streams = requests.map((request) => submit(test, request));
+    answerAll(test);
+    await turn();
+    streams.forEach((events, index) => {
+      const request = requests[index] as GenerationRequest;
+      expect(tokensOf(events)).toEqual(hashAnswer(request.promptTokenIds, request.maxTokens));
+    });
+    const moves = test.ranks[0]?.requests.flatMap(({ kvMoves }) => kvMoves ?? []) ?? [];
+    expect(moves.length).toBeGreaterThanOrEqual(2);
+    expect(test.ranks[1]?.requests.flatMap(({ kvMoves }) => kvMoves)).toEqual(moves);
+    const counted = test.measurements.map((measurement) => measurement.moves.reloadedTokens);
+    expect(counted.reduce((sum, tokens) => sum + tokens, 0)).toBeGreaterThanOrEqual(4);
+    // Some steps long, 10 ms each.
+    expect(test.waits).toHaveLength(1);
+    expect(test.waits[0]).toBeGreaterThan(0.02);
+  });
+
+  it('is computed again where there is no parked address, and counted so', async () => {
+    const test = setUp({ kvBlocks: 6 });
+    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
+    // Without the prefix cache, in which it might be found again.
+    for (const request of requests) submit(test, { ...request, prefixCache: null });
+    answerAll(test);
+    await turn();
+    const sum = (read: (moves: StepMeasurement['moves']) => number) =>
+      test.measurements.reduce((total, { moves }) => total + read(moves), 0);
+    expect(sum(({ reloadedTokens }) => reloadedTokens)).toBe(0);
+    const replayed = sum(({ replayedTokens }) => replayedTokens);
+    expect(replayed).toBeGreaterThanOrEqual(4);
+    expect(sum(({ computedTokens }) => computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
+  });
 });
 
 describe('step loop', () => {
@@ -134,8 +181,18 @@ describe('step loop', () => {
   it('measures each step: its slowest rank, its sequences, their context', () => {
     const test = setUp();
     submit(test, requestOf('a', 5, 2));
-    test.ranks[0]?.answer({ computeSeconds: 0.5, collectiveSeconds: 0.5, totalSeconds: 1 });
-    test.ranks[1]?.answer({ computeSeconds: 0.25, collectiveSeconds: 1.75, totalSeconds: 2 });
+    test.ranks[0]?.answer({
+      computeSeconds: 0.5,
+      collectiveSeconds: 0.5,
+      totalSeconds: 1,
+      moveSeconds: 0.25,
+    });
+    test.ranks[1]?.answer({
+      computeSeconds: 0.25,
+      collectiveSeconds: 1.75,
+      totalSeconds: 2,
+      remoteSeconds: 0.125,
+    });
     answerAll(test);
     expect(test.measurements).toEqual([
       {
@@ -152,6 +209,13 @@ describe('step loop', () => {
         rankComputeSeconds: [0.5, 0.25],
         rankCollectiveSeconds: [0.5, 1.75],
         totalSeconds: 2,
+        moves: {
+          seconds: 0.25,
+          reloadedTokens: 0,
+          replayedTokens: 0,
+          computedTokens: 5,
+          rankRemoteSeconds: [0, 0.125],
+        },
       },
       expect.objectContaining({ decodeOnly: true, contextTokens: 6 }),
     ]);

@@ -5,9 +5,10 @@ import {
   kvTokensOf,
   linesSeconds,
   sharesOf,
-  weightBytes,
 } from '../../../controller/planner/evaluate.ts';
-import { compileProblem, footprintOf, linesAt } from '../../../controller/planner/problem.ts';
+import { compileProblem, footprintOf } from '../../../controller/planner/problem.ts';
+import { weightBytes } from '../../../controller/planner/share-bytes.ts';
+import { linesAt } from '../../../controller/planner/step-lines.ts';
 import { device, smallInput } from './inputs.ts';
 
 const everyTerm = {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { weightBytes } from '../../../controller/planner/evaluate.ts';
 import { compileProblem } from '../../../controller/planner/problem.ts';
+import { weightBytes } from '../../../controller/planner/share-bytes.ts';
 import { planModel } from '../../../controller/profiler/plan-input.ts';
 import { modelSpecFromConfig } from '../../../proto/domain/model-config.ts';
 import {

@@ -142,22 +142,25 @@ describe('one step ahead', () => {
 describe('preemption', () => {
   const tight = { kvBlocks: 5, kvBlockTokens: 2, contextTokensMax: 8 };
 
-  it('takes the newest sequence, which comes back with all its tokens and its place', () => {
+  it('takes the newest sequence, which loses no more than is needed and comes back to its place', () => {
     const driver = new Driver(tight).add('a', 3, 5).add('b', 3, 5);
     expect(driver.step()).toBe('a:3* b:3*');
     expect(driver.step()).toBe('a:1* b:1*');
     driver.add('c', 1, 1);
-    // Each needs its third block and there is one: a takes it, b gives its two back.
+    // Each needs its third block and there is one: a takes it, b waits and keeps its two until a needs one of them.
     expect(driver.step()).toBe('a:1*');
     expect(driver.scheduler.counts).toMatchObject({ preempted: 1, waiting: 2, running: 1 });
+    expect(driver.scheduler.counts.kvBlocksUsed).toBe(5);
     expect(driver.step()).toBe('a:1*');
     expect(driver.step()).toBe('a:1*');
     const back = driver.plan();
-    expect(show(back)).toBe('b:5* c:1*');
+    expect(show(back)).toBe('b:3* c:1*');
     expect(back?.sequences[0]).toMatchObject({
-      startPosition: 0,
-      tokens: [...requestOf('b', 3, 5).promptTokenIds, 101, 103],
+      startPosition: 2,
+      tokens: [...requestOf('b', 3, 5).promptTokenIds.slice(2), 101, 103],
     });
+    expect(back?.replayedTokens).toBe(2);
+    expect(driver.scheduler.counts).toMatchObject({ droppedTokens: 2, recomputedTokens: 2 });
     driver.answer();
     expect([driver.step(), driver.step(), driver.step()]).toEqual(['b:1*', 'b:1*', 'nothing']);
   });
@@ -271,7 +274,9 @@ describe('refusals', () => {
     model.add('a', 5, 5);
     const pool = new Driver({ kvBlocks: 2, kvBlockTokens: 4 });
     expect(pool.scheduler.contextTokensMax).toBe(8);
-    expect(() => pool.add('a', 8, 1)).toThrow(/one sequence may have 8/);
+    expect(() => pool.add('a', 8, 1)).toThrow(
+      /is 9; one sequence may have 8: the group holds KV of 8 tokens, the model could take 64/,
+    );
   });
 
   it('has no empty prompt, no two requests of one id, and a bounded queue', () => {

@@ -29,7 +29,15 @@ describe('worker configuration', () => {
       controller: '127.0.0.1:7070',
       listen: { host: '127.0.0.1', port: 0 },
       advertise: '127.0.0.1',
-      device: { kind: 'cpu', threads: 1, speed: 1, memoryBytes: null },
+      device: {
+        kind: 'cpu',
+        index: 0,
+        multiprocessors: null,
+        threads: 1,
+        speed: 1,
+        memoryBytes: null,
+        hostBytes: 0,
+      },
       tls: null,
       logLevel: 'info',
     });

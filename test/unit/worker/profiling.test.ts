@@ -34,7 +34,14 @@ async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Giv
   const events: MeasuredPoint[] = [];
   const run = profiler({
     shard: { refuseProfile: given.refuse ?? (() => {}) },
-    describeDevice: () => ({ threads: 1, speed: 1, memoryBytes: 1, memoryFreeBytes: 1 }),
+    describeDevice: () => ({
+      threads: 1,
+      speed: 1,
+      memoryBytes: 1,
+      memoryFreeBytes: 1,
+      hostMemoryBytes: 0,
+    }),
+    engineDevice: { device: 'cpu', multiprocessors: 0 },
     openProfiler: () => ({
       measure: async () => {
         nowMs += 10 + (given.extraMs?.(measurements) ?? 0);

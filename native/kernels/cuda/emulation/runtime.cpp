@@ -87,7 +87,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return fail(cudaErrorInvalidDevice);
-  *properties = {"emulated on the processor", memoryBytes, 8, 0, 4, 1 << 20, size_t{160} * 1024};
+  *properties = {"emulated on the processor", memoryBytes, 8, 0, 4, 1 << 20, size_t{227} * 1024};
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {

@@ -1,0 +1,96 @@
+/** What the steps of a group say: kept while it warms up, told to metrics and predictions while it serves. */
+import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
+import type { ServingMetrics } from '../metrics/serving-metrics.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { StepMeasurement, StepObserver } from './step-loop.ts';
+
+type Counts = Scheduler['counts'];
+type Counted =
+  | 'preempted'
+  | 'prefixQueryTokens'
+  | 'prefixHitTokens'
+  | 'prefixEvictions'
+  | 'computedTokens'
+  | 'recomputedTokens';
+
+export class ServingObserver implements StepObserver {
+  /** Of the warm-up. */
+  readonly measurements: StepMeasurement[] = [];
+  warming = true;
+  readonly #metrics: ServingMetrics;
+  readonly #tracker: PredictionTracker;
+  readonly #counts: () => Counts;
+  readonly #workerIds: readonly string[];
+  #told: Pick<Counts, Counted> = {
+    preempted: 0,
+    prefixQueryTokens: 0,
+    prefixHitTokens: 0,
+    prefixEvictions: 0,
+    computedTokens: 0,
+    recomputedTokens: 0,
+  };
+
+  /** `counts` of the group's scheduler; `workerIds` by rank. */
+  constructor(
+    metrics: ServingMetrics,
+    tracker: PredictionTracker,
+    counts: () => Counts,
+    workerIds: readonly string[],
+  ) {
+    this.#metrics = metrics;
+    this.#tracker = tracker;
+    this.#counts = counts;
+    this.#workerIds = workerIds;
+  }
+
+  step(measurement: StepMeasurement): void {
+    if (this.warming) this.measurements.push(measurement);
+    // One that only moves says nothing of computing.
+    else if (measurement.sequences > 0) {
+      this.#metrics.step.observe(measurement.totalSeconds);
+      const { load, rankComputeSeconds, rankCollectiveSeconds } = measurement;
+      this.#tracker.observe(load, rankComputeSeconds, rankCollectiveSeconds);
+    }
+    this.#observeMoves(measurement);
+    this.#tellCounts();
+  }
+
+  started(queueSeconds: number): void {
+    if (!this.warming) this.#metrics.requestQueue.observe(queueSeconds);
+  }
+
+  resumed(waitSeconds: number): void {
+    this.#metrics.residency.sequenceWait.observe(waitSeconds);
+  }
+
+  /** Seconds of a step with replayed tokens are theirs by their share of its tokens. */
+  #observeMoves({ moves, totalSeconds }: StepMeasurement): void {
+    const { residency } = this.#metrics;
+    const { seconds, reloadedTokens, replayedTokens, computedTokens } = moves;
+    if (seconds > 0 || reloadedTokens > 0) residency.restored('reload', reloadedTokens, seconds);
+    if (replayedTokens > 0) {
+      residency.restored(
+        'replay',
+        replayedTokens,
+        (totalSeconds * replayedTokens) / computedTokens,
+      );
+    }
+    for (const [rank, spent] of moves.rankRemoteSeconds.entries()) {
+      residency.remote(this.#workerIds[rank] ?? '', spent);
+    }
+  }
+
+  #tellCounts(): void {
+    const counts = this.#counts();
+    const told = this.#told;
+    const metrics = this.#metrics;
+    const { residency } = metrics;
+    metrics.sequencesPreempted.inc(counts.preempted - told.preempted);
+    metrics.prefixQueryTokens.inc(counts.prefixQueryTokens - told.prefixQueryTokens);
+    metrics.prefixHitTokens.inc(counts.prefixHitTokens - told.prefixHitTokens);
+    metrics.prefixEvictions.inc(counts.prefixEvictions - told.prefixEvictions);
+    residency.tokensComputed.inc(counts.computedTokens - told.computedTokens);
+    residency.tokensRecomputed.inc(counts.recomputedTokens - told.recomputedTokens);
+    this.#told = counts;
+  }
+}

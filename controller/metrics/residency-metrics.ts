@@ -1,0 +1,119 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+/** Tokens of the group's sequences by where one rank's KV of them is; whole blocks. */
+export interface RankKvTokens {
+  readonly workerId: string;
+  /** On its own device, in use. */
+  readonly resident: number;
+  /** In use, on another rank that attends for it. */
+  readonly remote: number;
+  /** Of sequences that wait: on its device or in its host memory. */
+  readonly parked: number;
+  /** Of sequences that wait: given up, to be computed again. */
+  readonly dropped: number;
+}
+
+/** What is read at the moment of a scrape. */
+export interface ResidencyGauges {
+  kvParkedBlocksUsed: number;
+  kvParkedBlocksTotal: number;
+  /** By rank of the plan. */
+  kvOfRanks: readonly RankKvTokens[];
+  /** Share of the tokens given to the ranks that had been computed before; 0 before any was. */
+  recomputeTax: number;
+}
+
+/** A sequence that gives way waits for others to end. */
+const waitBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300];
+
+/** The metrics of KV that makes room and comes back (docs/serving.md). Seconds and tokens. */
+export class ResidencyMetrics {
+  readonly tokensComputed: Counter;
+  readonly tokensRecomputed: Counter;
+  /** From giving way to running again. */
+  readonly sequenceWait: Histogram;
+  readonly #restoredTokens: Counter<'path'>;
+  readonly #restoreSeconds: Counter<'path'>;
+  readonly #remoteSeconds: Counter<'worker'>;
+
+  constructor(registry: Registry, gauges: () => ResidencyGauges) {
+    const registers = [registry];
+    const counter = <Label extends string>(name: string, help: string, labelNames: Label[] = []) =>
+      new Counter<Label>({ name, help, labelNames, registers });
+    this.tokensComputed = counter(
+      'hels_tokens_computed_total',
+      'Tokens of prompts and answers given to the ranks to compute',
+    );
+    this.tokensRecomputed = counter(
+      'hels_tokens_recomputed_total',
+      'Tokens among them that had been computed before and were given up',
+    );
+    this.sequenceWait = new Histogram({
+      name: 'hels_sequence_wait_seconds',
+      help: 'Time from giving way to older sequences to running again',
+      buckets: waitBuckets,
+      registers,
+    });
+    this.#restoredTokens = counter(
+      'hels_kv_restored_tokens_total',
+      'Tokens whose KV came back, by path: reload (moved) or replay (computed again)',
+      ['path'],
+    );
+    this.#restoreSeconds = counter(
+      'hels_kv_restore_seconds_total',
+      'Seconds of steps for it: moves away and back on the slowest rank; the share of replayed tokens in a step',
+      ['path'],
+    );
+    this.#remoteSeconds = counter(
+      'hels_kv_remote_seconds_total',
+      'Seconds of steps in which a rank exchanged about KV on loan',
+      ['worker'],
+    );
+    registerGauges(registers, gauges);
+  }
+
+  /** KV that came back in one step. */
+  restored(path: 'reload' | 'replay', tokens: number, seconds: number): void {
+    this.#restoredTokens.inc({ path }, tokens);
+    this.#restoreSeconds.inc({ path }, seconds);
+  }
+
+  remote(workerId: string, seconds: number): void {
+    if (seconds > 0) this.#remoteSeconds.inc({ worker: workerId }, seconds);
+  }
+}
+
+function registerGauges(registers: Registry[], gauges: () => ResidencyGauges): void {
+  const gauge = (name: string, help: string, read: (values: ResidencyGauges) => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read(gauges()));
+      },
+    });
+  gauge('hels_kv_parked_blocks_used', 'Parked KV blocks in use', (v) => v.kvParkedBlocksUsed);
+  gauge(
+    'hels_kv_parked_blocks_total',
+    'Parked KV blocks of the plan',
+    (v) => v.kvParkedBlocksTotal,
+  );
+  gauge(
+    'hels_recompute_tax_ratio',
+    'Share of the tokens computed in this epoch that had been computed before',
+    (v) => v.recomputeTax,
+  );
+  new Gauge({
+    name: 'hels_kv_tokens',
+    help: "Tokens by where a rank's KV of them is: resident, remote, parked or dropped; whole blocks",
+    labelNames: ['worker', 'state'],
+    registers,
+    collect() {
+      this.reset();
+      for (const { workerId: worker, ...tokens } of gauges().kvOfRanks) {
+        for (const [state, count] of Object.entries(tokens)) this.set({ worker, state }, count);
+      }
+    },
+  });
+}

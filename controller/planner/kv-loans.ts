@@ -1,0 +1,110 @@
+/**
+ * KV that lies on another rank than its heads. Ranks that are short of room for `kvBlocks` blocks of their own heads lend the highest
+ * addresses to ranks that have room to spare; the lowest are used first, so nothing travels until own room is gone. Pure.
+ */
+import type { KvLoan } from '../../proto/domain/kv-residency.ts';
+
+/** One rank of the group. */
+export interface LoanRank {
+  /** For KV: memory beside weights and whatever is reserved. */
+  readonly roomBytes: number;
+  readonly headGroups: number;
+  /** Of attending for one head group: holders that do it quickly are taken first. */
+  readonly contextSeconds: number;
+}
+
+export interface LoanShape {
+  /** One block of one head group, all layers. */
+  readonly blockBytes: number;
+  readonly layers: number;
+}
+
+export interface LoanPlan {
+  readonly kvBlocks: number;
+  /** By rank: addresses below are its own device's. */
+  readonly ownBlocks: readonly number[];
+  readonly loans: readonly KvLoan[];
+  /** By rank: KV bytes on its device, own and held, all layers. */
+  readonly storedBytes: readonly number[];
+}
+
+/**
+ * The most blocks of its own that a rank can keep of `kvBlocks`; the others cost it buffers for one layer of them, in which the holder's
+ * answer may come. Null: not even those fit.
+ */
+function ownBlocksOf(rank: LoanRank, { blockBytes, layers }: LoanShape, kvBlocks: number) {
+  const room = rank.headGroups === 0 ? kvBlocks : rank.roomBytes / (rank.headGroups * blockBytes);
+  if (room >= kvBlocks) return kvBlocks;
+  if (layers === 1) return null;
+  const own = Math.floor((room - kvBlocks / layers) / (1 - 1 / layers));
+  return own >= 0 ? own : null;
+}
+
+/** Null when the ranks have not room for so many blocks. */
+export function planLoans(
+  ranks: readonly LoanRank[],
+  shape: LoanShape,
+  kvBlocks: number,
+): LoanPlan | null {
+  const { blockBytes, layers } = shape;
+  const ownBlocks: number[] = [];
+  for (const rank of ranks) {
+    const own = ownBlocksOf(rank, shape, kvBlocks);
+    if (own === null) return null;
+    ownBlocks.push(own);
+  }
+  const lends = (rank: number) => (ownBlocks[rank] as number) < kvBlocks;
+  const storedBytes = ranks.map(
+    ({ headGroups }, rank) => (ownBlocks[rank] as number) * headGroups * blockBytes,
+  );
+  const all = [...ranks.keys()];
+  const holders = all
+    .filter((rank) => !lends(rank))
+    .sort((a, b) => (ranks[a]?.contextSeconds ?? 0) - (ranks[b]?.contextSeconds ?? 0));
+  const spare = ranks.map(({ roomBytes }, rank) => roomBytes - (storedBytes[rank] as number));
+  const loans: KvLoan[] = [];
+  // Whose blocks are largest first: what they leave over still holds smaller ones.
+  const owners = all.filter(lends).sort((a, b) => headsOf(ranks, b) - headsOf(ranks, a));
+  let place = 0;
+  for (const owner of owners) {
+    const bytes = headsOf(ranks, owner) * blockBytes;
+    const withBuffers = bytes * (1 + 1 / layers);
+    let begin = ownBlocks[owner] as number;
+    while (begin < kvBlocks) {
+      const holder = holders[place];
+      if (holder === undefined) return null;
+      const fitting = Math.floor((spare[holder] as number) / withBuffers);
+      const end = Math.min(kvBlocks, begin + fitting);
+      if (end > begin) {
+        loans.push({ owner, holder, blocks: { begin, end } });
+        spare[holder] = (spare[holder] as number) - (end - begin) * withBuffers;
+        storedBytes[holder] = (storedBytes[holder] as number) + (end - begin) * bytes;
+      }
+      if (end < kvBlocks) place += 1;
+      begin = end;
+    }
+  }
+  return { kvBlocks, ownBlocks, loans, storedBytes };
+}
+
+const headsOf = (ranks: readonly LoanRank[], rank: number) => ranks[rank]?.headGroups ?? 0;
+
+/** With as many blocks as all rooms together hold, at most `blocksMax`; null when not one fits. */
+export function largestLoans(
+  ranks: readonly LoanRank[],
+  shape: LoanShape,
+  blocksMax = Number.POSITIVE_INFINITY,
+): LoanPlan | null {
+  const room = ranks.reduce((sum, { roomBytes }) => sum + Math.max(0, roomBytes), 0);
+  const heads = ranks.reduce((sum, { headGroups }) => sum + headGroups, 0);
+  let best: LoanPlan | null = null;
+  let low = 0;
+  let high = Math.min(blocksMax, Math.floor(room / (heads * shape.blockBytes))) + 1;
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    const found = planLoans(ranks, shape, middle);
+    if (found === null) high = middle;
+    else [low, best] = [middle, found];
+  }
+  return best;
+}

@@ -1,0 +1,29 @@
+/** What is done with KV that has to make room: kept elsewhere and moved back, or given up and computed again. */
+export interface RestoreChoice {
+  /** Whether the KV of `tokens` positions from `start` on is worth keeping. */
+  parks(tokens: number, start: number): boolean;
+}
+
+/** Seconds, on the slowest rank; fitted or measured, never guessed (controller/deployment/restore-costs.ts). */
+export interface RestoreCosts {
+  /** One block to its parked address, or back. */
+  readonly moveSecondsPerBlock: number;
+  /** One more token in a step with a chunk of a prompt. */
+  readonly replaySecondsPerToken: number;
+  /** The same for each position that the token attends to. */
+  readonly replaySecondsPerContextToken: number;
+}
+
+export const parksAlways: RestoreChoice = { parks: () => true };
+
+/** Keeps a block when moving it away and back is shorter than computing its tokens again. */
+export function cheapestRestore(costs: RestoreCosts): RestoreChoice {
+  const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
+  return {
+    parks(tokens, start) {
+      const context = tokens * start + (tokens * (tokens + 1)) / 2;
+      const replay = replaySecondsPerToken * tokens + replaySecondsPerContextToken * context;
+      return 2 * moveSecondsPerBlock <= replay;
+    },
+  };
+}

@@ -1,0 +1,89 @@
+/** Who gives up KV for whom: of the sequences that wait, the newest first. */
+import type { KvResidence, Reclaimed } from './kv-residence.ts';
+import type { Sequence } from './sequence.ts';
+import type { StepDraft } from './step-draft.ts';
+
+/** A sequence may need a block for each of so many positions before what is parked now is free: steps under way, and the next ones. */
+const stepsAhead = 4;
+
+/** A sequence that is to run: beside the `shared` blocks that it found it needs `fresh` ones. */
+interface Newcomer {
+  readonly next: Sequence;
+  readonly fresh: number;
+  readonly shared: readonly number[];
+}
+
+export class RoomMaker {
+  readonly #kv: KvResidence;
+  readonly #blockTokens: number;
+
+  constructor(kv: KvResidence, blockTokens: number) {
+    this.#kv = kv;
+    this.#blockTokens = blockTokens;
+  }
+
+  /** Whether `count` blocks will be free when the moves under way are done. */
+  isComing(count: number): boolean {
+    return this.#kv.pool.freeCount + this.#kv.coming >= count;
+  }
+
+  /** One block of those that wait. */
+  reclaim(waiting: readonly Sequence[], draft: StepDraft): Reclaimed {
+    const from = waiting.findLast((sequence) => this.#kv.reclaimable(sequence) > 0);
+    return from === undefined ? 'none' : this.#kv.reclaim(from, draft);
+  }
+
+  /** All KV of the newest that waits and has any: the last resort, for blocks that several share. False: there is none. */
+  forget(waiting: readonly Sequence[]): boolean {
+    const from = waiting.findLast((sequence) => sequence.blocks.length > 0);
+    if (from === undefined) return false;
+    this.#kv.drop(from, 0);
+    return true;
+  }
+
+  /** Parks ahead what the running sequences will need soon: a block is free only when the step that moves it away is answered. */
+  parkAhead(running: readonly Sequence[], waiting: readonly Sequence[], draft: StepDraft): void {
+    if (!this.#kv.hasParking) return;
+    const needed = this.#growth(running);
+    while (draft.movesLeft > 0 && !this.isComing(needed)) {
+      const moved = draft.moves.length;
+      this.reclaim(waiting, draft);
+      // Dropping takes no time, so there is no reason to do it ahead.
+      if (draft.moves.length === moved) return;
+    }
+  }
+
+  /**
+   * Whether the newcomer can start now. Without a block that each running sequence will need soon, it would be preempted with its work
+   * hardly done; one that gave way before waits for more, or the two would take turns.
+   */
+  makeStart(
+    { next, fresh, shared }: Newcomer,
+    { running, waiting }: { running: readonly Sequence[]; waiting: readonly Sequence[] },
+    draft: StepDraft,
+  ): boolean {
+    const { pool } = this.#kv;
+    const alone = running.length === 0;
+    const more = next.gaveWay && !alone ? this.#growth([...running, next]) : 0;
+    const wanted = fresh + running.length + more;
+    const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
+    // Nobody gives up anything for one that cannot start even so.
+    if (!alone && !pool.canAllocate(wanted - reclaimable - this.#kv.coming, shared)) return false;
+    while (!pool.canAllocate(wanted, shared)) {
+      if (pool.canAllocate(wanted - this.#kv.coming, shared)) return false;
+      const reclaimed = this.reclaim(waiting, draft);
+      if (reclaimed === 'later') return false;
+      if (reclaimed === 'none' && !(alone && this.forget(waiting))) return false;
+    }
+    return true;
+  }
+
+  /** Blocks that the sequences will ask for in the next steps. */
+  #growth(sequences: readonly Sequence[]): number {
+    const blocksFor = (positions: number) => Math.ceil(positions / this.#blockTokens);
+    return sequences.reduce((sum, { length, lengthMax, blocks }) => {
+      const soon = blocksFor(Math.min(length + stepsAhead, lengthMax));
+      return sum + Math.max(0, soon - Math.max(blocks.length, blocksFor(length)));
+    }, 0);
+  }
+}

@@ -1,0 +1,22 @@
+import type { RestoreChoice } from './restore-choice.ts';
+
+export interface SchedulerLimits {
+  kvBlocks: number;
+  kvBlockTokens: number;
+  stepTokensMax: number;
+  sequencesMax: number;
+  /** Positions of one sequence. */
+  contextTokensMax: number;
+  /** Requests that may wait; one more is refused as overloaded. */
+  waitingMax: number;
+  /** Absent: KV that has to make room is dropped. */
+  parking?: ParkingLimits;
+}
+
+interface ParkingLimits {
+  /** Parked addresses, after the runnable ones. */
+  blocks: number;
+  /** Blocks that one step may move: they hold it up. */
+  movesPerStepMax?: number;
+  choice?: RestoreChoice;
+}

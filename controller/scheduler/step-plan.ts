@@ -1,0 +1,50 @@
+import type { SamplingParameters } from '../../proto/domain/generation.ts';
+import type { KvMove } from '../../proto/domain/kv-residency.ts';
+import type { Sequence } from './sequence.ts';
+
+export interface PlannedSequence {
+  requestId: string;
+  slot: number;
+  /** The one input token is the one last sampled for the slot; `tokens` is empty. */
+  takeSampled: boolean;
+  tokens: number[];
+  startPosition: number;
+  blockTable: number[];
+  /** Leading tokens of the prompt whose KV came from the prefix cache. */
+  cachedTokens: number;
+  /** null: nothing is sampled (a prompt's chunk that is not its last). */
+  sampling: SamplingParameters | null;
+}
+
+export interface StepPlan {
+  step: number;
+  /** Done before anything is computed; no address twice. */
+  moves: readonly KvMove[];
+  /** Empty: the step only moves. */
+  sequences: PlannedSequence[];
+  /** Tokens of the step that had been computed before and were given up. */
+  replayedTokens: number;
+  /** Tokens whose KV the step moves back to where it can run. */
+  reloadedTokens: number;
+}
+
+/** The part of a sequence in a step that computes `count` tokens of it, from its first uncomputed one on. Changes nothing. */
+export function plannedSequence(
+  sequence: Sequence,
+  count: number,
+  blockTokens: number,
+): PlannedSequence {
+  const { computed: startPosition, tokens, blocks, cachedTokens, request } = sequence;
+  const takeSampled = sequence.samplesInFlight > 0;
+  const end = startPosition + count;
+  return {
+    requestId: request.requestId,
+    slot: sequence.slot as number,
+    takeSampled,
+    tokens: takeSampled ? [] : tokens.slice(startPosition, end),
+    startPosition,
+    blockTable: blocks.slice(0, Math.ceil(end / blockTokens)),
+    cachedTokens,
+    sampling: end === sequence.length ? request.sampling : null,
+  };
+}

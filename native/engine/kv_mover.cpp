@@ -1,0 +1,110 @@
+#include "engine/kv_mover.h"
+
+#include <algorithm>
+
+namespace hels {
+
+/// The KV of one owner's heads, from a rank to another.
+struct KvMover::Piece {
+  int owner = 0;
+  int from = 0;
+  int to = 0;
+};
+
+size_t moveBytesMax(const KvHomes& homes, const KvShape& shape) {
+  KvShape block = shape;
+  block.blocks = 1;
+  size_t bytes = 0;
+  int last = -1;
+  for (const KvLoan& loan : homes.loans) {  // by owner
+    const bool involved = loan.owner == homes.rank || loan.holder == homes.rank;
+    if (!involved || loan.owner == last) continue;
+    last = loan.owner;
+    block.headGroups = loan.headGroups.size();
+    bytes += block.sizeBytes();
+  }
+  return bytes;
+}
+
+void KvMover::run(const std::vector<KvMove>& moves) {
+  for (const KvMove& move : moves) {
+    moveOwn(move);
+    if (!owners_.empty()) moveLent(move);
+  }
+}
+
+/// Of ranks that lend nothing all addresses are their own.
+void KvMover::moveOwn(const KvMove& move) {
+  const int rank = store_.homes().rank;
+  const bool lends = std::ranges::find(owners_, rank) != owners_.end();
+  if (lends || store_.homes().headGroups.empty()) return;
+  const KvStore::Place from = store_.at(rank, move.from);
+  const KvStore::Place to = store_.at(rank, move.to);
+  to.cache->copyBlock(*from.cache, from.block, to.block);
+}
+
+void KvMover::moveLent(const KvMove& move) {
+  const int rank = store_.homes().rank;
+  const std::vector<Piece> pieces = piecesOf(move);
+  for (const Piece& piece : pieces) {
+    if (piece.from != rank || piece.to != rank) continue;
+    const KvStore::Place from = store_.at(piece.owner, move.from);
+    const KvStore::Place to = store_.at(piece.owner, move.to);
+    to.cache->copyBlock(*from.cache, from.block, to.block);
+  }
+  if (std::ranges::all_of(pieces, [](const Piece& piece) { return piece.from == piece.to; })) return;
+  std::vector<ExchangePart> parts(static_cast<size_t>(store_.homes().ranks));
+  pack(move, pieces, parts);
+  collective_.exchangeUntimed(parts);
+  unpack(move, pieces, parts);
+}
+
+std::vector<KvMover::Piece> KvMover::piecesOf(const KvMove& move) const {
+  std::vector<Piece> pieces;
+  for (const int owner : owners_) {
+    pieces.push_back({owner, store_.homes().placeOf(owner, move.from), store_.homes().placeOf(owner, move.to)});
+  }
+  return pieces;
+}
+
+/// Lays out what goes to and comes from each rank, by owner, and fills in what goes.
+void KvMover::pack(const KvMove& move, const std::vector<Piece>& pieces, std::vector<ExchangePart>& parts) {
+  const int rank = store_.homes().rank;
+  size_t sent = 0;
+  size_t received = 0;
+  for (size_t peer = 0; peer < parts.size(); ++peer) {
+    const size_t sendBegin = sent;
+    const size_t receiveBegin = received;
+    for (const Piece& piece : pieces) {
+      if (piece.from == piece.to) continue;
+      if (piece.to == rank && piece.from == static_cast<int>(peer)) received += store_.blockBytes(piece.owner);
+      if (piece.from != rank || piece.to != static_cast<int>(peer)) continue;
+      const KvStore::Place from = store_.at(piece.owner, move.from);
+      const KvShape& shape = from.cache->shape();
+      for (int64_t layer = 0; layer < shape.layers; ++layer) {
+        from.cache->readLayer(layer, from.block, buffers_.send.data() + sent);
+        sent += static_cast<size_t>(shape.layerBlockBytes());
+      }
+    }
+    parts[peer] = {buffers_.send.subspan(sendBegin, sent - sendBegin),
+                   buffers_.receive.subspan(receiveBegin, received - receiveBegin)};
+  }
+}
+
+void KvMover::unpack(const KvMove& move, const std::vector<Piece>& pieces, const std::vector<ExchangePart>& parts) {
+  for (size_t peer = 0; peer < parts.size(); ++peer) {
+    const std::byte* source = parts[peer].receive.data();
+    for (const Piece& piece : pieces) {
+      const bool comes = piece.from != piece.to && piece.to == store_.homes().rank;
+      if (!comes || piece.from != static_cast<int>(peer)) continue;
+      const KvStore::Place to = store_.at(piece.owner, move.to);
+      const KvShape& shape = to.cache->shape();
+      for (int64_t layer = 0; layer < shape.layers; ++layer) {
+        to.cache->writeLayer(layer, to.block, source);
+        source += shape.layerBlockBytes();
+      }
+    }
+  }
+}
+
+}  // namespace hels

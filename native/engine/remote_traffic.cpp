@@ -1,0 +1,182 @@
+#include "engine/remote_traffic.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+namespace hels {
+namespace {
+
+/// A chunk in a lent block, and the rows that see it.
+struct SeenChunk {
+  int64_t sequence = 0;
+  int64_t chunk = 0;
+  int32_t address = 0;
+  TokenRange tokens;
+};
+
+/// Finds out what one owner's KV at its holders means for the step.
+class OwnerPlanner {
+ public:
+  OwnerPlanner(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window, int owner)
+      : batch_(batch),
+        homes_(homes),
+        sizes_(sizes),
+        window_(window),
+        owner_(owner),
+        firstLent_(std::ranges::find(homes.loans, owner, &KvLoan::owner)->blocks.begin) {}
+
+  void run(RemotePlan& plan) {
+    for (size_t index = 0; index < batch_.sequences.size(); ++index) visit(static_cast<int64_t>(index));
+    for (auto& [holder, found] : byHolder_) {
+      decide(found, owner_ == homes_.rank ? &plan : nullptr, plan.traffic.size());
+      plan.first = plan.first || sizes_.firstBytes(found.traffic) > 0;
+      plan.second = plan.second || sizes_.secondBytes(found.traffic) > 0;
+      plan.traffic.push_back(std::move(found.traffic));
+    }
+  }
+
+ private:
+  struct AtHolder {
+    RemoteTraffic traffic;
+    std::vector<SeenChunk> chunks;
+    std::unordered_map<int32_t, int64_t> rowsOfBlock;  // of each head group, all sequences
+  };
+
+  void visit(int64_t index) {
+    const BatchSequence& sequence = batch_.sequences[static_cast<size_t>(index)];
+    const int64_t end = sequence.startPosition + sequence.tokens;
+    const int64_t firstSeen = window_ == 0 ? 0 : std::max<int64_t>(0, sequence.startPosition - window_ + 1);
+    for (int64_t block = firstSeen / sizes_.blockTokens(); block * sizes_.blockTokens() < end; ++block) {
+      const int32_t address = sequence.blockTable[block];
+      if (address < firstLent_) continue;  // an owner lends all runnable addresses from some one on
+      const KvLoan* loan = homes_.loanOf(owner_, address);
+      AtHolder& found = byHolder_[loan->holder];
+      found.traffic.loan = *loan;
+      visitBlock(index, sequence, block, address, found);
+    }
+  }
+
+  void visitBlock(int64_t index, const BatchSequence& sequence, int64_t block, int32_t address, AtHolder& found) {
+    const int64_t begin = block * sizes_.blockTokens();
+    const int64_t end = begin + sizes_.blockTokens();
+    const TokenRange written = tokensAt(sequence, begin, end);
+    for (int64_t i = 0; i < written.count; ++i) found.traffic.stored.push_back(written.first + i);
+    for (int64_t chunk = begin / kAttentionChunkTokens; chunk < end / kAttentionChunkTokens; ++chunk) {
+      const TokenRange seeing = tokensThatSee(sequence, chunk);
+      if (seeing.count == 0) continue;
+      found.chunks.push_back({index, chunk, address, seeing});
+      found.rowsOfBlock[address] += seeing.count * sizes_.queryHeadsPerGroup();
+    }
+  }
+
+  /// The sequence's tokens at positions [begin, end).
+  static TokenRange tokensAt(const BatchSequence& sequence, int64_t begin, int64_t end) {
+    const int64_t low = std::max(begin, sequence.startPosition);
+    const int64_t high = std::min(end, sequence.startPosition + sequence.tokens);
+    if (high <= low) return {};
+    return {sequence.firstToken + low - sequence.startPosition, high - low};
+  }
+
+  TokenRange tokensThatSee(const BatchSequence& sequence, int64_t chunk) const {
+    const int64_t begin = chunk * kAttentionChunkTokens;
+    const int64_t all = sequence.startPosition + sequence.tokens;
+    // A row sees window_ positions up to its own.
+    return tokensAt(sequence, begin, window_ == 0 ? all : begin + kAttentionChunkTokens - 1 + window_);
+  }
+
+  /// Which blocks go whole, and where everything lies in the messages. `plan`: of the owner itself.
+  void decide(AtHolder& found, RemotePlan* plan, size_t trafficIndex) const {
+    RemoteTraffic& traffic = found.traffic;
+    std::unordered_map<int32_t, int32_t> whole;
+    for (const SeenChunk& seen : found.chunks) {
+      if (sizes_.goesWhole(found.rowsOfBlock[seen.address])) {
+        const auto [entry, fresh] = whole.try_emplace(seen.address, static_cast<int32_t>(traffic.blocks.size()));
+        if (fresh) traffic.blocks.push_back(seen.address);
+        addSource(plan, seen, {seen.chunk, trafficIndex, entry->second, 0, 0});
+        continue;
+      }
+      const int64_t firstRow = traffic.rows;
+      traffic.rows += seen.tokens.count * sizes_.queryHeadsPerGroup();
+      traffic.chunks.push_back({seen.sequence, seen.chunk, seen.address, seen.tokens, 0, firstRow});
+      addSource(plan, seen, {seen.chunk, trafficIndex, -1, seen.tokens.first, firstRow});
+    }
+    chooseQueries(traffic);
+  }
+
+  static void addSource(RemotePlan* plan, const SeenChunk& seen, const RemoteSource& source) {
+    if (plan == nullptr) return;
+    plan->sources.resize(std::max(plan->sources.size(), static_cast<size_t>(seen.sequence) + 1));
+    plan->sources[static_cast<size_t>(seen.sequence)].push_back(source);
+  }
+
+  /// Of each sequence, the tokens from the first to the last that see one of its chunks there.
+  static void chooseQueries(RemoteTraffic& traffic) {
+    for (size_t begin = 0; begin < traffic.chunks.size();) {
+      size_t end = begin;
+      int64_t low = traffic.chunks[begin].tokens.first;
+      int64_t high = low;
+      for (; end < traffic.chunks.size() && traffic.chunks[end].sequence == traffic.chunks[begin].sequence; ++end) {
+        low = std::min(low, traffic.chunks[end].tokens.first);
+        high = std::max(high, traffic.chunks[end].tokens.first + traffic.chunks[end].tokens.count);
+      }
+      for (; begin < end; ++begin) {
+        traffic.chunks[begin].firstQuery = traffic.queryCount + traffic.chunks[begin].tokens.first - low;
+      }
+      traffic.queries.push_back({low, high - low});
+      traffic.queryCount += high - low;
+    }
+  }
+
+  const TokenBatch& batch_;
+  const KvHomes& homes_;
+  const RemoteSizes& sizes_;
+  const int64_t window_;
+  const int owner_;
+  const int64_t firstLent_;
+  std::map<int, AtHolder> byHolder_;
+};
+
+}  // namespace
+
+RemoteSizes::RemoteSizes(const ModelSpec& model, int64_t blockTokens)
+    : queryHeadsPerGroup_(model.queryHeadsPerGroup),
+      headDim_(model.headDim),
+      elementBytes_(static_cast<int64_t>(bytesOf(model.weightType))),
+      blockTokens_(blockTokens) {}
+
+int64_t RemoteSizes::storedBytes(int64_t groups) const {
+  return groups * 2 * headDim_ * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t RemoteSizes::queryBytes(int64_t groups) const {
+  return groups * queryHeadsPerGroup_ * headDim_ * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t RemoteSizes::partBytes(int64_t groups, int64_t rows) const {
+  return groups * rows * partFloats() * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t RemoteSizes::blockBytes(int64_t groups) const { return groups * 2 * blockTokens_ * headDim_ * elementBytes_; }
+
+int64_t RemoteSizes::firstBytes(const RemoteTraffic& traffic) const {
+  const int64_t groups = traffic.loan.headGroups.size();
+  return static_cast<int64_t>(traffic.stored.size()) * storedBytes(groups) + traffic.queryCount * queryBytes(groups);
+}
+
+int64_t RemoteSizes::secondBytes(const RemoteTraffic& traffic) const {
+  const int64_t groups = traffic.loan.headGroups.size();
+  return static_cast<int64_t>(traffic.blocks.size()) * blockBytes(groups) + partBytes(groups, traffic.rows);
+}
+
+RemotePlan planRemote(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window) {
+  RemotePlan plan;
+  for (const int owner : homes.owners()) OwnerPlanner(batch, homes, sizes, window, owner).run(plan);
+  plan.sources.resize(batch.sequences.size());
+  for (std::vector<RemoteSource>& sources : plan.sources) {  // holders came one after the other
+    std::ranges::sort(sources, {}, &RemoteSource::chunk);
+  }
+  return plan;
+}
+
+}  // namespace hels

@@ -1,0 +1,55 @@
+// All KV that lies with one rank: of its own heads on the device and in host memory, and of the heads of ranks that
+// borrow its room.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "kv/kv_homes.h"
+
+namespace hels {
+
+/// Bytes of each kind.
+struct KvBytes {
+  size_t device = 0;
+  size_t host = 0;
+  size_t loans = 0;  // held for others
+};
+
+/// `type`, `layers`, `headDim` and `blockTokens` of `shape` hold for all of a rank's KV.
+KvBytes kvBytesOf(const KvHomes& homes, const KvShape& shape);
+
+class KvStore {
+ public:
+  /// A block of one of the caches.
+  struct Place {
+    KvCache* cache = nullptr;
+    int64_t block = 0;
+  };
+
+  /// The regions have the sizes that kvBytesOf() tells, zeroed, and outlive the store, as `homes` does.
+  KvStore(const KvHomes& homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans);
+
+  const KvHomes& homes() const { return homes_; }
+  /// Of this rank's heads; its block ids are addresses.
+  KvCache& device() { return device_; }
+  /// KV of the owner's heads at an address that lies here (homes().placeOf() says so).
+  Place at(int owner, int64_t address);
+  /// Bytes of one block of the owner's heads, all layers.
+  size_t blockBytes(int owner) const;
+
+ private:
+  struct Held {
+    KvLoan loan;
+    KvCache cache;
+  };
+
+  const KvHomes& homes_;
+  const KvShape shape_;
+  KvCache device_;
+  KvCache host_;
+  std::vector<Held> held_;
+};
+
+}  // namespace hels

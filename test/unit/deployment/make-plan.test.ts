@@ -1,0 +1,145 @@
+import { describe, expect, it } from 'vitest';
+import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
+import { parkingNote } from '../../../controller/deployment/parking-note.ts';
+import { restoreCostsOf } from '../../../controller/deployment/restore-costs.ts';
+import { kvOfRanks, taxOf } from '../../../controller/engine/kv-of-ranks.ts';
+import type { ProfiledDevice } from '../../../controller/profiler/plan-input.ts';
+import { checkResidency, residencyOf } from '../../../proto/domain/kv-residency.ts';
+import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
+import { smallModel } from '../profiler/models.ts';
+
+const blockTokens = 16;
+/** Of one head group. */
+const blockBytes = blockTokens * kvBytesPerToken(smallModel, 1);
+
+const MiB = 2 ** 20;
+const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perVocabRow: 1e-7 };
+
+function device(id: string, memoryBytes: number, hostMemoryBytes = 0): ProfiledDevice {
+  const link = { constant: 1e-5, perToken: 0 };
+  const lines = { decode: [line], prefill: [{ ...line, perTokenHeadGroup: 1e-5 }] };
+  return { id, memoryBytes, reservedBytes: 0, ...lines, link, hostMemoryBytes };
+}
+
+/** `left` has three of the four head groups, `right` one. */
+function planOf(devices: readonly ProfiledDevice[], changes: Partial<PlanRequest> = {}) {
+  return makePlan(
+    {
+      epoch: 1,
+      modelId: 'm',
+      modelPath: '/m',
+      modelDigest: 'd',
+      model: smallModel,
+      devices,
+      workload: { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 },
+      policy: 'hels',
+      manual: [
+        { workerId: 'left', headGroups: 3, ffnWeight: 3 },
+        { workerId: 'right', headGroups: 1, ffnWeight: 1 },
+      ],
+      numerics: 'exact',
+      stepTokensMax: 512,
+      sequencesMax: 64,
+      kvBlockTokens: blockTokens,
+      ...changes,
+    },
+    () => 0,
+  );
+}
+
+describe('parked blocks of a plan', () => {
+  it('are none without host memory, whatever else a rank has room for', () => {
+    const { shardPlan } = planOf([device('left', 24 * MiB), device('right', 60 * MiB)]);
+    expect(shardPlan).toMatchObject({ kvParkedBlocks: 0, kvLoans: [] });
+    for (const { kvDeviceBlocks, kvHostBytes } of shardPlan.ranks) {
+      expect([kvDeviceBlocks, kvHostBytes]).toEqual([shardPlan.kvBlocks, 0]);
+    }
+    expect(parkingNote(shardPlan, [device('left', 0)])).toBeNull();
+  });
+
+  it('are as many as the rank with the least room for them has, on its device or in host memory', () => {
+    const devices = [
+      device('left', 24 * MiB, 100 * 3 * blockBytes + 5),
+      device('right', 60 * MiB, 0),
+    ];
+    const { shardPlan } = planOf(devices);
+    const { kvBlocks, kvParkedBlocks, ranks } = shardPlan;
+    expect(kvParkedBlocks).toBe(100);
+    expect(ranks[0]).toMatchObject({
+      kvDeviceBlocks: kvBlocks,
+      kvBytes: kvBlocks * 3 * blockBytes,
+      kvHostBytes: 100 * 3 * blockBytes,
+    });
+    // It has room on the device.
+    expect(ranks[1]).toMatchObject({
+      kvDeviceBlocks: kvBlocks + 100,
+      kvBytes: (kvBlocks + 100) * blockBytes,
+      kvHostBytes: 0,
+    });
+    checkResidency(residencyOf(shardPlan));
+    expect(parkingNote(shardPlan, devices)).toMatch(/^1600 tokens of KV can be parked beside \d+ /);
+  });
+
+  it('are none when a rank has less than a block, and that is told with both numbers', () => {
+    const devices = [
+      device('left', 24 * MiB, 3 * blockBytes - 512),
+      device('right', 60 * MiB, 10 * blockBytes),
+    ];
+    const { shardPlan } = planOf(devices);
+    expect(shardPlan.kvParkedBlocks).toBe(0);
+    expect(parkingNote(shardPlan, devices)).toMatch(
+      /worker 'left' has 47.50 KiB of host memory, a block needs 48.00 KiB; raise --device host=/,
+    );
+  });
+
+  it('are no more than all sequences at full length can use', () => {
+    const devices = [device('left', 24 * MiB, 2 ** 36), device('right', 60 * MiB, 2 ** 36)];
+    const { shardPlan } = planOf(devices);
+    const { kvBlocks, kvParkedBlocks } = shardPlan;
+    expect(kvBlocks + kvParkedBlocks).toBe(64 * (smallModel.maxPositions / blockTokens));
+    const few = planOf(devices, { sequencesMax: 1 });
+    expect(few.shardPlan).toMatchObject({ kvBlocks: 32, kvParkedBlocks: 0 });
+    expect(parkingNote(few.shardPlan, devices)).toMatch(/all sequences at full length/);
+  });
+});
+
+describe('what it costs to bring KV back', () => {
+  const devices = [device('left', 24 * MiB), device('right', 60 * MiB)];
+
+  it('is a copy of the block on the slowest rank, or what its tokens add to a step', () => {
+    const profiles = new Map([
+      ['left', { copyBytesPerSecond: 1e9 }],
+      ['right', { copyBytesPerSecond: 1e8 }],
+    ]);
+    const costs = restoreCostsOf({ ...planOf(devices), profiles });
+    expect(costs?.moveSecondsPerBlock).toBeCloseTo(blockBytes / 1e8, 9);
+    // The lines of a decode step have no price per token.
+    expect(costs?.replaySecondsPerToken).toBeCloseTo(0, 12);
+    expect(costs?.replaySecondsPerContextToken).toBe(0);
+  });
+
+  it('is unknown where copying was not measured', () => {
+    const profiles = new Map([['left', { copyBytesPerSecond: 1e9 }]]);
+    expect(restoreCostsOf({ ...planOf(devices), profiles })).toBeNull();
+  });
+});
+
+describe('where the KV of a group is', () => {
+  it('is told by rank', () => {
+    const scheduler = { addresses: { runnable: [0, 3, 7], parked: [10] }, droppedTokens: 5 };
+    const residency = {
+      kvBlocks: 8,
+      kvParkedBlocks: 4,
+      kvBlockTokens: 64,
+      deviceBlocks: [8, 2],
+      loans: [{ owner: 1, holder: 0, blocks: { begin: 2, end: 8 } }],
+    };
+    const workerIds = ['a', 'b'];
+    expect(kvOfRanks({ loop: { scheduler }, residency, workerIds })).toEqual([
+      { workerId: 'a', resident: 192, remote: 0, parked: 64, dropped: 5 },
+      { workerId: 'b', resident: 64, remote: 128, parked: 64, dropped: 5 },
+    ]);
+    expect(taxOf({ computedTokens: 0, recomputedTokens: 0 })).toBe(0);
+    expect(taxOf({ computedTokens: 8, recomputedTokens: 2 })).toBe(0.25);
+  });
+});

@@ -1,0 +1,86 @@
+import { Registry } from 'prom-client';
+import { expect, test } from 'vitest';
+import { ServingObserver } from '../../../controller/engine/serving-observer.ts';
+import type { StepMeasurement } from '../../../controller/engine/step-loop.ts';
+import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
+import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
+import { limitsOf } from '../../support/scheduler-driver.ts';
+
+const gauges = {
+  requestsRunning: 0,
+  requestsWaiting: 0,
+  kvBlocksUsed: 0,
+  kvBlocksTotal: 0,
+  kvBlocksCached: 0,
+  kvParkedBlocksUsed: 3,
+  kvParkedBlocksTotal: 8,
+  kvOfRanks: [{ workerId: 'w', resident: 64, remote: 16, parked: 48, dropped: 5 }],
+  recomputeTax: 0.25,
+  workersAlive: 1,
+  epoch: 1,
+};
+
+function measurement(changes: Partial<StepMeasurement['moves']>, sequences = 1): StepMeasurement {
+  const load = {
+    decodeTokens: 2,
+    decodeContextTokens: 8,
+    prefillTokens: 8,
+    prefillContextTokens: 40,
+  };
+  return {
+    sequences,
+    decodeOnly: false,
+    contextTokens: 48,
+    load,
+    rankComputeSeconds: [1],
+    rankCollectiveSeconds: [0],
+    totalSeconds: 2,
+    moves: {
+      seconds: 0,
+      reloadedTokens: 0,
+      replayedTokens: 0,
+      computedTokens: 10,
+      rankRemoteSeconds: [0],
+      ...changes,
+    },
+  };
+}
+
+test('KV that comes back is told by path, with its share of the seconds', async () => {
+  const registry = new Registry();
+  const metrics = new ServingMetrics(registry, () => gauges);
+  const loads: number[] = [];
+  const tracker = {
+    observe: ({ decodeTokens }: { decodeTokens: number }) => loads.push(decodeTokens),
+  };
+  const scheduler = new Scheduler(limitsOf());
+  const observer = new ServingObserver(metrics, tracker as never, () => scheduler.counts, ['w']);
+  observer.step(measurement({}));
+  expect([observer.measurements.length, loads.length]).toEqual([1, 0]);
+  observer.warming = false;
+  observer.step(measurement({ seconds: 0.5, reloadedTokens: 32, rankRemoteSeconds: [0.125] }));
+  observer.step(measurement({ replayedTokens: 5 }));
+  // Only moves: parks, and nothing comes back.
+  observer.step(measurement({ seconds: 0.25, computedTokens: 0 }, 0));
+  observer.resumed(0.3);
+  expect(loads).toEqual([2, 2]);
+  const text = await registry.metrics();
+  for (const line of [
+    'hels_kv_restored_tokens_total{path="reload"} 32',
+    'hels_kv_restored_tokens_total{path="replay"} 5',
+    'hels_kv_restore_seconds_total{path="reload"} 0.75',
+    'hels_kv_restore_seconds_total{path="replay"} 1',
+    'hels_kv_remote_seconds_total{worker="w"} 0.125',
+    'hels_sequence_wait_seconds_count 1',
+    'hels_step_seconds_count 2',
+    'hels_kv_tokens{worker="w",state="resident"} 64',
+    'hels_kv_tokens{worker="w",state="remote"} 16',
+    'hels_kv_tokens{worker="w",state="parked"} 48',
+    'hels_kv_tokens{worker="w",state="dropped"} 5',
+    'hels_kv_parked_blocks_used 3',
+    'hels_kv_parked_blocks_total 8',
+    'hels_recompute_tax_ratio 0.25',
+  ]) {
+    expect(text.split('\n')).toContain(line);
+  }
+});

@@ -1,0 +1,153 @@
+import { describe, expect, it } from 'vitest';
+import { explain } from '../../../controller/planner/explain.ts';
+import { largestLoans, planLoans } from '../../../controller/planner/kv-loans.ts';
+import { plan } from '../../../controller/planner/plan.ts';
+import { planFromCounts } from '../../../controller/planner/plan-from-counts.ts';
+import type { PlanInput } from '../../../proto/domain/plan.ts';
+import { device, smallInput } from './inputs.ts';
+
+/** Four layers: buffers of a quarter of what is lent. */
+const shape = { blockBytes: 10, layers: 4 };
+const rank = (roomBytes: number, headGroups: number, contextSeconds = 1) => ({
+  roomBytes,
+  headGroups,
+  contextSeconds,
+});
+
+describe('loans', () => {
+  it('are none while every rank has room for its own', () => {
+    expect(planLoans([rank(100, 1), rank(200, 2)], shape, 10)).toMatchObject({
+      ownBlocks: [10, 10],
+      loans: [],
+      storedBytes: [100, 200],
+    });
+  });
+
+  it('are the highest addresses of the short rank, with buffers at both ends', () => {
+    // Of 20 blocks it keeps (100 / 10 - 20 / 4) / (1 - 1 / 4) = 6; 14 go, and 35 bytes of buffers stay beside the 60 of its own.
+    const found = planLoans([rank(100, 1), rank(600, 2)], shape, 20);
+    expect(found).toMatchObject({
+      ownBlocks: [6, 20],
+      loans: [{ owner: 0, holder: 1, blocks: { begin: 6, end: 20 } }],
+      storedBytes: [60, 540],
+    });
+    // 400 of its own, 140 held and 35 of buffers: 575.
+    expect(planLoans([rank(100, 1), rank(575, 2)], shape, 20)).not.toBeNull();
+    expect(planLoans([rank(100, 1), rank(574, 2)], shape, 20)).toBeNull();
+  });
+
+  it('go to the rank that attends quickest first, and on to the next when it is full', () => {
+    const found = planLoans([rank(100, 1), rank(275, 1, 3), rank(300, 1, 2)], shape, 20);
+    expect(found?.loans).toEqual([
+      { owner: 0, holder: 2, blocks: { begin: 6, end: 14 } },
+      { owner: 0, holder: 1, blocks: { begin: 14, end: 20 } },
+    ]);
+  });
+
+  it('may lie on a rank without heads, and of a rank without room', () => {
+    const found = planLoans([rank(25, 1), rank(200, 0)], shape, 10);
+    expect(found?.loans).toEqual([{ owner: 0, holder: 1, blocks: { begin: 0, end: 10 } }]);
+    // Not even the buffers fit.
+    expect(planLoans([rank(24, 1), rank(200, 0)], shape, 10)).toBeNull();
+  });
+
+  it('are as many as all rooms together hold', () => {
+    const ranks = [rank(100, 1), rank(1_000, 1)];
+    // Then the short one's room is full of buffers.
+    expect(largestLoans(ranks, shape)).toMatchObject({ kvBlocks: 40, ownBlocks: [0, 40] });
+    expect(planLoans(ranks, shape, 41)).toBeNull();
+    expect(largestLoans(ranks, shape, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
+    expect(largestLoans([rank(1, 1)], shape)).toBeNull();
+  });
+});
+
+describe('a plan with KV on other ranks', () => {
+  const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perContextHeadGroup: 1e-6 };
+  const link = { constant: 5e-4, perToken: 64e-6 };
+  /** Half of the model each: 160 + 2 * 512 + 8 * 96 + 5 * 16 = 2,032 bytes of weights; 64 tokens of two heads take 4,096 bytes. */
+  const weights = 2_032;
+  const blocks = (count: number) => weights + count * 4_096;
+  const split = { headGroups: [2, 2], ffnWeights: [1, 1] };
+
+  function inputOf(
+    left: number,
+    right: number,
+    sequences: number,
+    allowRemoteKv = true,
+  ): PlanInput {
+    const workload = { sequences, contextTokens: 64, prefillChunk: 3, outputTokens: 5 };
+    return smallInput(
+      [
+        device('left', line, { memoryBytes: left, link }),
+        device('right', line, { memoryBytes: right, link }),
+      ],
+      { workload: { ...workload, allowRemoteKv }, objective: 'lockstep' },
+    );
+  }
+
+  it('holds what the rooms hold together, and tells where', () => {
+    const made = planFromCounts(inputOf(blocks(6), blocks(20), 8), split);
+    expect(made.feasible).toBe(true);
+    // Two layers: of 9 blocks the left keeps (6 - 9 / 2) / (1 - 1 / 2) = 3; 9 + 6 * 1.5 = 18 of 20 on the right, of 10 it would be 22.
+    expect(made.predicted.kvTokensTotal).toBe(576);
+    expect(made.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [192, 576] }]);
+    expect(made.ranks.map(({ kvBytes, kvTokens }) => [kvBytes, kvTokens])).toEqual([
+      [3 * 4_096, 192],
+      [15 * 4_096, 576],
+    ]);
+    expect(made.ranks.map(({ kvShare }) => kvShare)).toEqual([3 / 18, 15 / 18]);
+    const without = planFromCounts(inputOf(blocks(6), blocks(20), 8, false), split);
+    expect(without).toMatchObject({ feasible: false, predicted: { kvTokensTotal: 384 } });
+    expect(without.kvLoans).toBeUndefined();
+    expect(planFromCounts(inputOf(blocks(6), blocks(20), 11), split).reason).toMatch(
+      /^kv: the devices in use have .* in sum beside the weights for .* \(704 resident tokens\)/,
+    );
+  });
+
+  it("counts the holder's attention and the bytes on the link when the load uses lent addresses", () => {
+    const input = inputOf(blocks(6), blocks(20), 8);
+    const made = planFromCounts(input, split);
+    // 5 of 8 blocks lie on the right: it attends to 2 * 512 * (1 + 5 / 8) positions, the left to 2 * 512 * 3 / 8.
+    const attention = 1e-6 * 512 * 2;
+    const columns = 8 * 1e-5;
+    const sums = 5e-4 + 8 * 64e-6;
+    // Two exchanges for two layers cost 4 of the step's 5 beginnings; bytes by what a token's sums are: 2 * 2 * 8 * 8.
+    const bytes = 2 * 2 * (8 * 4 * 4 + 5 * (4 + 2) * 4);
+    const remote = (4 / 5) * 5e-4 + (bytes * 64e-6) / (2 * 2 * 8 * 8);
+    const [left = 0, right = 0] = made.predicted.perRankSeconds;
+    expect(right).toBeCloseTo(2e-3 + attention * 1.625 + columns + sums + remote, 9);
+    expect(left).toBeCloseTo(2e-3 + attention * 0.375 + columns + sums + remote, 9);
+    const few = planFromCounts(inputOf(blocks(6), blocks(20), 2), split);
+    const without = planFromCounts(inputOf(blocks(6), blocks(20), 2, false), split);
+    expect(few.predicted.perRankSeconds).toEqual(without.predicted.perRankSeconds);
+  });
+
+  it('is explained: from which batch on, and whether it pays', () => {
+    const input = { ...inputOf(blocks(6), blocks(20), 8), policy: 'equal' as const };
+    const made = plan(input, () => 0);
+    expect(made.feasible).toBe(true);
+    const { loans, binding } = explain(input, made);
+    expect(binding.text).toContain(`KV for ${made.predicted.kvTokensTotal} tokens`);
+    expect([loans?.withLoans?.sequences, loans?.withoutLoans?.sequences]).toEqual([9, 6]);
+    expect(loans?.text).toMatch(/^from 7 sequences of 64 tokens on KV lies on other ranks/);
+    const plain = inputOf(blocks(6), blocks(20), 2, false);
+    expect(
+      explain(
+        plain,
+        plan(plain, () => 0),
+      ).loans,
+    ).toBeUndefined();
+  });
+
+  it('is for ranks in lockstep', () => {
+    const { objective: _, ...input } = inputOf(blocks(6), blocks(20), 2);
+    expect(() => plan(input, () => 0)).toThrow(
+      expect.objectContaining({
+        code: 'config-invalid',
+        message: expect.stringMatching(
+          /workload.allowRemoteKv is true; it is for objective 'lockstep'/,
+        ),
+      }),
+    );
+  });
+});
