@@ -154,17 +154,17 @@ Hash checkedProducts(DataType type, Numerics numerics, const Depths& depths, Cud
 }
 
 /// The hash of what a device of this process has answered: it answers the same to every engine.
-Hash hashOfProducts(DataType type, Numerics numerics, const Depths& depths, CudaProducts& products,
+Hash hashOfProducts(DataType type, const EngineOptions& options, const Depths& depths, CudaProducts& products,
                     cudaStream_t stream) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, std::string, DataType, Depths>, Hash> answers;
-  const std::tuple key{currentDevice(), products.implementation(), type, depths};
+  static std::map<std::tuple<int, int, std::string, DataType, Depths>, Hash> answers;
+  const std::tuple key{currentDevice(), options.multiprocessors, products.implementation(), type, depths};
   {
     const std::lock_guard lock(mutex);
     const auto found = answers.find(key);
     if (found != answers.end()) return found->second;
   }
-  const Hash hash = checkedProducts(type, numerics, depths, products, stream);
+  const Hash hash = checkedProducts(type, options.numerics, depths, products, stream);
   const std::lock_guard lock(mutex);
   return answers.emplace(key, hash).first->second;
 }
@@ -175,7 +175,7 @@ std::string cudaFingerprint(const ModelSpec& model, const EngineOptions& options
                             cudaStream_t stream) {
   const bool exact = options.numerics == Numerics::kExact;
   const Depths depths{model.hiddenSize, model.queryHeadsPerGroup * model.headDim, model.ffnGranule};
-  const Hash hash = hashOfProducts(model.weightType, options.numerics, depths, products, stream);
+  const Hash hash = hashOfProducts(model.weightType, options, depths, products, stream);
   return std::string(exact ? kNumericsVersion : "fast-1") + "/" + deviceName() + "/" + products.implementation() + "/" +
          dataTypeName(model.weightType) + ":" + hash.hex();
 }
