@@ -15,6 +15,15 @@ export function describeDevice(device: DeviceStatus): string {
   return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${host}${label}`;
 }
 
+/** KV that lies on another worker than its heads. */
+function loanLines(plan: NonNullable<PlanReport['plan']>): string[] {
+  const workerOf = (rank: number) => plan.ranks[rank]?.workerId ?? `rank ${rank}`;
+  return plan.kvLoans.map(({ owner, holder, blocks }) => {
+    const tokens = ((blocks?.end ?? 0) - (blocks?.begin ?? 0)) * plan.kvBlockTokens;
+    return `KV of ${tokens} tokens for the heads of ${workerOf(owner)} lies on ${workerOf(holder)}`;
+  });
+}
+
 /** The plan as people read it: what each device got, and its step time predicted and measured. */
 export function formatPlan(report: PlanReport): string {
   const { plan } = report;
@@ -53,5 +62,5 @@ export function formatPlan(report: PlanReport): string {
     `decode step of ${report.measuredSequences} sequences: predicted ` +
     `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
     `${formatMilliseconds(report.measuredDecodeSeconds)}, collectives included`;
-  return `${formatTable(header, rows)}\n${summary}`;
+  return [formatTable(header, rows), summary, ...loanLines(plan)].join('\n');
 }

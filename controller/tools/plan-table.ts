@@ -85,6 +85,10 @@ export function planTable(output: PlanOutput): string {
     `decode step ${milliseconds(predicted.decodeSeconds)}, prefill step ${milliseconds(predicted.prefillSeconds)}, ` +
       `KV for ${predicted.kvTokensTotal} tokens, bound by ${predicted.bindingConstraint}`,
   ];
+  const loans = (output.kvLoans ?? []).map(
+    ({ owner, holder, tokens: [begin, end] }) =>
+      `KV of ${end - begin} tokens for the heads of ${owner} lies on ${holder}`,
+  );
   const targets = output.targets === undefined ? [] : targetLines(output.targets);
-  return `${tableText([header, ...rows])}\n${[...summary, ...targets].join('\n')}\n`;
+  return `${tableText([header, ...rows])}\n${[...summary, ...loans, ...targets].join('\n')}\n`;
 }

@@ -41,6 +41,26 @@ describe('plan', () => {
     expect(output.predicted.decodeSeconds).toBe(3);
   });
 
+  test('with KV on other ranks it tells whose lies where', async () => {
+    const [fast, slow] = input.devices;
+    const lent = {
+      ...input,
+      objective: 'lockstep',
+      workload: { ...input.workload, allowRemoteKv: true },
+      devices: [fast, { ...slow, memoryBytes: 9000 }],
+    };
+    const path = file('lent.json', JSON.stringify(lent));
+    const args = ['--input', path, '--policy', 'equal'];
+    const text = await planCommand(args, frozen);
+    const { kvLoans = [] } = JSON.parse(
+      await planCommand([...args, '--json'], frozen),
+    ) as PlanOutput;
+    expect(kvLoans.map(({ owner, holder }) => [owner, holder])).toEqual([['slow', 'fast']]);
+    expect(text).toMatch(/KV of \d+ tokens for the heads of slow lies on fast/);
+    const explained = await planCommand([...args, '--explain'], frozen);
+    expect(explained).toContain('KV on other ranks: ');
+  });
+
   test('--policy goes before the policy of the file', async () => {
     const text = await planCommand(['--input', good, '--json', '--policy', 'equal'], frozen);
     expect(JSON.parse(text)).toMatchObject({ policy: 'equal', feasible: false });

@@ -1,0 +1,93 @@
+/** KV that is not where its heads are: parked in host memory while a sequence waits, or on another worker. The text must not know. */
+import { expect, it } from 'vitest';
+import type { HelsClient } from '../../client/sdk/index.ts';
+import { collect, idle, startTestCluster, type TestCluster } from '../support/daemons.ts';
+
+const streams = 32;
+/** What the plan must hold: less than all streams together need. */
+const workload = { sequences: 4, contextTokens: 128 };
+const options = { maxTokens: 100, ignoreEndOfText: true };
+
+/** Six of the eight head groups on the first worker: its room is the group's. */
+const ranks = [
+  { workerId: 'worker-0', headGroups: 6, ffnWeight: 1 },
+  { workerId: 'worker-1', headGroups: 2, ffnWeight: 1 },
+];
+
+const ask = (client: HelsClient, index: number) =>
+  collect(client.generate({ prompt: `Sentence ${index}: a head group is` }, options));
+
+/** Many at once, which the pool cannot hold, against a few of them alone. */
+async function expectSameText({ cluster }: TestCluster): Promise<void> {
+  const together = await Promise.all(
+    Array.from({ length: streams }, (_, index) => ask(cluster.client, index)),
+  );
+  for (const index of [0, 7, 15, 22, 30, 31]) {
+    const alone = await ask(cluster.client, index);
+    expect(together[index]?.tokenIds).toEqual(alone.tokenIds);
+    expect(alone.tokenIds).toHaveLength(options.maxTokens);
+  }
+  await idle(cluster.client);
+}
+
+/** The value of a metric, summed over its labels that match. */
+async function metricOf({ cluster }: TestCluster, pattern: RegExp): Promise<number> {
+  const text = await (await fetch(`${cluster.httpUrl}/metrics`)).text();
+  return text
+    .split('\n')
+    .filter((line) => pattern.test(line))
+    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+}
+
+it('parks sequences in host memory and brings them back, with the same text', async () => {
+  const device = 'cpu?threads=1&memory=22MiB&host=4MiB';
+  const test = await startTestCluster([device, device]);
+  try {
+    const { plan } = await test.deploy({ ranks, workload, prefixCache: false });
+    expect(plan?.kvParkedBlocks).toBeGreaterThan(50);
+    // Less than half of what the streams need at their end.
+    expect((plan?.kvBlocks ?? 0) * (plan?.kvBlockTokens ?? 0)).toBeLessThan(streams * 50);
+    await expectSameText(test);
+    expect(await metricOf(test, /^hels_kv_restored_tokens_total.*reload/)).toBeGreaterThan(0);
+    expect(await metricOf(test, /^hels_kv_restore_seconds_total.*reload/)).toBeGreaterThan(0);
+    const status = await test.cluster.client.status();
+    expect(status).toMatchObject({
+      kvParkedBlocksUsed: 0,
+      kvParkedBlocksTotal: plan?.kvParkedBlocks,
+    });
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
+
+it('drops what has no parked block and computes only that again, with the same text', async () => {
+  const test = await startTestCluster(['cpu?threads=1&memory=22MiB', 'cpu?threads=1&memory=22MiB']);
+  try {
+    const { plan } = await test.deploy({ ranks, workload, prefixCache: false });
+    expect(plan?.kvParkedBlocks).toBe(0);
+    await expectSameText(test);
+    const again = await metricOf(test, /^hels_tokens_recomputed_total/);
+    expect(again).toBeGreaterThan(0);
+    const { recomputeTax } = await test.cluster.client.status();
+    expect(recomputeTax).toBeGreaterThan(0);
+    expect(recomputeTax).toBeLessThan(0.5);
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
+
+it('keeps KV of a short worker on another one, with the same text', async () => {
+  const test = await startTestCluster(['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB']);
+  try {
+    const { plan } = await test.deploy({ ranks, workload: { allowRemoteKv: true } });
+    expect(plan?.kvBlockTokens).toBe(64);
+    expect(plan?.kvLoans.every(({ owner, holder }) => owner === 0 && holder === 1)).toBe(true);
+    const [own, other] = plan?.ranks ?? [];
+    expect(own?.kvDeviceBlocks).toBeLessThan(plan?.kvBlocks ?? 0);
+    expect(other?.kvShare).toBeGreaterThan(0.25);
+    await expectSameText(test);
+    expect(await metricOf(test, /^hels_kv_remote_seconds_total/)).toBeGreaterThan(0);
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
