@@ -1,75 +1,18 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { sha256PrefixHash } from '../../../controller/engine/prefix-hash.ts';
-import { StepLoop, type StepMeasurement } from '../../../controller/engine/step-loop.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../../proto/domain/generation.ts';
-import { FakeRank, responseOf } from '../../support/fake-ranks.ts';
+import { responseOf } from '../../support/fake-ranks.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import { hashAnswer } from '../../support/kv-hash-rank.ts';
-
-const kvBlockTokens = 4;
-
-function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedBlocks = 0 } = {}) {
-  const ranks = Array.from(
-    { length: count },
-    (_, rank) => new FakeRank(`worker-${rank}`, kvBlockTokens),
-  );
-  const failures: HelsError[] = [];
-  const measurements: StepMeasurement[] = [];
-  const waits: number[] = [];
-  let nowMs = 0;
-  const loop = new StepLoop({
-    term: 3,
-    epoch: 5,
-    limits: {
-      kvBlocks,
-      parking: { blocks: parkedBlocks },
-      kvBlockTokens,
-      stepTokensMax: 16,
-      sequencesMax: 4,
-      contextTokensMax: 64,
-      waitingMax,
-    },
-    prefixHash: sha256PrefixHash,
-    ranks: ranks.map(({ open }) => open),
-    predictedStepSeconds: 0.01,
-    clock: { nowMs: () => nowMs, unixMs: () => 0 },
-    observer: {
-      step: (measurement) => {
-        measurements.push(measurement);
-        nowMs += 10;
-      },
-      started: () => undefined,
-      resumed: (seconds) => waits.push(seconds),
-    },
-    onFailed: (error) => failures.push(error),
-  });
-  return { loop, ranks, failures, measurements, waits };
-}
-
-type Test = ReturnType<typeof setUp>;
-
-const turn = () => vi.advanceTimersByTimeAsync(0);
-
-/** Reads a stream to its end in the background. */
-function read(stream: AsyncIterable<GenerationEvent>): GenerationEvent[] {
-  const events: GenerationEvent[] = [];
-  void (async () => {
-    for await (const event of stream) events.push(event);
-  })();
-  return events;
-}
-
-function submit({ loop }: Test, request: GenerationRequest, signal?: AbortSignal) {
-  return read(loop.submit(request, signal ?? new AbortController().signal));
-}
-
-function answerAll({ ranks }: Test): void {
-  while (ranks.every(({ waiting }) => waiting > 0)) for (const rank of ranks) rank.answer();
-}
-
-const tokensOf = (events: readonly GenerationEvent[]) =>
-  events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));
+import {
+  answerAll,
+  read,
+  setUp,
+  submit,
+  type Test,
+  tokensOf,
+  turn,
+} from '../../support/step-loop-setting.ts';
 
 function expectOneFailure(events: readonly GenerationEvent[], error: object): void {
   const ends = events.filter(({ type }) => type !== 'token');
@@ -83,43 +26,6 @@ beforeEach(() => {
 afterEach(() => {
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
-});
-
-describe('KV that makes room', () => {
-  it('is moved by the ranks, and the text is that of an undisturbed run', async () => {
-    const test = setUp({ kvBlocks: 6, parkedBlocks: 8 });
-    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
-    const streams = requests.map((request) => submit(test, request));
-    answerAll(test);
-    await turn();
-    streams.forEach((events, index) => {
-      const request = requests[index] as GenerationRequest;
-      expect(tokensOf(events)).toEqual(hashAnswer(request.promptTokenIds, request.maxTokens));
-    });
-    const moves = test.ranks[0]?.requests.flatMap(({ kvMoves }) => kvMoves ?? []) ?? [];
-    expect(moves.length).toBeGreaterThanOrEqual(2);
-    expect(test.ranks[1]?.requests.flatMap(({ kvMoves }) => kvMoves)).toEqual(moves);
-    const counted = test.measurements.map((measurement) => measurement.moves.reloadedTokens);
-    expect(counted.reduce((sum, tokens) => sum + tokens, 0)).toBeGreaterThanOrEqual(4);
-    // Some steps long, 10 ms each.
-    expect(test.waits).toHaveLength(1);
-    expect(test.waits[0]).toBeGreaterThan(0.02);
-  });
-
-  it('is computed again where there is no parked address, and counted so', async () => {
-    const test = setUp({ kvBlocks: 6 });
-    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
-    // Without the prefix cache, in which it might be found again.
-    for (const request of requests) submit(test, { ...request, prefixCache: null });
-    answerAll(test);
-    await turn();
-    const sum = (read: (moves: StepMeasurement['moves']) => number) =>
-      test.measurements.reduce((total, { moves }) => total + read(moves), 0);
-    expect(sum(({ reloadedTokens }) => reloadedTokens)).toBe(0);
-    const replayed = sum(({ replayedTokens }) => replayedTokens);
-    expect(replayed).toBeGreaterThanOrEqual(4);
-    expect(sum(({ computedTokens }) => computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
-  });
 });
 
 describe('step loop', () => {

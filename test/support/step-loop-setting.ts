@@ -1,0 +1,71 @@
+/** A step loop over ranks without workers, and what a test does with it. */
+import { vi } from 'vitest';
+import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
+import { StepLoop, type StepMeasurement } from '../../controller/engine/step-loop.ts';
+import type { HelsError } from '../../proto/domain/errors.ts';
+import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
+import { FakeRank } from './fake-ranks.ts';
+
+const kvBlockTokens = 4;
+
+export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedBlocks = 0 } = {}) {
+  const ranks = Array.from(
+    { length: count },
+    (_, rank) => new FakeRank(`worker-${rank}`, kvBlockTokens),
+  );
+  const failures: HelsError[] = [];
+  const measurements: StepMeasurement[] = [];
+  const waits: number[] = [];
+  let nowMs = 0;
+  const loop = new StepLoop({
+    term: 3,
+    epoch: 5,
+    limits: {
+      kvBlocks,
+      parking: { blocks: parkedBlocks },
+      kvBlockTokens,
+      stepTokensMax: 16,
+      sequencesMax: 4,
+      contextTokensMax: 64,
+      waitingMax,
+    },
+    prefixHash: sha256PrefixHash,
+    ranks: ranks.map(({ open }) => open),
+    predictedStepSeconds: 0.01,
+    clock: { nowMs: () => nowMs, unixMs: () => 0 },
+    observer: {
+      step: (measurement) => {
+        measurements.push(measurement);
+        nowMs += 10;
+      },
+      started: () => undefined,
+      resumed: (seconds) => waits.push(seconds),
+    },
+    onFailed: (error) => failures.push(error),
+  });
+  return { loop, ranks, failures, measurements, waits };
+}
+
+export type Test = ReturnType<typeof setUp>;
+
+export const turn = () => vi.advanceTimersByTimeAsync(0);
+
+/** Reads a stream to its end in the background. */
+export function read(stream: AsyncIterable<GenerationEvent>): GenerationEvent[] {
+  const events: GenerationEvent[] = [];
+  void (async () => {
+    for await (const event of stream) events.push(event);
+  })();
+  return events;
+}
+
+export function submit({ loop }: Test, request: GenerationRequest, signal?: AbortSignal) {
+  return read(loop.submit(request, signal ?? new AbortController().signal));
+}
+
+export function answerAll({ ranks }: Test): void {
+  while (ranks.every(({ waiting }) => waiting > 0)) for (const rank of ranks) rank.answer();
+}
+
+export const tokensOf = (events: readonly GenerationEvent[]) =>
+  events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));

@@ -1,0 +1,51 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { StepMeasurement } from '../../../controller/engine/step-loop.ts';
+import type { GenerationRequest } from '../../../proto/domain/generation.ts';
+import { requestOf } from '../../support/generation-requests.ts';
+import { hashAnswer } from '../../support/kv-hash-rank.ts';
+import { answerAll, setUp, submit, tokensOf, turn } from '../../support/step-loop-setting.ts';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+});
+
+describe('KV that makes room', () => {
+  it('is moved by the ranks, and the text is that of an undisturbed run', async () => {
+    const test = setUp({ kvBlocks: 6, parkedBlocks: 8 });
+    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
+    const streams = requests.map((request) => submit(test, request));
+    answerAll(test);
+    await turn();
+    streams.forEach((events, index) => {
+      const request = requests[index] as GenerationRequest;
+      expect(tokensOf(events)).toEqual(hashAnswer(request.promptTokenIds, request.maxTokens));
+    });
+    const moves = test.ranks[0]?.requests.flatMap(({ kvMoves }) => kvMoves ?? []) ?? [];
+    expect(moves.length).toBeGreaterThanOrEqual(2);
+    expect(test.ranks[1]?.requests.flatMap(({ kvMoves }) => kvMoves)).toEqual(moves);
+    const counted = test.measurements.map((measurement) => measurement.moves.reloadedTokens);
+    expect(counted.reduce((sum, tokens) => sum + tokens, 0)).toBeGreaterThanOrEqual(4);
+    // Some steps long, 10 ms each.
+    expect(test.waits).toHaveLength(1);
+    expect(test.waits[0]).toBeGreaterThan(0.02);
+  });
+
+  it('is computed again where there is no parked address, and counted so', async () => {
+    const test = setUp({ kvBlocks: 6 });
+    const requests = [requestOf('a', 6, 18), requestOf('b', 6, 10)];
+    // Without the prefix cache, in which it might be found again.
+    for (const request of requests) submit(test, { ...request, prefixCache: null });
+    answerAll(test);
+    await turn();
+    const sum = (read: (moves: StepMeasurement['moves']) => number) =>
+      test.measurements.reduce((total, { moves }) => total + read(moves), 0);
+    expect(sum(({ reloadedTokens }) => reloadedTokens)).toBe(0);
+    const replayed = sum(({ replayedTokens }) => replayedTokens);
+    expect(replayed).toBeGreaterThanOrEqual(4);
+    expect(sum(({ computedTokens }) => computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
+  });
+});
