@@ -2,8 +2,11 @@
 SHELL := /bin/bash
 STAMPS := .stamps
 TS_SOURCES := $(shell find proto controller worker client -name '*.ts' -not -path 'proto/gen/*' 2>/dev/null) $(wildcard proto/hels/v1/*.proto)
-NATIVE_SOURCES := $(shell find native -not -path 'native/build*' \( -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt \) 2>/dev/null)
+NATIVE_SOURCES := $(shell find native -not -path 'native/build*' \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt \) 2>/dev/null)
 HELSCTL := npm run -s helsctl --
+# Where there is nvcc: kernels for this machine's GPU, or, without one, for one architecture only, so that they are compiled. Packages
+# are built with all of them: `npm run build:native`, or a list of CMake's in this variable.
+export HELS_CUDA_ARCHITECTURES ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u | sed 's/$$/-real/' | paste -sd ';'),90-real)
 
 .PHONY: demo up build install uninstall test bench soak check clean setup setup-test native-test
 PREFIX ?= /opt/hels
