@@ -182,6 +182,24 @@ TEST_P(CudaAttention, LargeBatchesHaveTheSameBits) {
   }
 }
 
+/// Before anything is rounded to 16 bits: a warp for each tile, warps with whole chunks, and prefill.
+TEST_P(CudaAttention, PartsHaveTheSameBitsInF32) {
+  for (const int64_t headDim : {64, 96, 128, 192, 256}) {
+    for (const int64_t window : {0, 300}) {
+      SceneOptions options;
+      options.type = GetParam();
+      options.window = window;
+      options.headDim = headDim;
+      options.groups = 1;
+      options.queryHeadsPerGroup = headDim == 96 || headDim == 256 ? 11 : 3;
+      const std::vector<float> expected = AttentionScene(options, {{1, 331}}).partsOf(0);
+      EXPECT_EQ(AttentionScene(options, {{1, 329, 3}}).partsOf(2), expected) << headDim << ", window " << window;
+      options.emptySequences = 300;
+      EXPECT_EQ(AttentionScene(options, {{1, 331}}).partsOf(0), expected) << headDim << ", window " << window;
+    }
+  }
+}
+
 TEST_P(CudaAttention, PartsMergeToTheSameBits) {
   for (const int64_t window : {0, 400}) {
     SceneOptions options;
