@@ -131,23 +131,73 @@ TEST_P(CudaAttention, BitsDoNotDependOnCompanionsOrPlacement) {
   }
 }
 
+/// Warps that take a tile each, or whole chunks; chunks merged in the block, or from parts.
 TEST_P(CudaAttention, BitsDoNotDependOnTheSplit) {
   SceneOptions options;
   options.type = GetParam();
   options.groups = 1;
   options.queryHeadsPerGroup = 2;
   options.headDim = 32;
-  const std::vector<SceneSequence> sequences = {{1, 900}, {2, 20}};
-  const std::vector<float> expected = AttentionScene(options, sequences).attended();  // merged in the block
-  for (const int64_t contextMax : {2000, 20000}) {
-    SceneOptions larger = options;
-    larger.contextMax = contextMax;
-    EXPECT_EQ(AttentionScene(larger, sequences).attended(), expected) << "context up to " << contextMax;
+  for (const int64_t window : {0, 200}) {
+    options.window = window;
+    for (const int64_t longest : {400, 900}) {
+      const std::vector<SceneSequence> sequences = {{1, longest}, {2, 20}};
+      const std::vector<float> expected = AttentionScene(options, sequences).attended();
+      for (const int64_t contextMax : {2000, 20000, 200000}) {
+        SceneOptions larger = options;
+        larger.contextMax = contextMax;
+        EXPECT_EQ(AttentionScene(larger, sequences).attended(), expected)
+            << "window " << window << ", position " << longest << ", context up to " << contextMax;
+      }
+      SceneOptions padded = options;
+      for (const int64_t emptySequences : {300, 3200}) {  // 3200: a block does all chunks of a sequence
+        for (const int64_t contextMax : {0, 2000}) {
+          padded.emptySequences = emptySequences;
+          padded.contextMax = contextMax;
+          EXPECT_EQ(AttentionScene(padded, sequences).attended(), expected)
+              << "window " << window << ", position " << longest << ", empty " << emptySequences << ", context up to "
+              << contextMax;
+        }
+      }
+    }
   }
-  SceneOptions padded = options;
-  padded.contextMax = 2000;
-  padded.emptySequences = 3200;  // then a block does all chunks of a sequence
-  EXPECT_EQ(AttentionScene(padded, sequences).attended(), expected);
+}
+
+/// Large batches, where a warp takes whole chunks, at each size of the kernels and with both halves of the rows.
+TEST_P(CudaAttention, LargeBatchesHaveTheSameBits) {
+  for (const int64_t headDim : {64, 96, 128, 192, 256}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.headDim = headDim;
+    options.groups = 1;
+    options.queryHeadsPerGroup = headDim == 96 || headDim == 256 ? 11 : 3;
+    const std::vector<SceneSequence> sequences = {{1, 331}, {2, 63}};
+    const std::vector<float> expected = AttentionScene(options, sequences).attended();
+    options.emptySequences = 300;
+    for (const int64_t contextMax : {0, 1500}) {  // chunks merged in the block, and parts
+      options.contextMax = contextMax;
+      EXPECT_EQ(AttentionScene(options, sequences).attended(), expected)
+          << "headDim " << headDim << ", context up to " << contextMax;
+    }
+  }
+}
+
+/// Before anything is rounded to 16 bits: a warp for each tile, warps with whole chunks, and prefill.
+TEST_P(CudaAttention, PartsHaveTheSameBitsInF32) {
+  for (const int64_t headDim : {64, 96, 128, 192, 256}) {
+    for (const int64_t window : {0, 300}) {
+      SceneOptions options;
+      options.type = GetParam();
+      options.window = window;
+      options.headDim = headDim;
+      options.groups = 1;
+      options.queryHeadsPerGroup = headDim == 96 || headDim == 256 ? 11 : 3;
+      const std::vector<float> expected = AttentionScene(options, {{1, 331}}).partsOf(0);
+      EXPECT_EQ(AttentionScene(options, {{1, 329, 3}}).partsOf(2), expected) << headDim << ", window " << window;
+      options.emptySequences = 300;
+      EXPECT_EQ(AttentionScene(options, {{1, 331}}).partsOf(0), expected) << headDim << ", window " << window;
+    }
+  }
 }
 
 TEST_P(CudaAttention, PartsMergeToTheSameBits) {

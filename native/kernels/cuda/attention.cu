@@ -50,18 +50,18 @@ bool nothingToDo(const DeviceKv& kv, const DeviceBatch& batch) {
 /// Sequences of one token, as many at once as the workspace has room for.
 void decode(const DeviceKv& kv, AttentionArguments a, const DeviceBatch& batch, int64_t slots, std::byte* workspace,
             cudaStream_t stream) {
-  const bool merges = decodeMerges(kv.headDim, slots);
+  const DecodePlan plan = planDecode(a, batch.sequences, slots, true);
   const int64_t floats = a.queryHeads() * partFloatsPerRow(kv.headDim, slots);
-  const int64_t atOnce = merges ? kSequencesMax : std::clamp<int64_t>(kWorkspaceFloats / floats, 1, kSequencesMax);
+  const int64_t atOnce = plan.merges ? kSequencesMax : std::clamp<int64_t>(kWorkspaceFloats / floats, 1, kSequencesMax);
   for (int64_t first = 0; first < batch.sequences; first += atOnce) {
     const int64_t sequences = std::min(atOnce, batch.sequences - first);
     a.firstSequence = static_cast<int>(first);
-    if (!merges) {
+    if (!plan.merges) {
       a.partsBySequence = true;
       a.parts = partsIn(workspace, sequences * a.queryHeads(), kv.headDim, slots);
     }
-    attendDecode(kv.type, a, sequences, slots, merges, stream);
-    if (!merges) mergeSlots(kv.type, a, sequences, 1, stream);
+    attendDecode(kv.type, a, sequences, slots, plan, stream);
+    if (!plan.merges) mergeSlots(kv.type, a, sequences, 1, stream);
   }
 }
 
@@ -100,6 +100,12 @@ size_t sharedBytesMax() {
     knownDevice = device;
   }
   return static_cast<size_t>(bytes);
+}
+
+void requireShared(int64_t headDim, size_t bytes) {
+  require(bytes <= sharedBytesMax(), ErrorCode::kShapeInvalid,
+          "attention with headDim " + std::to_string(headDim) + " needs " + std::to_string(bytes) +
+              " bytes of shared memory in a block; this device has " + std::to_string(sharedBytesMax()));
 }
 
 int64_t attentionSlots(int64_t window, int64_t contextMax) {
@@ -151,9 +157,10 @@ void attendParts(const AttentionModel& model, const DeviceKv& kv, const DeviceBa
   a.chunkHere = chunkHere;
   a.chunkStride = chunkStride;
   const int64_t tokensMax = batch.tokensPerSequenceMax;
+  const int64_t slots = attentionSlots(model.window, batch.contextMax);
   inTurns(a, batch.sequences, [&](const AttentionArguments& turn, int64_t sequences) {
     if (kv.type == DataType::kF32) return attendF32(turn, sequences, tokensMax, stream);
-    attendDecode(kv.type, turn, sequences, attentionSlots(model.window, batch.contextMax), false, stream);
+    attendDecode(kv.type, turn, sequences, slots, planDecode(turn, sequences, slots, false), stream);
     if (tokensMax > 1) attendPrefill(kv.type, turn, sequences, tokensMax, stream);
   });
 }

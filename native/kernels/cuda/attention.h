@@ -1,9 +1,10 @@
 // Attention of query rows over a paged KV cache on a GPU. KV is taken in chunks of 256 positions anchored at absolute
-// positions. Per row and chunk: an online softmax over tiles of 64 positions in ascending order, by tensor-core
-// products in f32 with the weights rounded to the cache's type; chunks are merged in ascending order by one rule
-// (attention_parts.h). Decode, prefill and remote parts share that arithmetic, so a row's bits depend on its query, its
-// position, the window and the KV it sees, and not on the batch, the chunking of the prefill, the placement of blocks
-// or the split over thread blocks. KV in f32 is attended in plain fused multiply-adds, likewise.
+// positions, and chunks in tiles of 64. Per row, each tile is attended to by itself, by tensor-core products in f32
+// with the weights rounded to the cache's type; a chunk is the fold of its tiles and the output that of the chunks,
+// both in ascending order by one rule (attention_parts.h). So a warp can take a tile or a whole chunk: decode, prefill
+// and remote parts share that arithmetic, and a row's bits depend on its query, its position, the window and the KV it
+// sees, and not on the batch, the chunking of the prefill, the placement of blocks or the split over thread blocks and
+// warps. KV in f32 is attended in plain fused multiply-adds, likewise.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,38 +1,34 @@
 // Attention of single query tokens, bound by reading the KV: each warp takes whole chunks of one head group, whose
 // query heads are the rows of its products, and streams them through a ring of its own in shared memory, so that warps
-// never wait for each other. Chunks are merged in the block when one block has them all, else by mergeSlots().
+// never wait for each other. Chunks are merged in the block when one block has them all, else by mergeSlots(). Where
+// there is too little KV for that, attention_decode_tiles.cu takes over.
 #include <algorithm>
 
-#include "kernels/cuda/attention_parts.h"
+#include "kernels/cuda/attention_decode.h"
 
 namespace hels::cuda {
 namespace {
 
 constexpr int kWarpsMax = 4;
-/// About as many multiprocessors as the largest devices have: with fewer blocks than that, blocks have fewer warps.
-constexpr int64_t kMultiprocessors = 132;
 /// Thread blocks that keep the largest devices busy to the end; more would only add starts.
 constexpr int64_t kBlocksWanted = kMultiprocessors * 24;
 
+/// The chunk of a warp, folded from its tiles.
+template <int kDim>
+using Chunk = Fold<kDim, kDim <= 128>;
+
+/// Shared memory of a warp: units on their way, and the chunk where registers are short.
 template <int kDim>
 struct Ring {
   static constexpr int kUnits = kDim <= 128 ? 6 : 4;
   static constexpr int kUnitElements = Unit<kDim>::kValueElements;  // the larger of both
-  static constexpr int kElements = kUnits * kUnitElements;
-  static constexpr size_t kBytes = kElements * sizeof(uint16_t);
-  // A finished chunk lies in the ring too: outputs (16, kDim), then maxima and sums of the rows, in f32.
-  static_assert(kBytes >= (kRowsPerWarp * kDim + 2 * kRowsPerWarp) * sizeof(float));
+  static constexpr size_t kUnitsBytes = kUnits * kUnitElements * sizeof(uint16_t);
+  static constexpr size_t kBytes = kUnitsBytes + Chunk<kDim>::kSharedBytesPerWarp;
+  static constexpr int kElements = static_cast<int>(kBytes / sizeof(uint16_t));
+  static_assert(kUnitsBytes >= Kept<kDim>::kBytes);  // a finished chunk lies in the ring too
+  static_assert(kUnitsBytes % 16 == 0 && kBytes % 16 == 0);
 
   __device__ __forceinline__ static int next(int slot) { return slot + 1 == kUnits ? 0 : slot + 1; }
-};
-
-/// What a block works on.
-struct DecodeItem {
-  int sequence;
-  int group;
-  int firstHead;  // of the group
-  int position;
-  int begin;
 };
 
 /// Units of a warp's chunks on their way to the ring: of each tile the keys, then the values.
@@ -54,10 +50,11 @@ struct Loader {
     if (!walk.done()) {
       uint16_t* target = ring + slot * Ring<kDim>::kUnitElements;
       const int position = walk.tile * kTileTokens + unit % kUnitsPerTile * kUnitTokens;
+      const int64_t offset = visibleUnitOffset(a, blockTable, position, begin, end);
       if (unit < kUnitsPerTile) {
-        copyKeys<kDim>(a, target, keys, blockTable, position, begin, end);
+        copyKeys<kDim>(a, target, keys + offset, position, begin, end);
       } else {
-        copyValues<kDim>(a, target, values, blockTable, position, begin, end);
+        copyValues<kDim>(a, target, values + offset, position, begin, end);
       }
       if (++unit == 2 * kUnitsPerTile) {
         unit = 0;
@@ -69,65 +66,14 @@ struct Loader {
   }
 };
 
-/// Leaves a finished chunk in the warp's ring.
-template <DataType type, int kDim>
-__device__ __forceinline__ void keepChunk(const ChunkState<type, kDim>& state, float* kept) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int t = lane % 4;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int row = lane / 4 + 8 * i;
-    if (t == 0) {
-      kept[kRowsPerWarp * kDim + row] = state.maximum[i];
-      kept[kRowsPerWarp * kDim + kRowsPerWarp + row] = state.sum[i];
-    }
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      *reinterpret_cast<float2*>(kept + row * kDim + n * 8 + 2 * t) =
-          make_float2(state.outputs[n][2 * i], state.outputs[n][2 * i + 1]);
-    }
-  }
-}
-
-/// Merges the chunks that the block's warps have kept, chunk of warp w being the w-th that is visible.
-template <DataType type, int kDim>
-__device__ __forceinline__ void mergeKept(const AttentionArguments& a, const DecodeItem& item, const uint16_t* rings,
-                                          int chunks) {
-  const int rows = min(kRowsPerWarp, a.queryHeadsPerGroup - item.firstHead);
-  for (int i = static_cast<int>(threadIdx.x); i < rows * a.headDim; i += static_cast<int>(blockDim.x)) {
-    const int row = i / a.headDim;
-    const int column = i % a.headDim;
-    float maximum = minusInfinity();
-    float sum = 0.0F;
-    float output = 0.0F;
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      const float* kept = reinterpret_cast<const float*>(rings + chunk * Ring<kDim>::kElements);
-      const float* numbers = kept + kRowsPerWarp * kDim + row;
-      const MergeScales scales = mergeScales(maximum, numbers[0]);
-      maximum = scales.maximum;
-      sum = mergeValue(scales, sum, numbers[kRowsPerWarp]);
-      output = mergeValue(scales, output, kept[row * kDim + column]);
-    }
-    const int head = item.group * a.queryHeadsPerGroup + item.firstHead + row;
-    auto* to = reinterpret_cast<uint16_t*>(a.output) + a.firstToken[item.sequence] * a.outputStride;
-    to[head * a.headDim + column] = narrow(type, output * (1.0F / sum));
-  }
-}
-
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(AttentionArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, rings);
   constexpr int kPending = Ring<kDim>::kUnits - 2;
-  const int rowTiles = (a.queryHeadsPerGroup + kRowsPerWarp - 1) / kRowsPerWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  DecodeItem item;
-  item.sequence = a.firstSequence + static_cast<int>(blockIdx.z);
+  const DecodeItem item(a);
   if (a.tokenCount[item.sequence] != 1) return;
-  item.group = static_cast<int>(blockIdx.y) / rowTiles;
-  item.firstHead = static_cast<int>(blockIdx.y) % rowTiles * kRowsPerWarp;
-  item.position = a.startPosition[item.sequence];
-  item.begin = a.firstVisible(item.position);
   const int firstChunk = item.begin / kChunkTokens;
   const int endTile = item.position / kTileTokens + 1;
   const int stripe = static_cast<int>(blockIdx.x) * warps + warp;
@@ -151,13 +97,9 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
   for (int i = 0; i < Ring<kDim>::kUnits - 1; ++i) loader.load();
 
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  // All rows have the one token: a row's index is its head.
-  const QueryRow rows[2] = {
-      queryRow(a, item.sequence, item.group, item.firstHead + lane / 4, a.queryHeadsPerGroup),
-      queryRow(a, item.sequence, item.group, item.firstHead + lane / 4 + 8, a.queryHeadsPerGroup)};
+  const QueryRow rows[2] = {item.row(a, lane / 4), item.row(a, lane / 4 + 8)};
   const Queries<kDim, kDim <= 128> queries(a, rows[0], rows[1]);
-  ChunkState<type, kDim> state;
-  state.reset();
+  Chunk<kDim> chunk(reinterpret_cast<float*>(ring + Ring<kDim>::kUnitsBytes / sizeof(uint16_t)));
   int slot = 0;
   const auto nextUnit = [&] {
     waitForCopies<kPending>();
@@ -168,23 +110,32 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
     return unit;
   };
   for (TileWalk walk = start; !walk.done(); walk.next()) {
+    TileWeights<type> weights;
 #pragma unroll
-    for (int unit = 0; unit < kUnitsPerTile; ++unit) state.addKeys(queries, nextUnit(), unit);
-    state.weigh(rows, walk.tile * kTileTokens, a.scaleLog2);
+    for (int unit = 0; unit < kUnitsPerTile; ++unit) weights.addKeys(queries, nextUnit(), unit);
+    weights.weigh(rows, walk.tile * kTileTokens, a.scaleLog2, item.heads > 8);
+    TileOutputs<type, kDim> tile;
+    tile.reset();
 #pragma unroll
-    for (int unit = 0; unit < kUnitsPerTile; ++unit) state.addValues(nextUnit(), unit);
+    for (int unit = 0; unit < kUnitsPerTile; ++unit) tile.addUnit(weights.weights(unit), nextUnit());
+    chunk.foldAll(weights.maximum, weights.sum, [&](int n) { return tile.at(n); });
     if (!walk.lastOfChunk()) continue;
-    state.finish();
     if (merges) break;  // the only one of this warp
-    state.storePart(a, rows, item.sequence, walk.tile / kTilesPerChunk);
-    state.reset();
+    storePart(a, chunk, rows, item.sequence, walk.tile / kTilesPerChunk);
+    chunk.reset();
   }
   if (!merges) return;
   waitForCopies<0>();
   __syncwarp();
-  if (!start.done()) keepChunk<type, kDim>(state, reinterpret_cast<float*>(ring));
+  if (!start.done()) {
+    Kept<kDim>::store(reinterpret_cast<float*>(ring), item.heads, chunk.maximum, chunk.sum,
+                      [&](int n) { return chunk.outputs(n); });
+  }
   __syncthreads();
-  mergeKept<type, kDim>(a, item, rings, item.position / kChunkTokens - firstChunk + 1);
+  const KeptEntries entries = {
+      reinterpret_cast<const float*>(rings),        Ring<kDim>::kElements / 2, 1, firstChunk, 0,
+      item.position / kChunkTokens - firstChunk + 1};
+  foldKept<type, kDim>(a, item, entries, true);
 }
 
 template <int kDim>
@@ -194,15 +145,17 @@ int warpsPerBlock() {
 
 template <DataType type, int kDim>
 void launchDecode(const AttentionArguments& a, int64_t sequences, int64_t slots, bool merges, cudaStream_t stream) {
-  const int64_t items = a.groups * static_cast<int64_t>((a.queryHeadsPerGroup + kRowsPerWarp - 1) / kRowsPerWarp);
+  const int64_t items = decodeItems(a);
   int warps = merges ? static_cast<int>(slots) : warpsPerBlock<kDim>();
+  // With fewer blocks than multiprocessors, blocks have fewer warps.
   while (!merges && warps > 1 && items * sequences * ((slots + warps - 1) / warps) < kMultiprocessors) warps /= 2;
   const int64_t splits = std::clamp((kBlocksWanted + items * sequences - 1) / (items * sequences), int64_t{1},
                                     (slots + warps - 1) / warps);
   const dim3 grid(static_cast<unsigned>(merges ? 1 : splits), static_cast<unsigned>(items),
                   static_cast<unsigned>(sequences));
-  launch(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
-         static_cast<size_t>(warps) * Ring<kDim>::kBytes, stream, a);
+  const size_t bytes = static_cast<size_t>(warps) * Ring<kDim>::kBytes;
+  requireShared(a.headDim, bytes);
+  launch(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes, stream, a);
 }
 
 template <DataType type>
@@ -214,23 +167,30 @@ void launchType(const AttentionArguments& a, int64_t sequences, int64_t slots, b
   launchDecode<type, 256>(a, sequences, slots, merges, stream);
 }
 
-}  // namespace
-
-bool decodeMerges(int64_t headDim, int64_t slots) {
-  const int warps = headDim <= 64    ? warpsPerBlock<64>()
-                    : headDim <= 96  ? warpsPerBlock<96>()
-                    : headDim <= 128 ? warpsPerBlock<128>()
-                    : headDim <= 192 ? warpsPerBlock<192>()
-                                     : warpsPerBlock<256>();
-  return slots <= warps;
+int warpsPerBlock(int64_t headDim) {
+  if (headDim <= 64) return warpsPerBlock<64>();
+  if (headDim <= 96) return warpsPerBlock<96>();
+  if (headDim <= 128) return warpsPerBlock<128>();
+  if (headDim <= 192) return warpsPerBlock<192>();
+  return warpsPerBlock<256>();
 }
 
-void attendDecode(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t slots, bool merges,
-                  cudaStream_t stream) {
-  if (type == DataType::kBf16) {
-    launchType<DataType::kBf16>(arguments, sequences, slots, merges, stream);
+}  // namespace
+
+DecodePlan planDecode(const AttentionArguments& arguments, int64_t sequences, int64_t slots, bool mayMerge) {
+  const bool tiles = decodeTilesFit(arguments, sequences, slots);
+  return {tiles,
+          mayMerge && (tiles ? decodeTilesMerge(arguments.headDim, slots) : slots <= warpsPerBlock(arguments.headDim))};
+}
+
+void attendDecode(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t slots,
+                  const DecodePlan& plan, cudaStream_t stream) {
+  if (plan.tiles) {
+    attendDecodeTiles(type, arguments, sequences, slots, plan.merges, stream);
+  } else if (type == DataType::kBf16) {
+    launchType<DataType::kBf16>(arguments, sequences, slots, plan.merges, stream);
   } else {
-    launchType<DataType::kF16>(arguments, sequences, slots, merges, stream);
+    launchType<DataType::kF16>(arguments, sequences, slots, plan.merges, stream);
   }
 }
 

@@ -1,5 +1,5 @@
-// Attention over KV in f32, a warp for each query row: for small models and for checks. The chunks and the rule that
-// merges them are those of the other kernels; tiles are 32 positions.
+// Attention over KV in f32, a warp for each query row: for small models and for checks. Tiles, chunks and the rule that
+// folds them are those of the other kernels.
 #include "kernels/cuda/attention_parts.h"
 
 namespace hels::cuda {
@@ -42,35 +42,45 @@ __device__ __forceinline__ float sumOfWarp(float value) {
   return value;
 }
 
-/// Attends to the 32 positions from `position` on, a lane for each score, then a lane for each dimension.
-__device__ __forceinline__ void attendPositions(const AttentionArguments& a, const Row& row, int position,
-                                                RowState& state) {
+/// q k of a position, or -infinity when the row does not see it.
+__device__ __forceinline__ float scoreOf(const AttentionArguments& a, const Row& row, bool seen, int64_t offset) {
+  if (!seen) return minusInfinity();
+  const float* key = row.keys + offset;
+  float sum = 0.0F;
+  for (int d = 0; d < a.headDim; ++d) sum = fmaf(row.query[d], key[d], sum);
+  return sum;
+}
+
+/// Attends to the tile at `position`, from zero: each lane has two scores, then some dimensions.
+__device__ __forceinline__ void attendTile(const AttentionArguments& a, const Row& row, int position, RowState& state) {
+  constexpr int kScoresPerLane = kTileTokens / kWarpThreads;
+  __shared__ float weights[kTileTokens];
+  __shared__ int64_t offsets[kTileTokens];
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int mine = position + lane;
-  const bool seen = mine >= row.begin && mine < row.end;
-  const int64_t offset = seen ? unitOffset(a, row.blockTable, mine) : 0;
-  float score = minusInfinity();
-  if (seen) {
-    const float* key = row.keys + offset;
-    float sum = 0.0F;
-    for (int d = 0; d < a.headDim; ++d) sum = fmaf(row.query[d], key[d], sum);
-    score = sum;
-  }
-  const float high = fmaxf(state.maximum, maximumOfWarp(score) * a.scaleLog2);
-  const float base = high == minusInfinity() ? 0.0F : high;
-  const float factor = exponential2(state.maximum - base);
-  const float weight = exponential2(fmaf(score, a.scaleLog2, -base));
-  state.maximum = high;
-  state.sum = fmaf(state.sum, factor, sumOfWarp(weight));
+  float scores[kScoresPerLane];
+  float high = minusInfinity();
+  __syncwarp();  // all lanes have read those of the tile before
 #pragma unroll
-  for (float& output : state.outputs) output *= factor;
-  __shared__ float weights[kWarpThreads];
-  __shared__ int64_t offsets[kWarpThreads];
-  __syncwarp();  // all lanes have read those of the positions before
-  weights[lane] = weight;
-  offsets[lane] = offset;
+  for (int i = 0; i < kScoresPerLane; ++i) {
+    const int mine = position + i * kWarpThreads + lane;
+    const bool seen = mine >= row.begin && mine < row.end;
+    const int64_t offset = seen ? unitOffset(a, row.blockTable, mine) : 0;
+    scores[i] = scoreOf(a, row, seen, offset);
+    high = fmaxf(high, scores[i]);
+    offsets[i * kWarpThreads + lane] = offset;
+  }
+  state.maximum = maximumOfWarp(high) * a.scaleLog2;
+  const float base = state.maximum == minusInfinity() ? 0.0F : state.maximum;
+  float sum = 0.0F;
+#pragma unroll
+  for (int i = 0; i < kScoresPerLane; ++i) {
+    const float weight = exponential2(fmaf(scores[i], a.scaleLog2, -base));
+    weights[i * kWarpThreads + lane] = weight;
+    sum += weight;
+  }
+  state.sum = sumOfWarp(sum);
   __syncwarp();
-  for (int i = 0; i < kWarpThreads; ++i) {
+  for (int i = 0; i < kTileTokens; ++i) {
     if (position + i < row.begin || position + i >= row.end) continue;
 #pragma unroll
     for (int j = 0; j < kColumnsPerLane; ++j) {
@@ -111,8 +121,12 @@ __global__ void __launch_bounds__(kWarpThreads) f32AttentionKernel(AttentionArgu
     if (here != nullptr && here[chunk] == 0) continue;
     RowState part;
     part.reset();
-    for (int from = chunk * kChunkTokens; from < min((chunk + 1) * kChunkTokens, row.end); from += kWarpThreads) {
-      if (from + kWarpThreads > row.begin) attendPositions(a, row, from, part);
+    for (int from = chunk * kChunkTokens; from < min((chunk + 1) * kChunkTokens, row.end); from += kTileTokens) {
+      if (from + kTileTokens <= row.begin) continue;
+      RowState tile;
+      tile.reset();
+      attendTile(a, row, from, tile);
+      mergeRow(part, tile);
     }
     if (a.parts.outputs == nullptr) {
       mergeRow(total, part);

@@ -3,8 +3,7 @@
 // arithmetic is that of attention_decode.cu.
 #include <algorithm>
 
-#include "base/error.h"
-#include "kernels/cuda/attention_parts.h"
+#include "kernels/cuda/attention_tile.h"
 
 namespace hels::cuda {
 namespace {
@@ -18,77 +17,33 @@ struct Stage {
   static constexpr size_t kBytes = kElements * sizeof(uint16_t);
 };
 
-/// The merged result of the chunks before the current one; outputs in registers up to 128 dimensions, above in shared
-/// memory, where each lane has its own.
+/// The chunks before the current one; outputs in registers up to 128 dimensions, above in shared memory.
+template <int kDim>
+using Totals = Fold<kDim, kDim <= 128>;
+
+/// Writes the rows' outputs.
 template <DataType type, int kDim>
-class Totals {
- public:
-  static constexpr bool kInRegisters = kDim <= 128;
-  static constexpr size_t kSharedBytesPerWarp = kInRegisters ? 0 : sizeof(float) * kRowsPerWarp * kDim;
-
-  __device__ __forceinline__ explicit Totals(float* shared) : shared_(shared + threadIdx.x % kWarpThreads * 4) {
+__device__ __forceinline__ void write(const AttentionArguments& a, const Totals<kDim>& totals,
+                                      const QueryRow (&rows)[2]) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+  const float inverse[2] = {1.0F / totals.sum[0], 1.0F / totals.sum[1]};
+  uint16_t* to[2];
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) store(n, make_float4(0.0F, 0.0F, 0.0F, 0.0F));
-    maximum_[0] = maximum_[1] = minusInfinity();
-    sum_[0] = sum_[1] = 0.0F;
+  for (int i = 0; i < 2; ++i) {
+    to[i] = reinterpret_cast<uint16_t*>(a.output) + rows[i].token * a.outputStride + rows[i].head * a.headDim + 2 * t;
   }
-
-  __device__ __forceinline__ void merge(const ChunkState<type, kDim>& part) {
-    const MergeScales scales[2] = {mergeScales(maximum_[0], part.maximum[0]),
-                                   mergeScales(maximum_[1], part.maximum[1])};
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      maximum_[i] = scales[i].maximum;
-      sum_[i] = mergeValue(scales[i], sum_[i], part.sum[i]);
+  for (int n = 0; n < kDim / 8; ++n) {
+    if (n * 8 >= a.headDim) continue;
+    const float4 total = totals.outputs(n);
+    if (rows[0].exists()) {
+      *reinterpret_cast<uint32_t*>(to[0] + n * 8) = narrowPair(type, total.x * inverse[0], total.y * inverse[0]);
     }
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      const float4 total = load(n);
-      const float(&more)[4] = part.outputs[n];
-      store(n, make_float4(mergeValue(scales[0], total.x, more[0]), mergeValue(scales[0], total.y, more[1]),
-                           mergeValue(scales[1], total.z, more[2]), mergeValue(scales[1], total.w, more[3])));
+    if (rows[1].exists()) {
+      *reinterpret_cast<uint32_t*>(to[1] + n * 8) = narrowPair(type, total.z * inverse[1], total.w * inverse[1]);
     }
   }
-
-  __device__ __forceinline__ void write(const AttentionArguments& a, const QueryRow (&rows)[2]) const {
-    const int t = static_cast<int>(threadIdx.x) % 4;
-    const float inverse[2] = {1.0F / sum_[0], 1.0F / sum_[1]};
-    uint16_t* to[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      to[i] = reinterpret_cast<uint16_t*>(a.output) + rows[i].token * a.outputStride + rows[i].head * a.headDim + 2 * t;
-    }
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      if (n * 8 >= a.headDim) continue;
-      const float4 total = load(n);
-      if (rows[0].exists()) {
-        *reinterpret_cast<uint32_t*>(to[0] + n * 8) = narrowPair(type, total.x * inverse[0], total.y * inverse[0]);
-      }
-      if (rows[1].exists()) {
-        *reinterpret_cast<uint32_t*>(to[1] + n * 8) = narrowPair(type, total.z * inverse[1], total.w * inverse[1]);
-      }
-    }
-  }
-
- private:
-  __device__ __forceinline__ float4 load(int n) const {
-    if constexpr (kInRegisters) return held_[n];
-    return *reinterpret_cast<const float4*>(shared_ + n * kWarpThreads * 4);
-  }
-  __device__ __forceinline__ void store(int n, const float4& value) {
-    if constexpr (kInRegisters) {
-      held_[n] = value;
-    } else {
-      *reinterpret_cast<float4*>(shared_ + n * kWarpThreads * 4) = value;
-    }
-  }
-
-  float* shared_;
-  float4 held_[kInRegisters ? kDim / 8 : 1];
-  float maximum_[2];
-  float sum_[2];
-};
+}
 
 /// The query rows of a block.
 struct PrefillItem {
@@ -110,28 +65,41 @@ __device__ __forceinline__ void loadTile(const AttentionArguments& a, const Pref
   for (int i = static_cast<int>(threadIdx.x) / kWarpThreads; i < 2 * kUnitsPerTile; i += warps) {
     const int unit = i % kUnitsPerTile;
     const int position = tile * kTileTokens + unit * kUnitTokens;
+    const int64_t offset = groupOffset + visibleUnitOffset(a, blockTable, position, item.begin, item.end);
     if (i < kUnitsPerTile) {
-      copyKeys<kDim>(a, stage + unit * Unit<kDim>::kKeyElements,
-                     reinterpret_cast<const uint16_t*>(a.keys) + groupOffset, blockTable, position, item.begin,
-                     item.end);
+      copyKeys<kDim>(a, stage + unit * Unit<kDim>::kKeyElements, reinterpret_cast<const uint16_t*>(a.keys) + offset,
+                     position, item.begin, item.end);
     } else {
       copyValues<kDim>(a, stage + Stage<kDim>::kKeyElements + unit * Unit<kDim>::kValueElements,
-                       reinterpret_cast<const uint16_t*>(a.values) + groupOffset, blockTable, position, item.begin,
-                       item.end);
+                       reinterpret_cast<const uint16_t*>(a.values) + offset, position, item.begin, item.end);
     }
   }
   commitCopies();
 }
 
+/// Folds a tile into the chunk, sixteen columns at a time: the whole tile lies there.
 template <DataType type, int kDim>
-__device__ __forceinline__ void attendTile(const AttentionArguments& a, ChunkState<type, kDim>& state,
+__device__ __forceinline__ void attendTile(const AttentionArguments& a, Fold<kDim, true>& chunk,
                                            const Queries<kDim, false>& queries, const QueryRow (&rows)[2],
                                            const uint16_t* stage, int tile) {
-  state.addTileKeys(queries, stage);
-  state.weigh(rows, tile * kTileTokens, a.scaleLog2);
+  TileWeights<type> part;
+  part.addTileKeys(queries, stage);
+  part.weigh(rows, tile * kTileTokens, a.scaleLog2, true);
+  const typename Fold<kDim, true>::Scales scales = chunk.fold(part.maximum, part.sum);
+  uint4 weights[kUnitsPerTile];
 #pragma unroll
-  for (int unit = 0; unit < kUnitsPerTile; ++unit) {
-    state.addValues(stage + Stage<kDim>::kKeyElements + unit * Unit<kDim>::kValueElements, unit);
+  for (int unit = 0; unit < kUnitsPerTile; ++unit) weights[unit] = part.weights(unit);
+#pragma unroll
+  for (int i = 0; i < kDim / 16; ++i) {
+    float low[4] = {};
+    float high[4] = {};
+#pragma unroll
+    for (int unit = 0; unit < kUnitsPerTile; ++unit) {
+      const uint16_t* values = stage + Stage<kDim>::kKeyElements + unit * Unit<kDim>::kValueElements;
+      addValueColumns<type, kDim>(low, high, weights[unit], values, i);
+    }
+    chunk.foldOutputs(scales, 2 * i, make_float4(low[0], low[1], low[2], low[3]));
+    chunk.foldOutputs(scales, 2 * i + 1, make_float4(high[0], high[1], high[2], high[3]));
   }
 }
 
@@ -176,10 +144,9 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
   const int warpEnd =
       firstRow < item.rows ? start + (min(firstRow + kRowsPerWarp, item.rows) - 1) / a.queryHeadsPerGroup + 1 : 0;
   const Queries<kDim, false> queries(a, rows[0], rows[1]);
-  Totals<type, kDim> totals(reinterpret_cast<float*>(shared + stages * Stage<kDim>::kElements) +
-                            warp * kRowsPerWarp * kDim);
-  ChunkState<type, kDim> state;
-  state.reset();
+  auto* outputs = reinterpret_cast<float*>(shared + stages * Stage<kDim>::kElements);
+  Totals<kDim> totals(Totals<kDim>::kSharedBytesPerWarp == 0 ? outputs : outputs + warp * kRowsPerWarp * kDim);
+  Fold<kDim, true> chunk(outputs);
   int stage = 0;
   for (; !walk.done(); walk.next()) {
     waitForCopies<0>();
@@ -187,18 +154,17 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
     if (stages == 2) load(1 - stage);
     const int position = walk.tile * kTileTokens;
     if (position < warpEnd && position + kTileTokens > warpBegin) {
-      attendTile<type, kDim>(a, state, queries, rows, shared + stage * Stage<kDim>::kElements, walk.tile);
+      attendTile<type, kDim>(a, chunk, queries, rows, shared + stage * Stage<kDim>::kElements, walk.tile);
     }
     if (walk.lastOfChunk()) {
-      state.finish();
       if (a.parts.outputs == nullptr) {
-        totals.merge(state);
+        totals.foldAll(chunk.maximum, chunk.sum, [&](int n) { return chunk.outputs(n); });
       } else {
         QueryRow again[2];
         rowsAgain(again);
-        state.storePart(a, again, item.sequence, walk.tile / kTilesPerChunk);
+        storePart(a, chunk, again, item.sequence, walk.tile / kTilesPerChunk);
       }
-      state.reset();
+      chunk.reset();
     }
     if (stages == 2) {
       stage = 1 - stage;
@@ -210,7 +176,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
   if (a.parts.outputs != nullptr) return;
   QueryRow again[2];
   rowsAgain(again);
-  totals.write(a, again);
+  write<type, kDim>(a, totals, again);
 }
 
 template <DataType type, int kDim>
@@ -218,15 +184,13 @@ void launchPrefill(const AttentionArguments& a, int64_t sequences, int64_t token
   const int64_t rowsMax = tokensMax * a.queryHeadsPerGroup;
   const auto bytes = [](int warps, int stages) {
     return static_cast<size_t>(stages) * Stage<kDim>::kBytes +
-           static_cast<size_t>(warps) * Totals<type, kDim>::kSharedBytesPerWarp;
+           static_cast<size_t>(warps) * Totals<kDim>::kSharedBytesPerWarp;
   };
   const size_t limit = sharedBytesMax();
   int warps = kWarpsMax;
   while (warps > 1 && (warps / 2 * kRowsPerWarp >= rowsMax || bytes(warps, 1) > limit)) warps /= 2;
   const int stages = bytes(warps, 2) <= limit ? 2 : 1;
-  require(bytes(warps, stages) <= limit, ErrorCode::kShapeInvalid,
-          "attention with headDim " + std::to_string(a.headDim) + " needs " + std::to_string(bytes(warps, stages)) +
-              " bytes of shared memory in a block; this device has " + std::to_string(limit));
+  requireShared(a.headDim, bytes(warps, stages));
   const int64_t blockRows = static_cast<int64_t>(warps) * kRowsPerWarp;
   const dim3 grid(static_cast<unsigned>((rowsMax + blockRows - 1) / blockRows), static_cast<unsigned>(a.groups),
                   static_cast<unsigned>(sequences));

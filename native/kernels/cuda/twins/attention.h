@@ -171,6 +171,32 @@ class AttentionScene {
     return decode(options_.type, download<std::byte>(output));
   }
 
+  /// attendParts() of all chunks, in f32 as they leave the kernels, of one token: (queryHeads, slots) maxima, sums,
+  /// then outputs. Slots that it does not have are 0.
+  std::vector<float> partsOf(int64_t token) const {
+    const DeviceBatch sizes = batch();
+    const int64_t slots = attentionSlots(options_.window, sizes.contextMax);
+    const auto row = static_cast<size_t>(queryHeads() * slots);
+    const auto rows = static_cast<size_t>(sizes.tokens) * row;
+    const auto dims = static_cast<size_t>(options_.headDim);
+    const DeviceBuffer numbers = upload(std::vector<float>(rows * (dims + 2)));
+    auto* outputs = numbers.as<float>();
+    float* maxima = outputs + rows * dims;
+    attendParts(model(), kv(), sizes, queries(), rowElements(), nullptr, 0, {maxima, maxima + rows, outputs, slots},
+                nullptr);
+    check(cudaDeviceSynchronize(), "attention");
+    const std::vector<float> all = download<float>(numbers);
+    const auto first = static_cast<size_t>(token) * row;
+    std::vector<float> result;
+    const auto add = [&](size_t from, size_t count) {
+      for (size_t i = from; i < from + count; ++i) result.push_back(all[i]);
+    };
+    add(rows * dims + first, row);
+    add(rows * (dims + 1) + first, row);
+    add(first * dims, row * dims);
+    return result;
+  }
+
   /// What the kernels should give, in f64, and how far their roundings may take them from it.
   struct Expected {
     std::vector<double> output;     // (headDim)
