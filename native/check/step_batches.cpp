@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "check/shapes.h"
+#include "reference/rank_group.h"
 
 namespace hels::check {
 namespace {
@@ -44,9 +45,7 @@ std::vector<StepResult> stepAll(const std::vector<Engine*>& ranks, const StepBat
   for (size_t rank = 1; rank < ranks.size(); ++rank) threads.emplace_back(run, rank);
   run(0);
   for (std::thread& thread : threads) thread.join();
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
+  reference::rethrowCause(failures);
   return results;
 }
 

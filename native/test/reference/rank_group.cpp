@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/error.h"
 #include "comm/local_communicator.h"
 
 namespace hels::reference {
@@ -46,6 +47,36 @@ RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& share
   }
 }
 
+namespace {
+
+/// Whether a rank failed only because another one did.
+bool followsAnother(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    return error.code() == ErrorCode::kPeerLost || error.code() == ErrorCode::kAborted;
+  } catch (...) {
+    return false;
+  }
+}
+
+/// The first failure that is no consequence of another rank's, else the first; null without one.
+std::exception_ptr causeOf(const std::vector<std::exception_ptr>& failures) {
+  std::exception_ptr first;
+  for (const std::exception_ptr& failure : failures) {
+    if (!failure) continue;
+    if (!followsAnother(failure)) return failure;
+    if (!first) first = failure;
+  }
+  return first;
+}
+
+}  // namespace
+
+void rethrowCause(const std::vector<std::exception_ptr>& failures) {
+  if (const std::exception_ptr cause = causeOf(failures)) std::rethrow_exception(cause);
+}
+
 StepResult RankGroup::step(const StepBatch& batch) {
   std::vector<StepResult> results(engines_.size());
   std::vector<std::exception_ptr> failures(engines_.size());
@@ -60,9 +91,7 @@ StepResult RankGroup::step(const StepBatch& batch) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
+  rethrowCause(failures);
   return merged(results);
 }
 

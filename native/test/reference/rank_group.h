@@ -1,6 +1,7 @@
 // All ranks of a split in one process: engines on threads with the local communicator, stepped together.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -23,14 +24,18 @@ std::vector<ShardSpec> shardsOf(const ModelSpec& model, const std::vector<RankSh
 /// f32 exact, one thread, 64 blocks of 16 tokens, 128 tokens of a step, 32 sequences.
 EngineOptions tinyOptions();
 
+/// Throws what the first rank threw that did not fail only because another one did; nothing when none failed. By rank,
+/// null: no failure.
+void rethrowCause(const std::vector<std::exception_ptr>& failures);
+
 class RankGroup {
  public:
   RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const EngineOptions& options = tinyOptions());
   /// Each rank its own options.
   RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const std::vector<EngineOptions>& options);
 
-  /// Steps all ranks; throws what the first failing rank threw. Sampled tokens are checked to be equal on all ranks;
-  /// logits are whole rows of the vocabulary.
+  /// Steps all ranks; throws as rethrowCause(). Sampled tokens are checked to be equal on all ranks; logits are whole
+  /// rows of the vocabulary.
   StepResult step(const StepBatch& batch);
 
   Engine& engine(size_t rank) { return *engines_[rank]; }
