@@ -1,11 +1,7 @@
 /** A sequence's logits do not depend on what shares its steps: sixteen different sequences in one step against each alone. */
 import { describe, expect, test } from 'vitest';
-import {
-  createLocalGroup,
-  type Engine,
-  loadEngine,
-  type SequenceStep,
-} from '../../worker/binding/native.ts';
+import type { SequenceStep } from '../../worker/binding/engine-types.ts';
+import { createLocalGroup, type Engine, loadEngine } from '../../worker/binding/native.ts';
 import { shortGolden } from '../support/golden-models.ts';
 import {
   hashOfRows,

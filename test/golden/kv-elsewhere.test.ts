@@ -1,12 +1,7 @@
 /** KV that is lent, parked in host memory and brought back elsewhere gives the bits of KV at home, through the addon. */
 import { expect, test } from 'vitest';
-import {
-  createLocalGroup,
-  type Engine,
-  type EngineOptions,
-  loadEngine,
-  type StepBatch,
-} from '../../worker/binding/native.ts';
+import type { EngineOptions, StepBatch } from '../../worker/binding/engine-types.ts';
+import { createLocalGroup, type Engine, loadEngine } from '../../worker/binding/native.ts';
 import { shortGolden } from '../support/golden-models.ts';
 import {
   hashOfRows,

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { readModelFiles } from '../../proto/base/model-files.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import { inspectModel, type ShardSpec } from '../../worker/binding/native.ts';
+import type { ShardSpec } from '../../worker/binding/engine-types.ts';
+import { inspectModel } from '../../worker/binding/native.ts';
 import { LocalRanks } from '../../worker/tools/local-ranks.ts';
 import { parseRanks, splitModel } from '../../worker/tools/split.ts';
 

@@ -6,7 +6,8 @@ import { type DeviceOption, formatBytes } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { Device } from '../../proto/gen/hels/v1/Device.ts';
 import { addonFile } from '../binding/addon-file.ts';
-import { cudaDevices, cudaMemory, type EngineOptions, nativeVersion } from '../binding/native.ts';
+import type { EngineOptions } from '../binding/engine-types.ts';
+import { cudaDevices, cudaMemory, nativeVersion } from '../binding/native.ts';
 
 export interface DeviceFacts {
   /** As the hardware calls itself; of a part of a GPU also how large it is. */

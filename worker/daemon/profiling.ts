@@ -2,7 +2,8 @@
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ProfileEvent } from '../../proto/gen/hels/v1/ProfileEvent.ts';
 import type { ProfileRequest__Output } from '../../proto/gen/hels/v1/ProfileRequest.ts';
-import type { EngineOptions, Profiler } from '../binding/native.ts';
+import type { EngineOptions } from '../binding/engine-types.ts';
+import type { Profiler } from '../binding/native.ts';
 import type { DeviceDescription } from './device.ts';
 import { NewestRun } from './newest-run.ts';
 import type { Shard } from './shard.ts';

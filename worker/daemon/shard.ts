@@ -8,7 +8,8 @@ import type { PrepareResult } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
-import type { Engine, EngineOptions, LoadRequest } from '../binding/native.ts';
+import type { EngineOptions } from '../binding/engine-types.ts';
+import type { Engine, LoadRequest } from '../binding/native.ts';
 import { NativeError } from '../binding/native.ts';
 import { compareFences, type Fence, showFence } from './fence.ts';
 import {

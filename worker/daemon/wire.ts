@@ -17,13 +17,8 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { StepError } from '../../proto/gen/hels/v1/StepError.ts';
 import type { StepRequest__Output } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse } from '../../proto/gen/hels/v1/StepResponse.ts';
-import {
-  NativeError,
-  type Range,
-  type ShardSpec,
-  type StepBatch,
-  type StepResult,
-} from '../binding/native.ts';
+import type { Range, ShardSpec, StepBatch, StepResult } from '../binding/engine-types.ts';
+import { NativeError } from '../binding/native.ts';
 import type { Fence } from './fence.ts';
 
 /** Throws request-invalid naming `field` when a message that must be there is not. */

@@ -1,15 +1,8 @@
 /** A model over several ranks in this process: what `verify` runs. One sequence at a time, prefilled in chunks, decoded greedily. */
 import type { SamplingParameters } from '../../proto/domain/generation.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import {
-  createLocalGroup,
-  type Engine,
-  type EngineReport,
-  loadEngine,
-  type SequenceStep,
-  type ShardSpec,
-  type StepResult,
-} from '../binding/native.ts';
+import type { EngineReport, SequenceStep, ShardSpec, StepResult } from '../binding/engine-types.ts';
+import { createLocalGroup, type Engine, loadEngine } from '../binding/native.ts';
 
 export interface LocalRanksOptions {
   directory: string;

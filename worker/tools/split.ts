@@ -1,7 +1,7 @@
 /** `--ranks h/w,h/w,...` -> the shard of each rank. Pure. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import type { Range, ShardSpec } from '../binding/native.ts';
+import type { Range, ShardSpec } from '../binding/engine-types.ts';
 
 export interface RankShare {
   headGroups: number;

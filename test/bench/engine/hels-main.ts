@@ -2,12 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { modelSpecFromConfig } from '../../../proto/domain/model-config.ts';
-import {
-  type Engine,
-  type EngineReport,
-  loadEngine,
-  type SequenceStep,
-} from '../../../worker/binding/native.ts';
+import type { EngineReport, SequenceStep } from '../../../worker/binding/engine-types.ts';
+import { type Engine, loadEngine } from '../../../worker/binding/native.ts';
 import { splitModel } from '../../../worker/tools/split.ts';
 import { serveCalls } from './contender-process.ts';
 
