@@ -77,7 +77,9 @@ class SharedMemoryCommunicator final : public Communicator {
         segment_(std::move(segment)),
         sent_(static_cast<size_t>(ranks())),
         received_(static_cast<size_t>(ranks())) {}
-  ~SharedMemoryCommunicator() override { breakGroup(); }
+  // One that leaves in order does not break the group: others may still exchange among themselves, and whoever waits
+  // for this rank sees that its connection has ended.
+  ~SharedMemoryCommunicator() override { leave(); }
   SharedMemoryCommunicator(const SharedMemoryCommunicator&) = delete;
   SharedMemoryCommunicator& operator=(const SharedMemoryCommunicator&) = delete;
 
@@ -217,6 +219,10 @@ class SharedMemoryCommunicator final : public Communicator {
 
   void breakGroup() noexcept {
     header().broken.store(1);
+    leave();
+  }
+
+  void leave() noexcept {
     for (int other = 0; other < ranks(); ++other) {
       area(other).arrived.wakeAll();
       for (Mailbox* box : {&mailbox(rank(), other), &mailbox(other, rank())}) {
