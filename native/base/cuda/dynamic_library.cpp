@@ -2,10 +2,10 @@
 
 #include <dlfcn.h>
 #include <link.h>
-#include <string.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string_view>
 #include <system_error>
 #include <utility>
