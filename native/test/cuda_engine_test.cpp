@@ -108,7 +108,7 @@ TEST_P(CudaFamilies, LogitsAgreeWithTheModelInF64) {
 
 INSTANTIATE_TEST_SUITE_P(Families, CudaFamilies,
                          testing::Combine(testing::Range(size_t{0}, std::size(kFamilies)),
-                                          testing::Values(DataType::kF32, DataType::kBf16, DataType::kF16)),
+                                          testing::Values(DataType::kF32, DataType::kBf16)),
                          [](const auto& info) {
                            return std::string(kFamilies[std::get<0>(info.param)].name) + "_" +
                                   dataTypeName(std::get<1>(info.param));
@@ -234,12 +234,12 @@ TEST_P(CudaExactness, AnyBatch) {
   ASSERT_EQ(logits, expected_);
 }
 
-// Emulated kernels are slow: one model in f32, the others in bf16; f16 shares its code with bf16.
+// Emulated kernels are slow: one model in f32, another in bf16. hels-native-check runs all of them on a GPU.
 INSTANTIATE_TEST_SUITE_P(Types, CudaExactness,
                          testing::Combine(testing::Values("llama"), testing::Values(DataType::kF32)),
                          [](const auto& info) { return std::string(dataTypeName(std::get<1>(info.param))); });
 INSTANTIATE_TEST_SUITE_P(Models, CudaExactness,
-                         testing::Combine(testing::Values("qwen3Window", "opt"), testing::Values(DataType::kBf16)),
+                         testing::Combine(testing::Values("qwen3Window"), testing::Values(DataType::kBf16)),
                          [](const auto& info) {
                            return std::get<0>(info.param) + "_" + dataTypeName(std::get<1>(info.param));
                          });
