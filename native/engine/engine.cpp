@@ -26,6 +26,7 @@ std::unique_ptr<Engine> Engine::load(const ModelSpec& model, const ShardSpec& sh
 #endif
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): an engine that takes it keeps it
 void Engine::connectDevice(std::shared_ptr<cuda::DeviceCommunicator> /*communicator*/) {
   throw Error(ErrorCode::kShapeInvalid, "a communicator of devices needs an engine on a GPU; connect() takes another");
 }

@@ -17,7 +17,7 @@ struct GraphKey {
   int64_t sequences = 0;
   int64_t contextMax = 0;
   bool noise = false;
-  auto operator<=>(const GraphKey&) const = default;
+  auto operator<=>(const GraphKey&) const = default;  // NOLINT(modernize-use-nullptr): not in what is generated
 };
 
 /// The smallest bucket that holds `sequences`, but at most `largest`: products take rows by eights, and few buckets
