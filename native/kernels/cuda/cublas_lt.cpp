@@ -159,7 +159,7 @@ struct CublasLt::Shape {
   uint32_t xAlignment, weightAlignment, yAlignment;
   size_t workspaceBytes;
 
-  auto operator<=>(const Shape&) const = default;
+  auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): in what is generated
 };
 
 class CublasLt::Library {
