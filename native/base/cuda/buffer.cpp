@@ -4,9 +4,9 @@
 
 namespace hels::cuda {
 
-DeviceBuffer::DeviceBuffer(size_t sizeBytes, const std::string& purpose) : sizeBytes_(sizeBytes) {
-  if (sizeBytes == 0) return;
-  const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&data_), sizeBytes);
+std::byte* MemoryOfDevice::take(size_t sizeBytes, const std::string& purpose) {
+  std::byte* data = nullptr;
+  const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&data), sizeBytes);
   if (error == cudaErrorMemoryAllocation) {
     size_t freeBytes = 0;
     size_t totalBytes = 0;
@@ -17,20 +17,18 @@ DeviceBuffer::DeviceBuffer(size_t sizeBytes, const std::string& purpose) : sizeB
                                                 std::to_string(totalBytes) + " are free");
   }
   check(error, "memory for " + purpose);
+  return data;
 }
 
-DeviceBuffer::~DeviceBuffer() {
-  if (data_ != nullptr) (void)cudaFree(data_);
-}
+void MemoryOfDevice::giveBack(std::byte* data) noexcept { (void)cudaFree(data); }
 
-PinnedBuffer::PinnedBuffer(size_t sizeBytes, const std::string& purpose) : sizeBytes_(sizeBytes) {
-  if (sizeBytes == 0) return;
-  check(cudaMallocHost(reinterpret_cast<void**>(&data_), sizeBytes),
+std::byte* MemoryOfHost::take(size_t sizeBytes, const std::string& purpose) {
+  std::byte* data = nullptr;
+  check(cudaMallocHost(reinterpret_cast<void**>(&data), sizeBytes),
         "page-locked memory of " + std::to_string(sizeBytes) + " bytes for " + purpose);
+  return data;
 }
 
-PinnedBuffer::~PinnedBuffer() {
-  if (data_ != nullptr) (void)cudaFreeHost(data_);
-}
+void MemoryOfHost::giveBack(std::byte* data) noexcept { (void)cudaFreeHost(data); }
 
 }  // namespace hels::cuda

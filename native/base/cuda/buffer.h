@@ -7,45 +7,32 @@
 
 namespace hels::cuda {
 
-/// Memory of the device that is current when it is made. Contents are undefined.
-class DeviceBuffer {
- public:
-  DeviceBuffer() = default;
+/// Memory of the device that is current when it is taken.
+struct MemoryOfDevice {
   /// Throws kMemoryExceeded naming `purpose`, the bytes asked for and the bytes free.
-  DeviceBuffer(size_t sizeBytes, const std::string& purpose);
-  ~DeviceBuffer();
-  DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
-    swap(other);
-    return *this;
-  }
-
-  std::byte* data() const { return data_; }
-  template <typename Element>
-  Element* as() const {
-    return reinterpret_cast<Element*>(data_);
-  }
-  size_t sizeBytes() const { return sizeBytes_; }
-
- private:
-  void swap(DeviceBuffer& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(sizeBytes_, other.sizeBytes_);
-  }
-
-  std::byte* data_ = nullptr;
-  size_t sizeBytes_ = 0;
+  static std::byte* take(size_t sizeBytes, const std::string& purpose);
+  static void giveBack(std::byte* data) noexcept;
 };
 
 /// Page-locked memory of the host: what copies beside kernels need.
-class PinnedBuffer {
- public:
-  PinnedBuffer() = default;
+struct MemoryOfHost {
   /// Throws kMemoryExceeded naming `purpose`.
-  PinnedBuffer(size_t sizeBytes, const std::string& purpose);
-  ~PinnedBuffer();
-  PinnedBuffer(PinnedBuffer&& other) noexcept { swap(other); }
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
+  static std::byte* take(size_t sizeBytes, const std::string& purpose);
+  static void giveBack(std::byte* data) noexcept;
+};
+
+/// Contents are undefined; null without bytes.
+template <typename Memory>
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(size_t sizeBytes, const std::string& purpose)
+      : data_(sizeBytes == 0 ? nullptr : Memory::take(sizeBytes, purpose)), sizeBytes_(sizeBytes) {}
+  ~Buffer() {
+    if (data_ != nullptr) Memory::giveBack(data_);
+  }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
     swap(other);
     return *this;
   }
@@ -58,7 +45,7 @@ class PinnedBuffer {
   size_t sizeBytes() const { return sizeBytes_; }
 
  private:
-  void swap(PinnedBuffer& other) noexcept {
+  void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(sizeBytes_, other.sizeBytes_);
   }
@@ -66,5 +53,8 @@ class PinnedBuffer {
   std::byte* data_ = nullptr;
   size_t sizeBytes_ = 0;
 };
+
+using DeviceBuffer = Buffer<MemoryOfDevice>;
+using PinnedBuffer = Buffer<MemoryOfHost>;
 
 }  // namespace hels::cuda
