@@ -54,7 +54,7 @@ $(STAMPS)/typescript: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.js
 	@npm run -s build:ts
 	@touch $@
 
-# Types, format, import rules and dead code; native tests under the sanitizers and clang-tidy; then the TypeScript tests.
+# Types, format, import rules and dead code; native tests under the sanitizers; then the TypeScript tests.
 test: setup-test build
 	@npm run -s check
 	@native/run-tests.sh
@@ -71,7 +71,8 @@ native-test: $(STAMPS)/npm $(STAMPS)/test-packages
 bench: build
 	@npm run -s bench
 
-soak: build
+soak: build setup-test
+	@native/tidy.sh
 	@npm run -s soak
 
 clean:
