@@ -38,10 +38,11 @@ struct Communicator {
   bool aborted = false;
 };
 
-std::mutex mutex;
-std::condition_variable changed;
-std::map<std::string, std::shared_ptr<Group>> groups;
-std::vector<std::unique_ptr<Communicator>> communicators;  // kept: an aborted one may still be looked at
+// Never destroyed: NCCL's background threads, and so this one's callers, may outlive the process's last statement.
+auto& mutex = *new std::mutex;
+auto& changed = *new std::condition_variable;
+auto& groups = *new std::map<std::string, std::shared_ptr<Group>>;
+auto& communicators = *new std::vector<std::unique_ptr<Communicator>>;  // kept: an aborted one may still be looked at
 int ids = 0;
 int asyncError = 0;
 int ended = 0;
