@@ -5,7 +5,7 @@ import { isUsed, weightBytes } from './share-bytes.ts';
 
 type Binding = PlanOutput['predicted']['bindingConstraint'];
 
-/** A device idles when its step is shorter than the slowest by more than this share. */
+/** A device idles when its step is shorter than the step by more than this share. */
 const idleShare = 0.02;
 
 /** Link share of the slowest device's step from which the link is what binds. */
@@ -56,22 +56,23 @@ export function obstacleOf(
 
 /**
  * What keeps the step from being shorter. Infeasible splits: `kv` when the weights fit, else `memory`. Otherwise the link when it is
- * most of the slowest step; `compute` when no device idles; else the obstacle behind most of the idle seconds.
+ * most of the slowest device's step; `compute` when no device idles; else the obstacle behind most of the idle seconds. In lockstep a device
+ * idles in the group's step, which is longer than every device's own.
  */
 export function bindingConstraint(problem: Problem, candidate: Candidate): Binding {
-  const { shares, deviceSeconds, feasible } = candidate.evaluation;
+  const { shares, deviceSeconds, decodeSeconds, feasible } = candidate.evaluation;
   if (!feasible) {
     const weightsFit = problem.devices.every(
       (device, index) => weightBytes(problem, shares[index] as Share) <= device.roomBytes,
     );
     return weightsFit ? 'kv' : 'memory';
   }
-  const decodeSeconds = Math.max(...deviceSeconds);
-  const slowestIndex = deviceSeconds.indexOf(decodeSeconds);
+  const slowestSeconds = Math.max(...deviceSeconds);
+  const slowestIndex = deviceSeconds.indexOf(slowestSeconds);
   const slowest = shares[slowestIndex] as Share;
   const slowestDevice = problem.devices[slowestIndex] as ProblemDevice;
-  const link = decodeSeconds - linesSeconds(slowestDevice.decode, slowest);
-  if (link > linkShare * decodeSeconds) return 'link';
+  const link = slowestSeconds - linesSeconds(slowestDevice.decode, slowest);
+  if (link > linkShare * slowestSeconds) return 'link';
   const unit = reliefOf(problem, slowestDevice, slowest);
   const idleSeconds = new Map<Binding, number>();
   for (const [index, share] of shares.entries()) {

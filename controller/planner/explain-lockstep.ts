@@ -1,20 +1,47 @@
 import { decodeLinkSeconds, evaluateShares } from './evaluate.ts';
 import { phasesOf } from './lockstep.ts';
-import type { Problem, Share } from './problem.ts';
+import type { Problem, ProblemDevice, Share } from './problem.ts';
 import { isUsed } from './share-bytes.ts';
 
 const meetings = { attention: 'attention', mlp: 'the MLP', output: 'the output matrix' } as const;
 
-/** The rank that the others wait for in each meeting of a decode step, with its seconds there; the link is the slowest rank's. */
-export function meetingsText(problem: Problem, shares: readonly Share[]): string {
-  const used = problem.devices.flatMap((device, index) => {
+const phaseNames = ['attention', 'mlp', 'output'] as const;
+type PhaseName = (typeof phaseNames)[number];
+
+/** Decode seconds of the used devices between two meetings. */
+function usedPhases({ devices }: Problem, shares: readonly Share[]) {
+  return devices.flatMap((device, index) => {
     const share = shares[index] as Share;
     return isUsed(share) ? [{ device, phases: phasesOf(device.decode, share) }] : [];
   });
-  const parts = (['attention', 'mlp', 'output'] as const).flatMap((phase) => {
-    const slowest = used.reduce((most, next) =>
-      next.phases[phase] > most.phases[phase] ? next : most,
-    );
+}
+
+const slowestIn = (used: ReturnType<typeof usedPhases>, phase: PhaseName) =>
+  used.reduce((most, next) => (next.phases[phase] > most.phases[phase] ? next : most));
+
+/** The device that this one waits for longest, meeting by meeting; null when it is the last in each of them. */
+export function longestWaitFor(
+  problem: Problem,
+  shares: readonly Share[],
+  device: ProblemDevice,
+): string | null {
+  const used = usedPhases(problem, shares);
+  const own = used.find((candidate) => candidate.device === device)?.phases;
+  let longest = 0;
+  let waitsFor: string | null = null;
+  for (const phase of phaseNames) {
+    const slowest = slowestIn(used, phase);
+    const wait = slowest.phases[phase] - (own?.[phase] ?? 0);
+    if (wait > longest) [longest, waitsFor] = [wait, slowest.device.id];
+  }
+  return waitsFor;
+}
+
+/** The rank that the others wait for in each meeting of a decode step, with its seconds there; the link is the slowest rank's. */
+export function meetingsText(problem: Problem, shares: readonly Share[]): string {
+  const used = usedPhases(problem, shares);
+  const parts = phaseNames.flatMap((phase) => {
+    const slowest = slowestIn(used, phase);
     if (slowest.phases[phase] === 0) return [];
     const seconds = (slowest.phases[phase] * 1e3).toFixed(2);
     return [`${meetings[phase]} ${slowest.device.id} (${seconds} ms)`];

@@ -4,7 +4,7 @@ import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint
 import { decodeLinkSeconds, kvTokensOf, linesSeconds } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
 import { explainLoans, type LoanExplanation } from './explain-loans.ts';
-import { meetingsText, secondsAfterMove } from './explain-lockstep.ts';
+import { longestWaitFor, meetingsText, secondsAfterMove } from './explain-lockstep.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { plannedShares } from './planned-shares.ts';
 import { compileProblem, type Problem, type ProblemDevice, type Share } from './problem.ts';
@@ -18,9 +18,9 @@ interface DeviceExplanation {
   readonly seconds: number;
   /** Seconds of a step in which it waits for the slowest device. */
   readonly idleSeconds: number;
-  /** The device that it waits for, in lockstep the one with the longest own step; null for that one itself. */
+  /** The device that it waits for, in lockstep the one that it waits for longest; null when it waits for none. */
   readonly waitsFor: string | null;
-  /** Why it takes no further unit from the slowest device; `policy`: it could, but the policy does not look. Null for the slowest. */
+  /** Why it takes no further unit from the slowest device, in lockstep the one with the longest own step; `policy`: it could, but the policy does not look. Null for the slowest. */
   readonly obstacle: 'granularity' | 'kv' | 'memory' | 'policy' | null;
   /** Memory that neither its weights nor the KV that all ranks can hold together will ever use. */
   readonly strandedBytes: number;
@@ -176,15 +176,27 @@ function explainDevice(setting: Setting, index: number): DeviceExplanation {
   const idleSeconds = Math.max(0, setting.plan.predicted.decodeSeconds - seconds);
   const strandedBytes = strandedBytesOf(setting, device, share);
   const common = { device: device.id, used, seconds, idleSeconds, strandedBytes };
+  const slowest = setting.problem.devices[setting.slowest] as ProblemDevice;
+  const waitsFor = setting.lockstep
+    ? longestWaitFor(setting.problem, setting.shares, device)
+    : slowest.id;
   if (index === setting.slowest) {
     const onLink = milliseconds(linkOfPlan(setting.problem, setting.plan, device));
     const link = setting.linked ? `, ${onLink} of it on the link` : '';
-    const text = setting.lockstep
-      ? `has the longest own step: ${milliseconds(seconds)}${link}`
-      : `is the slowest: all wait for its ${milliseconds(seconds)}${link}`;
-    return { ...common, waitsFor: null, obstacle: null, text };
+    return setting.lockstep
+      ? {
+          ...common,
+          waitsFor,
+          obstacle: null,
+          text: `has the longest own step: ${milliseconds(seconds)}${link}`,
+        }
+      : {
+          ...common,
+          waitsFor: null,
+          obstacle: null,
+          text: `is the slowest: all wait for its ${milliseconds(seconds)}${link}`,
+        };
   }
-  const waitsFor = (setting.problem.devices[setting.slowest] as ProblemDevice).id;
   const { obstacle, text } = reasonOf(setting, index);
   const waits = used ? `waits ${milliseconds(idleSeconds)} a step` : 'is left out';
   return { ...common, waitsFor, obstacle, text: `${waits}; it ${text}` };
@@ -202,7 +214,7 @@ function bindingDevices(setting: Setting, devices: readonly DeviceExplanation[])
     return lacking.map(({ id }) => id);
   }
   if (bindingConstraint === 'compute' || bindingConstraint === 'link') {
-    return devices.filter(({ waitsFor }) => waitsFor === null).map(({ device }) => device);
+    return [(problem.devices[setting.slowest] as ProblemDevice).id];
   }
   const matches = (obstacle: DeviceExplanation['obstacle']): boolean =>
     obstacle === bindingConstraint ||

@@ -5,7 +5,10 @@ import type { PhaseCosts } from './phase-split.ts';
 export const allSetsMax = 8;
 /** Sizes that are tried grow by this factor, at least by one. */
 const sizeGrowth = 1.2;
-/** The devices of the fastest links: all, half of them, and so on. */
+/** Devices up to which one joins or leaves (each round tries as many sets), and up to which one takes another's place (a quarter of the square). */
+const joiningMax = 64;
+const replacingMax = 20;
+/** Of many devices those of the fastest links: all, half of them, and so on. */
 const linkHalvings = 3;
 
 /** Every set of the devices but the empty one. */
@@ -34,13 +37,19 @@ function orders(problem: Problem, costs: PhaseCosts): number[][] {
   const fastest = bySpeed(costs);
   const links = problem.devices.map(linkOf).sort((a, b) => a - b);
   const slowestLink = links.at(-1) as number;
-  const lists = [fastest];
-  for (let halving = 1; halving <= linkHalvings; halving += 1) {
-    const limit = links[Math.ceil(links.length / 2 ** halving) - 1] as number;
-    if (limit >= slowestLink) break;
-    lists.push(fastest.filter((index) => linkOf(problem.devices[index] as ProblemDevice) <= limit));
-  }
-  return lists;
+  const limits = linkLimits(links).filter((limit) => limit < slowestLink);
+  const within = (limit: number) =>
+    fastest.filter((index) => linkOf(problem.devices[index] as ProblemDevice) <= limit);
+  return [fastest, ...[...new Set(limits)].map(within)];
+}
+
+/** The group's link is its slowest one: what the others must not exceed. `links` ascend. */
+function linkLimits(links: readonly number[]): number[] {
+  if (links.length <= replacingMax) return [...links];
+  return Array.from(
+    { length: linkHalvings },
+    (_, halving) => links[Math.ceil(links.length / 2 ** (halving + 1)) - 1] as number,
+  );
 }
 
 function sizes(most: number): number[] {
@@ -53,7 +62,7 @@ function sizes(most: number): number[] {
 
 /**
  * Tries sets of devices that may make a plan: all of them where there are few, else the fastest k, for sizes k a fifth apart and then for
- * those between the neighbours of the best. `trial` returns the seconds of what it made of a set; Infinity for nothing.
+ * those between the neighbours of the best; at last the best of these, and the best single device, with one device less, more or exchanged. `trial` returns the seconds of what it made of a set; Infinity for nothing.
  */
 export function trySets(
   problem: Problem,
@@ -64,11 +73,54 @@ export function trySets(
     for (const members of allSets(problem.devices.length)) trial(members);
     return;
   }
-  for (const order of orders(problem, costs)) {
-    const tried = new Map(
-      sizes(order.length).map((size) => [size, trial(order.slice(0, size))] as const),
-    );
-    refine(tried, (size) => trial(order.slice(0, size)));
+  const lists = orders(problem, costs);
+  const fastestFirst = lists[0] as readonly number[];
+  const best = new Best(trial);
+  for (const order of lists) {
+    const beginning = (size: number) => order.slice(0, size);
+    const tried = new Map(sizes(order.length).map((size) => [size, best.try(beginning(size))]));
+    refine(tried, (size) => best.try(beginning(size)));
+  }
+  if (fastestFirst.length > joiningMax) return;
+  const single = new Best(trial);
+  for (const index of fastestFirst) single.try([index]);
+  for (const start of [best, single]) exchange(start, fastestFirst);
+}
+
+/** The best set tried, and its seconds. */
+class Best {
+  members: readonly number[] = [];
+  seconds = Number.POSITIVE_INFINITY;
+  readonly #trial: (members: readonly number[]) => number;
+
+  constructor(trial: (members: readonly number[]) => number) {
+    this.#trial = trial;
+  }
+
+  try(members: readonly number[]): number {
+    const seconds = this.#trial(members);
+    if (seconds < this.seconds) [this.members, this.seconds] = [members, seconds];
+    return seconds;
+  }
+}
+
+/** One device less, more or, of not too many, in place of another, as long as that helps. Members stay in the order of `all`. */
+function exchange(best: Best, all: readonly number[]): void {
+  const flipped = (one: number, other: number) => {
+    const { members } = best;
+    return all.filter((each) => members.includes(each) !== (each === one || each === other));
+  };
+  const tryFlip = (one: number, other: number) => {
+    const next = flipped(one, other);
+    if (next.length > 0) best.try(next);
+  };
+  for (let before = Number.POSITIVE_INFINITY; best.seconds < before; ) {
+    before = best.seconds;
+    for (const one of all) tryFlip(one, one);
+    if (best.seconds < before || all.length > replacingMax) continue;
+    const inside = best.members;
+    const outside = all.filter((each) => !inside.includes(each));
+    for (const one of inside) for (const other of outside) tryFlip(one, other);
   }
 }
 

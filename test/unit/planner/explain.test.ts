@@ -98,6 +98,9 @@ describe('ranks in lockstep', () => {
       'in attention heads (6000.00 ms), in the MLP columns (8000.00 ms)',
     );
     expect(devices[0]?.text).toContain('has the longest own step: 10000.00 ms');
+    // Each waits for the other, in the meeting where that one is last.
+    expect(devices.map(({ waitsFor }) => waitsFor)).toEqual(['heads', 'columns']);
+    expect(devices[0]?.idleSeconds).toBe(4);
     // 4 columns less on the one that all wait for in the MLP: 6 s + 4 s.
     expect(devices[1]).toMatchObject({ obstacle: 'policy', idleSeconds: 6 });
     expect(devices[1]?.text).toContain('(the step would be 10000.00 ms)');
