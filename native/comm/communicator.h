@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace hels {
@@ -34,6 +35,10 @@ class Communicator {
   /// bytes too, in the same order as its other collectives; a rank may come back before the others are done. Throws as
   /// allReduceSum does, and kShapeInvalid when a peer sends another size than is expected.
   virtual void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) = 0;
+
+  /// When the last sum had the values of all ranks, which may be before a rank that waited got a core again. None: not
+  /// known.
+  virtual std::optional<std::chrono::steady_clock::time_point> lastSumAt() const { return std::nullopt; }
 
   /// From any thread: a running or later collective throws kAborted soon. Idempotent.
   virtual void abort() noexcept = 0;

@@ -28,6 +28,7 @@ constexpr std::chrono::milliseconds kSleep{20};
 
 /// Values that a rank adds to one sum.
 struct Slot {
+  Clock::rep publishedAt;  // one clock for all processes of the machine
   int64_t count;  // of the whole sum, to find ranks that sum different things
   std::array<int64_t, kChunkValues> values;
 };
@@ -108,6 +109,8 @@ class SharedMemoryCommunicator final : public Communicator {
     });
   }
 
+  std::optional<Clock::time_point> lastSumAt() const override { return lastSumAt_; }
+
   void abort() noexcept override {
     aborted_.store(true);
     breakGroup();
@@ -170,11 +173,15 @@ class SharedMemoryCommunicator final : public Communicator {
     Slot& slot = own.slots[sequence_ % 2];
     slot.count = static_cast<int64_t>(count);
     std::ranges::copy(values, slot.values.begin());
+    lastSumAt_ = Clock::now();
+    slot.publishedAt = lastSumAt_.time_since_epoch().count();
     own.arrived.publish(sequence_);
     for (int step = 1; step < ranks(); ++step) {
       const int peer = (rank() + step) % ranks();
       await(peer, area(peer).arrived, sequence_);
-      add(area(peer).slots[sequence_ % 2], peer, values, count);
+      const Slot& other = area(peer).slots[sequence_ % 2];
+      add(other, peer, values, count);
+      lastSumAt_ = std::max(lastSumAt_, Clock::time_point(Clock::duration(other.publishedAt)));
     }
   }
 
@@ -236,6 +243,7 @@ class SharedMemoryCommunicator final : public Communicator {
   const std::shared_ptr<GlooCommunicator> connections_;
   const SharedSegment segment_;
   uint32_t sequence_ = 0;
+  Clock::time_point lastSumAt_;
   int64_t exchange_ = 0;
   std::vector<uint32_t> sent_;      // packets, by peer; wraps around
   std::vector<uint32_t> received_;  // packets, by peer

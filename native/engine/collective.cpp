@@ -23,7 +23,7 @@ void Collective::sum(std::span<int64_t> values) {
   if (ranks_ == 1) return;
   clock_.endCompute();
   communicator_->allReduceSum(values, deadline_);
-  clock_.beginCompute();
+  clock_.beginCompute(communicator_->lastSumAt());
   ++count_;
   bytes_ += values.size_bytes();
 }

@@ -34,9 +34,11 @@ void DeviceClock::beginStep() {
   stepStart_ = segmentStart_;
 }
 
-void DeviceClock::beginCompute() {
+void DeviceClock::beginCompute(std::optional<Clock::time_point> ready) {
   segmentStart_ = Clock::now();
-  if (speed_ < 1.0) segmentProcessorStart_ = processorTime();
+  if (speed_ == 1.0) return;
+  if (ready) segmentStart_ = std::min(segmentStart_, *ready);
+  segmentProcessorStart_ = processorTime();
 }
 
 /// A late end, by a long sleep or by a busy core, is taken off the next stretch.

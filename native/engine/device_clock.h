@@ -3,16 +3,19 @@
 // model of latency.
 //
 // What is stretched is the processor time of the calling thread, not the time on the wall: emulated devices may share a
-// core, and a kernel that had to wait for its turn is not a slower kernel. For the same reason the rest is slept, never
-// spun.
+// core, and a kernel that had to wait for its turn is not a slower kernel. It starts when all it needs is there, not when
+// the thread gets the core back from another emulated device. For the same reason the rest is slept, never spun.
 #pragma once
 
 #include <chrono>
+#include <optional>
 
 namespace hels {
 
 class DeviceClock {
  public:
+  using Clock = std::chrono::steady_clock;
+
   /// speed in (0, 1]; 1 stretches nothing.
   explicit DeviceClock(double speed) : speed_(speed) {}
 
@@ -20,7 +23,8 @@ class DeviceClock {
   void beginStep();
   /// Ends a stretch of compute: sleeps what the emulated device would still need.
   void endCompute();
-  void beginCompute();
+  /// An emulated device has been at it since `ready`; none: from now on.
+  void beginCompute(std::optional<Clock::time_point> ready = std::nullopt);
   void endStep();
 
   double computeSeconds() const { return computeSeconds_; }
@@ -28,8 +32,6 @@ class DeviceClock {
   double totalSeconds() const { return totalSeconds_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   void sleepOff();
 
   const double speed_;

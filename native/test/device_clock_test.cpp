@@ -49,6 +49,24 @@ TEST(DeviceClock, SleepsThroughLongWaitsSoThatOthersCanUseTheCore) {
   EXPECT_LT(processor, 1.5 * kKernels * kKernelSeconds);
 }
 
+TEST(DeviceClock, AnEmulatedDeviceStartsWhenItsInputIsThere) {
+  constexpr auto kTurn = std::chrono::milliseconds(3);  // another emulated device had the core so long
+  DeviceClock clock(0.2);
+  clock.beginStep();
+  clock.endCompute();
+  const auto ready = DeviceClock::Clock::now();
+  while (DeviceClock::Clock::now() < ready + kTurn) {
+  }
+  clock.beginCompute(ready);
+  burnProcessorSeconds(kKernelSeconds);
+  clock.endStep();
+  const std::chrono::duration<double> took = DeviceClock::Clock::now() - ready;
+  EXPECT_GE(took.count(), kKernelSeconds / 0.2);
+  EXPECT_GE(clock.computeSeconds(), 0.95 * kKernelSeconds / 0.2);
+  // Counted from the turn on, the kernel alone would have lasted as long as all of this.
+  EXPECT_LT(clock.totalSeconds() - clock.computeSeconds(), std::chrono::duration<double>(kTurn).count());
+}
+
 TEST(DeviceClock, FullSpeedStretchesNothing) {
   DeviceClock clock(1.0);
   const double processor = runStep(clock);

@@ -221,6 +221,27 @@ TEST(SharedMemory, PeersThatSleptAreWoken) {
   for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
 }
 
+TEST(SharedMemory, KnowsWhenTheLastRankCame) {
+  ProcessGroup group(3, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    using Clock = std::chrono::steady_clock;
+    const auto communicator = connector.connect(addresses, kAmple);
+    for (int call = 0; call < 20; ++call) {
+      if (call % 3 == rank) std::this_thread::sleep_for(3ms);
+      const Clock::time_point before = Clock::now();
+      if (!sumIsRight(*communicator, 40'000, call)) return 1;
+      const auto last = communicator->lastSumAt();
+      if (!last || *last < before || *last > Clock::now()) return 2;
+      // Every rank knows the same moment.
+      std::array<int64_t, 1> moments{last->time_since_epoch().count()};
+      const int64_t own = moments[0];
+      communicator->allReduceSum(moments, kAmple);
+      if (moments[0] != 3 * own) return 3;
+    }
+    return kSuccess;
+  });
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
+}
+
 /// Which of two ends waits for the other to dial in depends on their addresses, so each rank is the absent one once.
 class GlooConnect : public testing::TestWithParam<int> {};
 
