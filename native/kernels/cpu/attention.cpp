@@ -170,7 +170,7 @@ class Attention {
 
 const AttentionKernels& attentionKernels(Isa isa) {
 #ifdef HELS_X86
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return avx512AttentionKernels();
+  if (isa >= Isa::kAvx512) return avx512AttentionKernels();
   if (isa == Isa::kAvx2) return avx2AttentionKernels();
 #else
   (void)isa;
