@@ -123,9 +123,7 @@ class GemmCheck {
     return packed;
   }
 
-  int64_t granuleMultiple() const {
-    return inputs_ == Inputs::kF32 ? 1 : inputs_ == Inputs::kBf16 ? 4 : 32;
-  }
+  int64_t granuleMultiple() const { return inputs_ == Inputs::kF32 ? 1 : 4; }
 
   struct Product {
     Range columns;

@@ -219,7 +219,7 @@ TEST_P(GemmForms, OneDnnAgreesInMagnitude) {
 }
 
 TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
-  const int64_t granule = GetParam().inputs == Inputs::kTwoBf16 ? 32 : 24;
+  const int64_t granule = 24;
   const int64_t depth = 7 * granule + 10;  // the last granule is shorter
   const Weights weights(GetParam(), 45, depth);
   const std::vector<float> x = randomValues(70 * depth, 6);
@@ -236,7 +236,9 @@ TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
         }
       }
       std::vector<int64_t> sums(expected.size(), 5);
-      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 3 * granule}, {3 * granule, 3 * granule}, {3 * granule, depth}}) {  // three ranks
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 3 * granule},
+                                       {3 * granule, 3 * granule},
+                                       {3 * granule, depth}}) {  // three ranks
         const Packed packed = pack(*gemm, weights, 0, 45, begin, end);
         EXPECT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data() + begin, depth, rows, granule, sums.data(), 45), -1);
       }
@@ -246,7 +248,7 @@ TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
 }
 
 TEST_P(GemmForms, FixedPointNamesTheRowOutOfRange) {
-  const int64_t granule = GetParam().inputs == Inputs::kTwoBf16 ? 32 : 8;
+  const int64_t granule = 8;
   const int64_t depth = 2 * granule;
   const Weights weights(GetParam(), 20, depth);
   for (const Isa isa : isas()) {
@@ -264,8 +266,8 @@ TEST_P(GemmForms, FixedPointNamesTheRowOutOfRange) {
 
 INSTANTIATE_TEST_SUITE_P(All, GemmForms, testing::ValuesIn(kForms), [](const auto& info) {
   return std::string(dataTypeName(info.param.type)) + (info.param.inputs == Inputs::kBf16      ? "_pairs"
-                                                         : info.param.inputs == Inputs::kTwoBf16 ? "_two_terms"
-                                                                                                 : "");
+                                                       : info.param.inputs == Inputs::kTwoBf16 ? "_two_terms"
+                                                                                               : "");
 });
 
 TEST(FixedPoint, RoundsToNearestEvenAndKeepsItsRange) {

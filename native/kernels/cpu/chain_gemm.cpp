@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kWidenedDepth = 256;  // 16 KiB of f32 panel
 constexpr int64_t kRowBlock = 64;       // rows whose partials wait for the fixed-point sum, 4 KiB
 constexpr int64_t kDirectTilesMax = 2;  // row tiles that widen weights as they load them, cheaper than in advance
-constexpr int64_t kManyRows = 8;  // more of them take at most 4 panels a call, fewer 8, blocks of them at most 2
+constexpr int64_t kManyRows = 8;        // more of them take at most 4 panels a call, fewer 8, blocks of them at most 2
 // Rows of narrowed inputs lie a line further apart than they are long: with a depth of a power of two all rows of a
 // tile would fall into the same sets of the first-level cache.
 constexpr int64_t kNarrowedPadding = 32;
@@ -25,13 +25,29 @@ constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
 
-/// Inputs as the kernels read them.
+/// Inputs as the kernels read them: f32 as they are, bf16 in blocks, which begin anew with each granule.
 struct Operand {
-  const std::byte* data;  // (rows, depth) in f32 or bf16
-  int64_t strideBytes;
+  const std::byte* data;
   int64_t rows;
+  int64_t strideBytes;
+  int64_t blockBytes = 0;  // 0: f32
+  int64_t tileBytes = 0;   // 0: rows follow each other
+  int64_t granule = 0;
+  int terms = 1;
 
-  Operand part(int64_t firstRow, int64_t count) const { return {data + firstRow * strideBytes, strideBytes, count}; }
+  /// Where input `k` lies, the first of a block.
+  const std::byte* at(int64_t k) const {
+    if (blockBytes == 0) return data + k * static_cast<int64_t>(sizeof(float));
+    const int64_t block = k / granule * divCeil(granule, kBlockInputs) + k % granule / kBlockInputs;
+    return data + block * terms * blockBytes;
+  }
+  /// Rows from `firstRow` on, with tiles a multiple of theirs.
+  Operand part(int64_t firstRow, int64_t count) const {
+    Operand rowsOf = *this;
+    rowsOf.data += tileBytes == 0 ? firstRow * strideBytes : firstRow / kInputTileRows * tileBytes;
+    rowsOf.rows = count;
+    return rowsOf;
+  }
 };
 
 class ChainGemm final : public Gemm {
@@ -55,7 +71,8 @@ class ChainGemm final : public Gemm {
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     if (type != DataType::kBf16) return 0;
-    return static_cast<size_t>(rows * narrowedStride(depth, 1)) * sizeof(uint16_t);
+    return static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding)) *
+           sizeof(uint16_t);
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
@@ -64,7 +81,7 @@ class ChainGemm final : public Gemm {
 
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
-    const Operand operand = operandOf(matrix, x, xStride, rows);
+    const Operand operand = operandOf(matrix, x, xStride, rows, matrix.depth);
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       chains(matrix, panel, panels, 0, matrix.depth, operand, y + panel * kPanelColumns, yStride);
     });
@@ -72,14 +89,15 @@ class ChainGemm final : public Gemm {
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                              int64_t granuleDepth, int64_t* sums, int64_t sumStride) override {
-    const Operand operand = operandOf(matrix, x, xStride, rows);
+    const Operand operand = operandOf(matrix, x, xStride, rows, granuleDepth);
     std::atomic<int64_t> badRow{-1};
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
-      // Blocks of equal height, to within a row: a last block of a few rows would go to kernels that take more panels.
+      // Blocks of equal height, to within a row or a tile: a last block of a few rows would go to kernels that take
+      // more panels.
       const int64_t blocks = divCeil(rows, kRowBlock);
       for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t row = block * rows / blocks;
-        const int64_t count = (block + 1) * rows / blocks - row;
+        const int64_t row = firstOfBlock(rows, block, blocks);
+        const int64_t count = firstOfBlock(rows, block + 1, blocks) - row;
         const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, count), granuleDepth,
                                         sums + row * sumStride, sumStride);
         if (bad >= 0) badRow.store(row + bad);
@@ -89,24 +107,38 @@ class ChainGemm final : public Gemm {
   }
 
  private:
-  static int64_t narrowedStride(int64_t depth, int terms) {
-    return roundUp(depth, kBlockInputs) * terms + kNarrowedPadding;
+  int64_t firstOfBlock(int64_t rows, int64_t block, int64_t blocks) const {
+    const int64_t row = block * rows / blocks;
+    return tiles_.inputTiles ? std::min(rows, roundUp(row, kInputTileRows)) : row;
   }
+
   static int termsOf(const WeightMatrix& matrix) { return matrix.inputs == Inputs::kTwoBf16 ? 2 : 1; }
 
-  /// x as the kernels read it: rounded to bf16 once for all columns, in whole blocks.
-  Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows) {
-    if (matrix.inputs == Inputs::kF32) {
-      return {reinterpret_cast<const std::byte*>(x), xStride * static_cast<int64_t>(sizeof(float)), rows};
-    }
-    const int terms = termsOf(matrix);
-    const int64_t stride = narrowedStride(matrix.depth, terms);
-    narrowed_.resize(static_cast<size_t>(rows * stride));
-    parallelFor(rows * stride < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
-      tiles_.narrowBlocks(x + row * xStride, matrix.depth, terms, narrowed_.data() + row * stride);
+  /// x as the kernels read it: rounded to bf16 once for all columns, in whole blocks for each granule.
+  Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, int64_t granule) {
+    constexpr int64_t kElementBytes = sizeof(uint16_t);
+    Operand operand{reinterpret_cast<const std::byte*>(x), rows, xStride * static_cast<int64_t>(sizeof(float))};
+    if (matrix.inputs == Inputs::kF32 || matrix.depth == 0) return operand;
+    operand.granule = granule;
+    operand.terms = termsOf(matrix);
+    const int64_t terms = divCeil(granule, kBlockInputs) * divCeil(matrix.depth, granule) * operand.terms;
+    const int64_t tileRows = tiles_.inputTiles ? std::min(rows, kInputTileRows) : 1;
+    const int64_t blockStride = tileRows * kBlockInputs;
+    const int64_t tileStride = terms * blockStride + (tiles_.inputTiles ? 0 : kNarrowedPadding);
+    narrowed_.resize(static_cast<size_t>(divCeil(rows, tileRows) * tileStride));
+    parallelFor(rows * matrix.depth < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
+      uint16_t* target = narrowed_.data() + row / tileRows * tileStride + row % tileRows * kBlockInputs;
+      for (int64_t k = 0; k < matrix.depth; k += granule) {
+        tiles_.narrowBlocks(x + row * xStride + k, std::min(granule, matrix.depth - k), operand.terms, target,
+                            blockStride);
+        target += divCeil(granule, kBlockInputs) * operand.terms * blockStride;
+      }
     });
-    return {reinterpret_cast<const std::byte*>(narrowed_.data()), stride * static_cast<int64_t>(sizeof(uint16_t)),
-            rows};
+    operand.data = reinterpret_cast<const std::byte*>(narrowed_.data());
+    operand.strideBytes = (tiles_.inputTiles ? kBlockInputs : tileStride) * kElementBytes;
+    operand.blockBytes = blockStride * kElementBytes;
+    operand.tileBytes = tiles_.inputTiles ? tileStride * kElementBytes : 0;
+    return operand;
   }
 
   /// body(firstPanel, panels) for all panels, as many at once as the kernels take for so many rows. More rows than one
@@ -173,12 +205,12 @@ class ChainGemm final : public Gemm {
   void directChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
                     const Operand& x, float* c, int64_t cStride) const {
     const TileKernel kernel = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix, x.rows)][x.rows - 1];
-    TileArguments a = argumentsOf(matrix, x);
+    TileArguments a = argumentsOf(x);
     a.panelStrideBytes = panelBytes(matrix);
     a.c = c;
     a.cStride = cStride;
     for (int64_t k = begin; k < begin + depth; k += a.depth) {
-      a.x = x.data + k * inputBytes(matrix.inputs);
+      a.x = x.at(k);
       a.panel = matrix.data + panel * a.panelStrideBytes + groupOffset(matrix, k);
       a.depth = std::min(begin + depth - k, matrix.granule - k % matrix.granule);
       a.accumulate = k > begin;
@@ -195,8 +227,8 @@ class ChainGemm final : public Gemm {
       end = blockEnd(matrix, k, blockDepth, begin + depth);
       const int64_t stride = packedDepth(matrix.inputs, end - k) * kPanelColumns;
       for (int64_t i = 0; i < panels; ++i) dequantizePanel(matrix, panel + i, k, end, pairs + i * stride);
-      TileArguments a = argumentsOf(matrix, x);
-      a.x = x.data + k * inputBytes(matrix.inputs);
+      TileArguments a = argumentsOf(x);
+      a.x = x.at(k);
       a.panel = reinterpret_cast<const std::byte*>(pairs);
       a.panelStrideBytes = stride * static_cast<int64_t>(sizeof(uint16_t));
       a.depth = end - k;
@@ -230,7 +262,7 @@ class ChainGemm final : public Gemm {
   void runTiles(TileKind kind, int64_t panels, TileArguments a) const {
     const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kind];
     const int64_t rows = a.rows;
-    if (tiles_.anyRows[kind]) return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
+    if (tiles_.inputTiles && kind == kTilePairs) return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
     const int64_t tileCount = divCeil(rows, tiles_.rowsMax[kind]);
     const std::byte* x = a.x;
     float* c = a.c;
@@ -252,18 +284,20 @@ class ChainGemm final : public Gemm {
     return rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr ? direct : kTilePairs;
   }
 
-  static TileArguments argumentsOf(const WeightMatrix& matrix, const Operand& x) {
+  static TileArguments argumentsOf(const Operand& x) {
     TileArguments a;
     a.xStrideBytes = x.strideBytes;
+    a.xBlockBytes = x.blockBytes;
+    a.xTileBytes = x.tileBytes;
     a.rows = x.rows;
-    a.terms = termsOf(matrix);
+    a.terms = x.terms;
     return a;
   }
 
   /// Operands from input `begin` on (a multiple of 4 for bf16 inputs) of `panel` and those after it.
   static TileArguments tileAt(const WeightMatrix& matrix, int64_t panel, int64_t begin, const Operand& x) {
-    TileArguments a = argumentsOf(matrix, x);
-    a.x = x.data + begin * inputBytes(matrix.inputs);
+    TileArguments a = argumentsOf(x);
+    a.x = x.at(begin);
     a.panelStrideBytes = panelBytes(matrix);
     a.panel =
         matrix.data + panel * a.panelStrideBytes + begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));

@@ -20,16 +20,21 @@ namespace hels {
 
 /// Inputs of a block of the chains over bf16.
 inline constexpr int64_t kBlockInputs = 32;
+/// Rows of a tile of inputs.
+inline constexpr int64_t kInputTileRows = 16;
 
 struct TileArguments {
-  const std::byte* x = nullptr;  // (rows, depth) in f32, or (rows, blocks, terms, 32) in bf16
-  int64_t xStrideBytes = 0;
+  const std::byte* x =
+      nullptr;               // (rows, depth) in f32, or (rows, blocks, terms, 32) in bf16, zeros behind a short block
+  int64_t xStrideBytes = 0;  // from row to row
+  int64_t xBlockBytes = 0;   // from one term of a block to the next term or block
+  int64_t xTileBytes = 0;    // from 16 rows to the next 16, where ChainTileSet::inputTiles
   int64_t rows = 0;
   int terms = 1;  // of an input in bf16
   // First panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs, or the groups of one granule from one's start on.
   const std::byte* panel = nullptr;
   int64_t panelStrideBytes = 0;
-  int64_t depth = 0;   // of bf16 inputs: a multiple of 4, or what is there up to the next one is zeros
+  int64_t depth = 0;   // of bf16 weights: a multiple of 4, or what is there up to the next one is zeros
   float* c = nullptr;  // (rows, panels * 16)
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
@@ -55,8 +60,9 @@ struct ChainTileSet {
   PairOrder pairOrder = PairOrder::kNeighbours;
   /// Largest number of rows of one tile.
   int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1};
-  /// Whether kernels for rowsMax rows take any number above it.
-  bool anyRows[kTileKinds] = {};
+  /// Whether inputs of kTilePairs lie in tiles of 16 rows, each term of a block (16, 32), and its kernels for rowsMax
+  /// rows take any number above it.
+  bool inputTiles = false;
   /// Inputs of a block of the panels that stays in cache for all rows: a multiple of kBlockInputs.
   int64_t depthBlock = 256;
   /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
@@ -69,8 +75,9 @@ struct ChainTileSet {
   void (*widen)(DataType type, const std::byte* source, float* target, int64_t count) = nullptr;
   /// target[i] = source[i] rounded to bf16, as f32ToBf16.
   void (*narrow)(const float* source, uint16_t* target, int64_t count) = nullptr;
-  /// The operand of kTilePairs: (blocks, terms, 32) in this set's order, filled up with zeros to whole blocks.
-  void (*narrowBlocks)(const float* source, int64_t count, int terms, uint16_t* target) = nullptr;
+  /// A row of the operand of kTilePairs: (blocks, terms) of 32 in this set's order, `stride` elements from one to the
+  /// next, filled up with zeros to whole blocks.
+  void (*narrowBlocks)(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) = nullptr;
   /// Values of a panel's groups as bf16 in pairs, by quantization - 1: `inputs` of one granule from `groups` on, where
   /// one of its groups begins. Writes whole units: up to kDequantizedExcess more.
   void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target) = {};

@@ -1,6 +1,6 @@
-// The chain kernels for bf16 inputs with the processor's tiles (AMX): one instruction takes a block of 32 inputs of up to
-// 16 rows for the 16 columns of a panel. Measured to round as chain_tile.h says; the self-check at load compares it with
-// the portable kernels on every machine that has it.
+// The chain kernels for bf16 inputs with the processor's tiles (AMX): one instruction takes a block of 32 inputs of up
+// to 16 rows for the 16 columns of a panel. Measured to round as chain_tile.h says; the self-check at load compares it
+// with the portable kernels on every machine that has it.
 #include "kernels/cpu/chain_tile.h"
 
 #ifdef HELS_X86
@@ -15,8 +15,8 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kTileRows = 16;
-constexpr int64_t kLineBytes = 64;                     // of a tile: a block of a row's inputs, or 16 columns
+constexpr int64_t kTileRows = kInputTileRows;
+constexpr int64_t kLineBytes = 64;                      // of a tile: a block of a row's inputs, or 16 columns
 constexpr int64_t kTileBytes = kTileRows * kLineBytes;  // a block of a panel
 constexpr int kPanelsMax = 4;
 
@@ -71,20 +71,14 @@ class TileShapes {
   int64_t second_ = 0;
 };
 
-/// A short block's operands, filled up with zeros.
+/// A short block of the panels, filled up with zeros.
 struct ShortBlock {
-  alignas(64) std::byte x[2 * kTileBytes];
   alignas(64) std::byte weights[kPanelsMax][kTileBytes];
 
-  ShortBlock(const std::byte* source, int64_t xStrideBytes, int64_t rows, const std::byte* panel,
-             int64_t panelStrideBytes, int panels, int64_t inputs) {
-    const auto bytes = static_cast<size_t>(roundUp(inputs, 4)) * sizeof(uint16_t);
-    std::memset(x, 0, sizeof(x));
+  ShortBlock(const std::byte* panel, int64_t panelStrideBytes, int panels, int64_t inputs) {
+    const auto bytes = static_cast<size_t>(roundUp(inputs, 4) * kPanelColumns) * sizeof(uint16_t);
     std::memset(weights, 0, sizeof(weights));
-    for (int64_t row = 0; row < rows; ++row) std::memcpy(x + row * kLineBytes, source + row * xStrideBytes, bytes);
-    for (int i = 0; i < panels; ++i) {
-      std::memcpy(weights[i], panel + i * panelStrideBytes, bytes * static_cast<size_t>(kPanelColumns));
-    }
+    for (int i = 0; i < panels; ++i) std::memcpy(weights[i], panel + i * panelStrideBytes, bytes);
   }
 };
 
@@ -101,9 +95,9 @@ struct Part {
     if constexpr (tall && panels > 1) body(std::integral_constant<int, 3>(), c + kTileRows * stride + kPanelColumns);
   }
 
-  static void multiplyBlock(const std::byte* x, int64_t xStride, const std::byte* weights, int64_t panelStride) {
-    loadTile<4>(x, xStride);
-    if constexpr (tall) loadTile<5>(x + kTileRows * xStride, xStride);
+  static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride) {
+    loadTile<4>(x, kLineBytes);
+    if constexpr (tall) loadTile<5>(x + xTileBytes, kLineBytes);
     loadTile<6>(weights, kLineBytes);
     multiplyTiles<0, 4, 6>();
     if constexpr (tall) multiplyTiles<2, 5, 6>();
@@ -122,7 +116,7 @@ struct Part {
     }
   }
 
-  static void run(const TileArguments& a, const std::byte* x, int64_t rows, float* c) {
+  static void run(const TileArguments& a, const std::byte* x, float* c) {
     const auto strideBytes = a.cStride * static_cast<int64_t>(sizeof(float));
     forSums(c, a.cStride, [&](auto tile, float* target) {
       if (a.accumulate) {
@@ -134,13 +128,15 @@ struct Part {
     const std::byte* weights = a.panel;
     int64_t left = a.depth;
     for (; left >= kBlockInputs; left -= kBlockInputs, weights += kTileBytes) {
-      for (int term = 0; term < a.terms; ++term, x += kLineBytes) {
-        multiplyBlock(x, a.xStrideBytes, weights, a.panelStrideBytes);
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        multiplyBlock(x, a.xTileBytes, weights, a.panelStrideBytes);
       }
     }
-    for (int term = 0; left > 0 && term < a.terms; ++term, x += kLineBytes) {
-      const ShortBlock block(x, a.xStrideBytes, rows, weights, a.panelStrideBytes, panels, left);
-      multiplyBlock(block.x, kLineBytes, block.weights[0], kTileBytes);
+    if (left > 0) {
+      const ShortBlock block(weights, a.panelStrideBytes, panels, left);
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        multiplyBlock(x, a.xTileBytes, block.weights[0], kTileBytes);
+      }
     }
     forSums(c, a.cStride, [&](auto tile, float* target) { storeTile<tile>(target, strideBytes); });
   }
@@ -151,33 +147,33 @@ template <int panels>
 void tile(const TileArguments& a) {
   TileShapes shapes;
   for (int64_t row = 0; row < a.rows;) {
-    const std::byte* x = a.x + row * a.xStrideBytes;
+    const std::byte* x = a.x + row / kTileRows * a.xTileBytes;
     float* c = a.c + row * a.cStride;
     const int64_t first = std::min(kTileRows, a.rows - row);
     const int64_t second = panels > 2 ? 0 : std::min(kTileRows, a.rows - row - first);
     if (second == 0) {
       shapes.set(first, first);
-      Part<panels, false>::run(a, x, first, c);
+      Part<panels, false>::run(a, x, c);
     } else if constexpr (panels <= 2) {
       shapes.set(first, second);
-      Part<panels, true>::run(a, x, first + second, c);
+      Part<panels, true>::run(a, x, c);
     }
     row += first + second;
   }
 }
 
 /// 32 inputs as one or two terms in the order kNeighbours.
-HELS_AVX512 void narrowBlock(const float* source, int terms, uint16_t* target) {
+HELS_AVX512 void narrowBlock(const float* source, uint16_t* upperTerms, uint16_t* lowerTerms) {
   const __m512 values[] = {_mm512_loadu_ps(source), _mm512_loadu_ps(source + 16)};
   const __m512i upper = avx512::roundedToBf16(values[0], values[1]);
-  _mm512_storeu_si512(target, upper);
-  if (terms == 1) return;
+  _mm512_storeu_si512(upperTerms, upper);
+  if (lowerTerms == nullptr) return;
   const __m512i lower = avx512::roundedToBf16(avx512::restOf(values[0], upper, 0), avx512::restOf(values[1], upper, 1));
-  _mm512_storeu_si512(target + kBlockInputs, lower);
+  _mm512_storeu_si512(lowerTerms, lower);
 }
 
-void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target) {
-  narrowInBlocks(source, count, terms, target, narrowBlock);
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowInBlocks(source, count, terms, target, stride, narrowBlock);
 }
 
 ChainTileSet makeSet() {
@@ -187,7 +183,7 @@ ChainTileSet makeSet() {
   set.narrowBlocks = narrowBlocks;
   set.depthBlock = 512;
   set.rowsMax[kTilePairs] = kTileRowsMax;
-  set.anyRows[kTilePairs] = true;
+  set.inputTiles = true;
   for (int rows = 1; rows <= kTileRowsMax; ++rows) {
     const bool tall = rows > kTileRows;
     set.panels[kTilePairs][rows - 1] = tall ? 2 : kPanelsMax;

@@ -91,8 +91,7 @@ HELS_AVX2 inline void addBlock(const TileArguments& a, const std::byte* x, const
       sums[row].odd = _mm256_add_ps(sums[row].odd, _mm256_setzero_ps());
     }
     float* target = c + row * a.cStride;
-    _mm256_storeu_ps(target,
-                     _mm256_add_ps(_mm256_loadu_ps(target), _mm256_add_ps(sums[row].even, sums[row].odd)));
+    _mm256_storeu_ps(target, _mm256_add_ps(_mm256_loadu_ps(target), _mm256_add_ps(sums[row].even, sums[row].odd)));
   }
 }
 
@@ -106,7 +105,7 @@ HELS_AVX2 inline void pairsHalf(const TileArguments& a, int64_t half) {
   const std::byte* x = a.x;
   for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
     const auto* weights = reinterpret_cast<const __m256i*>(a.panel) + k + half;
-    for (int term = 0; term < a.terms; ++term, x += kBlockInputs * sizeof(uint16_t)) {
+    for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
       addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k), c);
     }
   }
@@ -153,8 +152,8 @@ HELS_AVX2 void narrow(const float* source, uint16_t* target, int64_t count) {
   for (; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
-void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target) {
-  narrowNeighbours(source, count, terms, target, narrow);
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
 /// The scales of a panel's group beside its values: of columns 4i to 4i + 3, each for both inputs of a pair.

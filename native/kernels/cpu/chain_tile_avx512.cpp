@@ -81,7 +81,7 @@ HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
   const std::byte* x = a.x;
   for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
     const std::byte* weights = a.panel + k * kPanelColumns * static_cast<int64_t>(sizeof(uint16_t));
-    for (int term = 0; term < a.terms; ++term, x += kBlockInputs * sizeof(uint16_t)) {
+    for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
       addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k));
     }
   }

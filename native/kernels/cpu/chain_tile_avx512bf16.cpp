@@ -18,10 +18,9 @@ namespace {
 using avx512::loadSums;
 using avx512::storeSums;
 
-constexpr int64_t kFourBytes = int64_t{4} * sizeof(uint16_t);       // of inputs of a row
-constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;    // of a panel
-constexpr int64_t kTermBytes = kBlockInputs * sizeof(uint16_t);     // of a block of a row
-constexpr int64_t kBlockWeightBytes = kTermBytes * kPanelColumns;   // of a panel
+constexpr int64_t kFourBytes = int64_t{4} * sizeof(uint16_t);     // of inputs of a row
+constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;  // of a panel
+constexpr int64_t kBlockWeightBytes = kBlockInputs / 4 * kFourWeightBytes;
 constexpr int kChainsAtOnce = 14;  // even and odd ones together, beside their operands in 32 registers
 
 /// Where a block's operands lie.
@@ -103,7 +102,7 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a
   Block block{a.x, a.xStrideBytes, a.panel, a.panelStrideBytes, kBlockInputs};
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs, block.weights += kBlockWeightBytes) {
     block.inputs = std::min(kBlockInputs, left);
-    for (int term = 0; term < a.terms; ++term, block.x += kTermBytes) addBlock(sums, block);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
   }
   storeSums(a, sums);
 }
@@ -115,18 +114,18 @@ HELS_AVX512_BF16 void tile(const TileArguments& a) {
 }
 
 /// 32 inputs as one or two terms in the order kStraddled.
-HELS_AVX512 void narrowBlock(const float* source, int terms, uint16_t* target) {
+HELS_AVX512 void narrowBlock(const float* source, uint16_t* upperTerms, uint16_t* lowerTerms) {
   const __m512 values[] = {_mm512_loadu_ps(source), _mm512_loadu_ps(source + 16)};
   const __m512i straddled = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));
   const __m512i upper = avx512::roundedToBf16(values[0], values[1]);
-  _mm512_storeu_si512(target, _mm512_shuffle_epi8(upper, straddled));
-  if (terms == 1) return;
+  _mm512_storeu_si512(upperTerms, _mm512_shuffle_epi8(upper, straddled));
+  if (lowerTerms == nullptr) return;
   const __m512i lower = avx512::roundedToBf16(avx512::restOf(values[0], upper, 0), avx512::restOf(values[1], upper, 1));
-  _mm512_storeu_si512(target + kBlockInputs, _mm512_shuffle_epi8(lower, straddled));
+  _mm512_storeu_si512(lowerTerms, _mm512_shuffle_epi8(lower, straddled));
 }
 
-void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target) {
-  narrowInBlocks(source, count, terms, target, narrowBlock);
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowInBlocks(source, count, terms, target, stride, narrowBlock);
 }
 
 constexpr int kQuantizedRowsMax = 8;
@@ -223,7 +222,7 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addQuantizedBlocks(const TileArg
       dequantize<quantization>(groups + panel * a.panelStrideBytes, block.inputs, weights[panel]);
     }
     groups += groupBytes(quantization, block.inputs);
-    for (int term = 0; term < a.terms; ++term, block.x += kTermBytes) addBlock(sums, block);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
   }
   storeSums(a, sums);
 }
@@ -247,7 +246,7 @@ constexpr int kRowsMax = 14;
 template <int rows>
 void fillPairs(ChainTileSet& set) {
   constexpr TileKind kind = kTilePairs;
-  constexpr int panels = rows <= 1 ? 8 : rows <= 3 ? 4 : 2;
+  constexpr int panels = rows <= 2 ? 8 : rows <= 4 ? 4 : 2;
   set.panels[kind][rows - 1] = panels;
   set.wide[kind][rows - 1] = tile<rows, panels>;
   set.single[kind][rows - 1] = tile<rows, 1>;

@@ -48,13 +48,13 @@ float blockSum(const uint16_t* x, const uint16_t* weights, int64_t inputs) {
 
 void pairsTile(const TileArguments& a) {
   for (int64_t column = 0; column < kPanelColumns; ++column) {
-    const auto* x = reinterpret_cast<const uint16_t*>(a.x);
+    const std::byte* x = a.x;
     const auto* weights = reinterpret_cast<const uint16_t*>(a.panel) + 2 * column;
     float sum = a.accumulate ? flushed(a.c[column]) : 0.0F;
     for (int64_t begin = 0; begin < a.depth; begin += kBlockInputs) {
       const int64_t inputs = std::min(kBlockInputs, a.depth - begin);
-      for (int term = 0; term < a.terms; ++term, x += kBlockInputs) {
-        sum = flushed(sum + blockSum(x, weights + begin * kPanelColumns, inputs));
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        sum = flushed(sum + blockSum(reinterpret_cast<const uint16_t*>(x), weights + begin * kPanelColumns, inputs));
       }
     }
     a.c[column] = sum;
@@ -71,8 +71,8 @@ void narrow(const float* source, uint16_t* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) target[i] = f32ToBf16(source[i]);
 }
 
-void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target) {
-  narrowNeighbours(source, count, terms, target, narrow);
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
 int valueAt(const std::byte* units, Quantization quantization, int64_t k, int64_t column) {

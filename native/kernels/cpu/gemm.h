@@ -66,8 +66,8 @@ class Gemm : public WeightPacker {
                         int64_t yStride) = 0;
 
   /// sums(rows, columns) += fixed point of the product of each granule of `granuleDepth` inputs (the last may be
-  /// shorter; a multiple of 4 for bf16 inputs, of 32 for those in two terms), each rounded by itself. Returns -1, or the first row with a partial that is NaN,
-  /// infinite or >= 2^24 (sums are then undefined).
+  /// shorter; a multiple of 4 for bf16 inputs), each rounded by itself. Returns -1, or the first row with a partial
+  /// that is NaN, infinite or >= 2^24 (sums are then undefined).
   virtual int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                                      int64_t granuleDepth, int64_t* sums, int64_t sumStride) = 0;
 };

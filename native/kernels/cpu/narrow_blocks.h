@@ -8,27 +8,32 @@
 
 namespace hels {
 
-/// ChainTileSet::narrowBlocks by narrowBlock(source(32), terms, target(terms, 32)).
+/// ChainTileSet::narrowBlocks by narrowBlock(source(32), upper terms(32), lower terms(32) or null).
 template <typename NarrowBlock>
-void narrowInBlocks(const float* source, int64_t count, int terms, uint16_t* target, const NarrowBlock& narrowBlock) {
-  for (; count >= kBlockInputs; count -= kBlockInputs, source += kBlockInputs, target += terms * kBlockInputs) {
-    narrowBlock(source, terms, target);
+void narrowInBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride,
+                    const NarrowBlock& narrowBlock) {
+  for (; count > 0; count -= kBlockInputs, source += kBlockInputs, target += terms * stride) {
+    uint16_t* lower = terms == 1 ? nullptr : target + stride;
+    if (count >= kBlockInputs) {
+      narrowBlock(source, target, lower);
+      continue;
+    }
+    float last[kBlockInputs] = {};
+    std::copy_n(source, count, last);
+    narrowBlock(last, target, lower);
   }
-  if (count == 0) return;
-  float last[kBlockInputs] = {};
-  std::copy_n(source, count, last);
-  narrowBlock(last, terms, target);
 }
 
 /// The same in the order kNeighbours, by ChainTileSet::narrow.
 template <typename Narrow>
-void narrowNeighbours(const float* source, int64_t count, int terms, uint16_t* target, const Narrow& narrow) {
-  narrowInBlocks(source, count, terms, target, [&](const float* values, int termCount, uint16_t* block) {
-    narrow(values, block, kBlockInputs);
-    if (termCount == 1) return;
+void narrowNeighbours(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride,
+                      const Narrow& narrow) {
+  narrowInBlocks(source, count, terms, target, stride, [&](const float* values, uint16_t* upper, uint16_t* lower) {
+    narrow(values, upper, kBlockInputs);
+    if (lower == nullptr) return;
     float rest[kBlockInputs];
-    for (int64_t i = 0; i < kBlockInputs; ++i) rest[i] = values[i] - bf16ToF32(block[i]);
-    narrow(rest, block + kBlockInputs, kBlockInputs);
+    for (int64_t i = 0; i < kBlockInputs; ++i) rest[i] = values[i] - bf16ToF32(upper[i]);
+    narrow(rest, lower, kBlockInputs);
   });
 }
 

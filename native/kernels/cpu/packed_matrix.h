@@ -28,8 +28,6 @@ inline int64_t inputAt(PairOrder order, int64_t place) {
   return order == PairOrder::kNeighbours ? place : place - place % 4 + kStraddledInputs[place % 4];
 }
 
-/// All terms together.
-inline int64_t inputBytes(Inputs inputs) { return inputs == Inputs::kBf16 ? 2 : 4; }
 /// `depth` inputs as they lie in a panel.
 inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kF32 ? depth : roundUp(depth, 4); }
 
