@@ -117,12 +117,8 @@ void ForwardPass::addRowParallel(const TokenBatch& batch, int64_t layer, const c
   }
   collective_.sum({scratch_.sums, static_cast<size_t>(tokens * hidden)});
   parallelFor(rowThreads(tokens, hidden), tokens, [&](int64_t token) {
-    float* residual = scratch_.residual + token * scratch_.hiddenStride;
-    const int64_t* sums = scratch_.sums + token * hidden;
-    for (int64_t i = 0; i < hidden; ++i) {
-      const float sum = fromFixedPoint(sums[i]);
-      residual[i] += linear.bias == nullptr ? sum : sum + linear.bias[i];
-    }
+    addFromFixedPoint(scratch_.sums + token * hidden, linear.bias, hidden,
+                      scratch_.residual + token * scratch_.hiddenStride, bestIsa());
   });
 }
 

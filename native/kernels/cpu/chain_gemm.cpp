@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/chain_tile.h"
+#include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/parallel.h"
@@ -309,26 +310,27 @@ class ChainGemm final : public Gemm {
                       int64_t* sums, int64_t sumStride) const {
     constexpr int64_t kPanelRows = std::max({kManyRows * 8, kTileRowsMax * int64_t{4}, kRowBlock * 2});
     alignas(64) float partial[kPanelRows * kPanelColumns];
+    // Where `sums` belong their rows are kilobytes apart, often in the same few sets of the first-level cache.
+    alignas(64) int64_t totals[kPanelRows * kPanelColumns];
     const int64_t stride = panels * kPanelColumns;
+    std::fill_n(totals, x.rows * stride, 0);
     for (int64_t begin = 0; begin < matrix.depth; begin += granuleDepth) {
       chains(matrix, panel, panels, begin, std::min(granuleDepth, matrix.depth - begin), x, partial, stride);
-      for (int64_t row = 0; row < x.rows; ++row) {
-        for (int64_t i = 0; i < panels; ++i) {
-          const int64_t column = (panel + i) * kPanelColumns;
-          const float* values = partial + row * stride + i * kPanelColumns;
-          if (!addPanel(values, sums + row * sumStride + column, matrix.columns - column)) return row;
-        }
-      }
+      if (!tiles_.addFixedPoint(partial, totals, x.rows * stride)) return badRow(partial, x.rows, stride);
+    }
+    const int64_t first = panel * kPanelColumns;
+    const int64_t columns = std::min(stride, matrix.columns - first);
+    for (int64_t row = 0; row < x.rows; ++row) {
+      int64_t* target = sums + row * sumStride + first;
+      for (int64_t i = 0; i < columns; ++i) target[i] += totals[row * stride + i];
     }
     return -1;
   }
 
-  bool addPanel(const float* values, int64_t* sums, int64_t columns) const {
-    if (columns >= kPanelColumns) return tiles_.addFixedPoint(values, sums);
-    int64_t padded[kPanelColumns] = {};
-    const bool good = tiles_.addFixedPoint(values, padded);
-    for (int64_t i = 0; i < columns; ++i) sums[i] += padded[i];
-    return good;
+  /// The row of a value out of range; there is one.
+  static int64_t badRow(const float* partial, int64_t rows, int64_t stride) {
+    const float* end = partial + rows * stride;
+    return (std::find_if_not(partial, end, inFixedPointRange) - partial) / stride;
   }
 
   const int threads_;

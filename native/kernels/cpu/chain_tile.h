@@ -81,8 +81,9 @@ struct ChainTileSet {
   /// Values of a panel's groups as bf16 in pairs, by quantization - 1: `inputs` of one granule from `groups` on, where
   /// one of its groups begins. Writes whole units: up to kDequantizedExcess more.
   void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target) = {};
-  /// sums[i] += toFixedPoint(values[i]), i < 16; false when a value is out of range (sums are then undefined).
-  bool (*addFixedPoint)(const float* values, int64_t* sums) = nullptr;
+  /// sums[i] += toFixedPoint(values[i]), i < count, a multiple of 16; false when a value is out of range (sums are then
+  /// undefined).
+  bool (*addFixedPoint)(const float* values, int64_t* sums, int64_t count) = nullptr;
 };
 
 /// `isa` must be supported by this processor.

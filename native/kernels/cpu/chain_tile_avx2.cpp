@@ -229,17 +229,16 @@ HELS_AVX2 inline void add8(__m256 value, int64_t* sums) {
   }
 }
 
-HELS_AVX2 bool addFixedPoint(const float* values, int64_t* sums) {
-  const __m256 first = _mm256_loadu_ps(values);
-  const __m256 second = _mm256_loadu_ps(values + 8);
+HELS_AVX2 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   const __m256 limit = _mm256_set1_ps(kFixedPointLimit);
-  const __m256 good = _mm256_and_ps(_mm256_cmp_ps(_mm256_and_ps(first, magnitude), limit, _CMP_LT_OQ),
-                                    _mm256_cmp_ps(_mm256_and_ps(second, magnitude), limit, _CMP_LT_OQ));
-  if (_mm256_movemask_ps(good) != 0xff) return false;
-  add8(first, sums);
-  add8(second, sums + 8);
-  return true;
+  __m256 good = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256 value = _mm256_loadu_ps(values + i);
+    good = _mm256_and_ps(good, _mm256_cmp_ps(_mm256_and_ps(value, magnitude), limit, _CMP_LT_OQ));
+    add8(value, sums + i);
+  }
+  return _mm256_movemask_ps(good) == 0xff;
 }
 
 constexpr int kRowsMax = 6;

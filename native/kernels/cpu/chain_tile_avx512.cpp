@@ -94,17 +94,18 @@ HELS_AVX512 void pairsTile(const TileArguments& a) {
 }
 
 /// The same as value * 2^32 rounded to nearest even: the product is exact, the conversion rounds.
-HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums) {
-  const __m512 value = _mm512_loadu_ps(values);
-  const __mmask16 good = _mm512_cmp_ps_mask(_mm512_abs_ps(value), _mm512_set1_ps(kFixedPointLimit), _CMP_LT_OQ);
-  if (good != 0xFFFF) return false;
-  const __m512 scaled = _mm512_mul_ps(value, _mm512_set1_ps(static_cast<float>(kFixedPointScale)));
-  for (int64_t half = 0; half < 2; ++half) {
-    const __m256 eight = half == 0 ? _mm512_castps512_ps256(scaled) : _mm512_extractf32x8_ps(scaled, 1);
-    std::byte* target = reinterpret_cast<std::byte*>(sums + 8 * half);
-    _mm512_storeu_si512(target, _mm512_add_epi64(_mm512_loadu_si512(target), _mm512_cvtps_epi64(eight)));
+HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
+  const __m256 scale = _mm256_set1_ps(static_cast<float>(kFixedPointScale));
+  const __m256 limit = _mm256_set1_ps(kFixedPointLimit);
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  __mmask8 good = 0xFF;
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256 value = _mm256_loadu_ps(values + i);
+    good = _mm256_mask_cmp_ps_mask(good, _mm256_and_ps(value, magnitude), limit, _CMP_LT_OQ);
+    const __m512i fixed = _mm512_cvtps_epi64(_mm256_mul_ps(value, scale));
+    _mm512_storeu_si512(sums + i, _mm512_add_epi64(_mm512_loadu_si512(sums + i), fixed));
   }
-  return true;
+  return good == 0xFF;
 }
 
 constexpr int kRowsMax = 14;

@@ -99,8 +99,8 @@ void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
   }
 }
 
-bool addFixedPoint(const float* values, int64_t* sums) {
-  for (int64_t i = 0; i < kPanelColumns; ++i) {
+bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
     if (!inFixedPointRange(values[i])) return false;
     sums[i] += toFixedPoint(values[i]);
   }
