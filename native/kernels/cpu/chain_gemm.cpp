@@ -151,13 +151,16 @@ class ChainGemm final : public Gemm {
     const TileKind kind = kindOf(matrix, rows);
     const int64_t group = tiles_.panels[kind][std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1];
     const int threads = panels * kPanelColumns * matrix.depth * rows < kParallelWorkMin ? 1 : threads_;
-    parallelFor(threads, divCeil(panels, group), [&](int64_t item) {
-      const int64_t first = item * group;
-      if (first + group <= panels) {
-        body(first, group);
-      } else {
-        for (int64_t panel = first; panel < panels; ++panel) body(panel, 1);
+    parallelForParts(threads, divCeil(panels, group), [&](int64_t begin, int64_t end) {
+      if (tiles_.begin != nullptr) tiles_.begin();
+      for (int64_t first = begin * group; first < std::min(panels, end * group); first += group) {
+        if (first + group <= panels) {
+          body(first, group);
+        } else {
+          for (int64_t panel = first; panel < panels; ++panel) body(panel, 1);
+        }
       }
+      if (tiles_.end != nullptr) tiles_.end();
     });
   }
 

@@ -71,6 +71,9 @@ struct ChainTileSet {
   /// are then widened in advance.
   TileKernel wide[kTileKinds][kTileRowsMax] = {};
   TileKernel single[kTileKinds][kTileRowsMax] = {};
+  /// Around a thread's calls of kernels, if not null: setting up tiles takes as long as a small product.
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
   /// target[i] = source[i] of a 16-bit type widened to f32; count is a multiple of 16.
   void (*widen)(DataType type, const std::byte* source, float* target, int64_t count) = nullptr;
   /// target[i] = source[i] rounded to bf16, as f32ToBf16.

@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kTileRows = kInputTileRows;
 constexpr int64_t kLineBytes = 64;                      // of a tile: a block of a row's inputs, or 16 columns
 constexpr int64_t kTileBytes = kTileRows * kLineBytes;  // a block of a panel
+constexpr int64_t kPrefetchBytes = 2 * kTileBytes;      // ahead of the hardware, which does not keep memory busy
 constexpr int kPanelsMax = 4;
 
 // Tiles 0 to 3 hold chains, 4 and 5 inputs, 6 and 7 weights. The compiler knows no tile registers: what it must know is
@@ -40,36 +41,42 @@ inline void multiplyTiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(inputs), "i"(weights));
 }
 
-/// The tiles' shapes while it lives: chains and inputs of `first` rows in tiles 0, 1 and 4, of `second` in 2, 3 and 5.
-class TileShapes {
- public:
-  ~TileShapes() { asm volatile("tilerelease"); }
+inline void prefetchTile(const std::byte* tile) {
+#pragma GCC unroll 16
+  for (int64_t line = 0; line < kTileRows; ++line) __builtin_prefetch(tile + line * kLineBytes);
+}
 
-  void set(int64_t first, int64_t second) {
-    if (first == first_ && second == second_) return;
-    first_ = first;
-    second_ = second;
-    Configuration configuration;
-    const int64_t rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
-    for (int tile = 0; tile < 8; ++tile) {
-      configuration.rows[tile] = static_cast<uint8_t>(rows[tile]);
-      configuration.lineBytes[tile] = kLineBytes;
-    }
-    asm volatile("ldtilecfg %0" ::"m"(configuration) : "memory");
-  }
-
- private:
-  /// As the processor reads it.
-  struct alignas(64) Configuration {
-    uint8_t palette = 1;
-    uint8_t startRow = 0;
-    uint8_t reserved[14] = {};
-    uint16_t lineBytes[16] = {};
-    uint8_t rows[16] = {};
-  };
-  int64_t first_ = 0;
-  int64_t second_ = 0;
+/// As the processor reads it.
+struct alignas(64) TileConfiguration {
+  uint8_t palette = 1;
+  uint8_t startRow = 0;
+  uint8_t reserved[14] = {};
+  uint16_t lineBytes[16] = {};
+  uint8_t rows[16] = {};
 };
+
+/// Rows of this thread's tiles: of chains and inputs in tiles 0, 1 and 4, and in 2, 3 and 5. None outside of
+/// ChainTileSet::begin() and end().
+struct TileShapes {
+  int64_t first = 0;
+  int64_t second = 0;
+};
+constinit thread_local TileShapes currentShapes;
+
+void setShapes(int64_t first, int64_t second) {
+  if (currentShapes.first == first && currentShapes.second == second) return;
+  currentShapes = {first, second};
+  TileConfiguration configuration;
+  const int64_t rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
+  for (int tile = 0; tile < 8; ++tile) {
+    configuration.rows[tile] = static_cast<uint8_t>(rows[tile]);
+    configuration.lineBytes[tile] = kLineBytes;
+  }
+  asm volatile("ldtilecfg %0" ::"m"(configuration) : "memory");
+}
+
+void beginTiles() { currentShapes = {}; }
+void endTiles() { asm volatile("tilerelease"); }
 
 /// A short block of the panels, filled up with zeros.
 struct ShortBlock {
@@ -96,6 +103,7 @@ struct Part {
   }
 
   static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride) {
+    for (int panel = 0; panel < panels; ++panel) prefetchTile(weights + panel * panelStride + kPrefetchBytes);
     loadTile<4>(x, kLineBytes);
     if constexpr (tall) loadTile<5>(x + xTileBytes, kLineBytes);
     loadTile<6>(weights, kLineBytes);
@@ -145,17 +153,16 @@ struct Part {
 /// Any number of rows; with more than two panels at most 16.
 template <int panels>
 void tile(const TileArguments& a) {
-  TileShapes shapes;
   for (int64_t row = 0; row < a.rows;) {
     const std::byte* x = a.x + row / kTileRows * a.xTileBytes;
     float* c = a.c + row * a.cStride;
     const int64_t first = std::min(kTileRows, a.rows - row);
     const int64_t second = panels > 2 ? 0 : std::min(kTileRows, a.rows - row - first);
     if (second == 0) {
-      shapes.set(first, first);
+      setShapes(first, first);
       Part<panels, false>::run(a, x, c);
     } else if constexpr (panels <= 2) {
-      shapes.set(first, second);
+      setShapes(first, second);
       Part<panels, true>::run(a, x, c);
     }
     row += first + second;
@@ -184,6 +191,8 @@ ChainTileSet makeSet() {
   set.depthBlock = 512;
   set.rowsMax[kTilePairs] = kTileRowsMax;
   set.inputTiles = true;
+  set.begin = beginTiles;
+  set.end = endTiles;
   for (int rows = 1; rows <= kTileRowsMax; ++rows) {
     const bool tall = rows > kTileRows;
     set.panels[kTilePairs][rows - 1] = tall ? 2 : kPanelsMax;

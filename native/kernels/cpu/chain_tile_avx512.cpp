@@ -96,16 +96,16 @@ HELS_AVX512 void pairsTile(const TileArguments& a) {
 /// The same as value * 2^32 rounded to nearest even: the product is exact, the conversion rounds.
 HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
   const __m256 scale = _mm256_set1_ps(static_cast<float>(kFixedPointScale));
-  const __m256 limit = _mm256_set1_ps(kFixedPointLimit);
-  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  __mmask8 good = 0xFF;
-  for (int64_t i = 0; i < count; i += 8) {
-    const __m256 value = _mm256_loadu_ps(values + i);
-    good = _mm256_mask_cmp_ps_mask(good, _mm256_and_ps(value, magnitude), limit, _CMP_LT_OQ);
-    const __m512i fixed = _mm512_cvtps_epi64(_mm256_mul_ps(value, scale));
-    _mm512_storeu_si512(sums + i, _mm512_add_epi64(_mm512_loadu_si512(sums + i), fixed));
+  const __m512 limit = _mm512_set1_ps(kFixedPointLimit);
+  __mmask16 good = 0xFFFF;
+  for (int64_t i = 0; i < count; i += 16) {
+    good = _mm512_mask_cmp_ps_mask(good, _mm512_abs_ps(_mm512_loadu_ps(values + i)), limit, _CMP_LT_OQ);
+    for (int64_t k = i; k < i + 16; k += 8) {
+      const __m512i fixed = _mm512_cvtps_epi64(_mm256_mul_ps(_mm256_loadu_ps(values + k), scale));
+      _mm512_storeu_si512(sums + k, _mm512_add_epi64(_mm512_loadu_si512(sums + k), fixed));
+    }
   }
-  return good == 0xFF;
+  return good == 0xFFFF;
 }
 
 constexpr int kRowsMax = 14;
