@@ -64,8 +64,12 @@ void ForwardPass::embed(const TokenBatch& batch) {
   const int64_t stride = projected ? scratch_.embeddingStride : scratch_.hiddenStride;
   const int threads = rowThreads(batch.tokens(), model_.embeddingSize);
   parallelFor(threads, batch.tokens(), [&](int64_t token) {
-    widenRow(model_.weightType, weights_.embedding, batch.tokenIds[static_cast<size_t>(token)], model_.embeddingSize,
-             target + token * stride);
+    const int32_t id = batch.tokenIds[static_cast<size_t>(token)];
+    if (weights_.embedding == nullptr) {
+      gemm_.unpack(weights_.head.matrix, id, target + token * stride);
+    } else {
+      widenRow(model_.weightType, weights_.embedding, id, model_.embeddingSize, target + token * stride);
+    }
   });
   if (projected) {
     gemm_.multiply(weights_.projectIn.matrix, target, stride, batch.tokens(), scratch_.residual, scratch_.hiddenStride);

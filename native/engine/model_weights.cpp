@@ -90,7 +90,9 @@ ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64
                            Arena& matrices, Arena& others) {
   Layout layout(model, shard, packer, matrices, others);
   ModelWeights weights;
-  weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
+  const bool headHoldsIt = model.tiedEmbeddings && packer.unpacks() && model.quantization == Quantization::kNone &&
+                           shard.vocabRows.size() == model.vocabRows;
+  if (!headHoldsIt) weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
   if (model.position == PositionEncoding::kLearned) {
     weights.positions = layout.table(model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
   }

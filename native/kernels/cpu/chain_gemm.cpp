@@ -65,6 +65,10 @@ class ChainGemm final : public Gemm {
     packRows(matrix, tiles_.pairOrder, firstColumn, count, source);
   }
 
+  void unpack(const WeightMatrix& matrix, int64_t column, float* target) const override {
+    unpackColumn(matrix, tiles_.pairOrder, column, target);
+  }
+
   void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
                      const uint16_t* scales) const override {
     packQuantizedRows(matrix, tiles_.pairOrder, firstColumn, count, values, scales);

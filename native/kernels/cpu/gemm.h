@@ -47,6 +47,8 @@ class WeightPacker {
   /// Takes rows of W, source(count, depth) in matrix.type, as the columns [firstColumn, firstColumn + count) of the
   /// result.
   virtual void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const = 0;
+  /// Whether what is packed can be read back, as Gemm::unpack() does: a tied head then serves as the embedding.
+  virtual bool unpacks() const { return false; }
   /// The same for a quantised matrix: values(count, depth) and scales(count, groups) of its rows. `matrix.data` is zero
   /// before the first call. Throws kShapeInvalid from an implementation that has no quantised weights.
   virtual void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
@@ -55,6 +57,10 @@ class WeightPacker {
 
 class Gemm : public WeightPacker {
  public:
+  bool unpacks() const override { return true; }
+  /// target(depth) = the weights of one column, widened; of a matrix that is not quantised.
+  virtual void unpack(const WeightMatrix& matrix, int64_t column, float* target) const = 0;
+
   /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands; inputs in
   /// two terms count twice.
   virtual size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const = 0;

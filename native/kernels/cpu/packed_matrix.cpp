@@ -24,6 +24,17 @@ void packTyped(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn,
   }
 }
 
+template <typename Element, int64_t group, typename Widen>
+void unpackTyped(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target, const Widen& widen) {
+  const int64_t panelDepth = packedDepth(matrix.inputs, matrix.depth);
+  const int64_t lane = column % kPanelColumns;
+  const Element* panel = reinterpret_cast<const Element*>(matrix.data) + (column - lane) * panelDepth + lane * group;
+  for (int64_t place = 0; place < panelDepth; ++place) {
+    const int64_t k = group == 1 ? place : inputAt(order, place);
+    if (k < matrix.depth) target[k] = widen(panel[(place - place % group) * kPanelColumns + place % group]);
+  }
+}
+
 /// The values of one group of one column; `target` is where the group's units begin.
 void packGroup(Quantization quantization, PairOrder order, const int8_t* values, int64_t inputs, int64_t column,
                std::byte* target) {
@@ -53,6 +64,18 @@ void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firs
       group += groupBytes(matrix.quantization, inputs);
       begin += inputs;
     }
+  }
+}
+
+void unpackColumn(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target) {
+  if (matrix.type == DataType::kF32) {
+    unpackTyped<float, 1>(matrix, order, column, target, [](float value) { return value; });
+  } else if (matrix.inputs != Inputs::kF32) {
+    unpackTyped<uint16_t, 2>(matrix, order, column, target, bf16ToF32);
+  } else if (matrix.type == DataType::kBf16) {
+    unpackTyped<uint16_t, 1>(matrix, order, column, target, bf16ToF32);
+  } else {
+    unpackTyped<uint16_t, 1>(matrix, order, column, target, f16ToF32);
   }
 }
 

@@ -62,6 +62,8 @@ inline int64_t panelCount(const WeightMatrix& matrix) { return divCeil(matrix.co
 /// Copies rows of W, source(count, matrix.depth) in matrix.type, to the columns [firstColumn, firstColumn + count) of
 /// `matrix`.
 void packRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count, const std::byte* source);
+/// target(matrix.depth) = the weights of one column, widened.
+void unpackColumn(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target);
 /// The same from integers and scales, as Gemm::packQuantized().
 void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
                        const int8_t* values, const uint16_t* scales);
