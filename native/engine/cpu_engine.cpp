@@ -47,9 +47,10 @@ EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const
   return memory;
 }
 
-/// Inputs of the widest product of a step.
+/// Inputs of the widest product of a step; those of queries, keys and values have two terms with bf16 weights.
 int64_t gemmDepthMax(const ModelSpec& model, const ShardSpec& shard) {
-  return std::max({model.hiddenSize, model.embeddingSize, queryColumns(model, shard), shard.ffnColumns.size()});
+  const int64_t terms = model.weightType == DataType::kBf16 ? 2 : 1;
+  return std::max({terms * model.hiddenSize, model.embeddingSize, queryColumns(model, shard), shard.ffnColumns.size()});
 }
 
 }  // namespace

@@ -64,8 +64,12 @@ void ForwardPass::embed(const TokenBatch& batch) {
   const int64_t stride = projected ? scratch_.embeddingStride : scratch_.hiddenStride;
   const int threads = rowThreads(batch.tokens(), model_.embeddingSize);
   parallelFor(threads, batch.tokens(), [&](int64_t token) {
-    widenRow(model_.weightType, weights_.embedding, batch.tokenIds[static_cast<size_t>(token)], model_.embeddingSize,
-             target + token * stride);
+    const int32_t id = batch.tokenIds[static_cast<size_t>(token)];
+    if (weights_.embedding == nullptr) {
+      gemm_.unpack(weights_.head.matrix, id, target + token * stride);
+    } else {
+      widenRow(model_.weightType, weights_.embedding, id, model_.embeddingSize, target + token * stride);
+    }
   });
   if (projected) {
     gemm_.multiply(weights_.projectIn.matrix, target, stride, batch.tokens(), scratch_.residual, scratch_.hiddenStride);
@@ -117,12 +121,8 @@ void ForwardPass::addRowParallel(const TokenBatch& batch, int64_t layer, const c
   }
   collective_.sum({scratch_.sums, static_cast<size_t>(tokens * hidden)});
   parallelFor(rowThreads(tokens, hidden), tokens, [&](int64_t token) {
-    float* residual = scratch_.residual + token * scratch_.hiddenStride;
-    const int64_t* sums = scratch_.sums + token * hidden;
-    for (int64_t i = 0; i < hidden; ++i) {
-      const float sum = fromFixedPoint(sums[i]);
-      residual[i] += linear.bias == nullptr ? sum : sum + linear.bias[i];
-    }
+    addFromFixedPoint(scratch_.sums + token * hidden, linear.bias, hidden,
+                      scratch_.residual + token * scratch_.hiddenStride, bestIsa());
   });
 }
 

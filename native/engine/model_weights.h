@@ -35,7 +35,8 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  std::byte* embedding = nullptr;  // (vocabRows, embeddingSize) in the weights' type; replicated
+  // (vocabRows, embeddingSize) in the weights' type; replicated. Null where the head is read in its stead.
+  std::byte* embedding = nullptr;
   std::byte* positions = nullptr;  // (learnedPositionOffset + maxPositions, hiddenSize); null without learned positions
   Linear projectIn;                // embeddingSize -> hiddenSize, when they differ; replicated
   Linear projectOut;

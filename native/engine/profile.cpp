@@ -84,7 +84,7 @@ void setTables(const ModelSpec& model, const ModelWeights& weights) {
   const auto set = [&](std::byte* table, int64_t elements) {
     std::fill_n(reinterpret_cast<uint32_t*>(table), elements / 2, weightPattern(DataType::kBf16));
   };
-  set(weights.embedding, model.vocabRows * model.embeddingSize);
+  if (weights.embedding != nullptr) set(weights.embedding, model.vocabRows * model.embeddingSize);
   if (weights.positions == nullptr) return;
   set(weights.positions, (model.learnedPositionOffset + model.maxPositions) * model.hiddenSize);
 }

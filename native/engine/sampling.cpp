@@ -13,14 +13,29 @@
 namespace hels {
 namespace {
 
+/// The first of the highest, whole blocks at a time without a branch inside. NaN is never the highest.
 Candidate highestLogit(const float* logits, int64_t count, int32_t firstToken) {
+  constexpr int64_t kLanes = 16;
+  constexpr int64_t kBlock = 512;
   Candidate best;
   float highest = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < count; ++i) {
-    if (logits[i] > highest || (best.tokenId < 0 && logits[i] >= highest)) {
-      highest = logits[i];
-      best = {static_cast<double>(highest), firstToken + static_cast<int32_t>(i)};
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t end = std::min(count, begin + kBlock);
+    float lanes[kLanes];
+    std::fill_n(lanes, kLanes, highest);
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        lanes[lane] = logits[i + lane] > lanes[lane] ? logits[i + lane] : lanes[lane];
+      }
     }
+    for (; i < end; ++i) lanes[0] = logits[i] > lanes[0] ? logits[i] : lanes[0];
+    const float most = *std::max_element(lanes, lanes + kLanes);
+    if (most == highest && best.tokenId >= 0) continue;
+    const float* first = std::find(logits + begin, logits + end, most);
+    if (first == logits + end) continue;  // nothing but NaN, or -Inf was not there yet
+    highest = *first;
+    best = {static_cast<double>(highest), firstToken + static_cast<int32_t>(first - logits)};
   }
   return best;
 }

@@ -6,6 +6,16 @@
 
 namespace hels {
 
+namespace {
+
+/// An odd number of lines: with a width of a power of two all rows would fall into the same sets of the cache.
+int64_t spread(int64_t columns) {
+  static_assert(kColumnPadding * sizeof(float) == 64);
+  return (divCeil(columns, kColumnPadding) | 1) * kColumnPadding;
+}
+
+}  // namespace
+
 int64_t positionsMax(const ModelSpec& model, const EngineOptions& options) {
   return std::min(model.maxPositions, options.kvBlocks * options.kvBlockTokens);
 }
@@ -15,13 +25,16 @@ Scratch layoutScratch(const ModelSpec& model, const ShardSpec& shard, const Engi
   const int64_t queries = queryColumns(model, shard);
   const int64_t ffn = shard.ffnColumns.size();
   Scratch scratch;
-  // A line more than its length: with a width of a power of two all rows would fall into the same sets of the cache.
-  scratch.hiddenStride = roundUp(model.hiddenSize, kColumnPadding) + kColumnPadding;
-  scratch.queryKeyValueStride = roundUp(queries + 2 * keyValueColumns(model, shard), kColumnPadding);
+  scratch.hiddenStride = spread(model.hiddenSize);
+  // Fast products want rows of results as far apart as they are long.
+  const auto stride = [&](int64_t columns) {
+    return options.numerics == Numerics::kExact ? spread(columns) : roundUp(columns, kColumnPadding);
+  };
+  scratch.queryKeyValueStride = stride(queries + 2 * keyValueColumns(model, shard));
   scratch.attentionStride = queries;
-  scratch.mlpStride = roundUp(model.gatedMlp ? 2 * ffn : ffn, kColumnPadding);
-  scratch.embeddingStride = roundUp(model.embeddingSize, kColumnPadding);
-  scratch.logitsStride = roundUp(shard.vocabRows.size(), kColumnPadding);
+  scratch.mlpStride = stride(model.gatedMlp ? 2 * ffn : ffn);
+  scratch.embeddingStride = stride(model.embeddingSize);
+  scratch.logitsStride = stride(shard.vocabRows.size());
 
   scratch.residual = arena.take<float>(tokens * scratch.hiddenStride);
   scratch.normalized = arena.take<float>(tokens * scratch.hiddenStride);

@@ -22,7 +22,7 @@ namespace {
 
 /// Raised whenever any bit of the exact mode changes; the number of the fixed point's scale and the chunk size are part
 /// of it.
-constexpr const char* kNumericsVersion = "chain-2";
+constexpr const char* kNumericsVersion = "chain-3";
 
 constexpr int64_t kRows = 64;
 constexpr int64_t kColumns = 256;
@@ -96,7 +96,7 @@ class GemmCheck {
     requireSame(whole, product(gemm_, {40, 100}, kRows), "products of a slice of columns");
     requireSame(whole, product(*makeChainGemm(1), {0, kColumns}, kRows), "products of one thread");
     requireSame(whole, product(*makeChainGemm(1, Isa::kPortable), {0, 16}, 2), "products of the portable kernels");
-    if (depth_ % 4 == 0) {
+    if (depth_ % (2 * granuleMultiple()) == 0) {
       std::vector<int64_t> halves = fixedPoint(0, depth_ / 2);
       const std::vector<int64_t> second = fixedPoint(depth_ / 2, depth_);
       for (size_t i = 0; i < halves.size(); ++i) halves[i] += second[i];
@@ -123,6 +123,8 @@ class GemmCheck {
     return packed;
   }
 
+  int64_t granuleMultiple() const { return inputs_ == Inputs::kF32 ? 1 : 4; }
+
   struct Product {
     Range columns;
     int64_t rows = 0;
@@ -142,8 +144,8 @@ class GemmCheck {
   std::vector<int64_t> fixedPoint(int64_t begin, int64_t end) const {
     const Packed packed = pack(gemm_, 0, kColumns, begin, end);
     std::vector<int64_t> sums(static_cast<size_t>(kRows * kColumns));
-    gemm_.multiplyFixedPoint(packed.matrix, x_.data() + begin, depth_, kRows, roundUp(depth_, 4) / 2, sums.data(),
-                             kColumns);
+    gemm_.multiplyFixedPoint(packed.matrix, x_.data() + begin, depth_, kRows,
+                             roundUp(depth_, 2 * granuleMultiple()) / 2, sums.data(), kColumns);
     return sums;
   }
 
@@ -285,11 +287,13 @@ std::string selfCheck(const ModelSpec& model, const EngineOptions& options, Gemm
   Hash hash;
   for (const int64_t depth : depths) {
     GemmCheck(model.weightType, Inputs::kF32, depth, gemm).run(exact, hash);
-    if (model.weightType == DataType::kBf16) GemmCheck(model.weightType, Inputs::kBf16, depth, gemm).run(exact, hash);
+    if (model.weightType != DataType::kBf16) continue;
+    GemmCheck(model.weightType, Inputs::kBf16, depth, gemm).run(exact, hash);
+    GemmCheck(model.weightType, Inputs::kTwoBf16, depth, gemm).run(exact, hash);
   }
   if (model.quantization != Quantization::kNone) {
     for (const int64_t depth : depths) {
-      for (const Inputs inputs : {Inputs::kF32, Inputs::kBf16}) {
+      for (const Inputs inputs : {Inputs::kTwoBf16, Inputs::kBf16}) {
         for (const Quantization quantization : std::set{model.quantization, Quantization::kInt8}) {  // int8: the head
           checkQuantized(quantization, inputs, depth, gemm, hash);
         }

@@ -81,7 +81,9 @@ class Loader {
   }
 
   void load(const ModelWeights& weights) {
-    table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
+    if (weights.embedding != nullptr) {
+      table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
+    }
     if (weights.positions != nullptr) {
       table(names_.positions, model_.learnedPositionOffset + model_.maxPositions, model_.hiddenSize, weights.positions);
     }
@@ -127,10 +129,13 @@ class Loader {
     rows(layer.mlpOutput, prefix + names_.mlpOutput, model_.ffnColumns, ffn);
   }
 
-  /// The embedding is replicated, so a tied head takes its rows from memory.
+  /// The embedding is replicated, so a tied head takes its rows from memory, unless it is the embedding itself.
   void head(const ModelWeights& weights) {
     const Range vocabulary = shard_.vocabRows;
-    if (model_.tiedEmbeddings) {
+    if (weights.embedding == nullptr) {
+      pack(weights.head.matrix, 0, names_.embedding, {model_.vocabRows, model_.embeddingSize}, vocabulary,
+           {0, model_.embeddingSize}, Ownership::kReplicated);
+    } else if (model_.tiedEmbeddings) {
       const size_t rowBytes = static_cast<size_t>(model_.embeddingSize) * bytesOf(model_.weightType);
       const std::byte* rows = weights.embedding + static_cast<size_t>(vocabulary.begin) * rowBytes;
       if (model_.quantization == Quantization::kNone) {

@@ -47,6 +47,7 @@ class Attention {
       if (seeing.begin == seeing.end) continue;
       float maximum[kAttentionRowsMax] = {};
       float sum[kAttentionRowsMax] = {};
+      if (chunk + 1 < chunks.end) prefetchKeys(kv, chunk + 1);
       attendChunk(kv, chunk, seeing, workspace, parts, shape_.headDim, maximum, sum);
       merge(seeing, parts, shape_.headDim, maximum, sum, sums);
     }
@@ -112,7 +113,10 @@ class Attention {
     const std::byte* values[kAttentionTiles] = {};
     const int64_t firstTile = low / kAttentionTileTokens;
     const int64_t endTile = (high + kAttentionTileTokens - 1) / kAttentionTileTokens;
-    for (int64_t tile = firstTile; tile < endTile; ++tile) locate(kv, chunk, tile, keys[tile], values[tile]);
+    for (int64_t tile = firstTile; tile < endTile; ++tile) {
+      locate(kv, chunk, tile, keys[tile], values[tile]);
+      prefetch(kv, values[tile]);  // read after the scores; few rows wait for memory
+    }
 
     kernels_.scores(kv.type, shape_.headDim, rows_.queries + seeing.begin, seeing.end - seeing.begin, keys, firstTile,
                     endTile, scores);
@@ -128,6 +132,22 @@ class Attention {
       kernels_.values(kv.type, shape_.headDim, scoresOf(row), next - row, values, visible[row].begin, visible[row].end,
                       parts + (row - seeing.begin) * stride, stride);
       row = next;
+    }
+  }
+
+  void prefetch(const KvBlocks& kv, const std::byte* tile) const {
+    constexpr int64_t kLineBytes = 64;
+    const int64_t bytes = kAttentionTileTokens * shape_.headDim * static_cast<int64_t>(bytesOf(kv.type));
+    for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(tile + i);
+  }
+
+  /// Those of a chunk that the last row sees.
+  void prefetchKeys(const KvBlocks& kv, int64_t chunk) const {
+    const int64_t end = rows_.positions[rows_.count - 1] + 1 - chunk * kAttentionChunkTokens;
+    for (int64_t tile = 0; tile < kAttentionTiles && tile * kAttentionTileTokens < end; ++tile) {
+      const std::byte *keys = nullptr, *values = nullptr;
+      locate(kv, chunk, tile, keys, values);
+      prefetch(kv, keys);
     }
   }
 
@@ -170,7 +190,7 @@ class Attention {
 
 const AttentionKernels& attentionKernels(Isa isa) {
 #ifdef HELS_X86
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return avx512AttentionKernels();
+  if (isa >= Isa::kAvx512) return avx512AttentionKernels();
   if (isa == Isa::kAvx2) return avx2AttentionKernels();
 #else
   (void)isa;

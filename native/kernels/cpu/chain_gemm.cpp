@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/chain_tile.h"
+#include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/parallel.h"
@@ -13,11 +14,10 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kDepthBlock = 256;    // 16 KiB of f32 panel
+constexpr int64_t kWidenedDepth = 256;  // 16 KiB of f32 panel
 constexpr int64_t kRowBlock = 64;       // rows whose partials wait for the fixed-point sum, 4 KiB
 constexpr int64_t kDirectTilesMax = 2;  // row tiles that widen weights as they load them, cheaper than in advance
-constexpr int64_t kPanelsPerCallMax = 8;
-constexpr int64_t kBlockedPanelsMax = 2;  // of the highest tiles
+constexpr int64_t kManyRows = 8;        // more of them take at most 4 panels a call, fewer 8, blocks of them at most 2
 // Rows of narrowed inputs lie a line further apart than they are long: with a depth of a power of two all rows of a
 // tile would fall into the same sets of the first-level cache.
 constexpr int64_t kNarrowedPadding = 32;
@@ -26,13 +26,29 @@ constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
 
-/// Inputs as the kernels read them.
+/// Inputs as the kernels read them: f32 as they are, bf16 in blocks, which begin anew with each granule.
 struct Operand {
-  const std::byte* data;  // (rows, depth) in f32 or bf16
-  int64_t strideBytes;
+  const std::byte* data;
   int64_t rows;
+  int64_t strideBytes;
+  int64_t blockBytes = 0;  // 0: f32
+  int64_t tileBytes = 0;   // 0: rows follow each other
+  int64_t granule = 0;
+  int terms = 1;
 
-  Operand part(int64_t firstRow, int64_t count) const { return {data + firstRow * strideBytes, strideBytes, count}; }
+  /// Where input `k` lies, the first of a block.
+  const std::byte* at(int64_t k) const {
+    if (blockBytes == 0) return data + k * static_cast<int64_t>(sizeof(float));
+    const int64_t block = k / granule * divCeil(granule, kBlockInputs) + k % granule / kBlockInputs;
+    return data + block * terms * blockBytes;
+  }
+  /// Rows from `firstRow` on, with tiles a multiple of theirs.
+  Operand part(int64_t firstRow, int64_t count) const {
+    Operand rowsOf = *this;
+    rowsOf.data += tileBytes == 0 ? firstRow * strideBytes : firstRow / kInputTileRows * tileBytes;
+    rowsOf.rows = count;
+    return rowsOf;
+  }
 };
 
 class ChainGemm final : public Gemm {
@@ -46,17 +62,22 @@ class ChainGemm final : public Gemm {
   }
 
   void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const override {
-    packRows(matrix, firstColumn, count, source);
+    packRows(matrix, tiles_.pairOrder, firstColumn, count, source);
+  }
+
+  void unpack(const WeightMatrix& matrix, int64_t column, float* target) const override {
+    unpackColumn(matrix, tiles_.pairOrder, column, target);
   }
 
   void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
                      const uint16_t* scales) const override {
-    packQuantizedRows(matrix, firstColumn, count, values, scales);
+    packQuantizedRows(matrix, tiles_.pairOrder, firstColumn, count, values, scales);
   }
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     if (type != DataType::kBf16) return 0;
-    return static_cast<size_t>(rows * narrowedStride(depth)) * sizeof(uint16_t);
+    return static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding)) *
+           sizeof(uint16_t);
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
@@ -65,7 +86,7 @@ class ChainGemm final : public Gemm {
 
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
-    const Operand operand = operandOf(matrix, x, xStride, rows);
+    const Operand operand = operandOf(matrix, x, xStride, rows, matrix.depth);
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       chains(matrix, panel, panels, 0, matrix.depth, operand, y + panel * kPanelColumns, yStride);
     });
@@ -73,14 +94,15 @@ class ChainGemm final : public Gemm {
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                              int64_t granuleDepth, int64_t* sums, int64_t sumStride) override {
-    const Operand operand = operandOf(matrix, x, xStride, rows);
+    const Operand operand = operandOf(matrix, x, xStride, rows, granuleDepth);
     std::atomic<int64_t> badRow{-1};
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
-      // Blocks of equal height, to within a row: a last block of a few rows would go to kernels that take more panels.
+      // Blocks of equal height, to within a row or a tile: a last block of a few rows would go to kernels that take
+      // more panels.
       const int64_t blocks = divCeil(rows, kRowBlock);
       for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t row = block * rows / blocks;
-        const int64_t count = (block + 1) * rows / blocks - row;
+        const int64_t row = firstOfBlock(rows, block, blocks);
+        const int64_t count = firstOfBlock(rows, block + 1, blocks) - row;
         const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, count), granuleDepth,
                                         sums + row * sumStride, sumStride);
         if (bad >= 0) badRow.store(row + bad);
@@ -90,22 +112,38 @@ class ChainGemm final : public Gemm {
   }
 
  private:
-  static int64_t narrowedStride(int64_t depth) { return packedDepth(Inputs::kBf16, depth) + kNarrowedPadding; }
+  int64_t firstOfBlock(int64_t rows, int64_t block, int64_t blocks) const {
+    const int64_t row = block * rows / blocks;
+    return tiles_.inputTiles ? std::min(rows, roundUp(row, kInputTileRows)) : row;
+  }
 
-  /// x as the kernels read it: rounded to bf16 once for all columns, an odd depth filled up with a zero.
-  Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows) {
-    if (matrix.inputs == Inputs::kF32) {
-      return {reinterpret_cast<const std::byte*>(x), xStride * static_cast<int64_t>(sizeof(float)), rows};
-    }
-    const int64_t stride = narrowedStride(matrix.depth);
-    narrowed_.resize(static_cast<size_t>(rows * stride));
-    parallelFor(rows * stride < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
-      uint16_t* target = narrowed_.data() + row * stride;
-      tiles_.narrow(x + row * xStride, target, matrix.depth);
-      target[matrix.depth] = 0;  // completes the last pair of an odd depth
+  static int termsOf(const WeightMatrix& matrix) { return matrix.inputs == Inputs::kTwoBf16 ? 2 : 1; }
+
+  /// x as the kernels read it: rounded to bf16 once for all columns, in whole blocks for each granule.
+  Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, int64_t granule) {
+    constexpr int64_t kElementBytes = sizeof(uint16_t);
+    Operand operand{reinterpret_cast<const std::byte*>(x), rows, xStride * static_cast<int64_t>(sizeof(float))};
+    if (matrix.inputs == Inputs::kF32 || matrix.depth == 0) return operand;
+    operand.granule = granule;
+    operand.terms = termsOf(matrix);
+    const int64_t terms = divCeil(granule, kBlockInputs) * divCeil(matrix.depth, granule) * operand.terms;
+    const int64_t tileRows = tiles_.inputTiles ? std::min(rows, kInputTileRows) : 1;
+    const int64_t blockStride = tileRows * kBlockInputs;
+    const int64_t tileStride = terms * blockStride + (tiles_.inputTiles ? 0 : kNarrowedPadding);
+    narrowed_.resize(static_cast<size_t>(divCeil(rows, tileRows) * tileStride));
+    parallelFor(rows * matrix.depth < kParallelNarrowMin ? 1 : threads_, rows, [&](int64_t row) {
+      uint16_t* target = narrowed_.data() + row / tileRows * tileStride + row % tileRows * kBlockInputs;
+      for (int64_t k = 0; k < matrix.depth; k += granule) {
+        tiles_.narrowBlocks(x + row * xStride + k, std::min(granule, matrix.depth - k), operand.terms, target,
+                            blockStride);
+        target += divCeil(granule, kBlockInputs) * operand.terms * blockStride;
+      }
     });
-    return {reinterpret_cast<const std::byte*>(narrowed_.data()), stride * static_cast<int64_t>(sizeof(uint16_t)),
-            rows};
+    operand.data = reinterpret_cast<const std::byte*>(narrowed_.data());
+    operand.strideBytes = (tiles_.inputTiles ? kBlockInputs : tileStride) * kElementBytes;
+    operand.blockBytes = blockStride * kElementBytes;
+    operand.tileBytes = tiles_.inputTiles ? tileStride * kElementBytes : 0;
+    return operand;
   }
 
   /// body(firstPanel, panels) for all panels, as many at once as the kernels take for so many rows. More rows than one
@@ -114,16 +152,19 @@ class ChainGemm final : public Gemm {
   void forPanelGroups(const WeightMatrix& matrix, int64_t rows, const Body& body) const {
     if (rows == 0 || matrix.columns == 0) return;
     const int64_t panels = panelCount(matrix);
-    const auto tileRows = std::min<int64_t>(rows, tiles_.rowsMax);
-    const int64_t group = tiles_.panels[kindOf(matrix, rows)][tileRows - 1];
+    const TileKind kind = kindOf(matrix, rows);
+    const int64_t group = tiles_.panels[kind][std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1];
     const int threads = panels * kPanelColumns * matrix.depth * rows < kParallelWorkMin ? 1 : threads_;
-    parallelFor(threads, divCeil(panels, group), [&](int64_t item) {
-      const int64_t first = item * group;
-      if (first + group <= panels) {
-        body(first, group);
-      } else {
-        for (int64_t panel = first; panel < panels; ++panel) body(panel, 1);
+    parallelForParts(threads, divCeil(panels, group), [&](int64_t begin, int64_t end) {
+      if (tiles_.begin != nullptr) tiles_.begin();
+      for (int64_t first = begin * group; first < std::min(panels, end * group); first += group) {
+        if (first + group <= panels) {
+          body(first, group);
+        } else {
+          for (int64_t panel = first; panel < panels; ++panel) body(panel, 1);
+        }
       }
+      if (tiles_.end != nullptr) tiles_.end();
     });
   }
 
@@ -135,26 +176,28 @@ class ChainGemm final : public Gemm {
         return directChains(matrix, panel, panels, begin, depth, x, c, cStride);
       return quantizedChains(matrix, panel, panels, begin, depth, x, c, cStride);
     }
-    if (x.rows > tiles_.rowsMax) return blockedChains(matrix, panel, panels, begin, depth, x, c, cStride);
+    const TileKind kind = tileKind(matrix.type, matrix.inputs);
+    if (x.rows > tiles_.rowsMax[kind]) return blockedChains(matrix, panel, panels, begin, depth, x, c, cStride);
     TileArguments a = tileAt(matrix, panel, begin, x);
-    a.depth = packedDepth(matrix.inputs, depth);
+    a.depth = depth;
     a.c = c;
     a.cStride = cStride;
     const auto& kernels = panels > 1 ? tiles_.wide : tiles_.single;
-    kernels[tileKind(matrix.type, matrix.inputs)][x.rows - 1](a);
+    kernels[kind][x.rows - 1](a);
   }
 
   /// The same for many rows: a block of the panels stays in cache for all row tiles, widened once for f32 inputs.
   void blockedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
                      const Operand& x, float* c, int64_t cStride) const {
-    alignas(64) float widened[kDepthBlock * kPanelColumns];
-    const int64_t tileCount = divCeil(x.rows, tiles_.rowsMax);
+    alignas(64) float widened[kWidenedDepth * kPanelColumns];
+    const TileKind own = tileKind(matrix.type, matrix.inputs);
+    const int64_t tileCount = divCeil(x.rows, tiles_.rowsMax[own]);
     const bool widen = bytesOf(matrix.type) == 2 && matrix.inputs == Inputs::kF32 && tileCount > kDirectTilesMax;
-    const TileKind kind = widen ? kTileF32 : tileKind(matrix.type, matrix.inputs);
-    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kind];
-    for (int64_t k = begin; k < begin + depth; k += kDepthBlock) {
+    const TileKind kind = widen ? kTileF32 : own;
+    const int64_t depthBlock = widen ? kWidenedDepth : tiles_.depthBlock;
+    for (int64_t k = begin; k < begin + depth; k += depthBlock) {
       TileArguments a = tileAt(matrix, panel, k, x);
-      a.depth = packedDepth(matrix.inputs, std::min(kDepthBlock, begin + depth - k));
+      a.depth = std::min(depthBlock, begin + depth - k);
       a.accumulate = k > begin;
       a.cStride = cStride;
       if (widen) {
@@ -162,7 +205,7 @@ class ChainGemm final : public Gemm {
         a.panel = reinterpret_cast<const std::byte*>(widened);
       }
       a.c = c;
-      runTiles(kernels, a, x.rows);
+      runTiles(kind, panels, a);
     }
   }
 
@@ -170,13 +213,12 @@ class ChainGemm final : public Gemm {
   void directChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
                     const Operand& x, float* c, int64_t cStride) const {
     const TileKernel kernel = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix, x.rows)][x.rows - 1];
-    TileArguments a;
-    a.xStrideBytes = x.strideBytes;
+    TileArguments a = argumentsOf(x);
     a.panelStrideBytes = panelBytes(matrix);
     a.c = c;
     a.cStride = cStride;
     for (int64_t k = begin; k < begin + depth; k += a.depth) {
-      a.x = x.data + k * inputBytes(matrix.inputs);
+      a.x = x.at(k);
       a.panel = matrix.data + panel * a.panelStrideBytes + groupOffset(matrix, k);
       a.depth = std::min(begin + depth - k, matrix.granule - k % matrix.granule);
       a.accumulate = k > begin;
@@ -184,30 +226,24 @@ class ChainGemm final : public Gemm {
     }
   }
 
-  /// The same for quantised weights, whatever the rows: a block of the panels is widened to bf16, or f32 for f32
-  /// inputs, while it is in cache.
+  /// The same for quantised weights, whatever the rows: a block of the panels is widened to bf16 while it is in cache.
   void quantizedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
                        const Operand& x, float* c, int64_t cStride) const {
     alignas(64) uint16_t pairs[kDequantizedElements + kDequantizedExcess];
-    alignas(64) float widened[kDequantizedElements];
-    const bool widen = matrix.inputs == Inputs::kF32;
-    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kindOf(matrix, x.rows)];
     const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns;
     for (int64_t k = begin, end = begin; k < begin + depth; k = end) {
       end = blockEnd(matrix, k, blockDepth, begin + depth);
-      const int64_t stride = roundUp(end - k, 2) * kPanelColumns;
+      const int64_t stride = packedDepth(matrix.inputs, end - k) * kPanelColumns;
       for (int64_t i = 0; i < panels; ++i) dequantizePanel(matrix, panel + i, k, end, pairs + i * stride);
-      if (widen) tiles_.splitPairs(pairs, widened, panels * stride / (2 * kPanelColumns));
-      TileArguments a;
-      a.x = x.data + k * inputBytes(matrix.inputs);
-      a.xStrideBytes = x.strideBytes;
-      a.panel = widen ? reinterpret_cast<const std::byte*>(widened) : reinterpret_cast<const std::byte*>(pairs);
-      a.panelStrideBytes = stride * inputBytes(matrix.inputs);
-      a.depth = packedDepth(matrix.inputs, end - k);
+      TileArguments a = argumentsOf(x);
+      a.x = x.at(k);
+      a.panel = reinterpret_cast<const std::byte*>(pairs);
+      a.panelStrideBytes = stride * static_cast<int64_t>(sizeof(uint16_t));
+      a.depth = end - k;
       a.accumulate = k > begin;
       a.c = c;
       a.cStride = cStride;
-      runTiles(kernels, a, x.rows);
+      runTiles(kTilePairs, panels, a);
     }
   }
 
@@ -230,17 +266,20 @@ class ChainGemm final : public Gemm {
     }
   }
 
-  /// All rows through the kernels, which take those of one tile: `a` is of the first row.
-  template <typename Kernels>
-  void runTiles(const Kernels& kernels, TileArguments a, int64_t rows) const {
-    const int64_t tileCount = divCeil(rows, tiles_.rowsMax);
+  /// All rows through the kernels of a kind, most of which take those of one tile.
+  void runTiles(TileKind kind, int64_t panels, TileArguments a) const {
+    const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kind];
+    const int64_t rows = a.rows;
+    if (tiles_.inputTiles && kind == kTilePairs) return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
+    const int64_t tileCount = divCeil(rows, tiles_.rowsMax[kind]);
     const std::byte* x = a.x;
     float* c = a.c;
     for (int64_t tile = 0; tile < tileCount; ++tile) {  // tiles of equal height, to within a row
       const int64_t row = tile * rows / tileCount;
       a.x = x + row * a.xStrideBytes;
       a.c = c + row * a.cStride;
-      kernels[(tile + 1) * rows / tileCount - row - 1](a);
+      a.rows = (tile + 1) * rows / tileCount - row;
+      kernels[a.rows - 1](a);
     }
   }
 
@@ -249,18 +288,24 @@ class ChainGemm final : public Gemm {
   /// The kernels for so many rows: of a matrix as it lies, or of the blocks that a quantised one is widened to.
   TileKind kindOf(const WeightMatrix& matrix, int64_t rows) const {
     if (matrix.quantization == Quantization::kNone) return tileKind(matrix.type, matrix.inputs);
-    const bool pairs = matrix.inputs == Inputs::kBf16;
-    const TileKind direct = matrix.quantization == Quantization::kInt8 ? (pairs ? kTileInt8Pairs : kTileInt8)
-                                                                       : (pairs ? kTileInt4Pairs : kTileInt4);
-    if (rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr) return direct;
-    return pairs ? kTilePairs : kTileF32;
+    const TileKind direct = matrix.quantization == Quantization::kInt8 ? kTileInt8 : kTileInt4;
+    return rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr ? direct : kTilePairs;
   }
 
-  /// Operands from input `begin` on (even for bf16 inputs) of `panel` and those after it.
-  static TileArguments tileAt(const WeightMatrix& matrix, int64_t panel, int64_t begin, const Operand& x) {
+  static TileArguments argumentsOf(const Operand& x) {
     TileArguments a;
-    a.x = x.data + begin * inputBytes(matrix.inputs);
     a.xStrideBytes = x.strideBytes;
+    a.xBlockBytes = x.blockBytes;
+    a.xTileBytes = x.tileBytes;
+    a.rows = x.rows;
+    a.terms = x.terms;
+    return a;
+  }
+
+  /// Operands from input `begin` on (a multiple of 4 for bf16 inputs) of `panel` and those after it.
+  static TileArguments tileAt(const WeightMatrix& matrix, int64_t panel, int64_t begin, const Operand& x) {
+    TileArguments a = argumentsOf(x);
+    a.x = x.at(begin);
     a.panelStrideBytes = panelBytes(matrix);
     a.panel =
         matrix.data + panel * a.panelStrideBytes + begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
@@ -270,29 +315,29 @@ class ChainGemm final : public Gemm {
   /// Adds every granule's chains of x.rows <= kRowBlock rows. Returns -1 or a row that is out of range.
   int64_t addGranules(const WeightMatrix& matrix, int64_t panel, int64_t panels, const Operand& x, int64_t granuleDepth,
                       int64_t* sums, int64_t sumStride) const {
-    // Few rows take many panels, many rows few: the larger of the two products.
-    alignas(
-        64) float partial[std::max(kRowBlock * kBlockedPanelsMax, kTileRowsMax * kPanelsPerCallMax) * kPanelColumns];
+    constexpr int64_t kPanelRows = std::max({kManyRows * 8, kTileRowsMax * int64_t{4}, kRowBlock * 2});
+    alignas(64) float partial[kPanelRows * kPanelColumns];
+    // Where `sums` belong their rows are kilobytes apart, often in the same few sets of the first-level cache.
+    alignas(64) int64_t totals[kPanelRows * kPanelColumns];
     const int64_t stride = panels * kPanelColumns;
+    std::fill_n(totals, x.rows * stride, 0);
     for (int64_t begin = 0; begin < matrix.depth; begin += granuleDepth) {
       chains(matrix, panel, panels, begin, std::min(granuleDepth, matrix.depth - begin), x, partial, stride);
-      for (int64_t row = 0; row < x.rows; ++row) {
-        for (int64_t i = 0; i < panels; ++i) {
-          const int64_t column = (panel + i) * kPanelColumns;
-          const float* values = partial + row * stride + i * kPanelColumns;
-          if (!addPanel(values, sums + row * sumStride + column, matrix.columns - column)) return row;
-        }
-      }
+      if (!tiles_.addFixedPoint(partial, totals, x.rows * stride)) return badRow(partial, x.rows, stride);
+    }
+    const int64_t first = panel * kPanelColumns;
+    const int64_t columns = std::min(stride, matrix.columns - first);
+    for (int64_t row = 0; row < x.rows; ++row) {
+      int64_t* target = sums + row * sumStride + first;
+      for (int64_t i = 0; i < columns; ++i) target[i] += totals[row * stride + i];
     }
     return -1;
   }
 
-  bool addPanel(const float* values, int64_t* sums, int64_t columns) const {
-    if (columns >= kPanelColumns) return tiles_.addFixedPoint(values, sums);
-    int64_t padded[kPanelColumns] = {};
-    const bool good = tiles_.addFixedPoint(values, padded);
-    for (int64_t i = 0; i < columns; ++i) sums[i] += padded[i];
-    return good;
+  /// The row of a value out of range; there is one.
+  static int64_t badRow(const float* partial, int64_t rows, int64_t stride) {
+    const float* end = partial + rows * stride;
+    return (std::find_if_not(partial, end, inFixedPointRange) - partial) / stride;
   }
 
   const int threads_;

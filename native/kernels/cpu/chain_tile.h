@@ -1,8 +1,11 @@
 // The innermost part of the chain GEMM, one set of kernels per instruction set. Every output element is one chain
 //   c = fma(x[row][k], w[column][k], c),  c starting from +0 (or from what is there),
-// so its bits depend on nothing but its own row and column. Inputs in f32 are taken with k ascending; inputs in bf16 in
-// pairs with the odd one first (1, 0, 3, 2, ...), and subnormals then count as zero: what the processors' bf16 dot
-// product does, and what two multiply-adds per pair give everywhere else.
+// so its bits depend on nothing but its own row and column. Inputs in f32 are taken with k ascending.
+// Inputs in bf16 are taken in blocks of 32 from where the chain begins. A block has two chains of its own, from +0, one
+// over its inputs 0, 2, 4 ... and one over 1, 3, 5 ...: c = c + (even + odd), subnormal operands and results taken as
+// zero. A shorter last block is one filled up with zeros. Inputs in two terms give two such blocks, first of the upper
+// terms, then of the lower. This is how processors with tiles multiply bf16 (AMX). A bf16 dot product that takes the
+// pairs (2, 0), (6, 4) ... and (3, 1), (7, 5) ... gives the same bits, and so do multiply-adds everywhere else.
 #pragma once
 
 #include <cstddef>
@@ -11,16 +14,27 @@
 #include "base/data_type.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/packed_matrix.h"
 
 namespace hels {
 
+/// Inputs of a block of the chains over bf16.
+inline constexpr int64_t kBlockInputs = 32;
+/// Rows of a tile of inputs.
+inline constexpr int64_t kInputTileRows = 16;
+
 struct TileArguments {
-  const std::byte* x = nullptr;  // (rows, depth), in f32 or bf16
-  int64_t xStrideBytes = 0;
+  const std::byte* x =
+      nullptr;               // (rows, depth) in f32, or (rows, blocks, terms, 32) in bf16, zeros behind a short block
+  int64_t xStrideBytes = 0;  // from row to row
+  int64_t xBlockBytes = 0;   // from one term of a block to the next term or block
+  int64_t xTileBytes = 0;    // from 16 rows to the next 16, where ChainTileSet::inputTiles
+  int64_t rows = 0;
+  int terms = 1;  // of an input in bf16
   // First panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs, or the groups of one granule from one's start on.
   const std::byte* panel = nullptr;
   int64_t panelStrideBytes = 0;
-  int64_t depth = 0;   // even for bf16 inputs that are not quantised
+  int64_t depth = 0;   // of bf16 weights: a multiple of 4, or what is there up to the next one is zeros
   float* c = nullptr;  // (rows, panels * 16)
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
@@ -28,49 +42,51 @@ struct TileArguments {
 
 using TileKernel = void (*)(const TileArguments&);
 
-inline constexpr int kTileRowsMax = 14;
+inline constexpr int kTileRowsMax = 32;
 /// 8 inputs but one, rounded to pairs, of 16 columns.
 inline constexpr int64_t kDequantizedExcess = int64_t{6} * 16;
 
-/// Which kernels multiply with a matrix: by its type, those for pairs, or those that widen quantised weights as they
-/// load them, for f32 inputs or in pairs.
-enum TileKind : uint8_t {
-  kTileF32,
-  kTileBf16,
-  kTileF16,
-  kTilePairs,
-  kTileInt8,
-  kTileInt4,
-  kTileInt8Pairs,
-  kTileInt4Pairs,
-  kTileKinds
-};
+/// Which kernels multiply with a matrix: by its type, those for bf16 inputs, or those that widen quantised weights as
+/// they load them.
+enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileInt8, kTileInt4, kTileKinds };
 
 inline TileKind tileKind(DataType type, Inputs inputs) {
-  return inputs == Inputs::kBf16 ? kTilePairs : static_cast<TileKind>(type);
+  return inputs == Inputs::kF32 ? static_cast<TileKind>(type) : kTilePairs;
 }
 
 struct ChainTileSet {
   Isa isa = Isa::kPortable;
-  /// Largest number of rows of one call.
-  int rowsMax = 1;
+  /// How bf16 inputs and their weights lie.
+  PairOrder pairOrder = PairOrder::kNeighbours;
+  /// Largest number of rows of one tile.
+  int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1};
+  /// Whether inputs of kTilePairs lie in tiles of 16 rows, each term of a block (16, 32), and its kernels for rowsMax
+  /// rows take any number above it.
+  bool inputTiles = false;
+  /// Inputs of a block of the panels that stays in cache for all rows: a multiple of kBlockInputs.
+  int64_t depthBlock = 256;
   /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
   int panels[kTileKinds][kTileRowsMax] = {};
   /// By kind and rows - 1: `wide` for that many panels, `single` for one. Null where there is none: quantised weights
   /// are then widened in advance.
   TileKernel wide[kTileKinds][kTileRowsMax] = {};
   TileKernel single[kTileKinds][kTileRowsMax] = {};
+  /// Around a thread's calls of kernels, if not null: setting up tiles takes as long as a small product.
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
   /// target[i] = source[i] of a 16-bit type widened to f32; count is a multiple of 16.
   void (*widen)(DataType type, const std::byte* source, float* target, int64_t count) = nullptr;
   /// target[i] = source[i] rounded to bf16, as f32ToBf16.
   void (*narrow)(const float* source, uint16_t* target, int64_t count) = nullptr;
+  /// A row of the operand of kTilePairs: (blocks, terms) of 32 in this set's order, `stride` elements from one to the
+  /// next, filled up with zeros to whole blocks.
+  void (*narrowBlocks)(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) = nullptr;
   /// Values of a panel's groups as bf16 in pairs, by quantization - 1: `inputs` of one granule from `groups` on, where
   /// one of its groups begins. Writes whole units: up to kDequantizedExcess more.
   void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target) = {};
-  /// The same pairs as f32, (2 * pairs, 16).
-  void (*splitPairs)(const uint16_t* source, float* target, int64_t pairs) = nullptr;
-  /// sums[i] += toFixedPoint(values[i]), i < 16; false when a value is out of range (sums are then undefined).
-  bool (*addFixedPoint)(const float* values, int64_t* sums) = nullptr;
+  /// sums[i] += toFixedPoint(values[i]), i < count, a multiple of 16; false when a value is out of range (sums are then
+  /// undefined).
+  bool (*addFixedPoint)(const float* values, int64_t* sums, int64_t count) = nullptr;
 };
 
 /// `isa` must be supported by this processor.
@@ -81,6 +97,7 @@ const ChainTileSet& portableTileSet();
 const ChainTileSet& avx2TileSet();
 const ChainTileSet& avx512TileSet();
 const ChainTileSet& avx512Bf16TileSet();
+const ChainTileSet& amxTileSet();
 #endif
 
 }  // namespace hels

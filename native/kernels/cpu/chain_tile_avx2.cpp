@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/fixed_point.h"
+#include "kernels/cpu/narrow_blocks.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/vector_avx2.h"
 
@@ -67,27 +68,47 @@ HELS_AVX2 inline PairsOfEight split8(__m256i pairs) {
           _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))};
 }
 
-/// One half (8 columns) of a panel, so that the sums of six rows and the operands share sixteen registers.
+/// Adds a block's chains of `inputs` inputs to c(rows, 8).
 template <int rows>
-HELS_AVX2 inline void pairsHalf(const TileArguments& a, int64_t half) {
-  __m256 sums[rows];
-  float* c = a.c + 8 * half;
+HELS_AVX2 inline void addBlock(const TileArguments& a, const std::byte* x, const __m256i* weights, int64_t inputs,
+                               float* c) {
+  PairsOfEight sums[rows];
 #pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-    sums[row] = a.accumulate ? _mm256_loadu_ps(c + row * a.cStride) : _mm256_setzero_ps();
-  }
-  const std::byte* x = a.x;
-  const auto* weights = reinterpret_cast<const __m256i*>(a.panel) + half;
-  for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += 2) {
+  for (int row = 0; row < rows; ++row) sums[row].even = sums[row].odd = _mm256_setzero_ps();
+  for (int64_t k = 0; k < inputs; k += 2, x += 2 * sizeof(uint16_t), weights += 2) {
     const PairsOfEight w = split8(_mm256_loadu_si256(weights));
 #pragma GCC unroll 16
     for (int row = 0; row < rows; ++row) {
       const PairsOfEight value = split8(_mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes)));
-      sums[row] = _mm256_fmadd_ps(value.even, w.even, _mm256_fmadd_ps(value.odd, w.odd, sums[row]));
+      sums[row].even = _mm256_fmadd_ps(value.even, w.even, sums[row].even);
+      sums[row].odd = _mm256_fmadd_ps(value.odd, w.odd, sums[row].odd);
     }
   }
 #pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) _mm256_storeu_ps(c + row * a.cStride, sums[row]);
+  for (int row = 0; row < rows; ++row) {
+    if (inputs < kBlockInputs) {  // what zeros come to: -0 becomes +0
+      sums[row].even = _mm256_add_ps(sums[row].even, _mm256_setzero_ps());
+      sums[row].odd = _mm256_add_ps(sums[row].odd, _mm256_setzero_ps());
+    }
+    float* target = c + row * a.cStride;
+    _mm256_storeu_ps(target, _mm256_add_ps(_mm256_loadu_ps(target), _mm256_add_ps(sums[row].even, sums[row].odd)));
+  }
+}
+
+/// One half (8 columns) of a panel, so that the chains of six rows and the operands share sixteen registers.
+template <int rows>
+HELS_AVX2 inline void pairsHalf(const TileArguments& a, int64_t half) {
+  float* c = a.c + 8 * half;
+  if (!a.accumulate) {
+    for (int row = 0; row < rows; ++row) _mm256_storeu_ps(c + row * a.cStride, _mm256_setzero_ps());
+  }
+  const std::byte* x = a.x;
+  for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
+    const auto* weights = reinterpret_cast<const __m256i*>(a.panel) + k + half;
+    for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k), c);
+    }
+  }
 }
 
 /// A function of its own, so that no arithmetic moves out of the caller's SubnormalFlush.
@@ -129,6 +150,10 @@ HELS_AVX2 void narrow(const float* source, uint16_t* target, int64_t count) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), packed);
   }
   for (; i < count; ++i) target[i] = f32ToBf16(source[i]);
+}
+
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
 /// The scales of a panel's group beside its values: of columns 4i to 4i + 3, each for both inputs of a pair.
@@ -188,16 +213,6 @@ HELS_AVX2 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* tar
   }
 }
 
-HELS_AVX2 void splitPairs(const uint16_t* source, float* target, int64_t pairs) {
-  for (int64_t pair = 0; pair < pairs; ++pair, source += 2 * kPanelColumns, target += 2 * kPanelColumns) {
-    for (int64_t half = 0; half < 2; ++half) {
-      const PairsOfEight split = split8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source) + half));
-      _mm256_storeu_ps(target + 8 * half, split.even);
-      _mm256_storeu_ps(target + kPanelColumns + 8 * half, split.odd);
-    }
-  }
-}
-
 // value * 2^32 as high * 2^26 + low: high = round(value * 2^6) fits in 32 bits below the limit, the rest is exact in
 // f32, and because high * 2^26 is an even integer, rounding the rest to nearest even rounds the whole to nearest even.
 HELS_AVX2 inline void add8(__m256 value, int64_t* sums) {
@@ -214,17 +229,16 @@ HELS_AVX2 inline void add8(__m256 value, int64_t* sums) {
   }
 }
 
-HELS_AVX2 bool addFixedPoint(const float* values, int64_t* sums) {
-  const __m256 first = _mm256_loadu_ps(values);
-  const __m256 second = _mm256_loadu_ps(values + 8);
+HELS_AVX2 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   const __m256 limit = _mm256_set1_ps(kFixedPointLimit);
-  const __m256 good = _mm256_and_ps(_mm256_cmp_ps(_mm256_and_ps(first, magnitude), limit, _CMP_LT_OQ),
-                                    _mm256_cmp_ps(_mm256_and_ps(second, magnitude), limit, _CMP_LT_OQ));
-  if (_mm256_movemask_ps(good) != 0xff) return false;
-  add8(first, sums);
-  add8(second, sums + 8);
-  return true;
+  __m256 good = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256 value = _mm256_loadu_ps(values + i);
+    good = _mm256_and_ps(good, _mm256_cmp_ps(_mm256_and_ps(value, magnitude), limit, _CMP_LT_OQ));
+    add8(value, sums + i);
+  }
+  return _mm256_movemask_ps(good) == 0xff;
 }
 
 constexpr int kRowsMax = 6;
@@ -249,16 +263,16 @@ void fillPairs(ChainTileSet& set) {
 ChainTileSet makeSet() {
   ChainTileSet set;
   set.isa = Isa::kAvx2;
-  set.rowsMax = kRowsMax;
+  std::fill_n(set.rowsMax, kTileKinds, kRowsMax);
   fillRows<float, 1>(set, kTileF32);
   fillRows<Bf16, 1>(set, kTileBf16);
   fillRows<F16, 1>(set, kTileF16);
   fillPairs<1>(set);
   set.widen = widen;
   set.narrow = narrow;
+  set.narrowBlocks = narrowBlocks;
   set.dequantize[0] = dequantize<Quantization::kInt8>;
   set.dequantize[1] = dequantize<Quantization::kInt4>;
-  set.splitPairs = splitPairs;
   set.addFixedPoint = addFixedPoint;
   return set;
 }

@@ -3,6 +3,7 @@
 
 #ifdef HELS_X86
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/chain_sums_avx512.h"
@@ -46,27 +47,44 @@ HELS_AVX512 void tile(const TileArguments& a) {
   storeSums(a, sums);
 }
 
-/// Pairs of bf16 as two multiply-adds, for processors without their dot product.
+/// Adds a block's chains of `inputs` inputs to c(rows, 16): pairs of bf16 as two multiply-adds, for processors without
+/// their dot product.
 template <int rows>
-HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
+HELS_AVX512 inline void addBlock(const TileArguments& a, const std::byte* x, const std::byte* weights, int64_t inputs) {
   const __m512i oddMask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
-  __m512 sums[rows][1];
-  loadSums(a, sums);
-  const std::byte* x = a.x;
-  const std::byte* weights = a.panel;
-  for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
+  __m512 even[rows], odd[rows];
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) even[row] = odd[row] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < inputs; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
     const __m512i pairs = _mm512_loadu_si512(weights);
-    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, oddMask));
-    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    const __m512 wOdd = _mm512_castsi512_ps(_mm512_and_si512(pairs, oddMask));
+    const __m512 wEven = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
 #pragma GCC unroll 16
     for (int row = 0; row < rows; ++row) {
       const __m512i pair = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes));
-      const __m512 xOdd = _mm512_castsi512_ps(_mm512_and_si512(pair, oddMask));
-      const __m512 xEven = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-      sums[row][0] = _mm512_fmadd_ps(xEven, even, _mm512_fmadd_ps(xOdd, odd, sums[row][0]));
+      odd[row] = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(pair, oddMask)), wOdd, odd[row]);
+      even[row] = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)), wEven, even[row]);
     }
   }
-  storeSums(a, sums);
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+    float* c = a.c + row * a.cStride;
+    _mm512_storeu_ps(c, _mm512_add_ps(_mm512_loadu_ps(c), avx512::sumOfBlock(even[row], odd[row], inputs)));
+  }
+}
+
+template <int rows>
+HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
+  if (!a.accumulate) {
+    for (int row = 0; row < rows; ++row) _mm512_storeu_ps(a.c + row * a.cStride, _mm512_setzero_ps());
+  }
+  const std::byte* x = a.x;
+  for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
+    const std::byte* weights = a.panel + k * kPanelColumns * static_cast<int64_t>(sizeof(uint16_t));
+    for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k));
+    }
+  }
 }
 
 template <int rows>
@@ -76,18 +94,21 @@ HELS_AVX512 void pairsTile(const TileArguments& a) {
 }
 
 /// The same as value * 2^32 rounded to nearest even: the product is exact, the conversion rounds.
-HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums) {
-  const __m512 value = _mm512_loadu_ps(values);
-  const __mmask16 good = _mm512_cmp_ps_mask(_mm512_abs_ps(value), _mm512_set1_ps(kFixedPointLimit), _CMP_LT_OQ);
-  if (good != 0xFFFF) return false;
-  const __m512 scaled = _mm512_mul_ps(value, _mm512_set1_ps(static_cast<float>(kFixedPointScale)));
-  for (int64_t half = 0; half < 2; ++half) {
-    const __m256 eight = half == 0 ? _mm512_castps512_ps256(scaled) : _mm512_extractf32x8_ps(scaled, 1);
-    std::byte* target = reinterpret_cast<std::byte*>(sums + 8 * half);
-    _mm512_storeu_si512(target, _mm512_add_epi64(_mm512_loadu_si512(target), _mm512_cvtps_epi64(eight)));
+HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
+  const __m256 scale = _mm256_set1_ps(static_cast<float>(kFixedPointScale));
+  const __m512 limit = _mm512_set1_ps(kFixedPointLimit);
+  __mmask16 good = 0xFFFF;
+  for (int64_t i = 0; i < count; i += 16) {
+    good = _mm512_mask_cmp_ps_mask(good, _mm512_abs_ps(_mm512_loadu_ps(values + i)), limit, _CMP_LT_OQ);
+    for (int64_t k = i; k < i + 16; k += 8) {
+      const __m512i fixed = _mm512_cvtps_epi64(_mm256_mul_ps(_mm256_loadu_ps(values + k), scale));
+      _mm512_storeu_si512(sums + k, _mm512_add_epi64(_mm512_loadu_si512(sums + k), fixed));
+    }
   }
-  return true;
+  return good == 0xFFFF;
 }
+
+constexpr int kRowsMax = 14;
 
 template <typename Weight, int rows>
 void fillRows(ChainTileSet& set, TileKind kind) {
@@ -95,7 +116,7 @@ void fillRows(ChainTileSet& set, TileKind kind) {
   set.panels[kind][rows - 1] = panels;
   set.wide[kind][rows - 1] = tile<Weight, rows, panels>;
   set.single[kind][rows - 1] = tile<Weight, rows, 1>;
-  if constexpr (rows < kTileRowsMax) fillRows<Weight, rows + 1>(set, kind);
+  if constexpr (rows < kRowsMax) fillRows<Weight, rows + 1>(set, kind);
 }
 
 template <int rows>
@@ -103,13 +124,13 @@ void fillPairs(ChainTileSet& set) {
   constexpr TileKind kind = kTilePairs;
   set.panels[kind][rows - 1] = 1;
   set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
-  if constexpr (rows < kTileRowsMax) fillPairs<rows + 1>(set);
+  if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 
 ChainTileSet makeSet() {
   ChainTileSet set = avx2TileSet();  // conversions are bound by memory: eight lanes suffice
   set.isa = Isa::kAvx512;
-  set.rowsMax = kTileRowsMax;
+  std::fill_n(set.rowsMax, kTileKinds, kRowsMax);
   fillRows<float, 1>(set, kTileF32);
   fillRows<Bf16, 1>(set, kTileBf16);
   fillRows<F16, 1>(set, kTileF16);

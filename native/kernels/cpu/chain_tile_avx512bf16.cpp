@@ -1,5 +1,5 @@
 // The chain kernels for bf16 inputs with the processor's bf16 dot product: one instruction takes a pair of inputs for
-// the 16 columns of a panel. Measured to round as two multiply-adds, odd input first, subnormals as zero; the
+// the 16 columns of a panel. Measured to round as two multiply-adds, the pair's second first, subnormals as zero; the
 // self-check at load compares it with the portable kernels on every machine.
 #include "kernels/cpu/chain_tile.h"
 
@@ -9,6 +9,8 @@
 #include <cstdint>
 
 #include "kernels/cpu/chain_sums_avx512.h"
+#include "kernels/cpu/narrow_blocks.h"
+#include "kernels/cpu/vector_avx2.h"
 
 namespace hels {
 namespace {
@@ -16,28 +18,114 @@ namespace {
 using avx512::loadSums;
 using avx512::storeSums;
 
+constexpr int64_t kFourBytes = int64_t{4} * sizeof(uint16_t);     // of inputs of a row
+constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;  // of a panel
+constexpr int64_t kBlockWeightBytes = kBlockInputs / 4 * kFourWeightBytes;
+constexpr int kChainsAtOnce = 14;  // even and odd ones together, beside their operands in 32 registers
+
+/// Where a block's operands lie.
+struct Block {
+  const std::byte* x;
+  int64_t xStrideBytes;
+  const std::byte* weights;
+  int64_t panelStrideBytes;
+  int64_t inputs;
+};
+
+/// One pair of each four inputs of a block into its chains, the first ones (even inputs) or the second.
 template <int rows, int panels>
-HELS_AVX512_BF16 void tile(const TileArguments& a) {
-  __m512 sums[rows][panels];
-  loadSums(a, sums);
-  const std::byte* x = a.x;
-  const std::byte* weights = a.panel;
-  for (int64_t k = 0; k < a.depth; k += 2, x += 2 * sizeof(uint16_t), weights += sizeof(__m512i)) {
-    __m512bh w[panels];
+HELS_AVX512_BF16 inline void addPair(__m512 (&sums)[rows][panels], const std::byte* x, const std::byte* weights,
+                                     const Block& block) {
+  __m512bh w[panels];
+#pragma GCC unroll 16
+  for (int panel = 0; panel < panels; ++panel) {
+    w[panel] = (__m512bh)_mm512_loadu_si512(weights + panel * block.panelStrideBytes);
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+    const auto pair = (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * block.xStrideBytes));
 #pragma GCC unroll 16
     for (int panel = 0; panel < panels; ++panel) {
-      w[panel] = (__m512bh)_mm512_loadu_si512(weights + panel * a.panelStrideBytes);
-    }
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; ++row) {
-      const auto pair = (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + row * a.xStrideBytes));
-#pragma GCC unroll 16
-      for (int panel = 0; panel < panels; ++panel) {
-        sums[row][panel] = _mm512_dpbf16_ps(sums[row][panel], pair, w[panel]);
-      }
+      sums[row][panel] = _mm512_dpbf16_ps(sums[row][panel], pair, w[panel]);
     }
   }
+}
+
+template <int rows, int panels>
+HELS_AVX512_BF16 inline void clear(__m512 (&sums)[rows][panels]) {
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+#pragma GCC unroll 16
+    for (int panel = 0; panel < panels; ++panel) sums[row][panel] = _mm512_setzero_ps();
+  }
+}
+
+/// Adds a block to the chains: its even and odd chains side by side, or, where that takes too many registers, one after
+/// the other.
+template <int rows, int panels>
+HELS_AVX512_BF16 inline void addBlock(__m512 (&sums)[rows][panels], const Block& block) {
+  __m512 even[rows][panels], odd[rows][panels];
+  const std::byte* x = block.x;
+  const std::byte* weights = block.weights;
+  const std::byte* end = x + divCeil(block.inputs, 4) * kFourBytes;
+  clear(even);
+  if constexpr (rows * panels <= kChainsAtOnce) {
+    clear(odd);
+    for (; x != end; x += kFourBytes, weights += kFourWeightBytes) {
+      addPair(even, x, weights, block);
+      addPair(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
+    }
+  } else {
+    for (; x != end; x += kFourBytes, weights += kFourWeightBytes) addPair(even, x, weights, block);
+    clear(odd);
+    x = block.x;
+    weights = block.weights;
+    for (; x != end; x += kFourBytes, weights += kFourWeightBytes) {
+      addPair(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
+    }
+  }
+#pragma GCC unroll 16
+  for (int row = 0; row < rows; ++row) {
+#pragma GCC unroll 16
+    for (int panel = 0; panel < panels; ++panel) {
+      const __m512 sum = avx512::sumOfBlock(even[row][panel], odd[row][panel], block.inputs);
+      sums[row][panel] = _mm512_add_ps(sums[row][panel], sum);
+    }
+  }
+}
+
+/// A function of its own, so that no arithmetic moves out of the caller's SubnormalFlush.
+template <int rows, int panels>
+HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a) {
+  __m512 sums[rows][panels];
+  loadSums(a, sums);
+  Block block{a.x, a.xStrideBytes, a.panel, a.panelStrideBytes, kBlockInputs};
+  for (int64_t left = a.depth; left > 0; left -= kBlockInputs, block.weights += kBlockWeightBytes) {
+    block.inputs = std::min(kBlockInputs, left);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
+  }
   storeSums(a, sums);
+}
+
+template <int rows, int panels>
+HELS_AVX512_BF16 void tile(const TileArguments& a) {
+  const avx2::SubnormalFlush flush;
+  addBlocks<rows, panels>(a);
+}
+
+/// 32 inputs as one or two terms in the order kStraddled.
+HELS_AVX512 void narrowBlock(const float* source, uint16_t* upperTerms, uint16_t* lowerTerms) {
+  const __m512 values[] = {_mm512_loadu_ps(source), _mm512_loadu_ps(source + 16)};
+  const __m512i straddled = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));
+  const __m512i upper = avx512::roundedToBf16(values[0], values[1]);
+  _mm512_storeu_si512(upperTerms, _mm512_shuffle_epi8(upper, straddled));
+  if (lowerTerms == nullptr) return;
+  const __m512i lower = avx512::roundedToBf16(avx512::restOf(values[0], upper, 0), avx512::restOf(values[1], upper, 1));
+  _mm512_storeu_si512(lowerTerms, _mm512_shuffle_epi8(lower, straddled));
+}
+
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowInBlocks(source, count, terms, target, stride, narrowBlock);
 }
 
 constexpr int kQuantizedRowsMax = 8;
@@ -118,80 +206,42 @@ HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16
   }
 }
 
-/// A pair of inputs of a row times the weights of a panel, into its chain. `both`: the second input is there too.
-template <Inputs inputs>
-HELS_AVX512_BF16 inline __m512 addPair(__m512 sum, const std::byte* x, __m512bh weights, bool both) {
-  if constexpr (inputs == Inputs::kBf16) {  // what is not there is a zero
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)), weights);
-  } else {
-    const auto* values = reinterpret_cast<const float*>(x);
-    const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32((__m512i)weights, 16));
-    sum = _mm512_fmadd_ps(_mm512_set1_ps(values[0]), first, sum);
-    if (!both) return sum;
-    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
-    const __m512 second = _mm512_castsi512_ps(_mm512_and_si512((__m512i)weights, upper));
-    return _mm512_fmadd_ps(_mm512_set1_ps(values[1]), second, sum);
-  }
-}
-
-/// One unit of each panel into the chains; `count` inputs of it, all but at the end of a granule.
-template <Quantization quantization, Inputs inputs, int rows, int panels>
-HELS_AVX512_BF16 inline void addUnit(__m512 (&sums)[rows][panels], const TileArguments& a, const std::byte* x,
-                                     const std::byte* units, const PairScales<quantization> (&scales)[panels],
-                                     int64_t count) {
-  __m512i unit[panels];
-#pragma GCC unroll 2
-  for (int panel = 0; panel < panels; ++panel) {
-    unit[panel] = _mm512_loadu_si512(units + panel * a.panelStrideBytes);
-    _mm_prefetch(reinterpret_cast<const char*>(units + panel * a.panelStrideBytes) + kPrefetchBytes, _MM_HINT_T0);
-  }
-  constexpr int64_t kPairs = unitInputs(quantization) / 2;
-#pragma GCC unroll 4
-  for (int64_t pair = 0; pair < kPairs; ++pair) {
-    if (2 * pair >= count) continue;
-#pragma GCC unroll 2
-    for (int panel = 0; panel < panels; ++panel) {
-      const __m512bh weights = pairsOf(unit[panel], pair, scales[panel]);
-#pragma GCC unroll 8
-      for (int row = 0; row < rows; ++row) {
-        const std::byte* values = x + row * a.xStrideBytes + 2 * pair * inputBytes(inputs);
-        sums[row][panel] = addPair<inputs>(sums[row][panel], values, weights, 2 * pair + 1 < count);
-      }
-    }
-  }
-}
-
-/// For few rows, which would wait for weights to be widened in advance.
-template <Quantization quantization, Inputs inputs, int rows, int panels>
-HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
-  constexpr int64_t perUnit = unitInputs(quantization);
+/// For few rows, which would wait for weights to be widened in advance: group by group.
+template <Quantization quantization, int rows, int panels>
+HELS_AVX512_BF16 __attribute__((noinline)) void addQuantizedBlocks(const TileArguments& a) {
+  static_assert(kGroupInputs == kBlockInputs);
+  alignas(64) uint16_t weights[panels][kBlockInputs * kPanelColumns];
   __m512 sums[rows][panels];
   loadSums(a, sums);
-  const std::byte* x = a.x;
   const std::byte* groups = a.panel;
-  for (int64_t left = a.depth; left > 0; left -= kGroupInputs) {
-    PairScales<quantization> scales[panels];
+  Block block{a.x, a.xStrideBytes, reinterpret_cast<const std::byte*>(weights), kBlockWeightBytes, kBlockInputs};
+  for (int64_t left = a.depth; left > 0; left -= kBlockInputs) {
+    block.inputs = std::min(kBlockInputs, left);
 #pragma GCC unroll 2
-    for (int panel = 0; panel < panels; ++panel) scales[panel].load(groups + panel * a.panelStrideBytes);
-    const std::byte* units = groups + kPackedScaleBytes;
-    int64_t count = std::min(kGroupInputs, left);
-    groups += groupBytes(quantization, count);
-    for (; count >= perUnit; count -= perUnit, units += kUnitBytes, x += perUnit * inputBytes(inputs)) {
-      addUnit<quantization, inputs>(sums, a, x, units, scales, perUnit);
+    for (int panel = 0; panel < panels; ++panel) {
+      dequantize<quantization>(groups + panel * a.panelStrideBytes, block.inputs, weights[panel]);
     }
-    if (count > 0) addUnit<quantization, inputs>(sums, a, x, units, scales, count);
-    x += count * inputBytes(inputs);
+    groups += groupBytes(quantization, block.inputs);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
   }
   storeSums(a, sums);
 }
 
-template <Quantization quantization, Inputs inputs, int rows = 1>
+template <Quantization quantization, int rows, int panels>
+HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
+  const avx2::SubnormalFlush flush;
+  addQuantizedBlocks<quantization, rows, panels>(a);
+}
+
+template <Quantization quantization, int rows = 1>
 void fillQuantized(ChainTileSet& set, TileKind kind) {
   set.panels[kind][rows - 1] = 2;
-  set.wide[kind][rows - 1] = quantizedTile<quantization, inputs, rows, 2>;
-  set.single[kind][rows - 1] = quantizedTile<quantization, inputs, rows, 1>;
-  if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, inputs, rows + 1>(set, kind);
+  set.wide[kind][rows - 1] = quantizedTile<quantization, rows, 2>;
+  set.single[kind][rows - 1] = quantizedTile<quantization, rows, 1>;
+  if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, rows + 1>(set, kind);
 }
+
+constexpr int kRowsMax = 14;
 
 template <int rows>
 void fillPairs(ChainTileSet& set) {
@@ -200,17 +250,17 @@ void fillPairs(ChainTileSet& set) {
   set.panels[kind][rows - 1] = panels;
   set.wide[kind][rows - 1] = tile<rows, panels>;
   set.single[kind][rows - 1] = tile<rows, 1>;
-  if constexpr (rows < kTileRowsMax) fillPairs<rows + 1>(set);
+  if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 
 ChainTileSet makeSet() {
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAvx512Bf16;
+  set.pairOrder = PairOrder::kStraddled;
+  set.narrowBlocks = narrowBlocks;
   fillPairs<1>(set);
-  fillQuantized<Quantization::kInt8, Inputs::kF32>(set, kTileInt8);
-  fillQuantized<Quantization::kInt4, Inputs::kF32>(set, kTileInt4);
-  fillQuantized<Quantization::kInt8, Inputs::kBf16>(set, kTileInt8Pairs);
-  fillQuantized<Quantization::kInt4, Inputs::kBf16>(set, kTileInt4Pairs);
+  fillQuantized<Quantization::kInt8>(set, kTileInt8);
+  fillQuantized<Quantization::kInt4>(set, kTileInt4);
   set.dequantize[0] = dequantize<Quantization::kInt8>;
   set.dequantize[1] = dequantize<Quantization::kInt4>;
   return set;

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/fixed_point.h"
+#include "kernels/cpu/narrow_blocks.h"
 #include "kernels/cpu/packed_matrix.h"
 
 namespace hels {
@@ -31,15 +32,29 @@ float flushed(float value) {
   return std::fabs(value) < std::numeric_limits<float>::min() ? std::copysign(0.0F, value) : value;
 }
 
+/// Of inputs x(inputs) with weights(ceil(inputs / 2), 16, 2) of one column; an odd input is followed by a zero.
+float blockSum(const uint16_t* x, const uint16_t* weights, int64_t inputs) {
+  float sums[2] = {};
+  for (int64_t i = 0; i < roundUp(inputs, 2); ++i) {
+    const float weight = flushed(bf16ToF32(weights[i / 2 * 2 * kPanelColumns + i % 2]));
+    sums[i % 2] = flushed(std::fma(flushed(bf16ToF32(x[i])), weight, sums[i % 2]));
+  }
+  if (inputs < kBlockInputs) {  // what zeros come to: -0 becomes +0
+    sums[0] += 0.0F;
+    sums[1] += 0.0F;
+  }
+  return flushed(sums[0] + sums[1]);
+}
+
 void pairsTile(const TileArguments& a) {
-  const auto* x = reinterpret_cast<const uint16_t*>(a.x);
-  const auto* weights = reinterpret_cast<const uint16_t*>(a.panel);
   for (int64_t column = 0; column < kPanelColumns; ++column) {
+    const std::byte* x = a.x;
+    const auto* weights = reinterpret_cast<const uint16_t*>(a.panel) + 2 * column;
     float sum = a.accumulate ? flushed(a.c[column]) : 0.0F;
-    for (int64_t k = 0; k < a.depth; k += 2) {
-      for (const int64_t i : {k + 1, k}) {
-        const float weight = flushed(bf16ToF32(weights[k * kPanelColumns + 2 * column + i - k]));
-        sum = flushed(std::fma(flushed(bf16ToF32(x[i])), weight, sum));
+    for (int64_t begin = 0; begin < a.depth; begin += kBlockInputs) {
+      const int64_t inputs = std::min(kBlockInputs, a.depth - begin);
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        sum = flushed(sum + blockSum(reinterpret_cast<const uint16_t*>(x), weights + begin * kPanelColumns, inputs));
       }
     }
     a.c[column] = sum;
@@ -54,6 +69,10 @@ void widen(DataType type, const std::byte* source, float* target, int64_t count)
 
 void narrow(const float* source, uint16_t* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) target[i] = f32ToBf16(source[i]);
+}
+
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
 int valueAt(const std::byte* units, Quantization quantization, int64_t k, int64_t column) {
@@ -80,18 +99,8 @@ void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
   }
 }
 
-void splitPairs(const uint16_t* source, float* target, int64_t pairs) {
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    for (int64_t column = 0; column < kPanelColumns; ++column) {
-      for (int64_t i = 0; i < 2; ++i) {
-        target[(2 * pair + i) * kPanelColumns + column] = bf16ToF32(source[(pair * kPanelColumns + column) * 2 + i]);
-      }
-    }
-  }
-}
-
-bool addFixedPoint(const float* values, int64_t* sums) {
-  for (int64_t i = 0; i < kPanelColumns; ++i) {
+bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
     if (!inFixedPointRange(values[i])) return false;
     sums[i] += toFixedPoint(values[i]);
   }
@@ -100,7 +109,6 @@ bool addFixedPoint(const float* values, int64_t* sums) {
 
 ChainTileSet makeSet() {
   ChainTileSet set;
-  set.rowsMax = 1;
   const TileKernel kernels[] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile};
   for (int kind = 0; kind <= kTilePairs; ++kind) {
     set.panels[kind][0] = 1;
@@ -108,9 +116,9 @@ ChainTileSet makeSet() {
   }
   set.widen = widen;
   set.narrow = narrow;
+  set.narrowBlocks = narrowBlocks;
   set.dequantize[0] = dequantize<Quantization::kInt8>;
   set.dequantize[1] = dequantize<Quantization::kInt4>;
-  set.splitPairs = splitPairs;
   set.addFixedPoint = addFixedPoint;
   return set;
 }
@@ -124,6 +132,7 @@ const ChainTileSet& portableTileSet() {
 
 const ChainTileSet& chainTileSet(Isa isa) {
 #ifdef HELS_X86
+  if (isa == Isa::kAmx) return amxTileSet();
   if (isa == Isa::kAvx512Bf16) return avx512Bf16TileSet();
   if (isa == Isa::kAvx512) return avx512TileSet();
   if (isa == Isa::kAvx2) return avx2TileSet();

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cpu/isa.h"
+
 namespace hels {
 
 /// Scale of the fixed point, 2^32: a constant of the numerics version.
@@ -20,6 +22,9 @@ inline bool inFixedPointRange(float value) { return std::fabs(value) < kFixedPoi
 inline int64_t toFixedPoint(float value) {
   return static_cast<int64_t>(std::nearbyint(static_cast<double>(value) * kFixedPointScale));
 }
+
+/// residual[i] += fromFixedPoint(sums[i]), or that + bias[i] if there is a bias.
+void addFromFixedPoint(const int64_t* sums, const float* bias, int64_t count, float* residual, Isa isa);
 
 inline float fromFixedPoint(int64_t value) { return static_cast<float>(static_cast<double>(value) / kFixedPointScale); }
 

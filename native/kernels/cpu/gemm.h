@@ -19,9 +19,9 @@ inline constexpr int64_t roundUp(int64_t value, int64_t multiple) { return divCe
 /// Rows of results are padded to a multiple of this: `yStride` >= roundUp(columns, kColumnPadding).
 inline constexpr int64_t kColumnPadding = 16;
 
-/// What products round their inputs to. kBf16 is for bf16 weights only, and half the work where processors multiply
-/// bf16.
-enum class Inputs : uint8_t { kF32, kBf16 };
+/// What products round their inputs to. The others are for bf16 weights only, and less work where processors multiply
+/// bf16. kTwoBf16: each input as a bf16 and what is left of it as another, 16 bits of mantissa together.
+enum class Inputs : uint8_t { kF32, kBf16, kTwoBf16 };
 
 /// W(columns, depth), a view: `data` has Gemm::packedBytes() bytes in the implementation's own layout, owned by the
 /// arena. A quantised matrix multiplies as the bf16 matrix of its values would, to the bit; its type is kBf16.
@@ -32,8 +32,8 @@ struct WeightMatrix {
   std::byte* data = nullptr;
   Inputs inputs = Inputs::kF32;
   Quantization quantization = Quantization::kNone;
-  /// Of a quantised matrix: the inputs whose groups are counted together, as quantizeRow() takes it; at least 1. Even
-  /// if there is more than one granule.
+  /// Of a quantised matrix: the inputs whose groups are counted together, as quantizeRow() takes it; at least 1. A
+  /// multiple of 4 if there is more than one granule, and of 32 if one product goes over several.
   int64_t granule = 0;
 };
 
@@ -47,6 +47,8 @@ class WeightPacker {
   /// Takes rows of W, source(count, depth) in matrix.type, as the columns [firstColumn, firstColumn + count) of the
   /// result.
   virtual void pack(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) const = 0;
+  /// Whether what is packed can be read back, as Gemm::unpack() does: a tied head then serves as the embedding.
+  virtual bool unpacks() const { return false; }
   /// The same for a quantised matrix: values(count, depth) and scales(count, groups) of its rows. `matrix.data` is zero
   /// before the first call. Throws kShapeInvalid from an implementation that has no quantised weights.
   virtual void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
@@ -55,7 +57,12 @@ class WeightPacker {
 
 class Gemm : public WeightPacker {
  public:
-  /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands.
+  bool unpacks() const override { return true; }
+  /// target(depth) = the weights of one column, widened; of a matrix that is not quantised.
+  virtual void unpack(const WeightMatrix& matrix, int64_t column, float* target) const = 0;
+
+  /// What products with weights of `type`, up to `rows` rows and `depth` inputs need beside their operands; inputs in
+  /// two terms count twice.
   virtual size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const = 0;
   /// Takes that much now, so that no such product allocates; without it the first one does.
   virtual void reserve(DataType type, int64_t rows, int64_t depth) = 0;
@@ -65,8 +72,8 @@ class Gemm : public WeightPacker {
                         int64_t yStride) = 0;
 
   /// sums(rows, columns) += fixed point of the product of each granule of `granuleDepth` inputs (the last may be
-  /// shorter; even for bf16 inputs), each rounded by itself. Returns -1, or the first row with a partial that is NaN,
-  /// infinite or >= 2^24 (sums are then undefined).
+  /// shorter; a multiple of 4 for bf16 inputs), each rounded by itself. Returns -1, or the first row with a partial
+  /// that is NaN, infinite or >= 2^24 (sums are then undefined).
   virtual int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                                      int64_t granuleDepth, int64_t* sums, int64_t sumStride) = 0;
 };

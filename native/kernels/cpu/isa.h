@@ -13,13 +13,15 @@
 
 namespace hels {
 
-enum class Isa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa : uint8_t { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+
+inline constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx};
 
 /// The fastest set this processor has.
 Isa bestIsa();
-/// Whether this processor can run kernels of `isa`.
+/// Whether this processor, and for kAmx the operating system, can run kernels of `isa`.
 bool isaSupported(Isa isa);
-/// "portable", "avx2", "avx512", "avx512bf16".
+/// "portable", "avx2", "avx512", "avx512bf16", "amx".
 const char* isaName(Isa isa);
 
 }  // namespace hels

@@ -99,6 +99,16 @@ class OneDnnGemm final : public Gemm {
     }
   }
 
+  void unpack(const WeightMatrix& matrix, int64_t column, float* target) const override {
+    const DataType resident = residentType(matrix);
+    const Blocks blocks = Blocks::of(resident);
+    for (int64_t k = 0; k < matrix.depth; ++k) {
+      const int64_t i = blocked(matrix) ? blocks.index(column, k, matrix.depth) : column * matrix.depth + k;
+      target[k] = resident == DataType::kF32 ? reinterpret_cast<const float*>(matrix.data)[i]
+                                             : bf16ToF32(reinterpret_cast<const uint16_t*>(matrix.data)[i]);
+    }
+  }
+
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     // The partial products of row-parallel matrices have at most as many columns as others have inputs.
     const size_t elements = static_cast<size_t>(rows * depth);

@@ -7,7 +7,7 @@ namespace {
 
 /// Inputs in groups of `group` per column: 1, or 2 for pairs.
 template <typename Element, int64_t group>
-void packTyped(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const Element* source) {
+void packTyped(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count, const Element* source) {
   const int64_t depth = matrix.depth;
   const int64_t panelDepth = packedDepth(matrix.inputs, depth);
   for (int64_t row = 0; row < count;) {  // one panel's share at a time, written front to back
@@ -15,30 +15,44 @@ void packTyped(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, c
     const int64_t lanes = std::min(kPanelColumns - lane, count - row);
     Element* target = reinterpret_cast<Element*>(matrix.data) + (firstColumn + row - lane) * panelDepth + lane * group;
     const Element* values = source + row * depth;
-    for (int64_t k = 0; k < panelDepth; ++k) {
-      Element* inputs = target + (k - k % group) * kPanelColumns + k % group;
+    for (int64_t place = 0; place < panelDepth; ++place) {
+      const int64_t k = group == 1 ? place : inputAt(order, place);
+      Element* inputs = target + (place - place % group) * kPanelColumns + place % group;
       for (int64_t i = 0; i < lanes; ++i) inputs[i * group] = k < depth ? values[i * depth + k] : Element{0};
     }
     row += lanes;
   }
 }
 
+template <typename Element, int64_t group, typename Widen>
+void unpackTyped(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target, const Widen& widen) {
+  const int64_t panelDepth = packedDepth(matrix.inputs, matrix.depth);
+  const int64_t lane = column % kPanelColumns;
+  const Element* panel = reinterpret_cast<const Element*>(matrix.data) + (column - lane) * panelDepth + lane * group;
+  for (int64_t place = 0; place < panelDepth; ++place) {
+    const int64_t k = group == 1 ? place : inputAt(order, place);
+    if (k < matrix.depth) target[k] = widen(panel[(place - place % group) * kPanelColumns + place % group]);
+  }
+}
+
 /// The values of one group of one column; `target` is where the group's units begin.
-void packGroup(Quantization quantization, const int8_t* values, int64_t inputs, int64_t column, std::byte* target) {
+void packGroup(Quantization quantization, PairOrder order, const int8_t* values, int64_t inputs, int64_t column,
+               std::byte* target) {
   auto* lanes = reinterpret_cast<uint32_t*>(target);
   const int64_t perUnit = unitInputs(quantization);
-  for (int64_t k = 0; k < roundUp(inputs, perUnit); ++k) {
+  for (int64_t place = 0; place < roundUp(inputs, perUnit); ++place) {
+    const int64_t k = inputAt(order, place);
     const auto value = static_cast<uint32_t>((k < inputs ? values[k] : 0) + offsetOf(quantization));
-    const int64_t lane = column % 8 * 2 + k % 2;
-    const int64_t field = k % perUnit / 2 * 2 + column / 8;
-    lanes[k / perUnit * kPanelColumns + lane] |= value << (field * bitsOf(quantization));  // beside other columns'
+    const int64_t lane = column % 8 * 2 + place % 2;
+    const int64_t field = place % perUnit / 2 * 2 + column / 8;
+    lanes[place / perUnit * kPanelColumns + lane] |= value << (field * bitsOf(quantization));  // beside other columns'
   }
 }
 
 }  // namespace
 
-void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
-                       const uint16_t* scales) {
+void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
+                       const int8_t* values, const uint16_t* scales) {
   const int64_t stride = panelBytes(matrix);
   for (int64_t row = 0; row < count; ++row, values += matrix.depth) {
     const int64_t lane = (firstColumn + row) % kPanelColumns;
@@ -46,20 +60,33 @@ void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t 
     for (int64_t begin = 0; begin < matrix.depth;) {
       const int64_t inputs = groupInputs(begin, matrix.depth, matrix.granule);
       reinterpret_cast<uint16_t*>(group)[lane] = *scales++;
-      packGroup(matrix.quantization, values + begin, inputs, lane, group + kPackedScaleBytes);
+      packGroup(matrix.quantization, order, values + begin, inputs, lane, group + kPackedScaleBytes);
       group += groupBytes(matrix.quantization, inputs);
       begin += inputs;
     }
   }
 }
 
-void packRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source) {
+void unpackColumn(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target) {
   if (matrix.type == DataType::kF32) {
-    packTyped<float, 1>(matrix, firstColumn, count, reinterpret_cast<const float*>(source));
-  } else if (matrix.inputs == Inputs::kBf16) {
-    packTyped<uint16_t, 2>(matrix, firstColumn, count, reinterpret_cast<const uint16_t*>(source));
+    unpackTyped<float, 1>(matrix, order, column, target, [](float value) { return value; });
+  } else if (matrix.inputs != Inputs::kF32) {
+    unpackTyped<uint16_t, 2>(matrix, order, column, target, bf16ToF32);
+  } else if (matrix.type == DataType::kBf16) {
+    unpackTyped<uint16_t, 1>(matrix, order, column, target, bf16ToF32);
   } else {
-    packTyped<uint16_t, 1>(matrix, firstColumn, count, reinterpret_cast<const uint16_t*>(source));
+    unpackTyped<uint16_t, 1>(matrix, order, column, target, f16ToF32);
+  }
+}
+
+void packRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
+              const std::byte* source) {
+  if (matrix.type == DataType::kF32) {
+    packTyped<float, 1>(matrix, order, firstColumn, count, reinterpret_cast<const float*>(source));
+  } else if (matrix.inputs != Inputs::kF32) {
+    packTyped<uint16_t, 2>(matrix, order, firstColumn, count, reinterpret_cast<const uint16_t*>(source));
+  } else {
+    packTyped<uint16_t, 1>(matrix, order, firstColumn, count, reinterpret_cast<const uint16_t*>(source));
   }
 }
 

@@ -1,9 +1,11 @@
 // Weights as the chain kernels read them: panels of 16 output columns, [ceil(columns / 16)][depth][16], in their own
 // type, the last panel filled up with zeros. Reading a panel from front to back is one stream of memory. For bf16
-// inputs they lie in pairs, [ceil(columns / 16)][ceil(depth / 2)][16][2]; an odd depth is filled up with a zero.
+// inputs they lie in pairs, [ceil(columns / 16)][ceil(depth / 4)][2][16][2], in one of two orders; the depth is filled
+// up with zeros.
 // A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the values in units of 64 bytes: 4
 // inputs of 8 bits or 8 inputs of 4. Of a unit's sixteen 32-bit lanes, lane i holds from bit bits * (2p + h) on the
-// input 2p + i % 2 of column 8h + i / 2, plus offsetOf(). A last unit is filled up with zeros.
+// input at 2p + i % 2 (in the order of the pairs) of column 8h + i / 2, plus offsetOf(). A last unit is filled up with
+// zeros.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +18,18 @@ namespace hels {
 
 inline constexpr int64_t kPanelColumns = 16;
 
-inline int64_t inputBytes(Inputs inputs) { return inputs == Inputs::kBf16 ? 2 : 4; }
+/// Which inputs make a pair: neighbours (0, 1), (2, 3), or of every four (2, 0), (3, 1), as kernels read them that take
+/// the second of a pair first.
+enum class PairOrder : uint8_t { kNeighbours, kStraddled };
+
+/// The input that lies at `place` in that order.
+inline int64_t inputAt(PairOrder order, int64_t place) {
+  constexpr int64_t kStraddledInputs[] = {2, 0, 3, 1};
+  return order == PairOrder::kNeighbours ? place : place - place % 4 + kStraddledInputs[place % 4];
+}
+
 /// `depth` inputs as they lie in a panel.
-inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kBf16 ? roundUp(depth, 2) : depth; }
+inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kF32 ? depth : roundUp(depth, 4); }
 
 inline constexpr int64_t kUnitBytes = 64;
 inline constexpr int64_t unitInputs(Quantization quantization) {
@@ -50,9 +61,11 @@ inline int64_t panelCount(const WeightMatrix& matrix) { return divCeil(matrix.co
 
 /// Copies rows of W, source(count, matrix.depth) in matrix.type, to the columns [firstColumn, firstColumn + count) of
 /// `matrix`.
-void packRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const std::byte* source);
+void packRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count, const std::byte* source);
+/// target(matrix.depth) = the weights of one column, widened.
+void unpackColumn(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target);
 /// The same from integers and scales, as Gemm::packQuantized().
-void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
-                       const uint16_t* scales);
+void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
+                       const int8_t* values, const uint16_t* scales);
 
 }  // namespace hels

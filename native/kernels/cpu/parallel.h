@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace hels {
@@ -17,6 +18,13 @@ void parallelFor(int threads, int64_t items, const Body& body) {
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t item = 0; item < items; ++item) body(item);
+}
+
+/// body(begin, end) for parts of [0, items), one for each thread.
+template <typename Body>
+void parallelForParts(int threads, int64_t items, const Body& body) {
+  const int64_t parts = std::min<int64_t>(threads, items);
+  parallelFor(threads, parts, [&](int64_t part) { body(part * items / parts, (part + 1) * items / parts); });
 }
 
 /// The same for items of unequal cost: a free thread takes the next item. body(item, thread), thread < threads.

@@ -1,0 +1,215 @@
+// The chain kernels for bf16 inputs with the processor's tiles (AMX): one instruction takes a block of 32 inputs of up
+// to 16 rows for the 16 columns of a panel. Measured to round as chain_tile.h says; the self-check at load compares it
+// with the portable kernels on every machine that has it.
+#include "kernels/cpu/chain_tile.h"
+
+#ifdef HELS_X86
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/chain_sums_avx512.h"
+#include "kernels/cpu/narrow_blocks.h"
+
+namespace hels {
+namespace {
+
+constexpr int64_t kTileRows = kInputTileRows;
+constexpr int64_t kLineBytes = 64;                      // of a tile: a block of a row's inputs, or 16 columns
+constexpr int64_t kTileBytes = kTileRows * kLineBytes;  // a block of a panel
+constexpr int64_t kPrefetchBytes = 2 * kTileBytes;      // ahead of the hardware, which does not keep memory busy
+constexpr int kPanelsMax = 4;
+
+// Tiles 0 to 3 hold chains, 4 and 5 inputs, 6 and 7 weights. The compiler knows no tile registers: what it must know is
+// that memory is read and written.
+template <int tile>
+inline void loadTile(const void* source, int64_t strideBytes) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(source), "r"(strideBytes), "i"(tile) : "memory");
+}
+template <int tile>
+inline void storeTile(void* target, int64_t strideBytes) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(target), "r"(strideBytes), "i"(tile) : "memory");
+}
+template <int tile>
+inline void clearTile() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(tile));
+}
+/// sums += inputs * weights.
+template <int sums, int inputs, int weights>
+inline void multiplyTiles() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(inputs), "i"(weights));
+}
+
+inline void prefetchTile(const std::byte* tile) {
+#pragma GCC unroll 16
+  for (int64_t line = 0; line < kTileRows; ++line) __builtin_prefetch(tile + line * kLineBytes);
+}
+
+/// As the processor reads it.
+struct alignas(64) TileConfiguration {
+  uint8_t palette = 1;
+  uint8_t startRow = 0;
+  uint8_t reserved[14] = {};
+  uint16_t lineBytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+/// Rows of this thread's tiles: of chains and inputs in tiles 0, 1 and 4, and in 2, 3 and 5. None outside of
+/// ChainTileSet::begin() and end().
+struct TileShapes {
+  int64_t first = 0;
+  int64_t second = 0;
+};
+constinit thread_local TileShapes currentShapes;
+
+void setShapes(int64_t first, int64_t second) {
+  if (currentShapes.first == first && currentShapes.second == second) return;
+  currentShapes = {first, second};
+  TileConfiguration configuration;
+  const int64_t rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
+  for (int tile = 0; tile < 8; ++tile) {
+    configuration.rows[tile] = static_cast<uint8_t>(rows[tile]);
+    configuration.lineBytes[tile] = kLineBytes;
+  }
+  asm volatile("ldtilecfg %0" ::"m"(configuration) : "memory");
+}
+
+void beginTiles() { currentShapes = {}; }
+void endTiles() { asm volatile("tilerelease"); }
+
+/// A short block of the panels, filled up with zeros.
+struct ShortBlock {
+  alignas(64) std::byte weights[kPanelsMax][kTileBytes];
+
+  ShortBlock(const std::byte* panel, int64_t panelStrideBytes, int panels, int64_t inputs) {
+    const auto bytes = static_cast<size_t>(roundUp(inputs, 4) * kPanelColumns) * sizeof(uint16_t);
+    std::memset(weights, 0, sizeof(weights));
+    for (int i = 0; i < panels; ++i) std::memcpy(weights[i], panel + i * panelStrideBytes, bytes);
+  }
+};
+
+/// Rows of a call that go through the tiles together: up to 16 with up to 4 panels, or up to 32 with up to 2.
+template <int panels, bool tall>
+struct Part {
+  template <typename Body>
+  static void forSums(float* c, int64_t stride, const Body& body) {
+    body(std::integral_constant<int, 0>(), c);
+    if constexpr (panels > 1) body(std::integral_constant<int, 1>(), c + kPanelColumns);
+    if constexpr (!tall && panels > 2) body(std::integral_constant<int, 2>(), c + 2 * kPanelColumns);
+    if constexpr (!tall && panels > 3) body(std::integral_constant<int, 3>(), c + 3 * kPanelColumns);
+    if constexpr (tall) body(std::integral_constant<int, 2>(), c + kTileRows * stride);
+    if constexpr (tall && panels > 1) body(std::integral_constant<int, 3>(), c + kTileRows * stride + kPanelColumns);
+  }
+
+  static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride) {
+    for (int panel = 0; panel < panels; ++panel) prefetchTile(weights + panel * panelStride + kPrefetchBytes);
+    loadTile<4>(x, kLineBytes);
+    if constexpr (tall) loadTile<5>(x + xTileBytes, kLineBytes);
+    loadTile<6>(weights, kLineBytes);
+    multiplyTiles<0, 4, 6>();
+    if constexpr (tall) multiplyTiles<2, 5, 6>();
+    if constexpr (panels > 1) {
+      loadTile<7>(weights + panelStride, kLineBytes);
+      multiplyTiles<1, 4, 7>();
+      if constexpr (tall) multiplyTiles<3, 5, 7>();
+    }
+    if constexpr (panels > 2) {
+      loadTile<6>(weights + 2 * panelStride, kLineBytes);
+      multiplyTiles<2, 4, 6>();
+    }
+    if constexpr (panels > 3) {
+      loadTile<7>(weights + 3 * panelStride, kLineBytes);
+      multiplyTiles<3, 4, 7>();
+    }
+  }
+
+  static void run(const TileArguments& a, const std::byte* x, float* c) {
+    const auto strideBytes = a.cStride * static_cast<int64_t>(sizeof(float));
+    forSums(c, a.cStride, [&](auto tile, float* target) {
+      if (a.accumulate) {
+        loadTile<tile>(target, strideBytes);
+      } else {
+        clearTile<tile>();
+      }
+    });
+    const std::byte* weights = a.panel;
+    int64_t left = a.depth;
+    for (; left >= kBlockInputs; left -= kBlockInputs, weights += kTileBytes) {
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        multiplyBlock(x, a.xTileBytes, weights, a.panelStrideBytes);
+      }
+    }
+    if (left > 0) {
+      const ShortBlock block(weights, a.panelStrideBytes, panels, left);
+      for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
+        multiplyBlock(x, a.xTileBytes, block.weights[0], kTileBytes);
+      }
+    }
+    forSums(c, a.cStride, [&](auto tile, float* target) { storeTile<tile>(target, strideBytes); });
+  }
+};
+
+/// Any number of rows; with more than two panels at most 16.
+template <int panels>
+void tile(const TileArguments& a) {
+  for (int64_t row = 0; row < a.rows;) {
+    const std::byte* x = a.x + row / kTileRows * a.xTileBytes;
+    float* c = a.c + row * a.cStride;
+    const int64_t first = std::min(kTileRows, a.rows - row);
+    const int64_t second = panels > 2 ? 0 : std::min(kTileRows, a.rows - row - first);
+    if (second == 0) {
+      setShapes(first, first);
+      Part<panels, false>::run(a, x, c);
+    } else if constexpr (panels <= 2) {
+      setShapes(first, second);
+      Part<panels, true>::run(a, x, c);
+    }
+    row += first + second;
+  }
+}
+
+/// 32 inputs as one or two terms in the order kNeighbours.
+HELS_AVX512 void narrowBlock(const float* source, uint16_t* upperTerms, uint16_t* lowerTerms) {
+  const __m512 values[] = {_mm512_loadu_ps(source), _mm512_loadu_ps(source + 16)};
+  const __m512i upper = avx512::roundedToBf16(values[0], values[1]);
+  _mm512_storeu_si512(upperTerms, upper);
+  if (lowerTerms == nullptr) return;
+  const __m512i lower = avx512::roundedToBf16(avx512::restOf(values[0], upper, 0), avx512::restOf(values[1], upper, 1));
+  _mm512_storeu_si512(lowerTerms, lower);
+}
+
+void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) {
+  narrowInBlocks(source, count, terms, target, stride, narrowBlock);
+}
+
+ChainTileSet makeSet() {
+  const ChainTileSet& vectors = avx512Bf16TileSet();
+  ChainTileSet set = avx512TileSet();
+  set.isa = Isa::kAmx;
+  set.narrowBlocks = narrowBlocks;
+  set.depthBlock = 512;
+  set.rowsMax[kTilePairs] = kTileRowsMax;
+  set.inputTiles = true;
+  set.begin = beginTiles;
+  set.end = endTiles;
+  for (int rows = 1; rows <= kTileRowsMax; ++rows) {
+    const bool tall = rows > kTileRows;
+    set.panels[kTilePairs][rows - 1] = tall ? 2 : kPanelsMax;
+    set.wide[kTilePairs][rows - 1] = tall ? tile<2> : tile<kPanelsMax>;
+    set.single[kTilePairs][rows - 1] = tile<1>;
+  }
+  std::copy_n(vectors.dequantize, 2, set.dequantize);
+  return set;
+}
+
+}  // namespace
+
+const ChainTileSet& amxTileSet() {
+  static const ChainTileSet set = makeSet();
+  return set;
+}
+
+}  // namespace hels
+
+#endif
