@@ -2,7 +2,8 @@
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import type { StepMeasurement, StepObserver } from './step-loop.ts';
+import type { StepObserver } from './step-loop.ts';
+import type { StepMeasurement } from './step-measurement.ts';
 
 type Counts = Scheduler['counts'];
 type Counted =

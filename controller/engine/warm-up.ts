@@ -1,6 +1,7 @@
 /** One real generation through every rank before anybody is served: proof that it works, its known answer, and its measured steps. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import type { StepLoop, StepMeasurement } from './step-loop.ts';
+import type { StepLoop } from './step-loop.ts';
+import type { StepMeasurement } from './step-measurement.ts';
 
 const promptTokens = 16;
 const decodeTokens = 12;

@@ -1,7 +1,8 @@
 /** A step loop over ranks without workers, and what a test does with it. */
 import { vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
-import { StepLoop, type StepMeasurement } from '../../controller/engine/step-loop.ts';
+import { StepLoop } from '../../controller/engine/step-loop.ts';
+import type { StepMeasurement } from '../../controller/engine/step-measurement.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import { FakeRank } from './fake-ranks.ts';
