@@ -69,7 +69,10 @@ async function loadOf(plan: ShardPlan__Output, hostBytes: number, workerId = 'w'
     nowMs: () => 0,
   });
   const rank = workerId === 'w' ? 0 : 1;
-  await shard.prepare({ fence: { term: 1, epoch: 1 }, plan, rank }, () => undefined);
+  await shard.prepare(
+    { fence: { term: 1, epoch: 1 }, plan, rank, previous: null },
+    () => undefined,
+  );
   return loads[0]?.options;
 }
 
