@@ -25,10 +25,14 @@ import {
   plaintextWarnings,
   showHostPort,
 } from './config.ts';
+import { AutoReplan } from './deployment/auto-replan.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
+import { ReplanLog } from './deployment/replan-log.ts';
+import type { Proposing } from './deployment/replan-proposal.ts';
+import { ReplanService } from './deployment/replan-service.ts';
 import { WorkerRegistry } from './deployment/worker-registry.ts';
 import { SwitchingEngine } from './engine/generation-engine.ts';
 import { openGroupWith } from './engine/open-group.ts';
@@ -63,23 +67,22 @@ async function startController(
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
   const tracker = new PredictionTracker(clock, log, metrics);
   const state = new DeploymentState(store, leadership);
+  const replans = new ReplanLog((...event) => tracker.tell(...event), metrics.replans);
   const coordinator: Coordinator = new Coordinator({
     term,
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
     openGroup: openGroupWith(
-      engine,
-      metrics,
-      tracker,
-      clock,
+      { engine, metrics, tracker, clock },
       () => coordinator.group.request?.prefixCache !== false,
     ),
+    replans,
     credentials: channelCredentials(tls),
     clock,
     log,
   });
-  const view = new StatusView(term, registry, coordinator, engine, tracker, clock);
+  const view = new StatusView(term, registry, coordinator, engine, tracker, replans, clock);
   registry.connect(coordinator, (workerId) => engine.serving?.loop.outstanding(workerId) ?? false);
   const generation = new GenerationService({
     engine,
@@ -90,7 +93,13 @@ async function startController(
   });
 
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
-  const operations = new OperationsService(coordinator, view, profiles);
+  const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
+  const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
+  const served = () => tracker.served();
+  const lastWasUndone = () => replans.last?.outcome === 'undone';
+  const looks = { served, lastWasUndone };
+  const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
+  const operations = new OperationsService(coordinator, view, profiles, replanner);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),
@@ -119,7 +128,10 @@ async function startController(
 
   const grpcPort = await grpcServer.listen(showHostPort(config.grpc), serverCredentials(tls));
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
-  const ticker = setInterval(() => registry.tick(), tickIntervalMs);
+  const ticker = setInterval(() => {
+    registry.tick();
+    autoReplan.tick();
+  }, tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
   if (request !== null) coordinator.restore(request);
   return {

@@ -39,6 +39,8 @@ export interface DeploymentRequest {
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Absent: true. */
   prefixCache?: boolean;
+  /** The controller plans anew by itself when the load or the lines call for it. Absent: true. */
+  autoReplan?: boolean;
 }
 
 type GroupPhase = 'empty' | 'deploying' | 'ready' | 'replanning' | 'waiting' | 'failed';

@@ -114,7 +114,7 @@ export class StepLoop {
    * request that is here could not go on there.
    */
   reserve(kvTokens: number): void {
-    const { lengthMax } = this.#scheduler;
+    const lengthMax = Math.max(0, ...this.#scheduler.requests.map((request) => request.lengthMax));
     if (lengthMax > kvTokens) {
       throw new HelsError(
         'plan-infeasible',

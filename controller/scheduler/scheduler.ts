@@ -144,9 +144,9 @@ export class Scheduler {
     return this.#limits.kvBlocks * this.#limits.kvBlockTokens;
   }
 
-  /** The most positions that a request here can come to; 0 without one. */
-  get lengthMax(): number {
-    return Math.max(0, ...[...this.#sequences.values()].map(({ lengthMax }) => lengthMax));
+  /** Of each request here: the most positions that it can come to, and those whose KV is computed. */
+  get requests(): { lengthMax: number; computed: number }[] {
+    return [...this.#sequences.values()].map(({ lengthMax, computed }) => ({ lengthMax, computed }));
   }
 
   /** Who gave way and who runs again since the last call, in order. */
