@@ -54,7 +54,9 @@ const widthOf = (range: { begin: number; end: number } | null) =>
 
 /** What each worker has and would have, and what the change should bring and cost. */
 export function formatProposal({ current, plan, equal, ...proposal }: Proposal): string {
-  const workers = [current, plan].flatMap((one) => one?.ranks.map(({ workerId }) => workerId) ?? []);
+  const workers = [current, plan].flatMap(
+    (one) => one?.ranks.map(({ workerId }) => workerId) ?? [],
+  );
   const rows = [...new Set(workers)].map((workerId) => {
     const [has, gets] = [current, plan].map((one) =>
       one?.ranks.find((rank) => rank.workerId === workerId),
@@ -78,7 +80,9 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
   if (predicted === null) return `${table}\n${step}`;
   const { weightBytes, kvBytes, replaySeconds } = predicted;
   const kv =
-    kvBytes > 0 ? `, ${formatBytes(kvBytes)} of KV to move` : `, ${seconds(replaySeconds)} of computing again`;
+    kvBytes > 0
+      ? `, ${formatBytes(kvBytes)} of KV to move`
+      : `, ${seconds(replaySeconds)} of computing again`;
   return `${table}\n${step}; pause of ${seconds(predicted.seconds)}: ${formatBytes(weightBytes)} to load${kv}`;
 }
 
@@ -86,7 +90,10 @@ function formatDone({ replan, report }: Done): string {
   const plan = formatPlan(report);
   if (replan === null) return `${plan}\nnothing was done`;
   const { pauseSeconds, predicted, sequences, kv, replayedTokens, kvBytesMoved } = replan;
-  const how = kv === 'migrated' ? `${formatBytes(kvBytesMoved)} of KV moved` : `${replayedTokens} tokens computed again`;
+  const how =
+    kv === 'migrated'
+      ? `${formatBytes(kvBytesMoved)} of KV moved`
+      : `${replayedTokens} tokens computed again`;
   const loaded = `${formatBytes(replan.weightBytesLoaded)} loaded, ${formatBytes(replan.weightBytesAdopted)} taken over`;
   return `${plan}\n${sequences} requests went on, ${how}; ${loaded}; pause ${seconds(pauseSeconds)}, predicted ${seconds(predicted?.seconds ?? 0)}`;
 }
@@ -111,7 +118,9 @@ export async function applyPlan(
       );
     } else {
       const { replan, report } = event;
-      output.result({ applied: replan !== null, proposal, replan, report }, () => formatDone(event));
+      output.result({ applied: replan !== null, proposal, replan, report }, () =>
+        formatDone(event),
+      );
       return;
     }
   }

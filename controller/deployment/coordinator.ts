@@ -21,18 +21,17 @@ import type { LoadedGroup, RunPorts } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
 import type { EngineGroup, OpenEngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
+import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
-import { readServedFiles, type ServedFiles } from './served-files.ts';
-import { judgeLoaded } from './judge-loaded.ts';
-import { Replanning, type ReplanTrigger } from './replanning.ts';
-import type { Proposal } from './replan-proposal.ts';
 import type { ReplanLog } from './replan-log.ts';
+import type { Proposal } from './replan-proposal.ts';
+import { Replanning, type ReplanTrigger } from './replanning.ts';
+import { readServedFiles, type ServedFiles } from './served-files.ts';
 import { WorkerClients } from './worker-clients.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
-
 
 /** What outlives the process. */
 export interface DeploymentStore {
@@ -127,7 +126,8 @@ export class Coordinator {
     attempt.replanning = replanning;
     const { workers } = proposal;
     // The load of a moment is not what the deployment is for.
-    const request = trigger === 'operator' ? proposal.request : this.#group.request ?? proposal.request;
+    const request =
+      trigger === 'operator' ? proposal.request : (this.#group.request ?? proposal.request);
     const { reason } = replanning;
     log.info('planning anew', { epoch: attempt.epoch, trigger, reason });
     const members = incarnations(workers);
@@ -309,7 +309,8 @@ export class Coordinator {
     attempt.epoch = epoch;
     const { store, log } = this.#options;
     const phase = (name: string) => {
-      if (this.#attempt === attempt && attempt.epoch === epoch) this.#group = { ...this.#group, detail: name };
+      if (this.#attempt === attempt && attempt.epoch === epoch)
+        this.#group = { ...this.#group, detail: name };
     };
     try {
       attempt.loaded = await replanning.move(epoch, back, phase, (plan) => store.savePlan(plan));
@@ -380,6 +381,8 @@ export class Coordinator {
   }
 }
 
-function incarnations(workers: readonly { id: string; incarnation: string }[]): Map<string, string> {
+function incarnations(
+  workers: readonly { id: string; incarnation: string }[],
+): Map<string, string> {
   return new Map(workers.map(({ id, incarnation }) => [id, incarnation]));
 }

@@ -112,7 +112,10 @@ export function loadRatesOf(
 }
 
 /** Frees what an epoch holds; a worker that does not answer frees it by itself when the next epoch comes. */
-export async function releaseRanks(workers: readonly GroupWorker[], fence: Fence__Output): Promise<void> {
+export async function releaseRanks(
+  workers: readonly GroupWorker[],
+  fence: Fence__Output,
+): Promise<void> {
   await Promise.allSettled(
     workers.map((worker) => worker.client.release(fence, releaseDeadlineMs)),
   );

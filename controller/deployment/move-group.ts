@@ -60,7 +60,11 @@ export interface Moved {
 const isMigration = ({ from, to, mayMigrate }: MoveRequest, prepared: PrepareResult__Output[]) =>
   mayMigrate &&
   canMigrate(from.shardPlan, to.shardPlan) &&
-  allKept(from.shardPlan, to.shardPlan, prepared.map(({ kvKept }) => kvKept));
+  allKept(
+    from.shardPlan,
+    to.shardPlan,
+    prepared.map(({ kvKept }) => kvKept),
+  );
 
 export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise<Moved> {
   const { fence, from, to, held, engine } = request;

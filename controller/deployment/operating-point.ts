@@ -5,7 +5,11 @@ import type { StepLoad } from '../../proto/domain/step-load.ts';
 const memorySeconds = 10;
 
 /** Takes in a step that took so many seconds; null: nothing was served yet. */
-export function observeLoad(mean: StepLoad | null, load: StepLoad, seconds: number): StepLoad | null {
+export function observeLoad(
+  mean: StepLoad | null,
+  load: StepLoad,
+  seconds: number,
+): StepLoad | null {
   if (!(seconds > 0)) return mean;
   if (mean === null) return load;
   const weight = 1 - Math.exp(-seconds / memorySeconds);

@@ -74,7 +74,9 @@ function planRequestOf({ loaded, alive, refine }: Proposing, request: Deployment
   const former = loaded.planRequest;
   const workload = workloadOf(request, former.model);
   const there = new Set(
-    loaded.candidates.filter(({ id, incarnation }) => alive.get(id) === incarnation).map(({ id }) => id),
+    loaded.candidates
+      .filter(({ id, incarnation }) => alive.get(id) === incarnation)
+      .map(({ id }) => id),
   );
   return {
     ...former,

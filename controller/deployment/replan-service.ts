@@ -1,10 +1,16 @@
 /** Re-plans as the API asks for them: the proposal first, then progress, then what became of it. */
 import type { Clock } from '../../proto/base/clock.ts';
+import { modelDigest } from '../../proto/base/model-files.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import type { Coordinator } from './coordinator.ts';
 import type { ReplanLog } from './replan-log.ts';
-import { type Proposal, type Proposing, proposeReplan, type ReplanWish } from './replan-proposal.ts';
+import {
+  type Proposal,
+  type Proposing,
+  proposeReplan,
+  type ReplanWish,
+} from './replan-proposal.ts';
 import { predictedPauseOf, type ReplanTrigger } from './replanning.ts';
 
 export interface ReplanServiceOptions {
@@ -49,8 +55,22 @@ export class ReplanService {
     return this.#options.coordinator.replan(proposal, trigger);
   }
 
+  /** What the workers would find out when the requests wait already. Known files are only looked at, not read again. */
+  async #checkFiles(): Promise<void> {
+    const plan = this.#options.coordinator.serving?.loaded.shardPlan;
+    if (plan === undefined) return;
+    const digest = await modelDigest(plan.modelPath);
+    if (digest === plan.modelDigest) return;
+    throw new HelsError(
+      'digest-mismatch',
+      `${plan.modelPath} has digest ${digest}; what is being served was loaded from files with ${plan.modelDigest}; deploy it again`,
+      { field: 'model' },
+    );
+  }
+
   async *run(wish: ReplanWish): AsyncGenerator<ReplanEvent, void, undefined> {
     const { coordinator } = this.#options;
+    await this.#checkFiles();
     const proposal = this.propose(wish);
     const current = coordinator.report();
     const { equal, made, currentSeconds, plannedSeconds } = proposal;

@@ -146,7 +146,10 @@ export class Scheduler {
 
   /** Of each request here: the most positions that it can come to, and those whose KV is computed. */
   get requests(): { lengthMax: number; computed: number }[] {
-    return [...this.#sequences.values()].map(({ lengthMax, computed }) => ({ lengthMax, computed }));
+    return [...this.#sequences.values()].map(({ lengthMax, computed }) => ({
+      lengthMax,
+      computed,
+    }));
   }
 
   /** Who gave way and who runs again since the last call, in order. */

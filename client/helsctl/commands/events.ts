@@ -12,7 +12,10 @@ export function addEventsCommand(program: Command, context: Context): void {
         events.length === 0
           ? 'nothing happened yet'
           : events
-              .map(({ unixMs, kind, message }) => `${new Date(unixMs).toISOString()} ${kind}: ${message}`)
+              .map(
+                ({ unixMs, kind, message }) =>
+                  `${new Date(unixMs).toISOString()} ${kind}: ${message}`,
+              )
               .join('\n'),
       );
     });

@@ -10,11 +10,7 @@ const fileOptions = [
   ['input', '<file>', 'plan-input.json: model, workload and devices with their latency lines'],
   ['cluster', '<file>', 'what-if: a cluster file (YAML or JSON) that names device profiles'],
   ['model', '<path>', 'with --cluster: a config.json, or the directory that holds one'],
-  [
-    'sequences',
-    '<n>',
-    'with --cluster or --apply: running sequences (default: 8; as deployed)',
-  ],
+  ['sequences', '<n>', 'with --cluster or --apply: running sequences (default: 8; as deployed)'],
   [
     'context',
     '<n>',
@@ -41,7 +37,10 @@ function refuseFileOptions(options: PlanCommandOptions): void {
   const given = foreign.find((name) => options[name] !== undefined);
   if (given === undefined) return;
   const option = given.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  throw new HelsError('usage', `--${option}: it makes a plan from files; --apply is about what is being served`);
+  throw new HelsError(
+    'usage',
+    `--${option}: it makes a plan from files; --apply is about what is being served`,
+  );
 }
 
 export function addPlanCommand(program: Command, context: Context): void {

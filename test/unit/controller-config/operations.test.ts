@@ -30,7 +30,13 @@ describe('the prefix cache of a deployment', () => {
       workersMin: 1,
       quantization: '',
     };
-    const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache, noAutoReplan: noPrefixCache };
+    const rest = {
+      workersTimeoutMs: 0,
+      workload: null,
+      ranks: [],
+      noPrefixCache,
+      noAutoReplan: noPrefixCache,
+    };
     operations.deploy({ ...plain, ...rest }, new AbortController().signal);
     const expected = { prefixCache: !noPrefixCache, autoReplan: !noPrefixCache };
     expect(deployed).toMatchObject([{ modelPath: '/m', ...expected }]);
