@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
-import { systemClock } from '../proto/base/clock.ts';
+import { type Clock, systemClock } from '../proto/base/clock.ts';
 import { createLogger, type Logger } from '../proto/base/log.ts';
 import { readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
@@ -53,6 +53,23 @@ interface Controller {
   stop(): Promise<void>;
 }
 
+/** On request, and by itself. */
+function planningAnew(
+  coordinator: Coordinator,
+  tracker: PredictionTracker,
+  replans: ReplanLog,
+  clock: Clock,
+  log: Logger,
+) {
+  const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
+  const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
+  const served = () => tracker.served();
+  const lastWasUndone = () => replans.last?.outcome === 'undone';
+  const looks = { served, lastWasUndone };
+  const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
+  return { replanner, autoReplan };
+}
+
 async function startController(
   config: ControllerConfig,
   tls: TlsIdentity | null,
@@ -93,12 +110,7 @@ async function startController(
   });
 
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
-  const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
-  const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
-  const served = () => tracker.served();
-  const lastWasUndone = () => replans.last?.outcome === 'undone';
-  const looks = { served, lastWasUndone };
-  const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
+  const { replanner, autoReplan } = planningAnew(coordinator, tracker, replans, clock, log);
   const operations = new OperationsService(coordinator, view, profiles, replanner);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
