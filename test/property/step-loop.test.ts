@@ -129,7 +129,8 @@ class World {
     this.#replanning = true;
     try {
       await this.loop.pause();
-      const kept = keeps ? Math.min(kvBlocks, this.#kvBlocks) : 0;
+      // Ranks that failed hold nothing.
+      const kept = keeps && this.#stranded === 0 ? Math.min(kvBlocks, this.#kvBlocks) : 0;
       await this.#rebase(kvBlocks, kept).catch(() => this.#rebase(kvBlocks, 0));
       this.replans += 1;
     } catch (error) {
