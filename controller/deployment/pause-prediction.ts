@@ -29,7 +29,13 @@ export interface PauseQuestion {
 type Interval = { readonly begin: number; readonly end: number } | null;
 const sizeOf = (range: Interval) => (range === null ? 0 : range.end - range.begin);
 
-/** Entries of `next` that are not in `former`. */
+/** Entries of `next` to be loaded: a worker takes over the weights of a range that stays as it is, and no part of another. */
+function loadedOf(next: Interval, former: Interval): number {
+  const same = next?.begin === former?.begin && next?.end === former?.end;
+  return same ? 0 : sizeOf(next);
+}
+
+/** Entries of `next` that are not in `former`: KV moves by the head group. */
 function newOf(next: Interval, former: Interval): number {
   if (next === null || former === null) return sizeOf(next);
   const common = Math.min(next.end, former.end) - Math.max(next.begin, former.begin);
@@ -39,14 +45,16 @@ function newOf(next: Interval, former: Interval): number {
 /** Of each new rank: what it has not got yet. Bytes of weights, head groups. */
 function missing({ from, to }: PauseQuestion) {
   const { fixed, perHeadGroup, perColumn, perRow } = footprintOf(to.input.model);
+  // The rows of the output matrix are then those of the embedding, which everybody has.
+  const rowBytes = to.shardPlan.model?.tiedEmbeddings ? 0 : perRow;
   return to.shardPlan.ranks.map((rank) => {
     const former = from.shardPlan.ranks.find(({ workerId }) => workerId === rank.workerId);
     const headGroups = newOf(rank.headGroups, former?.headGroups ?? null);
     const weightBytes =
       (former === undefined ? fixed : 0) +
-      headGroups * perHeadGroup +
-      newOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
-      newOf(rank.vocabRows, former?.vocabRows ?? null) * perRow;
+      loadedOf(rank.headGroups, former?.headGroups ?? null) * perHeadGroup +
+      loadedOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
+      loadedOf(rank.vocabRows, former?.vocabRows ?? null) * rowBytes;
     return { workerId: rank.workerId, headGroups, weightBytes };
   });
 }

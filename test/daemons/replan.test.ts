@@ -189,6 +189,25 @@ describe('a re-plan while requests run', () => {
     expect(wrong.exitCode).toBe(3);
     expect(wrong.stderr).toContain("worker 'worker-9' is not registered");
     const events = await helsctl('events', '--json', ...address);
-    expect(JSON.parse(events.stdout).at(-1)).toMatchObject({ kind: 'replan' });
+    const told = JSON.parse(events.stdout) as { kind: string }[];
+    expect(told.map(({ kind }) => kind)).toContain('replan');
+  }, 60_000);
+
+  // The last one: it has a worker less afterwards.
+  it('goes back to the former plan when a worker of the new one is gone', async () => {
+    const { client, processIds } = test.cluster;
+    await test.deploy({ modelPath: model, ranks: splitOf(5, 3) });
+    const { epoch } = await client.status();
+    const tokens = await during(async () => {
+      process.kill(processIds.get('worker-2') ?? 0, 'SIGKILL');
+      // Not missed yet: that takes its lease.
+      const failed = replan({ ranks: splitOf(3, 3, 2) });
+      await expect(failed).rejects.toThrow(`the former plan serves on under epoch ${epoch + 2}`);
+    });
+    expect(tokens).toEqual(undisturbed);
+    const status = await client.status();
+    expect(status).toMatchObject({ state: 'ready', epoch: epoch + 2 });
+    expect(status.lastReplan).toMatchObject({ outcome: 'undone', kv: 'replayed', sequences: 4 });
+    expect(status.events.map(({ kind }) => kind)).toContain('replan-undone');
   }, 60_000);
 });
