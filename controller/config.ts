@@ -52,6 +52,7 @@ const deploymentSchema = z.strictObject({
   workers: z.number().int().min(1).max(1024).default(1),
   prefixCache: z.boolean().default(true),
   allowRemoteKv: z.boolean().default(false),
+  autoReplan: z.boolean().default(true),
 });
 
 const fileSchema = z.strictObject({

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
-import { systemClock } from '../proto/base/clock.ts';
+import { type Clock, systemClock } from '../proto/base/clock.ts';
 import { createLogger, type Logger } from '../proto/base/log.ts';
 import { readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
@@ -25,10 +25,14 @@ import {
   plaintextWarnings,
   showHostPort,
 } from './config.ts';
+import { AutoReplan } from './deployment/auto-replan.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
+import { ReplanLog } from './deployment/replan-log.ts';
+import type { Proposing } from './deployment/replan-proposal.ts';
+import { ReplanService } from './deployment/replan-service.ts';
 import { WorkerRegistry } from './deployment/worker-registry.ts';
 import { SwitchingEngine } from './engine/generation-engine.ts';
 import { openGroupWith } from './engine/open-group.ts';
@@ -49,6 +53,23 @@ interface Controller {
   stop(): Promise<void>;
 }
 
+/** On request, and by itself. */
+function planningAnew(
+  coordinator: Coordinator,
+  tracker: PredictionTracker,
+  replans: ReplanLog,
+  clock: Clock,
+  log: Logger,
+) {
+  const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
+  const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
+  const served = () => tracker.served();
+  const lastWasUndone = () => replans.last?.outcome === 'undone';
+  const looks = { served, lastWasUndone };
+  const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
+  return { replanner, autoReplan };
+}
+
 async function startController(
   config: ControllerConfig,
   tls: TlsIdentity | null,
@@ -63,23 +84,22 @@ async function startController(
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
   const tracker = new PredictionTracker(clock, log, metrics);
   const state = new DeploymentState(store, leadership);
+  const replans = new ReplanLog((...event) => tracker.tell(...event), metrics.replans);
   const coordinator: Coordinator = new Coordinator({
     term,
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
     openGroup: openGroupWith(
-      engine,
-      metrics,
-      tracker,
-      clock,
+      { engine, metrics, tracker, clock },
       () => coordinator.group.request?.prefixCache !== false,
     ),
+    replans,
     credentials: channelCredentials(tls),
     clock,
     log,
   });
-  const view = new StatusView(term, registry, coordinator, engine, tracker, clock);
+  const view = new StatusView(term, registry, coordinator, engine, tracker, replans, clock);
   registry.connect(coordinator, (workerId) => engine.serving?.loop.outstanding(workerId) ?? false);
   const generation = new GenerationService({
     engine,
@@ -90,7 +110,8 @@ async function startController(
   });
 
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
-  const operations = new OperationsService(coordinator, view, profiles);
+  const { replanner, autoReplan } = planningAnew(coordinator, tracker, replans, clock, log);
+  const operations = new OperationsService(coordinator, view, profiles, replanner);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),
@@ -119,7 +140,10 @@ async function startController(
 
   const grpcPort = await grpcServer.listen(showHostPort(config.grpc), serverCredentials(tls));
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
-  const ticker = setInterval(() => registry.tick(), tickIntervalMs);
+  const ticker = setInterval(() => {
+    registry.tick();
+    autoReplan.tick();
+  }, tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
   if (request !== null) coordinator.restore(request);
   return {

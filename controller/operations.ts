@@ -3,12 +3,15 @@ import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.t
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileWorkersEvent } from '../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { ProfileWorkersRequest__Output } from '../proto/gen/hels/v1/ProfileWorkersRequest.ts';
+import type { ReplanEvent } from '../proto/gen/hels/v1/ReplanEvent.ts';
+import type { ReplanRequest__Output } from '../proto/gen/hels/v1/ReplanRequest.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
 import type { OperationsPort } from './api/grpc/hels-service.ts';
 import type { DeploymentRequest } from './cluster/group.ts';
 import type { ControllerConfig } from './config.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
 import type { ProfileService } from './deployment/profile-service.ts';
+import type { ReplanService } from './deployment/replan-service.ts';
 import type { StatusView } from './status.ts';
 
 /** What the gRPC API does besides generating: thin, over the coordinator and the status view. */
@@ -16,11 +19,18 @@ export class OperationsService implements OperationsPort {
   readonly #coordinator: Coordinator;
   readonly #view: StatusView;
   readonly #profiles: ProfileService;
+  readonly #replanner: ReplanService;
 
-  constructor(coordinator: Coordinator, view: StatusView, profiles: ProfileService) {
+  constructor(
+    coordinator: Coordinator,
+    view: StatusView,
+    profiles: ProfileService,
+    replanner: ReplanService,
+  ) {
     this.#coordinator = coordinator;
     this.#view = view;
     this.#profiles = profiles;
+    this.#replanner = replanner;
   }
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
@@ -28,8 +38,14 @@ export class OperationsService implements OperationsPort {
     const { workersMin, workload, ranks } = request;
     const format = { numerics, quantization };
     const asked = { modelPath, modelId, policy, ...format, workersMin, workload, ranks };
-    const deployment = { ...asked, prefixCache: !request.noPrefixCache };
+    const { noPrefixCache, noAutoReplan } = request;
+    const deployment = { ...asked, prefixCache: !noPrefixCache, autoReplan: !noAutoReplan };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
+  }
+
+  /** Goes on to its end when the caller leaves: half a re-plan is of no use to anybody. */
+  replan({ policy, workload, ranks }: ReplanRequest__Output): AsyncIterable<ReplanEvent> {
+    return this.#replanner.run({ policy, workload, ranks });
   }
 
   profileWorkers(
@@ -54,7 +70,8 @@ export class OperationsService implements OperationsPort {
   /** The deployment of the configuration file, as a request. */
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
-    const { model, name, policy, numerics, quantization, workers, prefixCache } = deployment;
+    const { model, name, policy, numerics, quantization, workers } = deployment;
+    const { prefixCache, autoReplan } = deployment;
     // Zeroes: what a plan is made for when nobody says.
     const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
     const workersMin = workers;
@@ -68,6 +85,7 @@ export class OperationsService implements OperationsPort {
       workload: deployment.allowRemoteKv ? { ...sizes, allowRemoteKv: true } : null,
       ranks: [],
       prefixCache,
+      autoReplan,
     };
   }
 }

@@ -2,8 +2,11 @@ import type { Clock } from '../proto/base/clock.ts';
 import { version } from '../proto/base/version.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
+import { isServing } from './cluster/group.ts';
+import { plansAnew } from './deployment/auto-replan.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
 import type { PredictionTracker } from './deployment/prediction-tracker.ts';
+import type { ReplanLog } from './deployment/replan-log.ts';
 import type { WorkerRegistry } from './deployment/worker-registry.ts';
 import type { SwitchingEngine } from './engine/generation-engine.ts';
 import { kvOfRanks, taxOf } from './engine/kv-of-ranks.ts';
@@ -16,6 +19,7 @@ export class StatusView {
   readonly #coordinator: Coordinator;
   readonly #engine: SwitchingEngine;
   readonly #tracker: PredictionTracker;
+  readonly #replans: ReplanLog;
   readonly #clock: Clock;
 
   constructor(
@@ -24,6 +28,7 @@ export class StatusView {
     coordinator: Coordinator,
     engine: SwitchingEngine,
     tracker: PredictionTracker,
+    replans: ReplanLog,
     clock: Clock,
   ) {
     this.#term = term;
@@ -31,12 +36,15 @@ export class StatusView {
     this.#coordinator = coordinator;
     this.#engine = engine;
     this.#tracker = tracker;
+    this.#replans = replans;
     this.#clock = clock;
   }
 
   readiness(): { ready: boolean; reason: string } {
-    const { phase, detail } = this.#coordinator.group;
-    return { ready: phase === 'ready', reason: detail === '' ? phase : `${phase}: ${detail}` };
+    const { group } = this.#coordinator;
+    const { phase, detail } = group;
+    // While plans change, requests are taken and wait for a moment.
+    return { ready: isServing(group), reason: detail === '' ? phase : `${phase}: ${detail}` };
   }
 
   planOrNull(): PlanReport | null {
@@ -62,7 +70,7 @@ export class StatusView {
   }
 
   status(): Status {
-    const { phase, epoch, detail } = this.#coordinator.group;
+    const { phase, epoch, detail, request } = this.#coordinator.group;
     const { served } = this.#coordinator;
     const nowMs = this.#clock.nowMs();
     const counts = this.#engine.serving?.loop.scheduler.counts;
@@ -97,6 +105,9 @@ export class StatusView {
       prefixHitTokens: counts?.prefixHitTokens ?? 0,
       predictions: this.#tracker.predictions(),
       events: this.#tracker.events(),
+      lastReplan: this.#replans.last,
+      replans: this.#replans.count,
+      autoReplan: request !== null && plansAnew(request),
       steps: this.#engine.serving?.loop.stepsFinished ?? 0,
       workers: this.#registry.members().map((member) => ({
         workerId: member.id,

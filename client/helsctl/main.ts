@@ -4,6 +4,7 @@ import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addEventsCommand } from './commands/events.ts';
 import { addModelCommands } from './commands/model.ts';
 import { addPlanCommand } from './commands/plan.ts';
 import { addProfileCommand } from './commands/profile.ts';
@@ -50,6 +51,7 @@ function buildProgram(context: Context): Command {
   addDeployCommand(program, context);
   addStatusCommand(program, context);
   addPlanCommand(program, context);
+  addEventsCommand(program, context);
   addProfileCommand(program, context);
   addSimulateCommand(program, context);
   addChatCommand(program, context);

@@ -17,6 +17,8 @@ import type {
   PlanReport,
   ProfileEvent,
   ProfileOptions,
+  ReplanEvent,
+  ReplanOptions,
   Status,
 } from './types.ts';
 
@@ -72,11 +74,31 @@ export class HelsClient {
       workload: options.workload ?? null,
       ranks: options.ranks ?? [],
       noPrefixCache: options.prefixCache === false,
+      noAutoReplan: options.autoReplan === false,
     };
     const stream = this.#stub.deploy(request, deadlineOf(call, null));
     for await (const message of iterate(stream, this.#address, call.signal)) {
       if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.ready) yield { type: 'ready', report: message.ready };
+    }
+  }
+
+  /**
+   * Plans anew for the model being served and moves its requests to that plan: one `proposal`, progress events, one `done`. Throws what
+   * went wrong; the requests then go on under the former plan. The re-plan goes on when the caller leaves.
+   */
+  async *replan(
+    options: ReplanOptions = {},
+    call: CallOptions = {},
+  ): AsyncGenerator<ReplanEvent, void, undefined> {
+    const { policy = '', workload = null, ranks = [] } = options;
+    const stream = this.#stub.replan({ policy, workload, ranks }, deadlineOf(call, null));
+    for await (const message of iterate(stream, this.#address, call.signal)) {
+      if (message.proposal) yield { type: 'proposal', ...message.proposal };
+      else if (message.progress) yield { type: 'progress', ...message.progress };
+      else if (message.done?.report) {
+        yield { type: 'done', replan: message.done.replan, report: message.done.report };
+      }
     }
   }
 

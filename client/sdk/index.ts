@@ -13,5 +13,7 @@ export type {
   ProfileEvent,
   ProfileOptions,
   ProfileReport,
+  ReplanEvent,
+  ReplanOptions,
   Status,
 } from './types.ts';

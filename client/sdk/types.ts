@@ -5,6 +5,8 @@ import type { GenerateFinished__Output } from '../../proto/gen/hels/v1/GenerateF
 import type { GenerateStarted__Output } from '../../proto/gen/hels/v1/GenerateStarted.ts';
 import type { PlanReport__Output } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileReport__Output } from '../../proto/gen/hels/v1/ProfileReport.ts';
+import type { Replan__Output } from '../../proto/gen/hels/v1/Replan.ts';
+import type { ReplanProposal__Output } from '../../proto/gen/hels/v1/ReplanProposal.ts';
 import type { Status__Output } from '../../proto/gen/hels/v1/Status.ts';
 
 export type Status = Status__Output;
@@ -71,7 +73,23 @@ export interface DeployOptions {
   ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Default true. */
   prefixCache?: boolean;
+  /** The controller plans anew by itself when the load or the devices change; default true. Never for a split given by hand. */
+  autoReplan?: boolean;
 }
+
+/** What is to change; absent: as deployed. */
+export interface ReplanOptions {
+  policy?: NonNullable<DeployOptions['policy']>;
+  workload?: NonNullable<DeployOptions['workload']>;
+  /** A split given by hand instead of a policy. */
+  ranks?: NonNullable<DeployOptions['ranks']>;
+}
+
+/** `replan` is null when the plan is as it was. */
+export type ReplanEvent =
+  | ({ type: 'proposal' } & ReplanProposal__Output)
+  | ({ type: 'progress' } & DeployProgress__Output)
+  | { type: 'done'; replan: Replan__Output | null; report: PlanReport };
 
 export type DeployEvent =
   | ({ type: 'progress' } & DeployProgress__Output)

@@ -11,6 +11,12 @@
  *                        +-- deploy-failed, attended: back to what served before, else --> failed
  *                        +-- replan: epoch + 1 over the same workers, for whoever waited before
  *
+ *           replan-begun              serving
+ *   ready ---------------> replanning --------> ready       the requests of the old epoch go on in the new one
+ *                            |    ^
+ *              replan-failed |    | once: back to the old plan under epoch + 1, while all of its workers are there
+ *                            +----+ twice, or without them: as after a loss
+ *
  * The loss of one of its workers fails a deployment under way. Epochs only grow; an event of another epoch than the current one
  * changes nothing, and the loss of a worker that takes no part does not disturb what runs.
  */
@@ -33,9 +39,21 @@ export interface DeploymentRequest {
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Absent: true. */
   prefixCache?: boolean;
+  /** The controller plans anew by itself when the load or the lines call for it. Absent: true. */
+  autoReplan?: boolean;
 }
 
-type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';
+type GroupPhase = 'empty' | 'deploying' | 'ready' | 'replanning' | 'waiting' | 'failed';
+
+type Members = ReadonlyMap<string, string>;
+
+/** A re-plan under way. */
+interface Replan {
+  /** What is served when it is done. */
+  readonly request: DeploymentRequest;
+  /** The workers of the plan to go back to; null: there is no way back. */
+  readonly formerMembers: Members | null;
+}
 
 export interface Group {
   readonly phase: GroupPhase;
@@ -43,7 +61,9 @@ export interface Group {
   readonly epoch: number;
   readonly request: DeploymentRequest | null;
   /** Worker id -> incarnation, of the epoch's workers; empty until the plan has chosen them. */
-  readonly members: ReadonlyMap<string, string>;
+  readonly members: Members;
+  /** Not null exactly while re-planning. */
+  readonly replan: Replan | null;
   /** Why the group does not serve; empty when it does. */
   readonly detail: string;
   /** A person waits for this deployment: its failure is theirs to see, not a reason to try again. */
@@ -56,11 +76,21 @@ export interface Group {
 
 export type GroupEvent =
   | { type: 'deploy'; request: DeploymentRequest; attended: boolean }
-  | { type: 'members-chosen'; epoch: number; members: ReadonlyMap<string, string> }
+  | { type: 'members-chosen'; epoch: number; members: Members }
   | { type: 'serving'; epoch: number }
   | { type: 'deploy-failed'; epoch: number; reason: string }
   /** The warm-up has shown that another split is worth loading. */
   | { type: 'replan'; epoch: number; reason: string }
+  /** What serves is to go on over another plan of these workers. */
+  | {
+      type: 'replan-begun';
+      epoch: number;
+      request: DeploymentRequest;
+      members: Members;
+      reason: string;
+    }
+  /** The new plan did not come to serve; the requests wait. */
+  | { type: 'replan-failed'; epoch: number; reason: string }
   | { type: 'epoch-failed'; epoch: number; reason: string }
   | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
   | { type: 'worker-joined' }
@@ -71,6 +101,8 @@ export type GroupEffect =
   | { type: 'end-epoch'; epoch: number; reason: string }
   /** Run a deployment under this epoch; whatever runs for an older one stops. */
   | { type: 'start-deployment'; epoch: number; request: DeploymentRequest }
+  /** Bring the requests over to this epoch: to the new plan, or back to the old one. */
+  | { type: 'start-replan'; epoch: number; back: boolean }
   | { type: 'persist-deployment'; request: DeploymentRequest | null };
 
 export interface GroupStep {
@@ -84,6 +116,7 @@ export function initialGroup(epoch: number): Group {
     epoch,
     request: null,
     members: new Map(),
+    replan: null,
     detail: '',
     attended: false,
     fallback: null,
@@ -91,9 +124,14 @@ export function initialGroup(epoch: number): Group {
   };
 }
 
+/** Requests are served, or wait for a moment. */
+export function isServing({ phase }: Group): boolean {
+  return phase === 'ready' || phase === 'replanning';
+}
+
 /** Ends what runs, if anything does. */
 function endEffects(group: Group, reason: string): GroupEffect[] {
-  const active = group.phase === 'deploying' || group.phase === 'ready';
+  const active = group.phase === 'deploying' || isServing(group);
   return active ? [{ type: 'end-epoch', epoch: group.epoch, reason }] : [];
 }
 
@@ -111,6 +149,7 @@ function begin(
       epoch,
       request,
       members: new Map(),
+      replan: null,
       detail: why,
       attended,
       workersChanged: false,
@@ -138,8 +177,16 @@ function restart(group: Group, attended: boolean, reason: string): GroupStep {
 
 /** Of the current epoch, and of the phase in which such a thing happens. */
 function isCurrent(group: Group, event: Extract<GroupEvent, { epoch: number }>): boolean {
-  const phase = event.type === 'epoch-failed' ? 'ready' : 'deploying';
-  return event.epoch === group.epoch && group.phase === phase;
+  const phases: Record<typeof event.type, readonly GroupPhase[]> = {
+    'members-chosen': ['deploying'],
+    serving: ['deploying', 'replanning'],
+    'deploy-failed': ['deploying'],
+    replan: ['deploying'],
+    'replan-begun': ['ready'],
+    'replan-failed': ['replanning'],
+    'epoch-failed': ['ready', 'replanning'],
+  };
+  return event.epoch === group.epoch && phases[event.type].includes(group.phase);
 }
 
 export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
@@ -156,15 +203,15 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
     case 'members-chosen':
       return { group: { ...group, members: event.members }, effects: [] };
     case 'serving':
-      if (group.members.size === 0) return unchanged;
-      return {
-        group: { ...group, phase: 'ready', detail: '', attended: false, fallback: null },
-        effects: [],
-      };
+      return group.members.size === 0 ? unchanged : serving(group);
     case 'deploy-failed':
       return deployFailed(group, event.reason);
     case 'replan':
       return restart(group, group.attended, event.reason);
+    case 'replan-begun':
+      return beginReplan(group, event);
+    case 'replan-failed':
+      return replanFailed(group, event.reason);
     case 'epoch-failed':
       return recover(group, event.reason);
     case 'worker-lost':
@@ -182,12 +229,51 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
   }
 }
 
+function serving(group: Group): GroupStep {
+  const request = group.replan?.request ?? group.request;
+  const ready = { phase: 'ready', replan: null, detail: '', attended: false } as const;
+  return {
+    group: { ...group, ...ready, request, fallback: null },
+    effects: request === group.request ? [] : [{ type: 'persist-deployment', request }],
+  };
+}
+
+function beginReplan(
+  group: Group,
+  { request, members, reason }: Extract<GroupEvent, { type: 'replan-begun' }>,
+): GroupStep {
+  const epoch = group.epoch + 1;
+  const replan = { request, formerMembers: group.members };
+  return {
+    group: { ...group, phase: 'replanning', epoch, members, replan, detail: reason },
+    effects: [{ type: 'start-replan', epoch, back: false }],
+  };
+}
+
+/** The workers of the old plan have nothing else to do than to take it up again. */
+function replanFailed(group: Group, reason: string): GroupStep {
+  const members = group.replan?.formerMembers ?? null;
+  if (group.request === null || members === null) return recover(group, reason);
+  const epoch = group.epoch + 1;
+  const replan = { request: group.request, formerMembers: null };
+  return {
+    group: { ...group, epoch, members, replan, detail: reason },
+    effects: [{ type: 'start-replan', epoch, back: true }],
+  };
+}
+
 function workerLost(
   group: Group,
   { id, incarnation, reason }: Extract<GroupEvent, { type: 'worker-lost' }>,
 ): GroupStep {
   const why = `worker '${id}' was lost: ${reason}`;
-  if (group.members.get(id) !== incarnation) return workersChanged(group, why);
+  const former = group.replan?.formerMembers?.get(id) === incarnation;
+  if (group.members.get(id) !== incarnation) {
+    if (!former || group.replan === null) return workersChanged(group, why);
+    // It leaves the plan anyway, but there is no way back without it.
+    return { group: { ...group, replan: { ...group.replan, formerMembers: null } }, effects: [] };
+  }
+  if (group.phase === 'replanning' && !former) return replanFailed(group, why);
   // Whoever waits for the deployment decides what comes next.
   if (group.phase === 'deploying' && group.attended) return deployFailed(group, why);
   return recover(group, why);

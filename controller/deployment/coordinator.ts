@@ -14,33 +14,24 @@ import {
   type GroupEffect,
   type GroupEvent,
   initialGroup,
+  isServing,
 } from '../cluster/group.ts';
-import type { Corrections } from './corrections.ts';
+import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
 import type { LoadedGroup, RunPorts } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
-import { byHost, type GroupWorker } from './group-worker.ts';
+import type { EngineGroup, OpenEngineGroup } from './engine-group.ts';
+import type { GroupWorker } from './group-worker.ts';
+import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
-import { type MeasuredSteps, plannedRanksOf, planReportOf } from './plan-report.ts';
+import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import type { ReplanLog } from './replan-log.ts';
+import type { Proposal } from './replan-proposal.ts';
+import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
-import { judgeTrial } from './trial.ts';
-import { WorkerClient } from './worker-client.ts';
+import { WorkerClients } from './worker-clients.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
-
-/** A loaded group in the engine: warmed up, then attached to the APIs, until closed. */
-export interface EngineGroup {
-  warmUp(sequences: number): Promise<MeasuredSteps>;
-  attach(): void;
-  /** Every request ends with the error; the step streams close. */
-  close(error: HelsError): Promise<void>;
-}
-
-export type OpenEngineGroup = (
-  group: LoadedGroup,
-  term: number,
-  onFailed: (error: HelsError) => void,
-) => EngineGroup;
 
 /** What outlives the process. */
 export interface DeploymentStore {
@@ -55,6 +46,7 @@ export interface CoordinatorOptions {
   registry: WorkerRegistry;
   store: DeploymentStore & MeasurementStore;
   openGroup: OpenEngineGroup;
+  replans: ReplanLog;
   credentials: ChannelCredentials;
   clock: Clock;
   log: Logger;
@@ -65,35 +57,9 @@ const workersTimeoutMsDefault = 60_000;
 /** These may leave devices out, so what is learnt in service can change what they choose. */
 const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
 
-/** Nobody waits: the attempt reads the files itself, and gives workers all the time they need. */
-const nothingInherited = (): Inherited => ({
-  channel: new PhaseChannel<PlanReport>(),
-  files: null,
-  workersTimeoutMs: Number.POSITIVE_INFINITY,
-  corrections: null,
-});
-
-/** The attempt under way or the group being served. */
-interface Attempt {
-  epoch: number;
-  abort: AbortController;
-  channel: PhaseChannel<PlanReport>;
-  files: ServedFiles | null;
-  loaded: LoadedGroup | null;
-  engineGroup: EngineGroup | null;
-  report: PlanReport | null;
-  workersTimeoutMs: number;
-  createdUnixSeconds: number;
-  /** Of the trial that this attempt follows; null for the first. */
-  corrections: Corrections | null;
-}
-
-/** What an attempt takes over from the caller that waits for it or from the attempt before. */
-type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;
-
 export class Coordinator {
   readonly #options: CoordinatorOptions;
-  readonly #clients = new Map<string, WorkerClient>();
+  readonly #clients: WorkerClients;
   #group: Group;
   #attempt: Attempt | null = null;
   /** For the next start-deployment effect. */
@@ -102,6 +68,7 @@ export class Coordinator {
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
+    this.#clients = new WorkerClients(options.credentials, options.clock);
     this.#group = initialGroup(options.lastEpoch);
   }
 
@@ -111,7 +78,7 @@ export class Coordinator {
 
   /** The model being served; null while there is none. */
   get served(): ServedFiles | null {
-    return this.#group.phase === 'ready' ? (this.#attempt?.files ?? null) : null;
+    return isServing(this.#group) ? (this.#attempt?.files ?? null) : null;
   }
 
   get servedModel(): ServedModel | null {
@@ -125,16 +92,47 @@ export class Coordinator {
   /** Those that answer heartbeats now. */
   aliveWorkers(): GroupWorker[] {
     const alive = this.#options.registry.members().filter(({ state }) => state === 'alive');
-    return alive.map((member) => ({ ...member, client: this.#clientOf(member.address) }));
+    return alive.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
   }
 
   /** Throws not-ready without a plan being served. */
   report(): PlanReport {
-    const report = this.#attempt?.report ?? null;
-    if (report === null) {
+    const { report = null, loaded = null, engineGroup = null } = this.#attempt ?? {};
+    if (report === null || loaded === null) {
       throw new HelsError('not-ready', `no plan is being served${this.#why()}`);
     }
-    return report;
+    // A plan that came while requests ran has no warm-up; its own steps take that place.
+    const measured = report.measuredSequences === 0 ? engineGroup?.measured() : null;
+    return measured ? planReportOf(loaded, measured) : report;
+  }
+
+  /** What is served: a loaded group and its engine; null while there is none. */
+  get serving(): { loaded: LoadedGroup; engine: EngineGroup; from: LoadedGroup } | null {
+    const { loaded = null, engineGroup: engine = null } = this.#attempt ?? {};
+    return loaded === null || engine === null ? null : { loaded, engine, from: loaded };
+  }
+
+  /** Moves what is served to the proposed plan, which must be of this moment. Throws plan-infeasible when a running request cannot go on. */
+  replan(proposal: Proposal, trigger: ReplanTrigger): Replanning {
+    const attempt = this.#attempt;
+    const { serving } = this;
+    if (attempt === null || serving === null || this.#group.phase !== 'ready') {
+      throw new HelsError('not-ready', `no plan is being served${this.#why()}`);
+    }
+    serving.engine.reserve(proposal.made.shardPlan);
+    const { replans, term, clock, log } = this.#options;
+    const context = { ...serving, held: attempt.held, term, clock };
+    const replanning = new Replanning(proposal, trigger, replans, context);
+    attempt.replanning = replanning;
+    const { workers } = proposal;
+    // The load of a moment is not what the deployment is for.
+    const request =
+      trigger === 'operator' ? proposal.request : (this.#group.request ?? proposal.request);
+    const { reason } = replanning;
+    log.info('planning anew', { epoch: attempt.epoch, trigger, reason });
+    const members = incarnations(workers);
+    this.#dispatch({ type: 'replan-begun', epoch: attempt.epoch, request, members, reason });
+    return replanning;
   }
 
   /** Checks the model first, so that a mistake does not disturb what is being served; then replaces it. */
@@ -182,7 +180,11 @@ export class Coordinator {
   workerLost(id: string, incarnation: string, reason: string): void {
     this.#dispatch({ type: 'worker-lost', id, incarnation, reason });
     // What the loss has ended may still have words for the workers.
-    void this.#ending.then(() => this.#closeUnusedClients());
+    void this.#ending.then(() => {
+      const { workers = [] } = this.#attempt?.loaded ?? {};
+      const used = [...this.#options.registry.members(), ...workers];
+      this.#clients.closeAllBut(used.map(({ address }) => address));
+    });
   }
 
   workerJoined(): void {
@@ -193,7 +195,7 @@ export class Coordinator {
   async close(reason: HelsError): Promise<void> {
     this.#endAttempt(reason);
     await this.#ending;
-    for (const client of this.#clients.values()) client.close();
+    this.#clients.closeAllBut([]);
   }
 
   #why(): string {
@@ -219,6 +221,9 @@ export class Coordinator {
       case 'start-deployment':
         void this.#start(effect.epoch, effect.request);
         return;
+      case 'start-replan':
+        void this.#startReplan(effect.epoch, effect.back);
+        return;
     }
   }
 
@@ -228,10 +233,13 @@ export class Coordinator {
     this.#attempt = null;
     attempt.abort.abort(error);
     attempt.channel.failed(error);
+    attempt.replanning?.failed(error);
     const end = async () => {
       await attempt.engineGroup?.close(error);
       const fence = { term: this.#options.term, epoch: attempt.epoch };
-      if (attempt.loaded !== null) await releaseRanks(attempt.loaded.workers, fence);
+      const candidates = attempt.loaded?.candidates ?? [];
+      const holders = candidates.filter(({ id }) => attempt.held.has(id));
+      await releaseRanks(holders, fence);
       await attempt.files?.text.close();
     };
     this.#ending = Promise.all([this.#ending, end()]).then(() => undefined);
@@ -243,6 +251,8 @@ export class Coordinator {
     const attempt: Attempt = {
       ...inherited,
       epoch,
+      held: new Map(),
+      replanning: null,
       abort: new AbortController(),
       loaded: null,
       engineGroup: null,
@@ -269,9 +279,10 @@ export class Coordinator {
     const { term } = this.#options;
     const { files, corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
+    for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
     ports.phase('warming')('a real generation goes through every rank', 0);
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
-      this.#dispatch({ type: 'epoch-failed', epoch, reason: error.message }),
+      this.#dispatch({ type: 'epoch-failed', epoch: attempt.epoch, reason: error.message }),
     );
     attempt.engineGroup = group;
     const sequences = attempt.loaded.input.workload.sequences;
@@ -290,21 +301,41 @@ export class Coordinator {
     });
   }
 
+  /** To the proposed plan, or back to the one before. Only one of them is under way: a later one ends what an earlier still does. */
+  async #startReplan(epoch: number, back: boolean): Promise<void> {
+    const attempt = this.#attempt;
+    const replanning = attempt?.replanning ?? null;
+    if (attempt === null || replanning === null) return;
+    attempt.epoch = epoch;
+    const { store, log } = this.#options;
+    const phase = (name: string) => {
+      if (this.#attempt === attempt && attempt.epoch === epoch)
+        this.#group = { ...this.#group, detail: name };
+    };
+    try {
+      attempt.loaded = await replanning.move(epoch, back, phase, (plan) => store.savePlan(plan));
+      const { loaded } = attempt;
+      attempt.replanning = null;
+      const nothing = { sequences: 0, contextTokens: 0, rankSeconds: [], stepSeconds: 0 };
+      attempt.report = planReportOf(loaded, attempt.engineGroup?.measured() ?? nothing);
+      this.#dispatch({ type: 'serving', epoch });
+      replanning.served();
+      log.info('serving', { epoch, ranks: loaded.workers.length, kv: replanning.kv });
+    } catch (error) {
+      if (this.#attempt !== attempt || attempt.epoch !== epoch) return;
+      const { message } = toHelsError(error);
+      log.error('a re-plan failed', { epoch, back, error: message });
+      replanning.undo(toHelsError(error));
+      this.#dispatch({ type: 'replan-failed', epoch, reason: message });
+    }
+  }
+
   /** Whether another attempt takes this one's place. One trial: its successor serves. */
   #replans(attempt: Attempt, measured: MeasuredSteps): boolean {
     const { loaded, epoch } = attempt;
     if (loaded === null || attempt.corrections !== null) return false;
     if (!choosingPolicies.has(loaded.shardPlan.policy)) return false;
-    const hosts = byHost(loaded.candidates).flatMap((host, index) =>
-      host.map(({ id }): [string, string] => [id, String(index)]),
-    );
-    const corrections = judgeTrial({
-      input: loaded.input,
-      ranks: plannedRanksOf(loaded.shardPlan),
-      measured,
-      hostOf: new Map(hosts),
-      nowMs: () => this.#options.clock.nowMs(),
-    });
+    const corrections = judgeLoaded(loaded, measured, () => this.#options.clock.nowMs());
     if (corrections === null) return false;
     const { reason } = corrections;
     this.#options.log.info('planning again', { epoch, reason });
@@ -332,7 +363,7 @@ export class Coordinator {
       },
       workers: async (count) => {
         const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
-        return members.map((member) => ({ ...member, client: this.#clientOf(member.address) }));
+        return members.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
       },
       membersChosen: (workers) => {
         signal.throwIfAborted();
@@ -348,31 +379,10 @@ export class Coordinator {
       unixMs: () => clock.unixMs(),
     };
   }
-
-  /** A worker that comes back has another port: without this, each life of it would leave a channel behind. */
-  #closeUnusedClients(): void {
-    const workers = [
-      ...this.#options.registry.members(),
-      ...(this.#attempt?.loaded?.workers ?? []),
-    ];
-    const used = new Set(workers.map(({ address }) => address));
-    for (const [address, client] of this.#clients) {
-      if (used.has(address)) continue;
-      client.close();
-      this.#clients.delete(address);
-    }
-  }
-
-  #clientOf(address: string): WorkerClient {
-    const known = this.#clients.get(address);
-    if (known !== undefined) return known;
-    const { credentials, clock } = this.#options;
-    const client = new WorkerClient(address, credentials, () => clock.unixMs());
-    this.#clients.set(address, client);
-    return client;
-  }
 }
 
-function incarnations(workers: readonly GroupWorker[]): Map<string, string> {
+function incarnations(
+  workers: readonly { id: string; incarnation: string }[],
+): Map<string, string> {
   return new Map(workers.map(({ id, incarnation }) => [id, incarnation]));
 }

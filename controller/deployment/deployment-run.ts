@@ -9,8 +9,8 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { connectRanks, numericsClassOf, prepareRanks } from './load-plan.ts';
-import { type MadePlan, makePlan } from './make-plan.ts';
+import { connectRanks, loadRatesOf, numericsClassOf, prepareRanks } from './load-plan.ts';
+import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
@@ -50,12 +50,18 @@ export interface LoadedGroup extends MadePlan {
   candidates: GroupWorker[];
   workers: GroupWorker[];
   prepared: PrepareResult__Output[];
+  /** Weights from files, by worker id: bytes a second of its last loading that read any. */
+  loadRates: ReadonlyMap<string, number>;
+  /** Forming the collective. */
+  connectSeconds: number;
+  /** What the plan was made from; a re-plan starts here. */
+  planRequest: PlanRequest;
   profiles: Map<string, ProfileRun>;
   fingerprints: string[];
   numericsClass: 'exact' | 'mixed' | 'fast';
 }
 
-function policyOf(request: DeploymentRequest): PlanPolicy {
+export function policyOf(request: Pick<DeploymentRequest, 'policy'>): PlanPolicy {
   const policy = request.policy === '' ? 'hels' : request.policy;
   const known = planPolicies.find((candidate) => candidate === policy);
   if (known === undefined) {
@@ -70,7 +76,7 @@ function policyOf(request: DeploymentRequest): PlanPolicy {
   return known;
 }
 
-function workloadOf(request: DeploymentRequest, model: ModelSpec) {
+export function workloadOf(request: Pick<DeploymentRequest, 'workload'>, model: ModelSpec) {
   const given = request.workload;
   const pick = (value: number | undefined, fallback: number) => (value ? value : fallback);
   const contextTokens = pick(given?.contextTokens, defaultWorkload.contextTokens);
@@ -167,23 +173,21 @@ export async function runDeployment(
     ...device,
     reservedBytes: device.reservedBytes + exchangeBytes,
   }));
-  const made = makePlan(
-    {
-      epoch,
-      modelId: files.modelId,
-      modelPath: files.directory,
-      modelDigest: files.digest,
-      model: files.spec,
-      devices: correctDevices(devices, corrections),
-      workload,
-      policy: policyOf(request),
-      manual: request.ranks,
-      numerics: request.numerics === 'fast' ? 'fast' : 'exact',
-      ...engineSizes,
-      kvBlockTokens,
-    },
-    ports.nowMs,
-  );
+  const planRequest: PlanRequest = {
+    epoch,
+    modelId: files.modelId,
+    modelPath: files.directory,
+    modelDigest: files.digest,
+    model: files.spec,
+    devices: correctDevices(devices, corrections),
+    workload,
+    policy: policyOf(request),
+    manual: request.ranks,
+    numerics: request.numerics === 'fast' ? 'fast' : 'exact',
+    ...engineSizes,
+    kvBlockTokens,
+  };
+  const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
   const note = parkingNote(shardPlan, devices);
   if (note !== null) ports.phase('planning')(note, 1);
@@ -195,10 +199,15 @@ export async function runDeployment(
 
   const prepared = await prepareRanks(chosen, shardPlan, fence, ports.phase('loading'));
   ports.phase('connecting')(`forming the collective of ${chosen.length} ranks`, 0);
-  const fingerprints = await connectRanks(chosen, shardPlan, fence, prepared);
+  const startMs = ports.nowMs();
+  const { fingerprints } = await connectRanks(chosen, shardPlan, fence, prepared, null);
+  const connectSeconds = (ports.nowMs() - startMs) / 1000;
   const numericsClass = numericsClassOf(shardPlan, fingerprints);
   return {
     ...made,
+    planRequest,
+    connectSeconds,
+    loadRates: loadRatesOf(chosen, prepared, new Map()),
     candidates: workers,
     workers: chosen,
     prepared,

@@ -1,5 +1,6 @@
 import { HelsError } from '../../proto/domain/errors.ts';
-import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
+import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
+import type { KvMigration } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
@@ -7,6 +8,8 @@ import type { GroupWorker, Progress } from './group-worker.ts';
 /** Loading reads the weights from disk once: minutes for the largest models. */
 const prepareDeadlineMs = 30 * 60_000;
 const connectDeadlineMs = 20_000;
+/** KV of a whole group at a slow link's speed. */
+const migrationDeadlineMs = 10 * 60_000;
 const releaseDeadlineMs = 10_000;
 
 function rankOf(plan: ShardPlan__Output, worker: GroupWorker): number {
@@ -20,23 +23,33 @@ function rankOf(plan: ShardPlan__Output, worker: GroupWorker): number {
   return rank.rank;
 }
 
-/** Every rank loads its slices and opens its collective's address. Results by rank. */
+/** The epoch whose shard each worker holds, by worker id. */
+export type HeldEpochs = Map<string, number>;
+
+/**
+ * Every rank loads its slices and opens its collective's address. Results by rank. A worker that holds the shard of an earlier epoch
+ * takes over from it what it can.
+ */
 export async function prepareRanks(
   workers: readonly GroupWorker[],
   plan: ShardPlan__Output,
-  fence: Fence,
+  fence: Fence__Output,
   progress: Progress,
+  held: HeldEpochs = new Map(),
 ): Promise<PrepareResult__Output[]> {
   const results: PrepareResult__Output[] = [];
   let ready = 0;
   await Promise.all(
     workers.map(async (worker) => {
       const rank = rankOf(plan, worker);
+      const epoch = held.get(worker.id);
+      const previous = epoch === undefined ? null : { term: fence.term, epoch };
       results[rank] = await worker.client.prepare(
-        { fence, plan, rank },
+        { fence, plan, rank, previous },
         prepareDeadlineMs,
         (text) => progress(`${worker.id}: ${text}`, ready / workers.length),
       );
+      held.set(worker.id, fence.epoch);
       ready += 1;
       progress(`${worker.id}: weights loaded`, ready / workers.length);
     }),
@@ -44,33 +57,65 @@ export async function prepareRanks(
   return results;
 }
 
-/** Forms the collective of the epoch; kernel fingerprints by rank. */
+interface Connected {
+  /** Of the kernels, by rank. */
+  fingerprints: string[];
+  /** On the slowest rank; of all ranks. */
+  migrationSeconds: number;
+  migrationBytes: number;
+}
+
+/** Forms the collective of the epoch; then KV of the epoch before moves in it, if there is a migration. */
 export async function connectRanks(
   workers: readonly GroupWorker[],
   plan: ShardPlan__Output,
-  fence: Fence,
+  fence: Fence__Output,
   prepared: readonly PrepareResult__Output[],
-): Promise<string[]> {
+  migration: KvMigration | null,
+): Promise<Connected> {
   const request = {
     fence,
     collectiveAddresses: prepared.map(({ collectiveAddress }) => collectiveAddress),
     deadlineMs: connectDeadlineMs,
+    migration,
   };
-  const fingerprints: string[] = [];
+  // The worker answers at its own deadlines; this one is for a worker that does not.
+  const deadlineMs = connectDeadlineMs + 5_000 + (migration === null ? 0 : migrationDeadlineMs);
+  const connected: Connected = { fingerprints: [], migrationSeconds: 0, migrationBytes: 0 };
   await Promise.all(
     workers.map(async (worker) => {
-      fingerprints[rankOf(plan, worker)] = await worker.client.connect(
-        request,
-        // The worker answers at its own deadline; this one is for a worker that does not.
-        connectDeadlineMs + 5_000,
-      );
+      const response = await worker.client.connect(request, deadlineMs);
+      connected.fingerprints[rankOf(plan, worker)] = response.fingerprint;
+      const { migrationSeconds } = connected;
+      connected.migrationSeconds = Math.max(migrationSeconds, response.migrationSeconds);
+      connected.migrationBytes += response.migrationBytes;
     }),
   );
-  return fingerprints;
+  return connected;
+}
+
+/** What the workers' loading says of their speed; `before` where nothing was read. Bytes a second by worker id. */
+export function loadRatesOf(
+  workers: readonly GroupWorker[],
+  prepared: readonly PrepareResult__Output[],
+  before: ReadonlyMap<string, number>,
+): Map<string, number> {
+  const rates = new Map(before);
+  for (const [rank, { id }] of workers.entries()) {
+    const { weightBytesLoaded = 0, weightBytesAdopted = 0, seconds = 0 } = prepared[rank] ?? {};
+    // A small rest is mostly opening files, which says nothing of a large one.
+    if (weightBytesLoaded > weightBytesAdopted && seconds > 0) {
+      rates.set(id, weightBytesLoaded / seconds);
+    }
+  }
+  return rates;
 }
 
 /** Frees what an epoch holds; a worker that does not answer frees it by itself when the next epoch comes. */
-export async function releaseRanks(workers: readonly GroupWorker[], fence: Fence): Promise<void> {
+export async function releaseRanks(
+  workers: readonly GroupWorker[],
+  fence: Fence__Output,
+): Promise<void> {
   await Promise.allSettled(
     workers.map((worker) => worker.client.release(fence, releaseDeadlineMs)),
   );

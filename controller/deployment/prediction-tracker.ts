@@ -1,7 +1,7 @@
 /** What the ranks' steps say about their latency lines: predictions beside measurements, refined lines, drift and its events. */
 import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
-import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
 import type { ClusterEvent } from '../../proto/gen/hels/v1/ClusterEvent.ts';
 import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
@@ -18,6 +18,7 @@ import {
   refineLines,
 } from '../profiler/online.ts';
 import type { LoadedGroup } from './deployment-run.ts';
+import { observeLoad } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
 
 export interface PredictionObserver {
@@ -37,6 +38,8 @@ interface Rank {
   errors: number[];
   refinedErrors: number[];
 }
+
+type RefinedDevice = Pick<PlanDevice, 'id' | 'decode' | 'prefill' | 'link'>;
 
 const sizeOf = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
@@ -58,6 +61,11 @@ export class PredictionTracker {
   readonly #events: ClusterEvent[] = [];
   #group: LoadedGroup | null = null;
   #ranks: Rank[] = [];
+  /** Of workers that served an earlier plan of the same deployment and not this one, as last seen. */
+  #formerRatios = new Map<string, number>();
+  /** The mean step of the last seconds. */
+  #load: StepLoad | null = null;
+  #steps = 0;
   /** Of the collectives against the links. */
   #link: OnlineState = initialOnline;
 
@@ -69,13 +77,23 @@ export class PredictionTracker {
 
   /** A new group serves: its lines are as they were fitted. */
   begin(group: LoadedGroup): void {
-    this.#group = group;
     this.#link = initialOnline;
+    this.#formerRatios.clear();
+    this.#load = null;
+    this.#ranks = [];
+    this.rebase(group);
+  }
+
+  /** The group serves another plan with the same lines: what was learnt of its devices stays true. */
+  rebase(group: LoadedGroup): void {
+    const known = new Map(this.#ranks.map((rank) => [rank.workerId, rank]));
+    for (const [id, { decode }] of known) this.#formerRatios.set(id, ratioOf(decode));
+    this.#group = group;
     this.#ranks = group.shardPlan.ranks.map((shard) => ({
       workerId: shard.workerId,
       shard,
-      decode: initialOnline,
-      drifted: false,
+      decode: known.get(shard.workerId)?.decode ?? initialOnline,
+      drifted: known.get(shard.workerId)?.drifted ?? false,
       errors: [],
       refinedErrors: [],
     }));
@@ -95,6 +113,9 @@ export class PredictionTracker {
     rankCollectiveSeconds: readonly number[],
   ): void {
     this.#observeLink(load.decodeTokens + load.prefillTokens, rankCollectiveSeconds);
+    const seconds = rankSeconds.map((own, rank) => own + (rankCollectiveSeconds[rank] ?? 0));
+    this.#load = observeLoad(this.#load, load, Math.max(0, ...seconds));
+    this.#steps += 1;
     for (const [index, rank] of this.#ranks.entries()) {
       const measured = rankSeconds[index] ?? 0;
       const predicted = this.#predict(rank, load);
@@ -121,6 +142,11 @@ export class PredictionTracker {
       drifted: rank.drifted,
       linkRatio: this.#link.steps > 0 ? ratioOf(this.#link) : 0,
     }));
+  }
+
+  /** The mean step of the last seconds, and the number of steps served so far; null before the first one. */
+  served(): { load: StepLoad; steps: number } | null {
+    return this.#load === null ? null : { load: this.#load, steps: this.#steps };
   }
 
   events(): ClusterEvent[] {
@@ -169,7 +195,7 @@ export class PredictionTracker {
     const times = ratioOf(rank.decode).toFixed(2);
     const takes = `decode steps of '${rank.workerId}' take ${times} times what its lines say`;
     if (drift === 'ended') {
-      this.#tell('drift-ended', rank.workerId, takes, 0);
+      this.tell('drift-ended', rank.workerId, takes, 0);
       return;
     }
     const payBack = this.#payBack();
@@ -177,7 +203,7 @@ export class PredictionTracker {
     const worth = useful
       ? `a new plan would save ${(100 * payBack.gainPerSecond).toFixed(0)} % of a step and pay back its move in ${payBack.seconds.toFixed(1)} s`
       : 'a new plan would not be faster';
-    this.#tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
+    this.tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
   }
 
   /** The split as it is against the best one, both under the refined lines. */
@@ -197,22 +223,34 @@ export class PredictionTracker {
   }
 
   #refinedInput(input: PlanInput): PlanInput {
+    return { ...input, devices: this.refine(input.devices), policy: 'hels' };
+  }
+
+  /**
+   * Devices with the lines as refined in service. One that the plan left out is believed to be as far off its profile as the worst that
+   * serves: profiles are kind, and a device must not look better for not having been tried.
+   */
+  refine<Device extends RefinedDevice>(devices: readonly Device[]): Device[] {
     const linkRatio = ratioOf(this.#link);
-    const devices = input.devices.map((device) => {
+    const worst = Math.max(1, ...this.#ranks.map(({ decode }) => ratioOf(decode)));
+    return devices.map((device) => {
       const rank = this.#ranks.find(({ workerId }) => workerId === device.id);
-      const ratio = rank === undefined ? 1 : ratioOf(rank.decode);
+      const former = this.#formerRatios.get(device.id) ?? worst;
+      const ratio = rank === undefined ? former : ratioOf(rank.decode);
       const { constant, perToken } = device.link ?? { constant: 0, perToken: 0 };
+      // Ratios are of the lines as fitted; those of the device may be a trial's.
+      const lines = this.#group?.profiles.get(device.id)?.fit ?? device;
       return {
         ...device,
         link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
-        decode: refineLines([device.decode].flat(), ratio),
-        prefill: refineLines([device.prefill].flat(), ratio),
+        decode: refineLines([lines.decode].flat(), ratio),
+        prefill: refineLines([lines.prefill].flat(), ratio),
       };
     });
-    return { ...input, devices, policy: 'hels' };
   }
 
-  #tell(kind: string, workerId: string, message: string, payBackSeconds: number): void {
+  /** One more event, in the log too. */
+  tell(kind: string, workerId: string, message: string, payBackSeconds: number): void {
     this.#log.warn(kind, { workerId, message, payBackSeconds });
     const unixMs = Math.round(this.#clock.unixMs());
     this.#events.push({ unixMs, kind, workerId, message, payBackSeconds });

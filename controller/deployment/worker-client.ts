@@ -1,6 +1,7 @@
 import type * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ConnectRequest } from '../../proto/gen/hels/v1/ConnectRequest.ts';
+import type { ConnectResponse__Output } from '../../proto/gen/hels/v1/ConnectResponse.ts';
 import type { DescribeRequest } from '../../proto/gen/hels/v1/DescribeRequest.ts';
 import type { DescribeResponse__Output } from '../../proto/gen/hels/v1/DescribeResponse.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
@@ -98,12 +99,12 @@ export class WorkerClient {
     return result;
   }
 
-  /** Resolves to the rank's kernel fingerprint. */
-  connect(request: ConnectRequest, deadlineMs: number): Promise<string> {
+  connect(request: ConnectRequest, deadlineMs: number): Promise<ConnectResponse__Output> {
     return new Promise((resolve, reject) => {
       this.stub.connect(request, this.#deadline(deadlineMs), (error, response) => {
         if (error) reject(fromServiceError(error, this.address));
-        else resolve(response?.fingerprint ?? '');
+        else if (response) resolve(response);
+        else reject(new HelsError('internal', `${this.address} gave an empty answer`));
       });
     });
   }

@@ -2,7 +2,8 @@
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import type { StepMeasurement, StepObserver } from './step-loop.ts';
+import type { StepObserver } from './step-loop.ts';
+import type { StepMeasurement } from './step-measurement.ts';
 
 type Counts = Scheduler['counts'];
 type Counted =
@@ -13,6 +14,16 @@ type Counted =
   | 'computedTokens'
   | 'recomputedTokens';
 
+const nothingTold: Pick<Counts, Counted> = {
+  preempted: 0,
+  prefixQueryTokens: 0,
+  prefixHitTokens: 0,
+  prefixEvictions: 0,
+  computedTokens: 0,
+  recomputedTokens: 0,
+};
+const recentMax = 64;
+
 export class ServingObserver implements StepObserver {
   /** Of the warm-up. */
   readonly measurements: StepMeasurement[] = [];
@@ -20,15 +31,10 @@ export class ServingObserver implements StepObserver {
   readonly #metrics: ServingMetrics;
   readonly #tracker: PredictionTracker;
   readonly #counts: () => Counts;
-  readonly #workerIds: readonly string[];
-  #told: Pick<Counts, Counted> = {
-    preempted: 0,
-    prefixQueryTokens: 0,
-    prefixHitTokens: 0,
-    prefixEvictions: 0,
-    computedTokens: 0,
-    recomputedTokens: 0,
-  };
+  /** The last decode steps of the epoch, the newest last. */
+  recentDecodes: StepMeasurement[] = [];
+  #workerIds: readonly string[];
+  #told: Pick<Counts, Counted> = nothingTold;
 
   /** `counts` of the group's scheduler; `workerIds` by rank. */
   constructor(
@@ -43,6 +49,14 @@ export class ServingObserver implements StepObserver {
     this.#workerIds = workerIds;
   }
 
+  /** Another epoch, whose counts begin anew. */
+  rebase(workerIds: readonly string[]): void {
+    this.#tellCounts();
+    this.#workerIds = workerIds;
+    this.#told = nothingTold;
+    this.recentDecodes = [];
+  }
+
   step(measurement: StepMeasurement): void {
     if (this.warming) this.measurements.push(measurement);
     // One that only moves says nothing of computing.
@@ -50,6 +64,8 @@ export class ServingObserver implements StepObserver {
       this.#metrics.step.observe(measurement.totalSeconds);
       const { load, rankComputeSeconds, rankCollectiveSeconds } = measurement;
       this.#tracker.observe(load, rankComputeSeconds, rankCollectiveSeconds);
+      if (measurement.decodeOnly) this.recentDecodes.push(measurement);
+      if (this.recentDecodes.length > recentMax) this.recentDecodes.shift();
     }
     this.#observeMoves(measurement);
     this.#tellCounts();

@@ -1,54 +1,27 @@
 /**
- * Drives the scheduler over the ranks of one epoch: plans, sends each step to every rank, waits for all answers, hands the tokens out.
- * At most two steps are under way, so the ranks never wait for the controller. Any failure of any rank ends the epoch: every request
- * gets exactly one `failed` event.
+ * Drives the scheduler over the ranks of one epoch after the other: plans, sends each step to every rank, waits for all answers, hands
+ * the tokens out. At most two steps are under way, so the ranks never wait for the controller.
+ *
+ *   serving --pause--> pausing --last answer--> paused --rebase--> proving --first answer--> serving
+ *                                                 ^                   |
+ *                                                 +----- failure -----+
+ *
+ * A re-plan moves the requests to the ranks of another epoch, at a step boundary; those that arrive meanwhile wait. Until the new ranks
+ * have answered a step, their failure only pauses again, and other ranks can take over. Any other failure of any rank is the end: every
+ * request gets exactly one `failed` event.
  */
 import type { Clock } from '../../proto/base/clock.ts';
-import { HelsError, isErrorCode, toHelsError } from '../../proto/domain/errors.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
-import type { StepLoad } from '../../proto/domain/step-load.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import type { PrefixHash } from '../scheduler/prefix-table.ts';
+import { refuseRequest } from '../scheduler/refuse-request.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
-import { stepLoadOf } from '../scheduler/step-load.ts';
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
 import { AsyncQueue } from './async-queue.ts';
-import type { OpenRankStream, RankStream } from './rank-stream.ts';
-
-/** A step that takes this many times its prediction is stuck; never less than the floor, so that a short stall trips nothing. */
-const deadlineFactor = 20;
-const stepDeadlineMsMin = 10_000;
-/** The ranks give up on a collective before the controller gives up on the step: their error says more. */
-const collectiveDeadlineShare = 0.8;
-
-export interface StepMeasurement {
-  /** 0: the step only moved KV. */
-  sequences: number;
-  /** Every sequence gave one token. */
-  decodeOnly: boolean;
-  /** Sum over the tokens of the positions each attends to. */
-  contextTokens: number;
-  load: StepLoad;
-  rankComputeSeconds: number[];
-  /** In collectives, waiting for slower ranks included. */
-  rankCollectiveSeconds: number[];
-  /** Of the slowest rank, collectives included. */
-  totalSeconds: number;
-  moves: StepMoves;
-}
-
-/** What a step did about KV that had made room. */
-interface StepMoves {
-  /** Moving blocks away and back, on the slowest rank. */
-  seconds: number;
-  reloadedTokens: number;
-  /** Computed for the second time. */
-  replayedTokens: number;
-  computedTokens: number;
-  /** By rank: exchanging about KV on loan. */
-  rankRemoteSeconds: number[];
-}
+import { type EpochRanks, StepExchange } from './step-exchange.ts';
+import { measurementOf, type StepMeasurement } from './step-measurement.ts';
 
 export interface StepObserver {
   step(measurement: StepMeasurement): void;
@@ -58,27 +31,25 @@ export interface StepObserver {
   resumed(waitSeconds: number): void;
 }
 
-export interface StepLoopOptions {
-  term: number;
-  epoch: number;
+/** One epoch: its ranks, and what they hold. */
+export interface EpochOptions extends EpochRanks {
   limits: SchedulerLimits;
-  /** null: no prefix cache. It ends with the loop, as the KV of the epoch does. */
+}
+
+export interface StepLoopOptions extends EpochOptions {
+  term: number;
+  /** null: no prefix cache. What it knows goes with the KV of the epoch. */
   prefixHash: PrefixHash | null;
-  /** By rank. */
-  ranks: OpenRankStream[];
-  predictedStepSeconds: number;
   clock: Clock;
   observer: StepObserver;
-  /** The epoch is over; told once, after every request has been. */
+  /** All is over; told once, after every request has been. */
   onFailed(error: HelsError): void;
 }
 
-interface InFlight {
-  plan: StepPlan;
-  /** By rank; a rank answers its steps in order. */
-  responses: (StepResponse__Output | null)[];
-  missing: number;
-  timer: NodeJS.Timeout;
+/** Someone waits for a step boundary, or for the first answer of new ranks. */
+interface Waiter {
+  resolve(): void;
+  reject(error: HelsError): void;
 }
 
 interface Client {
@@ -92,13 +63,17 @@ interface Client {
 }
 
 export class StepLoop {
-  readonly scheduler: Scheduler;
   readonly #options: StepLoopOptions;
-  readonly #pipeline: StepPipeline;
-  readonly #streams: RankStream[];
-  readonly #inFlight = new Map<number, InFlight>();
   readonly #clients = new Map<string, Client>();
-  readonly #stepDeadlineMs: number;
+  #scheduler: Scheduler;
+  #pipeline: StepPipeline;
+  #exchange: StepExchange;
+  #sequencesMax: number;
+  /** Positions that a new request may come to beside what the epoch holds: what the next one will hold. */
+  #reservedTokens = Number.POSITIVE_INFINITY;
+  #paused = false;
+  #boundary: Waiter[] = [];
+  #proof: Waiter | null = null;
   #idle: (() => void)[] = [];
   #failure: HelsError | null = null;
   #draining = false;
@@ -106,22 +81,19 @@ export class StepLoop {
 
   constructor(options: StepLoopOptions) {
     this.#options = options;
-    this.scheduler = new Scheduler(options.limits, options.prefixHash);
-    this.#pipeline = new StepPipeline(this.scheduler);
-    this.#stepDeadlineMs = Math.max(
-      stepDeadlineMsMin,
-      deadlineFactor * options.predictedStepSeconds * 1000,
-    );
-    this.#streams = options.ranks.map((open, rank) =>
-      open({
-        response: (response) => this.#receive(rank, response),
-        ended: (error) => this.fail(error),
-      }),
-    );
+    this.#sequencesMax = options.limits.sequencesMax;
+    this.#scheduler = new Scheduler(options.limits, options.prefixHash);
+    this.#pipeline = new StepPipeline(this.#scheduler);
+    this.#exchange = this.#open(options);
+  }
+
+  /** Of the epoch: a re-plan brings another. */
+  get scheduler(): Scheduler {
+    return this.#scheduler;
   }
 
   get sequencesMax(): number {
-    return this.#options.limits.sequencesMax;
+    return this.#sequencesMax;
   }
 
   get cachesPrefixes(): boolean {
@@ -134,8 +106,54 @@ export class StepLoop {
 
   /** Steps sent and not answered by the rank of this worker. */
   outstanding(workerId: string): boolean {
-    const rank = this.#streams.findIndex((stream) => stream.workerId === workerId);
-    return [...this.#inFlight.values()].some(({ responses }) => responses[rank] === null);
+    return this.#exchange.outstanding(workerId);
+  }
+
+  /**
+   * Refuses from now on what an epoch with KV of `kvTokens` positions cannot take; Infinity: nothing. Throws plan-infeasible when a
+   * request that is here could not go on there.
+   */
+  reserve(kvTokens: number): void {
+    const lengthMax = Math.max(0, ...this.#scheduler.requests.map((request) => request.lengthMax));
+    if (lengthMax > kvTokens) {
+      throw new HelsError(
+        'plan-infeasible',
+        `a request that is being served may come to ${lengthMax} tokens; the new plan holds KV of ${kvTokens}`,
+      );
+    }
+    this.#reservedTokens = kvTokens;
+  }
+
+  /** Plans no further step. Resolves when every rank has answered all that were sent; rejects with what ended the loop before. */
+  pause(): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    this.#paused = true;
+    return new Promise((resolve, reject) => {
+      this.#boundary.push({ resolve, reject });
+      this.#reachBoundary();
+    });
+  }
+
+  /**
+   * Goes on with the ranks of another epoch, which hold the KV in addresses below `keptBlocks` as it was. Only when paused. Resolves when
+   * they have answered their first step, or at once when there is nothing to do; when they fail before, rejects and is paused again.
+   */
+  rebase(epoch: EpochOptions, keptBlocks: number): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    const { kvBlockTokens } = epoch.limits;
+    const handedOver = this.#scheduler.handOver({ kvBlockTokens, keptBlocks });
+    this.#scheduler = new Scheduler(epoch.limits, this.#options.prefixHash, handedOver);
+    this.#pipeline = new StepPipeline(this.#scheduler);
+    this.#sequencesMax = epoch.limits.sequencesMax;
+    this.#exchange.close();
+    this.#exchange = this.#open(epoch);
+    this.#reservedTokens = Number.POSITIVE_INFINITY;
+    this.#paused = false;
+    return new Promise((resolve, reject) => {
+      this.#proof = { resolve, reject };
+      this.#pump();
+      if (this.#exchange.underWay === 0) this.#proven();
+    });
   }
 
   /** Queues the request; throws what the scheduler refuses, draining, or what ended the epoch. */
@@ -144,7 +162,9 @@ export class StepLoop {
     if (this.#draining) {
       throw new HelsError('draining', 'the server is stopping and takes no new requests');
     }
-    this.scheduler.add(request);
+    const contextTokensMax = Number.POSITIVE_INFINITY;
+    refuseRequest(request, { contextTokensMax, kvTokens: this.#reservedTokens });
+    this.#scheduler.add(request);
     const { requestId } = request;
     // One token event per token and one end: the queue never fills by itself.
     const queue = new AsyncQueue<GenerationEvent>(request.maxTokens + 2);
@@ -187,9 +207,10 @@ export class StepLoop {
   close(error: HelsError): void {
     if (this.#failure !== null) return;
     this.#failure = error;
-    for (const { timer } of this.#inFlight.values()) clearTimeout(timer);
-    this.#inFlight.clear();
-    for (const stream of this.#streams) stream.close();
+    this.#exchange.close();
+    for (const { reject } of this.#boundary.splice(0)) reject(error);
+    this.#proof?.reject(error);
+    this.#proof = null;
     for (const requestId of [...this.#clients.keys()])
       this.#finish(requestId, { type: 'failed', error });
   }
@@ -203,14 +224,14 @@ export class StepLoop {
   }
 
   #cancel(requestId: string): void {
-    this.scheduler.cancel(requestId);
+    this.#scheduler.cancel(requestId);
     const error = new HelsError('cancelled', 'the caller went away');
     this.#finish(requestId, { type: 'failed', error });
     this.#pump();
   }
 
   #pump(): void {
-    while (this.#failure === null) {
+    while (this.#failure === null && !this.#paused) {
       const plan = this.#pipeline.next();
       this.#noteTurns();
       if (plan === null) return;
@@ -220,7 +241,7 @@ export class StepLoop {
 
   #noteTurns(): void {
     const { clock, observer } = this.#options;
-    for (const { type, requestId } of this.scheduler.takeTurns()) {
+    for (const { type, requestId } of this.#scheduler.takeTurns()) {
       const client = this.#clients.get(requestId);
       if (client === undefined) continue;
       if (type === 'gave-way') client.gaveWayMs = clock.nowMs();
@@ -232,68 +253,51 @@ export class StepLoop {
   }
 
   #send(plan: StepPlan): void {
-    const { term, epoch, clock, observer } = this.#options;
+    const { clock, observer } = this.#options;
     for (const { requestId } of plan.sequences) {
       const client = this.#clients.get(requestId);
       if (client === undefined || client.started) continue;
       client.started = true;
       observer.started((clock.nowMs() - client.arrivalMs) / 1000);
     }
-    const timer = setTimeout(() => this.#late(plan.step), this.#stepDeadlineMs);
-    const responses = this.#streams.map(() => null);
-    this.#inFlight.set(plan.step, { plan, responses, missing: responses.length, timer });
-    const request = {
-      fence: { term, epoch },
-      step: plan.step,
-      sequences: plan.sequences,
-      kvMoves: [...plan.moves],
-      collectiveDeadlineMs: Math.round(this.#stepDeadlineMs * collectiveDeadlineShare),
-    };
-    for (const stream of this.#streams) stream.send(request);
+    this.#exchange.send(plan);
   }
 
-  #late(step: number): void {
-    const responses = this.#inFlight.get(step)?.responses ?? [];
-    const silent = this.#streams
-      .filter((_, rank) => responses[rank] === null)
-      .map(({ workerId }) => `'${workerId}'`);
-    const message = `step ${step} was not answered within ${this.#stepDeadlineMs} ms by ${silent.join(', ')}`;
-    this.fail(new HelsError('worker-lost', message));
+  #open(epoch: EpochOptions): StepExchange {
+    return new StepExchange(this.#options.term, epoch, {
+      answered: (plan, responses) => this.#answered(plan, responses),
+      failed: (error) => this.#exchangeFailed(error),
+    });
   }
 
-  #receive(rank: number, response: StepResponse__Output): void {
-    if (this.#failure !== null) return;
-    const workerId = this.#streams[rank]?.workerId ?? String(rank);
-    if (response.error !== null) {
-      const { code, message } = response.error;
-      const known = isErrorCode(code) ? code : 'worker-lost';
-      this.fail(new HelsError(known, `worker '${workerId}', step ${response.step}: ${message}`));
+  /** New ranks that never answered have changed nothing: the requests can still go elsewhere. */
+  #exchangeFailed(error: HelsError): void {
+    const proof = this.#proof;
+    if (proof === null) {
+      this.fail(error);
       return;
     }
-    const flight = this.#inFlight.get(response.step);
-    if (flight === undefined || flight.responses[rank] !== null) {
-      const message = `worker '${workerId}' answered step ${response.step}, which it was not asked`;
-      this.fail(new HelsError('internal', message));
-      return;
-    }
-    flight.responses[rank] = response;
-    flight.missing -= 1;
-    if (flight.missing === 0) this.#complete(flight);
+    this.#proof = null;
+    this.#paused = true;
+    proof.reject(error);
   }
 
-  #complete(flight: InFlight): void {
-    const { plan } = flight;
-    clearTimeout(flight.timer);
-    this.#inFlight.delete(plan.step);
+  #proven(): void {
+    this.#proof?.resolve();
+    this.#proof = null;
+  }
+
+  #reachBoundary(): void {
+    if (!this.#paused || this.#exchange.underWay > 0) return;
+    this.#exchange.retire();
+    for (const { resolve } of this.#boundary.splice(0)) resolve();
+  }
+
+  #answered(plan: StepPlan, responses: readonly StepResponse__Output[]): void {
     this.#steps += 1;
-    const responses = flight.responses.filter((response) => response !== null);
-    const [first, ...others] = responses;
-    if (first === undefined || others.some((other) => !sameTokens(first, other))) {
-      this.fail(new HelsError('internal', `the ranks disagree on the tokens of step ${plan.step}`));
-      return;
-    }
-    const events = this.#apply(plan.step, first.sampled);
+    const events = this.#apply(plan.step, responses[0]?.sampled ?? []);
     if (events === null) return;
+    this.#proven();
     // The next step leaves before the tokens of this one are handed out.
     this.#pump();
     for (const event of events) {
@@ -302,6 +306,7 @@ export class StepLoop {
       else this.#finish(event.requestId, { type: 'finished', reason: event.reason });
     }
     this.#options.observer.step(measurementOf(plan, responses));
+    this.#reachBoundary();
   }
 
   /** null: the answer breaks the rules of the stream, and the epoch is over. */
@@ -310,6 +315,7 @@ export class StepLoop {
       return this.#pipeline.answer(step, sampled);
     } catch (error) {
       const { message } = toHelsError(error);
+      // Some tokens of the step may be with their sequences and not with their readers: nobody can go on from here.
       this.fail(new HelsError('internal', `the ranks' answer is not valid: ${message}`));
       return null;
     }
@@ -327,16 +333,6 @@ export class StepLoop {
   }
 }
 
-function sameTokens(first: StepResponse__Output, other: StepResponse__Output): boolean {
-  return (
-    first.sampled.length === other.sampled.length &&
-    first.sampled.every(
-      ({ slot, tokenId }, index) =>
-        slot === other.sampled[index]?.slot && tokenId === other.sampled[index]?.tokenId,
-    )
-  );
-}
-
 function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): GenerationEvent {
   const sequence = plan.sequences.find(({ slot }) => slot === sampled.slot);
   const wanted = sequence?.sampling?.logprobs ?? -1;
@@ -346,29 +342,5 @@ function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): Generation
     logprob: wanted < 0 ? null : sampled.logprob,
     topLogprobs: sampled.topLogprobs,
     cachedTokens: sequence?.cachedTokens ?? 0,
-  };
-}
-
-/** A sequence with one token decodes, one with more is a chunk of prefill; each token attends to all before it and to itself. */
-function measurementOf(
-  plan: StepPlan,
-  responses: readonly StepResponse__Output[],
-): StepMeasurement {
-  const load = stepLoadOf(plan);
-  return {
-    sequences: plan.sequences.length,
-    decodeOnly: load.prefillTokens === 0,
-    contextTokens: load.decodeContextTokens + load.prefillContextTokens,
-    load,
-    rankComputeSeconds: responses.map(({ computeSeconds }) => computeSeconds),
-    rankCollectiveSeconds: responses.map(({ collectiveSeconds }) => collectiveSeconds),
-    totalSeconds: Math.max(...responses.map(({ totalSeconds }) => totalSeconds)),
-    moves: {
-      seconds: Math.max(...responses.map(({ moveSeconds }) => moveSeconds)),
-      reloadedTokens: plan.reloadedTokens,
-      replayedTokens: plan.replayedTokens,
-      computedTokens: load.decodeTokens + load.prefillTokens,
-      rankRemoteSeconds: responses.map(({ remoteSeconds }) => remoteSeconds),
-    },
   };
 }

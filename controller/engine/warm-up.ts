@@ -1,18 +1,16 @@
 /** One real generation through every rank before anybody is served: proof that it works, its known answer, and its measured steps. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import type { StepLoop, StepMeasurement } from './step-loop.ts';
+import type { MeasuredSteps } from '../deployment/plan-report.ts';
+import type { StepLoop } from './step-loop.ts';
+import type { StepMeasurement } from './step-measurement.ts';
 
 const promptTokens = 16;
 const decodeTokens = 12;
 
-export interface WarmUpResult {
+/** Medians are over the full decode steps. */
+interface WarmUpResult extends MeasuredSteps {
   /** The greedy tokens: equal for every split of the same model under exact numerics. */
   answer: number[];
-  sequences: number;
-  contextTokens: number;
-  /** Medians over the full decode steps. */
-  rankSeconds: number[];
-  stepSeconds: number;
 }
 
 function median(values: readonly number[]): number {
@@ -25,7 +23,12 @@ function fixedPrompt(vocabRows: number): number[] {
   return Array.from({ length: promptTokens }, (_, index) => (1 + index * 7919) % vocabRows);
 }
 
-async function answerOf(loop: StepLoop, requestId: string, vocabRows: number): Promise<number[]> {
+/** A short generation whose tokens are the same for every split of the model. */
+export async function knownAnswer(
+  loop: StepLoop,
+  requestId: string,
+  vocabRows: number,
+): Promise<number[]> {
   const request = {
     requestId,
     promptTokenIds: fixedPrompt(vocabRows),
@@ -51,11 +54,11 @@ export async function warmUp(
   exact: boolean,
   measurements: readonly StepMeasurement[],
 ): Promise<WarmUpResult> {
-  const alone = await answerOf(loop, 'warm-up-alone', vocabRows);
+  const alone = await knownAnswer(loop, 'warm-up-alone', vocabRows);
   const first = measurements.length;
   const batch = Math.min(sequences, loop.sequencesMax);
   const together = await Promise.all(
-    Array.from({ length: batch }, (_, index) => answerOf(loop, `warm-up-${index}`, vocabRows)),
+    Array.from({ length: batch }, (_, index) => knownAnswer(loop, `warm-up-${index}`, vocabRows)),
   );
   const different = together.find((answer) => String(answer) !== String(alone));
   if (exact && different !== undefined) {
@@ -67,14 +70,33 @@ export async function warmUp(
   const steps = measurements
     .slice(first)
     .filter((step) => step.decodeOnly && step.sequences === batch);
+  return { answer: alone, ...mediansOf(steps, batch) };
+}
+
+function mediansOf(steps: readonly StepMeasurement[], sequences: number): MeasuredSteps {
   const ranks = steps[0]?.rankComputeSeconds.length ?? 0;
   return {
-    answer: alone,
-    sequences: batch,
+    sequences,
     contextTokens: Math.round(median(steps.map((step) => step.contextTokens))),
     rankSeconds: Array.from({ length: ranks }, (_, rank) =>
       median(steps.map((step) => step.rankComputeSeconds[rank] ?? 0)),
     ),
     stepSeconds: median(steps.map((step) => step.totalSeconds)),
   };
+}
+
+/** Steps at one batch that say something of it. */
+const stepsMin = 8;
+
+/** Of the batch that most of the decode steps have; null while there are too few of them. */
+export function measuredOf(decodes: readonly StepMeasurement[]): MeasuredSteps | null {
+  const counts = new Map<number, number>();
+  for (const { sequences } of decodes) counts.set(sequences, (counts.get(sequences) ?? 0) + 1);
+  const [most] = [...counts].sort(([, left], [, right]) => right - left);
+  if (most === undefined || most[1] < stepsMin) return null;
+  const [batch] = most;
+  return mediansOf(
+    decodes.filter(({ sequences }) => sequences === batch),
+    batch,
+  );
 }

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ErrorCode } from '../../proto/domain/errors.ts';
+import { ReplanMetrics } from './replan-metrics.ts';
 import { type ResidencyGauges, ResidencyMetrics } from './residency-metrics.ts';
 
 /** What is read at the moment of a scrape. */
@@ -25,6 +26,7 @@ const errorBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 export class ServingMetrics {
   readonly registry: Registry;
   readonly residency: ResidencyMetrics;
+  readonly replans: ReplanMetrics;
   /** Arrival of the request to its first token. */
   readonly timeToFirstToken: Histogram;
   /** (last token - first token) / (tokens - 1) of one answer. */
@@ -99,6 +101,7 @@ export class ServingMetrics {
       registers,
     });
     this.residency = new ResidencyMetrics(registry, gauges);
+    this.replans = new ReplanMetrics(registry);
     registerGauges(registers, gauges);
   }
 

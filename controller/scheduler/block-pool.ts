@@ -20,9 +20,14 @@ export class BlockPool {
   readonly #table = new PrefixTable();
   #evicted = 0;
 
-  constructor(total: number) {
+  /** `holders`: the blocks that sequences hold from the beginning, below `total`. */
+  constructor(total: number, holders: readonly (readonly number[])[] = []) {
     this.total = total;
-    this.#free = new LowestFirst(0, total);
+    for (const block of holders.flat()) {
+      if (block >= total) throw new Error(`KV block ${block} is held; there are ${total}`);
+      this.#references.set(block, this.referencesOf(block) + 1);
+    }
+    this.#free = new LowestFirst(0, total, new Set(this.#references.keys()));
   }
 
   /** Blocks that can be allocated. */

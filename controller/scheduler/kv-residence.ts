@@ -38,8 +38,15 @@ export class KvResidence {
   #reloadedTokens = 0;
   #droppedTokens = 0;
 
-  constructor(kvBlocks: number, parkedBlocks: number, blockTokens: number, choice: RestoreChoice) {
-    this.pool = new BlockPool(kvBlocks);
+  /** `holders`: blocks of sequences that an earlier epoch handed over. */
+  constructor(
+    kvBlocks: number,
+    parkedBlocks: number,
+    blockTokens: number,
+    choice: RestoreChoice,
+    holders: readonly (readonly number[])[] = [],
+  ) {
+    this.pool = new BlockPool(kvBlocks, holders);
     this.#lot = new ParkingLot(kvBlocks, kvBlocks + parkedBlocks);
     this.#blockTokens = blockTokens;
     this.#choice = choice;
@@ -161,6 +168,7 @@ export class KvResidence {
     const holders = [...sequences, ...this.#held];
     this.pool.checkIntegrity(holders.map(({ blocks }) => blocks));
     this.#lot.checkIntegrity(holders.map(({ parked }) => parked));
+    for (const sequence of sequences) if (sequence.slot !== null) this.#checkWritten(sequence);
     for (const { slot, blocks, parked, parkedFrom, computed, request } of sequences) {
       const known = slot === null ? blocks.length + parked.length : blocks.length;
       const misplaced = slot === null && parked.length > 0 && parkedFrom !== blocks.length;
@@ -169,6 +177,17 @@ export class KvResidence {
       }
     }
     return this.#held.flatMap(({ slot }) => slot ?? []);
+  }
+
+  #checkWritten({ blocks, computed, request }: Sequence): void {
+    const unfinished = blocks.slice(Math.floor(computed / this.#blockTokens));
+    const shared = unfinished.filter((block) => this.pool.referencesOf(block) > 1);
+    const remembered = unfinished.filter((block) => this.pool.hasContent(block));
+    if (shared.length + remembered.length > 0) {
+      throw new Error(
+        `'${request.requestId}' writes to blocks ${[...shared, ...remembered].join()} that others may read`,
+      );
+    }
   }
 
   /** A parked address for one more block of the sequence; when all are used, in place of its own last parked one. */

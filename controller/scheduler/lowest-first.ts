@@ -3,9 +3,10 @@ export class LowestFirst {
   /** Parent of entry i at (i - 1) >> 1, never above its children. */
   readonly #heap: number[];
 
-  /** Holds [begin, end). */
-  constructor(begin: number, end: number) {
-    this.#heap = Array.from({ length: end - begin }, (_, index) => begin + index);
+  /** Holds [begin, end) without those of `except`. */
+  constructor(begin: number, end: number, except: ReadonlySet<number> = new Set()) {
+    const all = Array.from({ length: end - begin }, (_, index) => begin + index);
+    this.#heap = all.filter((value) => !except.has(value));
   }
 
   get size(): number {

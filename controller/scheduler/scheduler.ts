@@ -15,6 +15,7 @@
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
+import { bringToRest, type HandOver, type NextEpoch } from './hand-over.ts';
 import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
@@ -60,14 +61,18 @@ export class Scheduler {
   #submitted = new Map<number, { sequence: Sequence; slot: number }[]>();
   #step = 0;
   #answered = 0;
-  #arrivals = 0;
+  #arrivals: number;
   #preempted = 0;
   #computedTokens = 0;
   #recomputedTokens = 0;
   #turns: Turn[] = [];
 
-  /** Without a hash there is no prefix cache. */
-  constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
+  /** Without a hash there is no prefix cache. `handedOver`: by the scheduler of the epoch before. */
+  constructor(
+    limits: SchedulerLimits,
+    prefixHash: PrefixHash | null = null,
+    { sequences, arrivals }: HandOver = { sequences: [], arrivals: 0 },
+  ) {
     if (limits.sequencesMax > limits.stepTokensMax) {
       throw new Error(
         'sequencesMax must not exceed stepTokensMax: each running sequence may decode',
@@ -83,13 +88,20 @@ export class Scheduler {
       throw new Error(`movesPerStepMax is ${movesPerStepMax}; nothing would ever come back`);
     }
     this.#movesPerStepMax = movesPerStepMax;
-    this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice);
+    const holders = sequences.map((sequence) => sequence.blocks);
+    this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice, holders);
     this.#room = new RoomMaker(this.#kv, limits.kvBlockTokens);
     this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
       (_, index) => limits.sequencesMax - 1 - index,
     );
+    this.#arrivals = arrivals;
+    this.#waiting = [...sequences];
+    for (const sequence of sequences) {
+      this.#sequences.set(sequence.request.requestId, sequence);
+      this.#prefix.remember(sequence);
+    }
   }
 
   get counts() {
@@ -132,6 +144,14 @@ export class Scheduler {
     return this.#limits.kvBlocks * this.#limits.kvBlockTokens;
   }
 
+  /** Of each request here: the most positions that it can come to, and those whose KV is computed. */
+  get requests(): { lengthMax: number; computed: number }[] {
+    return [...this.#sequences.values()].map(({ lengthMax, computed }) => ({
+      lengthMax,
+      computed,
+    }));
+  }
+
   /** Who gave way and who runs again since the last call, in order. */
   takeTurns(): Turn[] {
     return this.#turns.splice(0);
@@ -160,6 +180,16 @@ export class Scheduler {
   cancel(requestId: string): void {
     const sequence = this.#sequences.get(requestId);
     if (sequence !== undefined) this.#end(sequence);
+  }
+
+  /** Everything here goes to the scheduler of the next epoch; this one is over. KV stays only between steps: throws while one is under way. */
+  handOver(next: NextEpoch): HandOver {
+    const { kvBlockTokens } = this.#limits;
+    if (next.keptBlocks > 0 && (this.#submitted.size > 0 || next.kvBlockTokens !== kvBlockTokens)) {
+      throw new Error(`KV cannot stay: ${this.#submitted.size} steps are under way`);
+    }
+    const sequences = bringToRest([...this.#sequences.values()], next, kvBlockTokens);
+    return { sequences, arrivals: this.#arrivals };
   }
 
   /** The next step, or null when there is nothing to do until a result or a request comes. */
@@ -203,17 +233,6 @@ export class Scheduler {
   /** Throws unless every block is accounted for, what is written has one owner, and every slot has one sequence. */
   checkIntegrity(): void {
     const held = this.#kv.checkIntegrity([...this.#running, ...this.#waiting]);
-    const { pool } = this.#kv;
-    for (const { blocks, computed, request } of this.#running) {
-      const unfinished = blocks.slice(Math.floor(computed / this.#limits.kvBlockTokens));
-      const shared = unfinished.filter((block) => pool.referencesOf(block) > 1);
-      const remembered = unfinished.filter((block) => pool.hasContent(block));
-      if (shared.length + remembered.length > 0) {
-        throw new Error(
-          `'${request.requestId}' writes to blocks ${[...shared, ...remembered].join()} that others may read`,
-        );
-      }
-    }
     const slots = [...this.#running.map(({ slot }) => slot), ...held, ...this.#freeSlots];
     if (
       new Set(slots).size !== this.#limits.sequencesMax ||

@@ -209,6 +209,15 @@ StepBatch readStepBatch(const Argument& argument) {
   return batch;
 }
 
+KvMigration readKvMigration(const Argument& argument) {
+  KvMigration migration;
+  migration.previousHeadGroups = readList(argument.field("previousHeadGroups"), readRange);
+  migration.headGroups = readList(argument.field("headGroups"), readRange);
+  migration.blocks = readList(argument.field("blocks"), readRange);
+  migration.deadline = std::chrono::milliseconds(argument.field("deadlineMs").integer(1, 3'600'000));
+  return migration;
+}
+
 ProfilePoint readProfilePoint(const Argument& argument) {
   ProfilePoint point;
   point.prefill = argument.field("prefill").boolean();
@@ -243,15 +252,25 @@ Napi::Value toJs(Napi::Env env, const StepResult& result) {
       .object();
 }
 
+Napi::Value toJs(Napi::Env env, const KvMigrationResult& result) {
+  return Writer(env)
+      .number("seconds", result.seconds)
+      .number("bytesReceived", static_cast<double>(result.bytesReceived))
+      .object();
+}
+
 Napi::Value toJs(Napi::Env env, const EngineReport& report) {
   return Writer(env)
       .number("weightBytesLoaded", static_cast<double>(report.weightBytesLoaded))
       .number("weightBytesReplicated", static_cast<double>(report.weightBytesReplicated))
+      .number("weightBytesAdopted", static_cast<double>(report.weightBytesAdopted))
       .number("weightBytesResident", static_cast<double>(report.weightBytesResident))
       .number("kvBytes", static_cast<double>(report.kvBytes))
       .number("kvHostBytes", static_cast<double>(report.kvHostBytes))
       .number("kvLoanBytes", static_cast<double>(report.kvLoanBytes))
       .number("scratchBytes", static_cast<double>(report.scratchBytes))
+      .value("kvKept", Napi::Boolean::New(env, report.kvKept))
+      .number("residentBytes", static_cast<double>(report.residentBytes))
       .number("allReduceCount", static_cast<double>(report.allReduceCount))
       .number("allReduceBytes", static_cast<double>(report.allReduceBytes))
       .number("exchangeCount", static_cast<double>(report.exchangeCount))

@@ -20,10 +20,12 @@ ModelSpec readModelSpec(const Argument& argument);
 ShardSpec readShardSpec(const Argument& argument);
 EngineOptions readEngineOptions(const Argument& argument);
 StepBatch readStepBatch(const Argument& argument);
+KvMigration readKvMigration(const Argument& argument);
 ProfilePoint readProfilePoint(const Argument& argument);
 std::vector<std::string> readStrings(const Argument& argument);
 
 Napi::Value toJs(Napi::Env env, const StepResult& result);
+Napi::Value toJs(Napi::Env env, const KvMigrationResult& result);
 Napi::Value toJs(Napi::Env env, const EngineReport& report);
 /// What inspectModel tells of a tensor: all but its data.
 Napi::Value toJs(Napi::Env env, const std::vector<TensorView>& tensors);

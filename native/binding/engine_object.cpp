@@ -31,9 +31,11 @@ Napi::Function EngineObject::define(Napi::Env env) {
   return DefineClass(env, "NativeEngine",
                      {
                          StaticMethod("load", &EngineObject::load),
+                         InstanceMethod("reload", &EngineObject::reload),
                          InstanceMethod("openCollective", &EngineObject::openCollective),
                          InstanceMethod("connect", &EngineObject::connect),
                          InstanceMethod("connectLocal", &EngineObject::connectLocal),
+                         InstanceMethod("migrateKv", &EngineObject::migrateKv),
                          InstanceMethod("step", &EngineObject::step),
                          InstanceMethod("report", &EngineObject::report),
                          InstanceMethod("abort", &EngineObject::abort),
@@ -84,23 +86,33 @@ Napi::Value EngineObject::submit(Napi::Env env, std::function<Result(EngineSlot&
 Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    const Argument request(info[0], "load");
-    const std::string directory = request.field("directory").string();
-    const ModelSpec model = readModelSpec(request.field("model"));
-    const ShardSpec shard = readShardSpec(request.field("shard"));
-    const EngineOptions options = readEngineOptions(request.field("options"));
     const Napi::Object object = AddonState::of(env).engineConstructor.New({});
-    EngineObject* engine = Unwrap(object);
-    engine->shard_ = shard;
-    engine->device_ = options.device;
-    return engine->submit<Nothing>(
-        env,
-        [directory, model, shard, options](EngineSlot& slot) {
-          slot.set(Engine::load(model, shard, WeightSource::open(directory), options));
-          return Nothing{};
-        },
-        [](Napi::Env, Napi::Object owner, const Nothing&) -> Napi::Value { return owner; });
+    return Unwrap(object)->submitLoad(env, Argument(info[0], "load"));
   });
+}
+
+Napi::Value EngineObject::reload(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value { return submitLoad(info.Env(), Argument(info[0], "reload")); });
+}
+
+Napi::Value EngineObject::submitLoad(Napi::Env env, const Argument& request) {
+  const std::string directory = request.field("directory").string();
+  const ModelSpec model = readModelSpec(request.field("model"));
+  const ShardSpec shard = readShardSpec(request.field("shard"));
+  const EngineOptions options = readEngineOptions(request.field("options"));
+  requireOpen();
+  shard_ = shard;
+  device_ = options.device;
+  return submit<Nothing>(
+      env,
+      [this, directory, model, shard, options](EngineSlot& slot) {
+        connector_.reset();
+        transport_.clear();
+        std::unique_ptr<Engine> previous = slot.take();
+        slot.set(Engine::load(model, shard, WeightSource::open(directory), options, std::move(previous)));
+        return Nothing{};
+      },
+      [](Napi::Env, Napi::Object owner, const Nothing&) -> Napi::Value { return owner; });
 }
 
 Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {
@@ -108,8 +120,8 @@ Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {
     const std::string hostname = Argument(info[0], "hostname").string();
     return submit<std::string>(
         info.Env(),
-        [this, hostname](EngineSlot&) {
-          connector_ = std::make_shared<GroupConnector>(shard_.rank, shard_.ranks, hostname, device_);
+        [this, hostname, shard = shard_, device = device_](EngineSlot&) {
+          connector_ = std::make_shared<GroupConnector>(shard.rank, shard.ranks, hostname, device);
           return connector_->address();
         },
         [](Napi::Env env, Napi::Object, const std::string& address) -> Napi::Value {
@@ -144,6 +156,22 @@ Napi::Value EngineObject::connectLocal(const Napi::CallbackInfo& info) {
           return Nothing{};
         },
         toNull);
+  });
+}
+
+Napi::Value EngineObject::migrateKv(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Argument argument(info[0], "migration");
+    const auto migration = std::make_shared<std::optional<KvMigration>>();
+    if (!argument.isNull()) *migration = readKvMigration(argument);
+    return submit<KvMigrationResult>(
+        info.Env(),
+        [migration](EngineSlot& slot) {
+          if (*migration) return loaded(slot).migrateKv(**migration);
+          loaded(slot).dropPreviousKv();
+          return KvMigrationResult{};
+        },
+        [](Napi::Env env, Napi::Object, const KvMigrationResult& result) { return toJs(env, result); });
   });
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "binding/addon_state.h"
+#include "binding/argument.h"
 #include "engine/engine_thread.h"
 #include "engine/group_connector.h"
 #include "shard/shard_spec.h"
@@ -24,9 +25,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
  private:
   static Napi::Value load(const Napi::CallbackInfo& info);
+  Napi::Value reload(const Napi::CallbackInfo& info);
   Napi::Value openCollective(const Napi::CallbackInfo& info);
   Napi::Value connect(const Napi::CallbackInfo& info);
   Napi::Value connectLocal(const Napi::CallbackInfo& info);
+  Napi::Value migrateKv(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value report(const Napi::CallbackInfo& info);
   Napi::Value abort(const Napi::CallbackInfo& info);
@@ -36,11 +39,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   template <typename Result>
   Napi::Value submit(Napi::Env env, std::function<Result(EngineSlot&)> run,
                      std::function<Napi::Value(Napi::Env, Napi::Object, const Result&)> convert);
+  /// Posts the load of a request's engine in place of the one there is, if any; resolves to this object.
+  Napi::Value submitLoad(Napi::Env env, const Argument& request);
   void requireOpen() const;
 
   std::shared_ptr<AddonState> state_;
   std::shared_ptr<EngineThread> thread_;
-  ShardSpec shard_;
+  ShardSpec shard_;                            // JS thread only, as device_
   std::shared_ptr<GroupConnector> connector_;  // engine thread only
   std::string transport_;                      // engine thread only; empty without a group
   std::string device_;

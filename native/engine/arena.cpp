@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/pages.h"
 
 namespace hels {
 namespace {
@@ -28,6 +29,8 @@ Arena::Arena(std::byte* region, size_t sizeBytes)
 Arena::~Arena() {
   if (owner_ && data_ != nullptr) munmap(data_, sizeBytes_);
 }
+
+size_t Arena::residentBytes() const { return data_ == nullptr ? 0 : hels::residentBytes(data_, sizeBytes_); }
 
 std::byte* Arena::takeBytes(size_t sizeBytes) {
   const size_t begin = usedBytes_;

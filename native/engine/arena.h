@@ -26,6 +26,11 @@ class Arena {
     return reinterpret_cast<Element*>(takeBytes(static_cast<size_t>(count) * sizeof(Element)));
   }
   size_t usedBytes() const { return usedBytes_; }
+  size_t sizeBytes() const { return sizeBytes_; }
+  /// The first byte; null of an empty or counting arena.
+  std::byte* data() const { return data_; }
+  /// Bytes that take memory now; pages that were never touched take none.
+  size_t residentBytes() const;
   /// Forgets what was taken; the memory stays and keeps its contents.
   void rewind() { usedBytes_ = 0; }
 

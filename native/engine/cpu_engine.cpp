@@ -16,6 +16,10 @@ namespace {
 /// For a step that names no deadline: every wait has one.
 constexpr std::chrono::seconds kDefaultCollectiveDeadline{30};
 
+std::chrono::nanoseconds deadlineOr(std::chrono::nanoseconds deadline) {
+  return deadline.count() > 0 ? deadline : kDefaultCollectiveDeadline;
+}
+
 std::string gibibytes(size_t bytes) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.3f GiB", static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30));
@@ -45,6 +49,15 @@ EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const
               gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
   return memory;
+}
+
+/// Memory of this rank's KV: that of the engine before, with all that lies there, where neither heads nor addresses
+/// change.
+std::shared_ptr<Arena> kvMemory(const std::optional<KeptKv>& previous, const ShardSpec& shard,
+                                const EngineMemory& memory) {
+  const bool same =
+      previous && previous->headGroups == shard.headGroups && previous->memory->sizeBytes() == memory.kv.device;
+  return same ? previous->memory : std::make_shared<Arena>(memory.kv.device, "KV");
 }
 
 /// Inputs of the widest product of a step; those of queries, keys and values have two terms with bf16 weights.
@@ -99,60 +112,91 @@ std::unique_ptr<Gemm> makeGemm(const EngineOptions& options) {
 
 EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                            const Gemm& gemm) {
-  Arena weights;
-  layoutWeights(model, shard, model.layers, gemm, weights);
+  size_t weightBytes = 0;
+  for (const size_t partBytes : CpuWeights::measure(model, shard, gemm)) weightBytes += partBytes;
   Arena scratch;
   layoutScratch(model, shard, options, scratch);
   const KvHomes homes = kvHomesOf(model, shard, options);
   layoutExchangeBuffers(model, homes, options, scratch);
-  return {weights.usedBytes(), kvBytesOf(homes, kvShapeOf(model, options)),
+  return {weightBytes, kvBytesOf(homes, kvShapeOf(model, options)),
           scratch.usedBytes() + kLoadStagingBytes +
               gemm.workspaceBytes(model.weightType, options.stepTokensMax, gemmDepthMax(model, shard))};
 }
 
 CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
-                     const EngineOptions& options)
+                     const EngineOptions& options, CpuEngineRemains previous)
     : model_(model),
       shard_(shard),
       options_(options),
       gemm_(makeGemm(options)),
       memory_(checkedMemory(model_, shard_, options_, *gemm_)),
-      weightArena_(memory_.weightBytes, "weights"),
-      kvArena_(memory_.kv.device, "KV"),
+      kvHomes_(kvHomesOf(model_, shard_, options_)),
+      previousKv_(kvFor(previous, model_, kvHomes_, options_, memory_.weightBytes + memory_.scratchBytes,
+                        memory_.kv.device + memory_.kv.loans)),
+      weights_(model_, shard_, *gemm_, weightsFor(previous, model_, options_)),
+      kvArena_(kvMemory(previousKv_, shard_, memory_)),
       kvHostArena_(memory_.kv.host, "parked KV"),
       kvLoanArena_(memory_.kv.loans, "KV of other ranks"),
       scratchArena_(memory_.scratchBytes, "scratch"),
-      weights_(layoutWeights(model_, shard_, model_.layers, *gemm_, weightArena_)),
       scratch_(layoutScratch(model_, shard_, options_, scratchArena_)),
       clock_(options_.speed),
       collective_(shard_.rank, shard_.ranks, clock_),
-      kvHomes_(kvHomesOf(model_, shard_, options_)),
-      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_.takeBytes(memory_.kv.device),
-          kvHostArena_.takeBytes(memory_.kv.host), kvLoanArena_.takeBytes(memory_.kv.loans)),
+      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_.takeBytes(memory_.kv.host),
+          kvLoanArena_.takeBytes(memory_.kv.loans)),
       exchangeBuffers_(layoutExchangeBuffers(model_, kvHomes_, options_, scratchArena_)),
       mover_(kv_, exchangeBuffers_, collective_),
       remote_(model_, options_, kv_, exchangeBuffers_, collective_),
-      forward_(model_, shard_, options_, *gemm_, weights_, kv_.device(), scratch_, collective_,
+      forward_(model_, shard_, options_, *gemm_, weights_.views(), kv_.device(), scratch_, collective_,
                kvHomes_.loans.empty() ? nullptr : &remote_),
       sampler_(model_, shard_, options_.threads, scratch_, collective_),
       fingerprint_(selfCheck(model_, options_, *gemm_)),
       sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
   gemm_->reserve(model_.weightType, options_.stepTokensMax, gemmDepthMax(model_, shard_));
   WeightReader reader(std::move(weights), options_.corruption);
-  loadWeights(model_, shard_, *gemm_, reader, weights_);
-  accounting_ = reader.accounting();
+  weights_.load(model_, shard_, *gemm_, reader);
+}
+
+CpuEngineRemains CpuEngine::remains() {
+  CpuEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
+  if (kvWhole_ && kvHomes_.loans.empty() && kvHomes_.parkedBlocks == 0) {
+    remains.kv = KeptKv{kvArena_, kv_.device(), shard_.headGroups};
+  }
+  return remains;
 }
 
 void CpuEngine::connect(std::shared_ptr<Communicator> communicator) { collective_.connect(std::move(communicator)); }
+
+KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
+  validateKvMigration(migration, kvHomes_, model_.headGroups, previousKv_ ? &*previousKv_ : nullptr);
+  collective_.requireConnected();
+  collective_.setDeadline(deadlineOr(migration.deadline));
+  try {
+    const KvMigrationResult result =
+        KvMigrator(migration, previousKv_ ? &*previousKv_ : nullptr, kv_.device(), collective_).run();
+    previousKv_.reset();
+    kvWhole_ = true;
+    return result;
+  } catch (...) {
+    previousKv_.reset();
+    collective_.abort();  // the peers would wait for this rank until their deadline
+    throw;
+  }
+}
+
+void CpuEngine::dropPreviousKv() { previousKv_.reset(); }
 
 void CpuEngine::abort() noexcept { collective_.abort(); }
 
 StepResult CpuEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   collective_.requireConnected();
-  collective_.setDeadline(batch.collectiveDeadline.count() > 0 ? batch.collectiveDeadline : kDefaultCollectiveDeadline);
+  collective_.setDeadline(deadlineOr(batch.collectiveDeadline));
+  dropPreviousKv();
+  kvWhole_ = false;
   try {
-    return run(batch, tokens);
+    StepResult result = run(batch, tokens);
+    kvWhole_ = true;
+    return result;
   } catch (...) {
     collective_.abort();  // the peers would wait for this rank until their deadline
     throw;
@@ -232,20 +276,25 @@ void CpuEngine::computeLogits(const StepBatch& batch, const TokenBatch& tokens, 
 
 EngineReport CpuEngine::report() const {
   EngineReport report;
-  report.weightBytesLoaded = accounting_.bytesLoaded;
-  report.weightBytesReplicated = accounting_.bytesReplicated;
+  report.weightBytesLoaded = weights_.loaded().bytesLoaded;
+  report.weightBytesReplicated = weights_.loaded().bytesReplicated;
+  report.weightBytesAdopted = weights_.adoptedBytes();
   report.weightBytesResident = memory_.weightBytes;
   report.kvBytes = memory_.kv.device;
   report.kvHostBytes = memory_.kv.host;
   report.kvLoanBytes = memory_.kv.loans;
   report.scratchBytes = memory_.scratchBytes;
+  report.kvKept = previousKv_.has_value();
+  report.residentBytes = memory_.weightBytes + memory_.scratchBytes + kvArena_->residentBytes();
+  if (previousKv_ && previousKv_->memory != kvArena_) report.residentBytes += previousKv_->memory->residentBytes();
+  if (memory_.kv.loans > 0) report.residentBytes += kvLoanArena_.residentBytes();
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
   report.exchangeCount = collective_.exchangeCount();
   report.exchangeBytes = collective_.exchangeBytes();
   report.moveSeconds = moveSeconds_;
   report.remoteSeconds = remoteSeconds_;
-  report.corrupted = accounting_.corrupted;
+  report.corrupted = weights_.loaded().corrupted;
   report.fingerprint = fingerprint_;
   report.gemmImplementation = gemm_->implementation();
   return report;

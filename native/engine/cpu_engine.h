@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "engine/arena.h"
+#include "engine/cpu_engine_remains.h"
+#include "engine/cpu_weights.h"
 #include "engine/forward_pass.h"
 #include "engine/kv_mover.h"
 #include "engine/remote_attention.h"
@@ -36,10 +38,16 @@ EngineMemory measureMemory(const ModelSpec& model, const ShardSpec& shard, const
 
 class CpuEngine final : public Engine {
  public:
+  /// `previous`: of the engine before; what is not taken over goes before anything is allocated.
   CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared_ptr<WeightSource> weights,
-            const EngineOptions& options);
+            const EngineOptions& options, CpuEngineRemains previous = {});
+
+  /// What the next engine may take over. This one is not used any more.
+  CpuEngineRemains remains();
 
   void connect(std::shared_ptr<Communicator> communicator) override;
+  KvMigrationResult migrateKv(const KvMigration& migration) override;
+  void dropPreviousKv() override;
   StepResult step(const StepBatch& batch) override;
   EngineReport report() const override;
   void abort() noexcept override;
@@ -55,16 +63,16 @@ class CpuEngine final : public Engine {
   const EngineOptions options_;
   const std::unique_ptr<Gemm> gemm_;
   const EngineMemory memory_;
-  Arena weightArena_;
-  Arena kvArena_;
+  const KvHomes kvHomes_;
+  std::optional<KeptKv> previousKv_;
+  CpuWeights weights_;
+  const std::shared_ptr<Arena> kvArena_;  // the memory of previousKv_ where its shape stays
   Arena kvHostArena_;
   Arena kvLoanArena_;
   Arena scratchArena_;
-  ModelWeights weights_;
   Scratch scratch_;
   DeviceClock clock_;
   Collective collective_;
-  const KvHomes kvHomes_;
   KvStore kv_;
   const ExchangeBuffers exchangeBuffers_;
   KvMover mover_;
@@ -73,8 +81,8 @@ class CpuEngine final : public Engine {
   Sampler sampler_;
   double moveSeconds_ = 0;
   double remoteSeconds_ = 0;
-  LoadAccounting accounting_;
   std::string fingerprint_;
+  bool kvWhole_ = false;                // a step or a migration has ended well, and none badly since
   std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet
 };
 

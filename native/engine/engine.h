@@ -91,14 +91,30 @@ struct StepResult {
   double totalSeconds = 0;            // all of these
 };
 
+/// How KV of the plan before comes to the ranks that own its heads now; every rank is told the same.
+struct KvMigration {
+  std::vector<Range> previousHeadGroups;  // by rank: the head groups whose KV it kept; empty: none
+  std::vector<Range> headGroups;          // by rank, now
+  std::vector<Range> blocks;              // addresses in use, ascending and apart
+  std::chrono::nanoseconds deadline{0};   // of each exchange; 0 = that of a step that names none
+};
+
+struct KvMigrationResult {
+  double seconds = 0;
+  uint64_t bytesReceived = 0;  // from other ranks
+};
+
 struct EngineReport {
   uint64_t weightBytesLoaded = 0;      // bytes of the files' tensors this rank read: its slices and what is replicated
   uint64_t weightBytesReplicated = 0;  // of these, what every rank holds
+  uint64_t weightBytesAdopted = 0;     // bytes of the files' tensors it has from the engine before, without reading
   uint64_t weightBytesResident = 0;
   uint64_t kvBytes = 0;      // of this rank's heads, on its device
   uint64_t kvHostBytes = 0;  // of this rank's heads, in host memory
   uint64_t kvLoanBytes = 0;  // of the heads of ranks that borrow room here
   uint64_t scratchBytes = 0;
+  bool kvKept = false;         // KV of the engine before is here, for migrateKv()
+  uint64_t residentBytes = 0;  // of the device's memory, taken now by all of these; KV that was never used takes none
   uint64_t allReduceCount = 0;
   uint64_t allReduceBytes = 0;
   uint64_t exchangeCount = 0;
@@ -113,16 +129,24 @@ struct EngineReport {
 
 class Engine {
  public:
-  /// Loads this rank's slices and runs the self-check. Throws kModelInvalid, kShapeInvalid, kMemoryExceeded, and for a
-  /// GPU kDeviceMissing and kDeviceLost.
+  /// Loads this rank's slices and runs the self-check. `previous`, the engine of the plan before with the same model
+  /// files, ends, whether this succeeds or not: on a CPU the new one takes over the weights of unchanged ranges, and,
+  /// if it fits beside its own, the KV; the rest is free before anything is taken. Throws kModelInvalid, kShapeInvalid,
+  /// kMemoryExceeded, and for a GPU kDeviceMissing and kDeviceLost.
   static std::unique_ptr<Engine> load(const ModelSpec& model, const ShardSpec& shard,
-                                      std::shared_ptr<WeightSource> weights, const EngineOptions& options);
+                                      std::shared_ptr<WeightSource> weights, const EngineOptions& options,
+                                      std::unique_ptr<Engine> previous = nullptr);
   virtual ~Engine() = default;
 
   /// The ranks of this epoch. Needed before step() unless shard.ranks == 1.
   virtual void connect(std::shared_ptr<Communicator> communicator) = 0;
   /// The same with sums of device memory. Throws kShapeInvalid from an engine that is not on a GPU.
   virtual void connectDevice(std::shared_ptr<cuda::DeviceCommunicator> communicator);
+  /// After connect() and before the first step: KV of the plan before moves to the ranks that own its heads now; bits
+  /// stay. Throws kShapeInvalid, before anything moves, and what an exchange throws; the engine is of no use then.
+  virtual KvMigrationResult migrateKv(const KvMigration& migration);
+  /// Frees what was kept for migrateKv(); a step does so too.
+  virtual void dropPreviousKv() {}
   /// Runs one forward step. On a throw KV and slots of the batch's sequences are undefined; the engine stays usable
   /// only for kShapeInvalid (checked before any work).
   virtual StepResult step(const StepBatch& batch) = 0;

@@ -18,6 +18,11 @@ void EngineSlot::set(std::unique_ptr<Engine> engine) {
   engine_ = std::move(engine);
 }
 
+std::unique_ptr<Engine> EngineSlot::take() {
+  std::lock_guard lock(mutex_);
+  return std::move(engine_);
+}
+
 void EngineSlot::abort() noexcept {
   std::lock_guard lock(mutex_);
   if (engine_) engine_->abort();

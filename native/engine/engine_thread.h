@@ -22,6 +22,8 @@ class EngineSlot {
   /// Replaces the engine; the old one ends first, so that its memory is free. null unloads. An abort() that came before
   /// ends here.
   void set(std::unique_ptr<Engine> engine);
+  /// Takes the engine out; null when there is none.
+  std::unique_ptr<Engine> take();
 
  private:
   friend class EngineThread;

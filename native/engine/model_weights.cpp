@@ -3,29 +3,44 @@
 namespace hels {
 namespace {
 
+/// Where the parts go: what products multiply, and all else.
+struct Arenas {
+  ByWeightPart<Arena*> matrices;
+  ByWeightPart<Arena*> others;
+};
+
 class Layout {
  public:
-  Layout(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, Arena& matrices, Arena& arena)
-      : model_(model), shard_(shard), packer_(packer), matrices_(matrices), arena_(arena) {}
+  Layout(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, const Arenas& arenas)
+      : model_(model), shard_(shard), packer_(packer), arenas_(arenas) {}
 
   NormWeights norm() {
     NormWeights weights;
-    weights.weight = arena_.take<float>(model_.hiddenSize);
-    if (model_.normalization == Normalization::kLayer) weights.bias = arena_.take<float>(model_.hiddenSize);
+    weights.weight = vector(WeightPart::kReplicated, model_.hiddenSize);
+    if (model_.normalization == Normalization::kLayer) {
+      weights.bias = vector(WeightPart::kReplicated, model_.hiddenSize);
+    }
+    return weights;
+  }
+
+  float* vector(WeightPart part, int64_t elements) { return arenas_.others[indexOf(part)]->take<float>(elements); }
+
+  Linear linear(const WeightMatrix& matrix, WeightPart part) {
+    Linear weights{matrix};
+    weights.matrix.data = arenas_.matrices[indexOf(part)]->takeBytes(packer_.packedBytes(matrix));
     return weights;
   }
 
   /// The bias has as many elements as the matrix columns.
-  Linear linear(const WeightMatrix& matrix, bool bias) {
-    Linear weights{matrix};
-    weights.matrix.data = matrices_.takeBytes(packer_.packedBytes(matrix));
-    if (bias) weights.bias = arena_.take<float>(matrix.columns);
+  Linear linear(const WeightMatrix& matrix, WeightPart part, bool bias, WeightPart biasPart) {
+    Linear weights = linear(matrix, part);
+    if (bias) weights.bias = vector(biasPart, matrix.columns);
     return weights;
   }
 
   /// One that is quantised if the model is, with groups counted in granules of `granule` inputs.
-  Linear quantizable(int64_t columns, int64_t depth, bool bias, Inputs inputs, int64_t granule) {
-    return linear({model_.weightType, columns, depth, nullptr, inputs, model_.quantization, granule}, bias);
+  WeightMatrix quantizable(int64_t columns, int64_t depth, Inputs inputs, int64_t granule) const {
+    return {model_.weightType, columns, depth, nullptr, inputs, model_.quantization, granule};
   }
 
   /// Its errors go straight into the logits, and it is a small part of a large model: never fewer than 8 bits.
@@ -34,11 +49,12 @@ class Layout {
         model_.quantization == Quantization::kNone ? Quantization::kNone : Quantization::kInt8;
     return linear(
         {model_.weightType, columns, model_.embeddingSize, nullptr, narrowInputs(), quantization, model_.embeddingSize},
-        false);
+        WeightPart::kHead);
   }
 
   std::byte* table(int64_t rows, int64_t columns) {
-    return arena_.takeBytes(static_cast<size_t>(rows * columns) * bytesOf(model_.weightType));
+    Arena& arena = *arenas_.others[indexOf(WeightPart::kReplicated)];
+    return arena.takeBytes(static_cast<size_t>(rows * columns) * bytesOf(model_.weightType));
   }
 
   /// bf16 weights multiply bf16 inputs, at twice the speed or more.
@@ -49,20 +65,24 @@ class Layout {
     const int64_t queries = queryColumns(model_, shard_);
     const int64_t columns = queries + 2 * keyValueColumns(model_, shard_);
     const int64_t ffn = shard_.ffnColumns.size();
+    const int64_t hidden = model_.hiddenSize;
     LayerWeights weights;
     weights.attentionNorm = norm();
     // Attention exponentiates what comes of these, and with it the rounding of their inputs.
-    weights.queryKeyValue = quantizable(columns, model_.hiddenSize, model_.qkvBias, preciseInputs(), model_.hiddenSize);
+    weights.queryKeyValue = linear(quantizable(columns, hidden, preciseInputs(), hidden), WeightPart::kAttention,
+                                   model_.qkvBias, WeightPart::kAttention);
     if (model_.queryKeyNorm) {
-      weights.queryNorm = arena_.take<float>(model_.headDim);
-      weights.keyNorm = arena_.take<float>(model_.headDim);
+      weights.queryNorm = vector(WeightPart::kReplicated, model_.headDim);
+      weights.keyNorm = vector(WeightPart::kReplicated, model_.headDim);
     }
-    weights.attentionOutput = quantizable(model_.hiddenSize, queries, model_.attentionOutputBias, narrowInputs(),
-                                          model_.queryHeadsPerGroup * model_.headDim);
+    const int64_t attentionGranule = model_.queryHeadsPerGroup * model_.headDim;
+    weights.attentionOutput = linear(quantizable(hidden, queries, narrowInputs(), attentionGranule),
+                                     WeightPart::kAttention, model_.attentionOutputBias, WeightPart::kReplicated);
     weights.mlpNorm = norm();
-    weights.mlpInput = quantizable(model_.gatedMlp ? 2 * ffn : ffn, model_.hiddenSize, model_.mlpBias, narrowInputs(),
-                                   model_.hiddenSize);
-    weights.mlpOutput = quantizable(model_.hiddenSize, ffn, model_.mlpBias, narrowInputs(), model_.ffnGranule);
+    weights.mlpInput = linear(quantizable(model_.gatedMlp ? 2 * ffn : ffn, hidden, narrowInputs(), hidden),
+                              WeightPart::kMlp, model_.mlpBias, WeightPart::kMlp);
+    weights.mlpOutput = linear(quantizable(hidden, ffn, narrowInputs(), model_.ffnGranule), WeightPart::kMlp,
+                               model_.mlpBias, WeightPart::kReplicated);
     return weights;
   }
 
@@ -70,9 +90,31 @@ class Layout {
   const ModelSpec& model_;
   const ShardSpec& shard_;
   const WeightPacker& packer_;
-  Arena& matrices_;
-  Arena& arena_;  // of all else
+  const Arenas& arenas_;
 };
+
+ModelWeights layout(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                    const Arenas& arenas) {
+  Layout layout(model, shard, packer, arenas);
+  ModelWeights weights;
+  const bool headHoldsIt = model.tiedEmbeddings && packer.unpacks() && model.quantization == Quantization::kNone &&
+                           shard.vocabRows.size() == model.vocabRows;
+  if (!headHoldsIt) weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
+  if (model.position == PositionEncoding::kLearned) {
+    weights.positions = layout.table(model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
+  }
+  if (hasEmbeddingProjection(model)) {
+    const WeightPart part = WeightPart::kReplicated;
+    weights.projectIn = layout.linear({model.weightType, model.hiddenSize, model.embeddingSize}, part);
+    weights.projectOut = layout.linear({model.weightType, model.embeddingSize, model.hiddenSize}, part);
+  }
+  for (int64_t layer = 0; layer < layers; ++layer) weights.layers.push_back(layout.layer());
+  if (model.finalNorm) weights.finalNorm = layout.norm();
+  weights.head = layout.head(shard.vocabRows.size());
+  return weights;
+}
+
+ByWeightPart<Arena*> all(Arena& arena) { return {&arena, &arena, &arena, &arena}; }
 
 }  // namespace
 
@@ -87,23 +129,13 @@ int64_t keyValueColumns(const ModelSpec& model, const ShardSpec& shard) {
 }
 
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           const ByWeightPart<Arena*>& parts) {
+  return layout(model, shard, layers, packer, {parts, parts});
+}
+
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            Arena& matrices, Arena& others) {
-  Layout layout(model, shard, packer, matrices, others);
-  ModelWeights weights;
-  const bool headHoldsIt = model.tiedEmbeddings && packer.unpacks() && model.quantization == Quantization::kNone &&
-                           shard.vocabRows.size() == model.vocabRows;
-  if (!headHoldsIt) weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
-  if (model.position == PositionEncoding::kLearned) {
-    weights.positions = layout.table(model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
-  }
-  if (hasEmbeddingProjection(model)) {
-    weights.projectIn = layout.linear({model.weightType, model.hiddenSize, model.embeddingSize}, false);
-    weights.projectOut = layout.linear({model.weightType, model.embeddingSize, model.hiddenSize}, false);
-  }
-  for (int64_t layer = 0; layer < layers; ++layer) weights.layers.push_back(layout.layer());
-  if (model.finalNorm) weights.finalNorm = layout.norm();
-  weights.head = layout.head(shard.vocabRows.size());
-  return weights;
+  return layout(model, shard, layers, packer, {all(matrices), all(others)});
 }
 
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,

@@ -1,6 +1,9 @@
-// One rank's weights in memory, as views into one arena.
+// One rank's weights in memory, as views into arenas.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "engine/arena.h"
@@ -9,6 +12,21 @@
 #include "shard/shard_spec.h"
 
 namespace hels {
+
+/// What belongs together: the shares of one range of the plan, or what every rank holds whatever its ranges.
+enum class WeightPart : uint8_t {
+  kReplicated,  // embedding, positions, projections, norms, and biases that are added after the sum over ranks
+  kAttention,   // of the head groups
+  kMlp,         // of the FFN columns
+  kHead,        // of the vocabulary rows
+};
+inline constexpr std::array kWeightParts = {WeightPart::kReplicated, WeightPart::kAttention, WeightPart::kMlp,
+                                            WeightPart::kHead};
+constexpr size_t indexOf(WeightPart part) { return static_cast<size_t>(part); }
+
+/// One of each for every part; in the order of kWeightParts.
+template <typename Item>
+using ByWeightPart = std::array<Item, kWeightParts.size()>;
 
 /// bias is null for RMS normalization.
 struct NormWeights {
@@ -56,5 +74,8 @@ ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64
 /// The same with what products multiply in one arena and tables, norms and biases in another.
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            Arena& matrices, Arena& others);
+/// The same with an arena for each part.
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           const ByWeightPart<Arena*>& parts);
 
 }  // namespace hels

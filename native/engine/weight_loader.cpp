@@ -70,8 +70,9 @@ std::byte* bytesAt(float* values) { return reinterpret_cast<std::byte*>(values);
 
 class Loader {
  public:
-  Loader(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader)
-      : model_(model), shard_(shard), packer_(packer), reader_(reader), names_(namesOf(model.naming)) {
+  Loader(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
+         const ByWeightPart<bool>& wanted)
+      : model_(model), shard_(shard), packer_(packer), reader_(reader), wanted_(wanted), names_(namesOf(model.naming)) {
     const TensorView* quantized = firstQuantized(reader.source());
     filesQuantized_ = quantized != nullptr;
     if (filesQuantized_ && model.quantization == Quantization::kNone) {
@@ -80,7 +81,7 @@ class Loader {
     }
   }
 
-  void load(const ModelWeights& weights) {
+  ByWeightPart<LoadAccounting> load(const ModelWeights& weights) {
     if (weights.embedding != nullptr) {
       table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
     }
@@ -97,11 +98,26 @@ class Loader {
       mlp(prefix, weights.layers[layer]);
     }
     if (model_.finalNorm) norm(names_.finalNorm, weights.finalNorm);
-    head(weights);
-    if (filesQuantized_) refuseUnread();
+    inPart(WeightPart::kHead, [&] { head(weights); });
+    const bool all = std::ranges::all_of(wanted_, [](bool wanted) { return wanted; });
+    if (filesQuantized_ && all) refuseUnread();
+    return accounting_;
   }
 
  private:
+  /// Runs `body`, which reads something of `part`, if the part is wanted.
+  template <typename Body>
+  void inPart(WeightPart part, const Body& body) {
+    if (!wanted_[indexOf(part)]) return;
+    const LoadAccounting before = reader_.accounting();
+    body();
+    const LoadAccounting& after = reader_.accounting();
+    LoadAccounting& own = accounting_[indexOf(part)];
+    own.bytesLoaded += after.bytesLoaded - before.bytesLoaded;
+    own.bytesReplicated += after.bytesReplicated - before.bytesReplicated;
+    own.corrupted = own.corrupted || (after.corrupted && !before.corrupted);
+  }
+
   void attention(const std::string& prefix, const LayerWeights& layer) {
     const int64_t groupQueries = model_.queryHeadsPerGroup * model_.headDim;
     const Range groups = shard_.headGroups;
@@ -111,22 +127,26 @@ class Loader {
     const int64_t allKeys = model_.headGroups * model_.headDim;
     norm(prefix + names_.attentionNorm, layer.attentionNorm);
     const Linear& linear = layer.queryKeyValue;
-    columns(linear, 0, prefix + names_.query, allQueries, queries);
-    columns(linear, queries.size(), prefix + names_.key, allKeys, keys);
-    columns(linear, queries.size() + keys.size(), prefix + names_.value, allKeys, keys);
+    inPart(WeightPart::kAttention, [&] {
+      columns(linear, 0, prefix + names_.query, allQueries, queries);
+      columns(linear, queries.size(), prefix + names_.key, allKeys, keys);
+      columns(linear, queries.size() + keys.size(), prefix + names_.value, allKeys, keys);
+    });
     if (model_.queryKeyNorm) {
       vector(prefix + "self_attn.q_norm.weight", model_.headDim, layer.queryNorm);
       vector(prefix + "self_attn.k_norm.weight", model_.headDim, layer.keyNorm);
     }
-    rows(layer.attentionOutput, prefix + names_.attentionOutput, allQueries, queries);
+    rows(WeightPart::kAttention, layer.attentionOutput, prefix + names_.attentionOutput, allQueries, queries);
   }
 
   void mlp(const std::string& prefix, const LayerWeights& layer) {
     const Range ffn = shard_.ffnColumns;
     norm(prefix + names_.mlpNorm, layer.mlpNorm);
-    if (model_.gatedMlp) columns(layer.mlpInput, 0, prefix + names_.gate, model_.ffnColumns, ffn);
-    columns(layer.mlpInput, model_.gatedMlp ? ffn.size() : 0, prefix + names_.up, model_.ffnColumns, ffn);
-    rows(layer.mlpOutput, prefix + names_.mlpOutput, model_.ffnColumns, ffn);
+    inPart(WeightPart::kMlp, [&] {
+      if (model_.gatedMlp) columns(layer.mlpInput, 0, prefix + names_.gate, model_.ffnColumns, ffn);
+      columns(layer.mlpInput, model_.gatedMlp ? ffn.size() : 0, prefix + names_.up, model_.ffnColumns, ffn);
+    });
+    rows(WeightPart::kMlp, layer.mlpOutput, prefix + names_.mlpOutput, model_.ffnColumns, ffn);
   }
 
   /// The embedding is replicated, so a tied head takes its rows from memory, unless it is the embedding itself.
@@ -155,17 +175,23 @@ class Loader {
   }
 
   void vector(const std::string& name, int64_t length, float* target) {
-    reader_.readVector(name, length, {0, length}, DataType::kF32, bytesAt(target), Ownership::kReplicated);
+    inPart(WeightPart::kReplicated, [&] {
+      reader_.readVector(name, length, {0, length}, DataType::kF32, bytesAt(target), Ownership::kReplicated);
+    });
   }
 
   void table(const std::string& name, int64_t rows, int64_t columns, std::byte* target) {
-    reader_.readMatrix(name + ".weight", {rows, columns}, {0, rows}, {0, columns}, model_.weightType, target,
-                       Ownership::kReplicated);
+    inPart(WeightPart::kReplicated, [&] {
+      reader_.readMatrix(name + ".weight", {rows, columns}, {0, rows}, {0, columns}, model_.weightType, target,
+                         Ownership::kReplicated);
+    });
   }
 
   void replicated(const WeightMatrix& matrix, const std::string& name) {
-    pack(matrix, 0, name, {matrix.columns, matrix.depth}, {0, matrix.columns}, {0, matrix.depth},
-         Ownership::kReplicated);
+    inPart(WeightPart::kReplicated, [&] {
+      pack(matrix, 0, name, {matrix.columns, matrix.depth}, {0, matrix.columns}, {0, matrix.depth},
+           Ownership::kReplicated);
+    });
   }
 
   /// Column-parallel: this rank's rows of the tensor, with its bias, become columns of the result from `firstColumn`
@@ -180,8 +206,10 @@ class Loader {
 
   /// Row-parallel: this rank's columns of the tensor; the bias is added once, after the sum over ranks, so every rank
   /// holds it.
-  void rows(const Linear& linear, const std::string& name, int64_t allColumns, Range slice) {
-    pack(linear.matrix, 0, name, {model_.hiddenSize, allColumns}, {0, model_.hiddenSize}, slice, Ownership::kSliced);
+  void rows(WeightPart part, const Linear& linear, const std::string& name, int64_t allColumns, Range slice) {
+    inPart(part, [&] {
+      pack(linear.matrix, 0, name, {model_.hiddenSize, allColumns}, {0, model_.hiddenSize}, slice, Ownership::kSliced);
+    });
     if (linear.bias != nullptr) vector(name + ".bias", model_.hiddenSize, linear.bias);
   }
 
@@ -269,6 +297,8 @@ class Loader {
   const ShardSpec& shard_;
   const WeightPacker& packer_;
   WeightReader& reader_;
+  const ByWeightPart<bool> wanted_;
+  ByWeightPart<LoadAccounting> accounting_;
   const TensorNames names_;
   bool filesQuantized_ = false;
   std::set<std::string> read_;  // parts of quantised matrices
@@ -281,7 +311,13 @@ class Loader {
 
 void loadWeights(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
                  const ModelWeights& weights) {
-  Loader(model, shard, packer, reader).load(weights);
+  loadWeightParts(model, shard, packer, reader, weights, {true, true, true, true});
+}
+
+ByWeightPart<LoadAccounting> loadWeightParts(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer,
+                                             WeightReader& reader, const ModelWeights& weights,
+                                             const ByWeightPart<bool>& wanted) {
+  return Loader(model, shard, packer, reader, wanted).load(weights);
 }
 
 }  // namespace hels

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/pages.h"
 
 namespace hels {
 namespace {
@@ -51,19 +52,27 @@ void KvCache::store(int64_t layer, int64_t group, int32_t block, int64_t offset,
 }
 
 void KvCache::readLayer(int64_t layer, int64_t block, std::byte* target) const {
-  const int64_t bytes = shape_.blockBytes();
-  for (int64_t group = 0; group < shape_.headGroups; ++group, target += 2 * bytes) {
-    std::copy_n(keys(layer, group) + block * bytes, bytes, target);
-    std::copy_n(values(layer, group) + block * bytes, bytes, target + bytes);
+  for (int64_t group = 0; group < shape_.headGroups; ++group, target += 2 * shape_.blockBytes()) {
+    readGroup(layer, group, block, target);
   }
 }
 
 void KvCache::writeLayer(int64_t layer, int64_t block, const std::byte* source) {
-  const int64_t bytes = shape_.blockBytes();
-  for (int64_t group = 0; group < shape_.headGroups; ++group, source += 2 * bytes) {
-    std::copy_n(source, bytes, keys(layer, group) + block * bytes);
-    std::copy_n(source + bytes, bytes, values(layer, group) + block * bytes);
+  for (int64_t group = 0; group < shape_.headGroups; ++group, source += 2 * shape_.blockBytes()) {
+    writeGroup(layer, group, block, source);
   }
+}
+
+void KvCache::readGroup(int64_t layer, int64_t group, int64_t block, std::byte* target) const {
+  const int64_t bytes = shape_.blockBytes();
+  std::copy_n(keys(layer, group) + block * bytes, bytes, target);
+  std::copy_n(values(layer, group) + block * bytes, bytes, target + bytes);
+}
+
+void KvCache::writeGroup(int64_t layer, int64_t group, int64_t block, const std::byte* source) {
+  const int64_t bytes = shape_.blockBytes();
+  std::copy_n(source, bytes, keys(layer, group) + block * bytes);
+  std::copy_n(source + bytes, bytes, values(layer, group) + block * bytes);
 }
 
 void KvCache::copyBlock(const KvCache& source, int64_t from, int64_t to) {
@@ -72,6 +81,24 @@ void KvCache::copyBlock(const KvCache& source, int64_t from, int64_t to) {
     for (int64_t group = 0; group < shape_.headGroups; ++group) {
       std::copy_n(source.keys(layer, group) + from * bytes, bytes, keys(layer, group) + to * bytes);
       std::copy_n(source.values(layer, group) + from * bytes, bytes, values(layer, group) + to * bytes);
+    }
+  }
+}
+
+void KvCache::discardLayer(int64_t layer) {
+  const auto bytes = static_cast<size_t>(shape_.headGroups * shape_.blocks * shape_.blockBytes());
+  returnPages(keys(layer, 0), bytes);
+  returnPages(values(layer, 0), bytes);
+}
+
+void KvCache::discardBlocksFrom(int64_t firstBlock) {
+  if (firstBlock >= shape_.blocks) return;
+  const int64_t offset = firstBlock * shape_.blockBytes();
+  const auto bytes = static_cast<size_t>((shape_.blocks - firstBlock) * shape_.blockBytes());
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    for (int64_t group = 0; group < shape_.headGroups; ++group) {
+      returnPages(keys(layer, group) + offset, bytes);
+      returnPages(values(layer, group) + offset, bytes);
     }
   }
 }

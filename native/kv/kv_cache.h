@@ -37,6 +37,8 @@ class KvCache {
   KvCache(const KvShape& shape, std::byte* data) : shape_(shape), data_(data) {}
 
   const KvShape& shape() const { return shape_; }
+  /// The region's first byte.
+  const std::byte* data() const { return data_; }
   /// Stores key(headDim) and value(headDim) of one position, rounded to the cache's type.
   void store(int64_t layer, int64_t group, int32_t block, int64_t offset, const float* key, const float* value);
   /// For attend(); blockTable is kept by reference.
@@ -45,8 +47,17 @@ class KvCache {
   /// One layer of a block as it is sent: (head groups, keys then values), layerBlockBytes() in all.
   void readLayer(int64_t layer, int64_t block, std::byte* target) const;
   void writeLayer(int64_t layer, int64_t block, const std::byte* source);
+  /// One head group of that: keys then values, 2 * shape().blockBytes().
+  void readGroup(int64_t layer, int64_t group, int64_t block, std::byte* target) const;
+  void writeGroup(int64_t layer, int64_t group, int64_t block, const std::byte* source);
   /// Copies a block of all layers from a cache of the same layers, head groups and block size.
   void copyBlock(const KvCache& source, int64_t from, int64_t to);
+
+  /// Gives the memory of a layer back to the system, but for pages that it shares with its neighbours. What lay there
+  /// is lost.
+  void discardLayer(int64_t layer);
+  /// The same of all blocks from `firstBlock` on.
+  void discardBlocksFrom(int64_t firstBlock);
 
  private:
   std::byte* keys(int64_t layer, int64_t group) const;

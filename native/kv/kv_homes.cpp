@@ -20,8 +20,6 @@ void requireRange(const std::string& field, int64_t value, int64_t low, int64_t 
                                                std::to_string(low) + " to " + std::to_string(high));
 }
 
-bool sameRange(const Range& a, const Range& b) { return a.begin == b.begin && a.end == b.end; }
-
 void checkLoan(const KvHomes& homes, size_t index, int64_t modelHeadGroups) {
   const KvLoan& loan = homes.loans[index];
   const std::string name = "kvLoans[" + std::to_string(index) + "].";
@@ -36,7 +34,7 @@ void checkLoan(const KvHomes& homes, size_t index, int64_t modelHeadGroups) {
                 loan.headGroups.end <= modelHeadGroups,
             name + "headGroups is " + rangeText(loan.headGroups.begin, loan.headGroups.end) +
                 "; it must be a range, not empty, within " + rangeText(0, modelHeadGroups));
-  requireKv(loan.owner != homes.rank || sameRange(loan.headGroups, homes.headGroups),
+  requireKv(loan.owner != homes.rank || loan.headGroups == homes.headGroups,
             name + "headGroups is " + rangeText(loan.headGroups.begin, loan.headGroups.end) + "; its owner has " +
                 rangeText(homes.headGroups.begin, homes.headGroups.end));
 }
@@ -50,7 +48,7 @@ void checkNeighbours(const KvHomes& homes, size_t index) {
                                          rangeText(loan.blocks.begin, loan.blocks.end) +
                                          "; the next loan must begin, " +
                                          "or the runnable addresses end, there, not at " + std::to_string(next));
-  requireKv(last || sameRange(loan.headGroups, homes.loans[index + 1].headGroups),
+  requireKv(last || loan.headGroups == homes.loans[index + 1].headGroups,
             "kvLoans: rank " + std::to_string(loan.owner) + " has different headGroups in two of its loans");
 }
 

@@ -55,6 +55,8 @@ struct ModelSpec {
   DataType weightType = DataType::kF32;  // how weights are kept in memory; files of another type are converted at load
   /// Of the layers' matrices, and whether the head has 8 bits; needs weightType kBf16.
   Quantization quantization = Quantization::kNone;
+
+  bool operator==(const ModelSpec&) const = default;
 };
 
 /// Throws kShapeInvalid naming the first field out of range.

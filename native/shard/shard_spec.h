@@ -12,6 +12,7 @@ struct Range {
   int64_t end = 0;
   int64_t size() const { return end - begin; }
   bool empty() const { return end == begin; }
+  bool operator==(const Range&) const = default;
 };
 
 /// Ranges may be empty: a rank without heads or without FFN columns is legal.

@@ -53,7 +53,8 @@ export class BenchCluster {
 
   /** Resolves to the plan with the warm-up's measurements; throws what the deployment failed with. */
   async deploy(options: DeployOptions): Promise<PlanReport> {
-    for await (const event of this.cluster.client.deploy(options)) {
+    // What is measured is the plan that was asked for.
+    for await (const event of this.cluster.client.deploy({ autoReplan: false, ...options })) {
       if (event.type === 'ready') return event.report;
     }
     throw new Error('the deployment ended without a result');

@@ -40,6 +40,17 @@ const groupEvent: fc.Arbitrary<GroupEvent> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ type: fc.constant('serving' as const), epoch }) },
   fc.record({ type: fc.constant('deploy-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('replan' as const), epoch, reason }),
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constant('replan-begun' as const),
+      epoch,
+      request: fc.constantFrom(requestFor('llama'), requestFor('llama again')),
+      members,
+      reason,
+    }),
+  },
+  fc.record({ type: fc.constant('replan-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('epoch-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('worker-lost' as const), id, incarnation, reason }),
   fc.record({ type: fc.constant('worker-joined' as const) }),
@@ -68,26 +79,32 @@ function forGroupRuns(check: (records: GroupRecord[]) => void): void {
   );
 }
 
-const running = (group: Group) => group.phase === 'deploying' || group.phase === 'ready';
+const running = (group: Group) => ['deploying', 'ready', 'replanning'].includes(group.phase);
 
 describe('the group', () => {
   it('starts each epoch once, in increasing order', () => {
     forGroupRuns((records) => {
       const started = records.flatMap(({ effects }) =>
-        effects.flatMap((effect) => (effect.type === 'start-deployment' ? [effect.epoch] : [])),
+        effects.flatMap((effect) =>
+          effect.type === 'start-deployment' || effect.type === 'start-replan'
+            ? [effect.epoch]
+            : [],
+        ),
       );
       expect(started).toEqual(started.map((_, index) => index + 1));
     });
   });
 
-  it('ends every epoch exactly once: when it stops running, whatever the path', () => {
+  it('ends every epoch exactly once: when it stops running, unless another takes its requests over', () => {
     forGroupRuns((records) => {
       for (const { before, group, effects } of records) {
         const ended = effects.flatMap((effect) =>
           effect.type === 'end-epoch' ? [effect.epoch] : [],
         );
         const stopped = running(before) && !(running(group) && group.epoch === before.epoch);
-        expect(ended).toEqual(stopped ? [before.epoch] : []);
+        const goesOn = effects.some(({ type }) => type === 'start-replan');
+        if (goesOn) expect(group.phase).toBe('replanning');
+        expect(ended).toEqual(stopped && !goesOn ? [before.epoch] : []);
       }
     });
   });
@@ -108,8 +125,32 @@ describe('the group', () => {
       for (const { before, event, group } of records) {
         if (group.phase !== 'ready' || before.phase === 'ready') continue;
         expect(event).toEqual({ type: 'serving', epoch: group.epoch });
-        expect(before.phase).toBe('deploying');
+        expect(['deploying', 'replanning']).toContain(before.phase);
         expect(group.members.size).toBeGreaterThan(0);
+      }
+    });
+  });
+
+  it('goes back at most once, and only to a plan all of whose workers are there', () => {
+    forGroupRuns((records) => {
+      let former: ReadonlyMap<string, string> | null = null;
+      for (const { before, event, group, effects } of records) {
+        const [start] = effects.filter((effect) => effect.type === 'start-replan');
+        if (start?.back === false) former = before.members;
+        if (event.type === 'worker-lost' && former?.get(event.id) === event.incarnation) {
+          former = null;
+        }
+        if (start?.back !== true) continue;
+        expect(group.members).toEqual(former);
+        former = null;
+      }
+    });
+  });
+
+  it('holds a re-plan exactly while it re-plans', () => {
+    forGroupRuns((records) => {
+      for (const { group } of records) {
+        expect(group.replan !== null).toBe(group.phase === 'replanning');
       }
     });
   });

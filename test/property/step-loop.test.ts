@@ -14,7 +14,8 @@ type Action =
   | { type: 'answer'; rank: number }
   | { type: 'break' | 'garble' | 'report'; rank: number }
   | { type: 'wait'; ms: number }
-  | { type: 'drain' };
+  | { type: 'drain' }
+  | { type: 'replan'; kvBlocks: number; keeps: boolean };
 
 const rank = fc.nat({ max: 1 });
 const which = fc.nat({ max: 20 });
@@ -37,6 +38,14 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ type: of('report'), rank }) },
   { weight: 2, arbitrary: fc.record({ type: of('wait'), ms: fc.integer({ min: 1, max: 6_000 }) }) },
   { weight: 1, arbitrary: fc.record({ type: of('drain') }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: of('replan'),
+      kvBlocks: fc.integer({ min: 6, max: 9 }),
+      keeps: fc.boolean(),
+    }),
+  },
 );
 
 interface Stream {
@@ -48,22 +57,30 @@ interface Stream {
   iterator: AsyncGenerator<GenerationEvent>;
 }
 
+const limitsWith = (kvBlocks: number) => ({
+  kvBlocks,
+  parking: { blocks: 3, movesPerStepMax: 2 },
+  kvBlockTokens: 4,
+  stepTokensMax: 8,
+  sequencesMax: 3,
+  contextTokensMax: 24,
+  waitingMax: 6,
+});
+
 class World {
-  readonly ranks = [new FakeRank('worker-0', 4), new FakeRank('worker-1', 4)];
+  ranks = [new FakeRank('worker-0', 4), new FakeRank('worker-1', 4)];
+  /** Of the plan that is served. */
+  #kvBlocks = 6;
+  #epoch = 1;
+  #replanning = false;
+  #stranded = 0;
+  replans = 0;
   readonly streams: Stream[] = [];
   failures = 0;
   readonly loop = new StepLoop({
     term: 1,
     epoch: 1,
-    limits: {
-      kvBlocks: 6,
-      parking: { blocks: 3, movesPerStepMax: 2 },
-      kvBlockTokens: 4,
-      stepTokensMax: 8,
-      sequencesMax: 3,
-      contextTokensMax: 24,
-      waitingMax: 6,
-    },
+    limits: limitsWith(6),
     prefixHash: sha256PrefixHash,
     ranks: this.ranks.map(({ open }) => open),
     predictedStepSeconds: 0,
@@ -99,10 +116,38 @@ class World {
     if (next.type === 'abort') this.streams[next.which]?.abort.abort();
     if (next.type === 'leave') this.#leave(this.streams[next.which]);
     if (next.type === 'wait') await vi.advanceTimersByTimeAsync(next.ms);
+    if (next.type === 'replan') void this.#replan(next.kvBlocks, next.keeps);
     if (next.type === 'drain') void this.loop.drain(1_000);
     if ('rank' in next) this.#ofRank(next.type, next.rank);
     await vi.advanceTimersByTimeAsync(0);
     this.loop.scheduler.checkIntegrity();
+  }
+
+  /** At the next step boundary; when the new ranks fail before their first answer, others take over. */
+  async #replan(kvBlocks: number, keeps: boolean): Promise<void> {
+    if (this.#replanning) return;
+    this.#replanning = true;
+    try {
+      await this.loop.pause();
+      // Ranks that failed hold nothing.
+      const kept = keeps && this.#stranded === 0 ? Math.min(kvBlocks, this.#kvBlocks) : 0;
+      await this.#rebase(kvBlocks, kept).catch(() => this.#rebase(kvBlocks, 0));
+      this.replans += 1;
+    } catch (error) {
+      expect(error).toBeInstanceOf(HelsError);
+      // Both the new ranks and those after them failed: nobody is left to go on over, and the end of the test tells the requests.
+      if (this.failures === 0) this.#stranded = 1;
+    }
+    this.#replanning = false;
+  }
+
+  #rebase(kvBlocks: number, keptBlocks: number): Promise<void> {
+    this.ranks = this.ranks.map((rank) => rank.successor(keptBlocks));
+    this.#kvBlocks = kvBlocks;
+    this.#epoch += 1;
+    const ranks = this.ranks.map(({ open }) => open);
+    const epoch = { epoch: this.#epoch, limits: limitsWith(kvBlocks), ranks };
+    return this.loop.rebase({ ...epoch, predictedStepSeconds: 0 }, keptBlocks);
   }
 
   #leave(stream: Stream | undefined): void {
@@ -140,7 +185,7 @@ class World {
     const code = ends[0]?.type === 'failed' ? ends[0].error.code : null;
     if (code === 'cancelled') expect(abort.signal.aborted).toBe(true);
     // Without a fault and without a cancel, everybody gets everything.
-    if (code !== null && code !== 'cancelled') expect(this.failures).toBe(1);
+    if (code !== null && code !== 'cancelled') expect(this.failures + this.#stranded).toBe(1);
   }
 }
 
@@ -155,6 +200,7 @@ describe('step loop', () => {
   it('ends every request exactly once, with its own tokens, whatever the ranks and the clients do', async () => {
     let failed = 0;
     let finished = 0;
+    let replans = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(action, { maxLength: 120, size: 'max' }), async (actions) => {
         const world = new World();
@@ -162,6 +208,7 @@ describe('step loop', () => {
         await world.finish();
         expect(world.failures).toBeLessThanOrEqual(1);
         failed += world.failures;
+        replans += world.replans;
         for (const stream of world.streams) {
           world.check(stream);
           if (stream.events.at(-1)?.type === 'finished') finished += 1;
@@ -172,6 +219,7 @@ describe('step loop', () => {
     );
     // Otherwise neither side of it was tested.
     expect(failed).toBeGreaterThan(10);
+    expect(replans).toBeGreaterThan(50);
     expect(finished).toBeGreaterThan(50);
   });
 });

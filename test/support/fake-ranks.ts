@@ -12,11 +12,19 @@ export class FakeRank {
   closed = false;
   #listener: RankListener | null = null;
   readonly #engine: KvHashRank;
+  readonly #kvBlockTokens: number;
   #answered = 0;
 
-  constructor(workerId: string, kvBlockTokens: number) {
+  constructor(workerId: string, kvBlockTokens: number, engine = new KvHashRank(kvBlockTokens)) {
     this.workerId = workerId;
-    this.#engine = new KvHashRank(kvBlockTokens);
+    this.#kvBlockTokens = kvBlockTokens;
+    this.#engine = engine;
+  }
+
+  /** A rank of the next epoch, which holds the KV in addresses below `keptBlocks`. */
+  successor(keptBlocks: number): FakeRank {
+    const engine = this.#engine.successor(this.#kvBlockTokens, keptBlocks);
+    return new FakeRank(this.workerId, this.#kvBlockTokens, engine);
   }
 
   readonly open: OpenRankStream = (listener) => {

@@ -61,6 +61,15 @@ export class KvHashRank {
     this.#blockTokens = blockTokens;
   }
 
+  /** A rank of the next epoch: it holds the KV of the blocks below `keptBlocks`, and nothing else of this one. */
+  successor(blockTokens: number, keptBlocks: number): KvHashRank {
+    const next = new KvHashRank(blockTokens);
+    for (const [place, cell] of this.#cells) {
+      if (place < keptBlocks * this.#blockTokens) next.#cells.set(place, cell);
+    }
+    return next;
+  }
+
   /** Steps come in the order of their numbers. */
   run(step: HashStep): { slot: number; tokenId: number }[] {
     for (const { from, to } of step.moves ?? []) this.#move(from, to);

@@ -1,7 +1,8 @@
 /** A step loop over ranks without workers, and what a test does with it. */
 import { vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
-import { StepLoop, type StepMeasurement } from '../../controller/engine/step-loop.ts';
+import { StepLoop } from '../../controller/engine/step-loop.ts';
+import type { StepMeasurement } from '../../controller/engine/step-measurement.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import { FakeRank } from './fake-ranks.ts';
@@ -17,18 +18,19 @@ export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedB
   const measurements: StepMeasurement[] = [];
   const waits: number[] = [];
   let nowMs = 0;
+  const limits = {
+    kvBlocks,
+    parking: { blocks: parkedBlocks },
+    kvBlockTokens,
+    stepTokensMax: 16,
+    sequencesMax: 4,
+    contextTokensMax: 64,
+    waitingMax,
+  };
   const loop = new StepLoop({
     term: 3,
     epoch: 5,
-    limits: {
-      kvBlocks,
-      parking: { blocks: parkedBlocks },
-      kvBlockTokens,
-      stepTokensMax: 16,
-      sequencesMax: 4,
-      contextTokensMax: 64,
-      waitingMax,
-    },
+    limits,
     prefixHash: sha256PrefixHash,
     ranks: ranks.map(({ open }) => open),
     predictedStepSeconds: 0.01,
@@ -43,7 +45,7 @@ export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedB
     },
     onFailed: (error) => failures.push(error),
   });
-  return { loop, ranks, failures, measurements, waits };
+  return { loop, limits, ranks, failures, measurements, waits };
 }
 
 export type Test = ReturnType<typeof setUp>;
@@ -63,7 +65,19 @@ export function submit({ loop }: Test, request: GenerationRequest, signal?: Abor
   return read(loop.submit(request, signal ?? new AbortController().signal));
 }
 
-export function answerAll({ ranks }: Test): void {
+/** The next epoch's ranks, which hold the KV below `keptBlocks`, and the loop's going on over them. */
+export function rebase(test: Test, keptBlocks: number, kvBlocks = test.limits.kvBlocks) {
+  const ranks = test.ranks.map((rank) => rank.successor(keptBlocks));
+  const epoch = {
+    epoch: 6,
+    limits: { ...test.limits, kvBlocks },
+    ranks: ranks.map(({ open }) => open),
+    predictedStepSeconds: 0.01,
+  };
+  return { ranks, rebased: test.loop.rebase(epoch, keptBlocks) };
+}
+
+export function answerAll({ ranks }: Pick<Test, 'ranks'>): void {
   while (ranks.every(({ waiting }) => waiting > 0)) for (const rank of ranks) rank.answer();
 }
 

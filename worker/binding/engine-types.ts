@@ -101,8 +101,28 @@ export interface StepResult {
   totalSeconds: number;
 }
 
+/** How KV of the plan before comes to the ranks that own its heads now; every rank is told the same. */
+export interface KvMigration {
+  /** By rank: the head groups whose KV it kept; empty: none. */
+  previousHeadGroups: readonly Range[];
+  /** By rank, now. */
+  headGroups: readonly Range[];
+  /** Addresses in use, ascending and apart. */
+  blocks: readonly Range[];
+  /** Of each exchange. */
+  deadlineMs: number;
+}
+
+export interface KvMigrationResult {
+  seconds: number;
+  /** From other ranks. */
+  bytesReceived: number;
+}
+
 export interface EngineReport {
   weightBytesLoaded: number;
+  /** Of the files, but taken over from the engine before without reading them. */
+  weightBytesAdopted: number;
   weightBytesReplicated: number;
   weightBytesResident: number;
   /** KV of this rank's heads on its device. */
@@ -112,6 +132,10 @@ export interface EngineReport {
   /** KV that lies here for the heads of other ranks. */
   kvLoanBytes: number;
   scratchBytes: number;
+  /** KV of the engine before is here, for migrateKv. */
+  kvKept: boolean;
+  /** Of the device's memory, taken now by all of these; KV that was never used takes none. */
+  residentBytes: number;
   allReduceCount: number;
   allReduceBytes: number;
   exchangeCount: number;

@@ -8,6 +8,8 @@ import { requireAddon } from './addon-file.ts';
 import type {
   EngineOptions,
   EngineReport,
+  KvMigration,
+  KvMigrationResult,
   Range,
   ShardSpec,
   StepBatch,
@@ -68,11 +70,18 @@ export interface LocalGroup {
 
 /** One engine on its own native thread. Commands run in the order given; after close() every one fails with `cancelled`. */
 export interface Engine {
+  /**
+   * Loads in place of what is there: of the same model files it takes over the weights of ranges that stay, and its KV for migrateKv. The
+   * group of before is gone, and after a failure everything.
+   */
+  reload(request: LoadRequest): Promise<void>;
   /** Opens this rank's end of the collective on `hostname` and returns its address for the other ranks (opaque text). */
   openCollective(hostname: string): Promise<string>;
   /** Connects to the addresses of all ranks, in rank order. */
   connect(addresses: readonly string[], deadlineMs: number): Promise<void>;
   connectLocal(group: LocalGroup): Promise<void>;
+  /** Between connecting and the first step: KV that a reload kept comes to the ranks that own its heads now; null frees it. */
+  migrateKv(migration: KvMigration | null): Promise<KvMigrationResult>;
   step(batch: StepBatch): Promise<StepResult>;
   report(): Promise<EngineReport>;
   /** Ends the running collective at once; it and later ones fail with `cancelled`. */
@@ -124,15 +133,21 @@ const wholeOptions = (options: EngineOptions): Required<EngineOptions> => ({
   kvDeviceBlocks: options.kvDeviceBlocks ?? null,
   kvLoans: options.kvLoans ?? [],
 });
+const wholeRequest = (request: LoadRequest): LoadRequest => ({
+  ...request,
+  options: wholeOptions(request.options),
+});
 const wholeBatch = (batch: StepBatch): Required<StepBatch> => ({
   ...batch,
   kvMoves: batch.kvMoves ?? [],
 });
 
 interface NativeEngineObject {
+  reload(request: LoadRequest): Promise<unknown>;
   openCollective(hostname: string): Promise<string>;
   connect(addresses: readonly string[], deadlineMs: number): Promise<null>;
   connectLocal(group: LocalGroup): Promise<null>;
+  migrateKv(migration: KvMigration | null): Promise<KvMigrationResult>;
   step(batch: StepBatch): Promise<StepResult>;
   report(): Promise<EngineReport>;
   abort(): null;
@@ -251,6 +266,10 @@ class AddonEngine implements Engine {
     this.#object = object;
   }
 
+  async reload(request: LoadRequest): Promise<void> {
+    await translated(() => this.#object.reload(wholeRequest(request)));
+  }
+
   openCollective(hostname: string): Promise<string> {
     return translated(() => this.#object.openCollective(hostname));
   }
@@ -261,6 +280,10 @@ class AddonEngine implements Engine {
 
   async connectLocal(group: LocalGroup): Promise<void> {
     await translated(() => this.#object.connectLocal(group));
+  }
+
+  migrateKv(migration: KvMigration | null): Promise<KvMigrationResult> {
+    return translated(() => this.#object.migrateKv(migration));
   }
 
   step(batch: StepBatch): Promise<StepResult> {
@@ -285,8 +308,7 @@ const loadAddon = () => requireAddon() as NativeAddon;
 /** Loads this rank's slices and runs the self-check, on the engine's own thread. */
 export async function loadEngine(request: LoadRequest): Promise<Engine> {
   const { NativeEngine } = loadAddon();
-  const whole = { ...request, options: wholeOptions(request.options) };
-  return new AddonEngine(await translated(() => NativeEngine.load(whole)));
+  return new AddonEngine(await translated(() => NativeEngine.load(wholeRequest(request))));
 }
 
 export function createLocalGroup(ranks: number): LocalGroup {

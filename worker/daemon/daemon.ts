@@ -46,10 +46,12 @@ export class Daemon {
     const atStart = measureDevice(config.device);
     checkHostBytes(config.device, atStart);
     const implementation = describeImplementation(config.device);
-    const device = () => ({
-      ...describeDevice(config.device, atStart, measureDevice(config.device)),
-      implementation,
-    });
+    const measured = (heldBytes: number) => {
+      const now = measureDevice(config.device);
+      const memoryAvailableBytes = now.memoryAvailableBytes + heldBytes;
+      return describeDevice(config.device, atStart, { ...now, memoryAvailableBytes });
+    };
+    const device = () => ({ ...measured(0), implementation });
     this.#options = options;
     this.#shard = new Shard({
       workerId: identity.workerId,
@@ -57,7 +59,7 @@ export class Daemon {
       engineDevice: engineDevice(config.device),
       threads: config.device.threads,
       speed: config.device.speed,
-      memoryFreeBytes: () => device().memoryFreeBytes,
+      memoryFreeBytes: (heldBytes) => measured(heldBytes).memoryFreeBytes,
       hostBytes: config.device.hostBytes,
       loadEngine,
       modelDigest,

@@ -3,6 +3,8 @@
  * answering) is done by shard.ts.
  *
  *     idle -> preparing -> prepared -> connected -> idle          a newer fence may begin `preparing` from anywhere
+ *
+ * A Prepare that names the fence that is held ends it for steps, but not its engine, which the new one takes over (`adopting`).
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import { compareFences, type Fence, refuseStale, showFence, zeroFence } from './fence.ts';
@@ -15,6 +17,8 @@ export interface ShardState {
   newest: Fence;
   /** Of the shard that is being prepared or held; null while idle. */
   held: Fence | null;
+  /** Of the ended epoch whose engine the shard that is being prepared takes over; null: it loads everything. */
+  adopting: Fence | null;
   draining: boolean;
   /** Number of the last step accepted in the held epoch. */
   lastStep: number;
@@ -23,7 +27,7 @@ export interface ShardState {
 }
 
 export type ShardEvent =
-  | { type: 'prepare-requested'; fence: Fence }
+  | { type: 'prepare-requested'; fence: Fence; previous: Fence | null }
   | { type: 'prepare-finished'; fence: Fence }
   | { type: 'connect-requested'; fence: Fence }
   | { type: 'connect-finished'; fence: Fence }
@@ -41,6 +45,7 @@ export const initialShardState: ShardState = {
   phase: 'idle',
   newest: zeroFence,
   held: null,
+  adopting: null,
   draining: false,
   lastStep: 0,
   stepsInFlight: 0,
@@ -56,7 +61,7 @@ function isHeld(state: ShardState, fence: Fence): boolean {
 }
 
 function idle(state: ShardState): ShardState {
-  return { ...state, phase: 'idle', held: null, lastStep: 0, stepsInFlight: 0 };
+  return { ...state, phase: 'idle', held: null, adopting: null, lastStep: 0, stepsInFlight: 0 };
 }
 
 function requireHeld(state: ShardState, fence: Fence, phase: Phase): void {
@@ -79,12 +84,12 @@ function refuseWhileDraining(state: ShardState): void {
 export function applyShardEvent(state: ShardState, event: ShardEvent): ShardState {
   switch (event.type) {
     case 'prepare-requested':
-      return requestPrepare(state, event.fence);
+      return requestPrepare(state, event.fence, event.previous);
     case 'prepare-finished':
       // A newer Prepare or a Release may have come while this one loaded.
       requireHeld(state, event.fence, 'preparing');
       refuseWhileDraining(state);
-      return { ...state, phase: 'prepared' };
+      return { ...state, phase: 'prepared', adopting: null };
     case 'connect-requested':
       refuseWhileDraining(state);
       requireHeld(state, event.fence, 'prepared');
@@ -109,13 +114,28 @@ export function applyShardEvent(state: ShardState, event: ShardEvent): ShardStat
   }
 }
 
-function requestPrepare(state: ShardState, fence: Fence): ShardState {
+function requestPrepare(state: ShardState, fence: Fence, previous: Fence | null): ShardState {
   refuseWhileDraining(state);
   refuseStale(fence, state.newest);
   if (state.phase === 'preparing' && isHeld(state, fence)) {
     throw new HelsError('overloaded', `a Prepare for fence ${showFence(fence)} is already running`);
   }
-  return { ...idle(state), phase: 'preparing', newest: fence, held: fence };
+  if (previous !== null && compareFences(previous, fence) >= 0) {
+    throw new HelsError(
+      'request-invalid',
+      `previous is ${showFence(previous)}; it must be older than the fence ${showFence(fence)}`,
+      { field: 'previous' },
+    );
+  }
+  // What is still loading has no engine to give.
+  const gives = previous !== null && isHeld(state, previous) && state.phase !== 'preparing';
+  return {
+    ...idle(state),
+    phase: 'preparing',
+    newest: fence,
+    held: fence,
+    adopting: gives ? previous : null,
+  };
 }
 
 /** Measuring disturbs a running group and is disturbed by it, so it waits for a pause; it commands nothing, so `newest` stays. */

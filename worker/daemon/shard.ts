@@ -3,6 +3,8 @@ import { formatBytes } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { hostBlocksOf } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
+import type { ConnectRequest__Output } from '../../proto/gen/hels/v1/ConnectRequest.ts';
+import type { ConnectResponse } from '../../proto/gen/hels/v1/ConnectResponse.ts';
 import type { PrepareRequest__Output } from '../../proto/gen/hels/v1/PrepareRequest.ts';
 import type { PrepareResult } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -12,6 +14,7 @@ import type { EngineOptions } from '../binding/engine-types.ts';
 import type { Engine, LoadRequest } from '../binding/native.ts';
 import { NativeError } from '../binding/native.ts';
 import { compareFences, type Fence, showFence } from './fence.ts';
+import { migrationOf } from './migration.ts';
 import {
   applyShardEvent,
   initialShardState,
@@ -24,6 +27,7 @@ import {
   kvPlacementOf,
   modelSpecOf,
   numericsOf,
+  previousOf,
   required,
   shardSpecOf,
   stepBatchOf,
@@ -38,8 +42,8 @@ export interface ShardDependencies {
   engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   threads: number;
   speed: number;
-  /** Bytes this worker may use now for weights, KV and scratch. */
-  memoryFreeBytes(): number;
+  /** Bytes this worker may use now for weights, KV and scratch, if what takes `heldBytes` now were gone. */
+  memoryFreeBytes(heldBytes: number): number;
   /** Budget of host memory for parked KV. */
   hostBytes: number;
   loadEngine(request: LoadRequest): Promise<Engine>;
@@ -52,8 +56,20 @@ export interface ShardDependencies {
 interface Hold {
   fence: Fence;
   engine: Engine;
-  ranks: number;
+  plan: ShardPlan__Output;
+  rank: number;
+  /** KV of the epoch before is in the engine, for a migration. */
+  kvKept: boolean;
   ended: AbortController;
+}
+
+/** What a Prepare has to do. */
+interface Loading {
+  fence: Fence;
+  plan: ShardPlan__Output;
+  load: LoadRequest;
+  /** Of the epoch before, ended, whose engine is closed or taken over. */
+  predecessor: Hold | null;
 }
 
 export class Shard {
@@ -89,34 +105,46 @@ export class Shard {
     const fence = fenceOf(request);
     const plan = required(request.plan, 'plan');
     const load = this.#loadRequest(plan, request.rank);
-    this.#apply({ type: 'prepare-requested', fence });
-    this.#end('stale-fence', `superseded by fence ${showFence(fence)}`);
+    this.#apply({ type: 'prepare-requested', fence, previous: previousOf(request) });
+    const reason = `superseded by fence ${showFence(fence)}`;
+    const predecessor = this.#state.adopting === null ? null : this.#retire('stale-fence', reason);
+    this.#end('stale-fence', reason);
     return this.#inTurn(async () => {
       try {
-        return await this.#load(fence, plan, load, onProgress);
+        return await this.#load({ fence, plan, load, predecessor }, onProgress);
       } catch (error) {
         this.#apply({ type: 'shard-ended', fence });
+        await predecessor?.engine.close();
         throw error;
       }
     });
   }
 
-  /** Resolves to the kernel fingerprint. A failure ends the epoch here: half a collective is of no use. */
-  async connect(fence: Fence, addresses: string[], deadlineMs: number): Promise<string> {
+  /** Forms the collective and migrates KV. A failure ends the epoch here: half a collective is of no use. */
+  async connect(request: ConnectRequest__Output): Promise<ConnectResponse> {
+    const fence = fenceOf(request);
+    const { collectiveAddresses, deadlineMs } = request;
     this.#apply({ type: 'connect-requested', fence });
     const hold = required(this.#hold, 'shard');
-    if (addresses.length !== hold.ranks) {
+    const { engine, plan } = hold;
+    if (collectiveAddresses.length !== plan.ranks.length) {
       throw new HelsError(
         'request-invalid',
-        `collective_addresses has ${addresses.length} entries; the plan has ${hold.ranks} ranks`,
+        `collective_addresses has ${collectiveAddresses.length} entries; the plan has ${plan.ranks.length} ranks`,
         { field: 'collective_addresses' },
       );
     }
+    const migration =
+      request.migration === null ? null : migrationOf(request.migration, hold, deadlineMs);
     try {
-      if (hold.ranks > 1) await hold.engine.connect(addresses, deadlineMs);
-      const { fingerprint } = await hold.engine.report();
+      if (plan.ranks.length > 1) await engine.connect(collectiveAddresses, deadlineMs);
+      // A newer Prepare may have taken over the engine.
+      this.#apply({ type: 'connect-requested', fence });
+      const { seconds, bytesReceived } = await engine.migrateKv(migration);
+      hold.kvKept = false;
+      const { fingerprint } = await engine.report();
       this.#apply({ type: 'connect-finished', fence });
-      return fingerprint;
+      return { fingerprint, migrationSeconds: seconds, migrationBytes: bytesReceived };
     } catch (error) {
       this.#endEpoch(fence, 'worker-lost', `the collective did not form: ${String(error)}`);
       throw error;
@@ -190,12 +218,18 @@ export class Shard {
   }
 
   #end(code: HelsError['code'], reason: string): void {
+    const hold = this.#retire(code, reason);
+    if (hold !== null) void this.#inTurn(() => hold.engine.close());
+  }
+
+  /** Ends the epoch, but not its engine. */
+  #retire(code: HelsError['code'], reason: string): Hold | null {
     const hold = this.#hold;
-    if (hold === null) return;
+    if (hold === null) return null;
     this.#hold = null;
     hold.engine.abort();
     hold.ended.abort(new HelsError(code, `${showFence(hold.fence)} ended: ${reason}`));
-    void this.#inTurn(() => hold.engine.close());
+    return hold;
   }
 
   #inTurn<Value>(work: () => Promise<Value>): Promise<Value> {
@@ -227,42 +261,29 @@ export class Shard {
   }
 
   async #load(
-    fence: Fence,
-    plan: ShardPlan__Output,
-    load: LoadRequest,
+    { fence, plan, load, predecessor }: Loading,
     onProgress: (message: string) => void,
   ): Promise<PrepareResult> {
     const startMs = this.#dependencies.nowMs();
     this.#refuseSuperseded(fence);
     onProgress(`checking the files of ${plan.modelPath}`);
-    const digest = await this.#dependencies.modelDigest(plan.modelPath);
-    if (digest !== plan.modelDigest) {
-      throw new HelsError(
-        'digest-mismatch',
-        `${plan.modelPath} on worker '${this.#dependencies.workerId}' has digest ${digest}; the plan was made for ${plan.modelDigest}; copy the same model files to every host`,
-        { field: 'model_digest' },
-      );
-    }
-    const memoryBytes = this.#memoryFor(plan, load.shard.rank);
-    this.#refuseHostBytes(plan, load);
-    this.#refuseSuperseded(fence);
-    onProgress('loading weights');
-    const engine = await this.#dependencies.loadEngine({
-      ...load,
-      options: { ...load.options, memoryBytes },
-    });
+    await this.#checkDigest(plan);
+    const engine = await this.#engineFor(fence, load, plan, predecessor, onProgress);
     try {
-      const { ranks } = load.shard;
+      const { ranks, rank } = load.shard;
       const host = this.#dependencies.collectiveHost;
-      const address = ranks > 1 ? await engine.openCollective(host) : '';
+      const collectiveAddress = ranks > 1 ? await engine.openCollective(host) : '';
       const report = await engine.report();
       this.#apply({ type: 'prepare-finished', fence });
-      this.#hold = { fence, engine, ranks, ended: new AbortController() };
+      const { kvKept } = report;
+      this.#hold = { fence, engine, plan, rank, kvKept, ended: new AbortController() };
       return {
         weightBytesLoaded: report.weightBytesLoaded,
+        weightBytesAdopted: report.weightBytesAdopted,
         kvBytes: report.kvBytes,
+        kvKept,
         scratchBytes: report.scratchBytes,
-        collectiveAddress: address,
+        collectiveAddress,
         fingerprint: report.fingerprint,
         seconds: (this.#dependencies.nowMs() - startMs) / 1000,
       };
@@ -272,14 +293,49 @@ export class Shard {
     }
   }
 
+  async #checkDigest(plan: ShardPlan__Output): Promise<void> {
+    const digest = await this.#dependencies.modelDigest(plan.modelPath);
+    if (digest === plan.modelDigest) return;
+    throw new HelsError(
+      'digest-mismatch',
+      `${plan.modelPath} on worker '${this.#dependencies.workerId}' has digest ${digest}; the plan was made for ${plan.modelDigest}; copy the same model files to every host`,
+      { field: 'model_digest' },
+    );
+  }
+
+  /** Checks memory, then loads: in place of the predecessor's engine where that can give something, else once it is gone. */
+  async #engineFor(
+    fence: Fence,
+    load: LoadRequest,
+    plan: ShardPlan__Output,
+    predecessor: Hold | null,
+    onProgress: (message: string) => void,
+  ): Promise<Engine> {
+    // A GPU's engine has nothing to give: its memory is measured, and taken, when it is free.
+    const gives =
+      predecessor !== null &&
+      predecessor.plan.modelDigest === plan.modelDigest &&
+      this.#dependencies.engineDevice.device === 'cpu';
+    if (!gives) await predecessor?.engine.close();
+    const held = gives ? (await predecessor.engine.report()).residentBytes : 0;
+    const memoryBytes = this.#memoryFor(plan, load.shard.rank, held);
+    this.#refuseHostBytes(plan, load);
+    this.#refuseSuperseded(fence);
+    onProgress(gives ? 'loading the weights that changed' : 'loading weights');
+    const request = { ...load, options: { ...load.options, memoryBytes } };
+    if (!gives) return this.#dependencies.loadEngine(request);
+    await predecessor.engine.reload(request);
+    return predecessor.engine;
+  }
+
   /** A pure check: the load of this fence may still become the held shard. */
   #refuseSuperseded(fence: Fence): void {
     applyShardEvent(this.#state, { type: 'prepare-finished', fence });
   }
 
   /** The bytes the engine may use; throws memory-exceeded before anything is allocated when the plan wants more. */
-  #memoryFor(plan: ShardPlan__Output, rank: number): number {
-    const free = this.#dependencies.memoryFreeBytes();
+  #memoryFor(plan: ShardPlan__Output, rank: number, heldBytes: number): number {
+    const free = this.#dependencies.memoryFreeBytes(heldBytes);
     const own = plan.ranks.find((candidate) => candidate.rank === rank);
     const wanted = (own?.weightBytes ?? 0) + (own?.kvBytes ?? 0);
     if (wanted > free) {

@@ -34,6 +34,13 @@ export function fenceOf(message: { fence: Fence__Output | null }): Fence {
   return { term, epoch };
 }
 
+/** null: the request names none. */
+export function previousOf(message: { previous: Fence__Output | null }): Fence | null {
+  if (message.previous === null) return null;
+  const { term, epoch } = message.previous;
+  return { term, epoch };
+}
+
 const words = {
   naming: ['llama', 'opt'],
   normalization: ['rms', 'layer'],
@@ -76,7 +83,7 @@ export function numericsOf(plan: ShardPlan__Output): 'exact' | 'fast' {
   return word('numerics', plan.numerics);
 }
 
-function rangeOf(range: Range__Output | null): Range {
+export function rangeOf(range: Range__Output | null): Range {
   return { begin: range?.begin ?? 0, end: range?.end ?? 0 };
 }
 

@@ -52,12 +52,7 @@ export function workerHandlers(dependencies: WorkerServiceDependencies): WorkerH
         const result = await shard.prepare(request, (progress) => send({ progress }));
         send({ result });
       }),
-    Connect: unary<ConnectRequest__Output, ConnectResponse>(async (request) => {
-      const { collectiveAddresses, deadlineMs } = request;
-      return {
-        fingerprint: await shard.connect(fenceOf(request), collectiveAddresses, deadlineMs),
-      };
-    }),
+    Connect: unary<ConnectRequest__Output, ConnectResponse>((request) => shard.connect(request)),
     Steps: (call) => serveSteps(call, shard),
     Release: unary<ReleaseRequest__Output, object>(async (request) => {
       await shard.release(fenceOf(request));

@@ -5,6 +5,7 @@ import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import { type DeployOptions, HelsError } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { deployWithProgress } from '../deploy-progress.ts';
+import { parseRanks } from '../parse-ranks.ts';
 import { formatPlan } from '../plan-table.ts';
 import { parseWholeNumber } from '../values.ts';
 
@@ -21,20 +22,7 @@ interface DeployCommandOptions {
   allowRemoteKv?: boolean;
   ranks?: string;
   prefixCache: boolean;
-}
-
-/** `worker-0=3/2,worker-1=5/1`: head groups and relative weight of the FFN columns per worker. */
-export function parseRanks(text: string): NonNullable<DeployOptions['ranks']> {
-  return text.split(',').map((part) => {
-    const match = /^([^=]+)=(\d+)\/(\d+(?:\.\d+)?)$/.exec(part);
-    if (match === null) {
-      throw new HelsError(
-        'usage',
-        `--ranks: '${part}' is not WORKER=HEADGROUPS/FFNWEIGHT, for example worker-0=3/2`,
-      );
-    }
-    return { workerId: match[1] ?? '', headGroups: Number(match[2]), ffnWeight: Number(match[3]) };
-  });
+  autoReplan: string;
 }
 
 function oneOf<T extends string>(value: string, allowed: readonly T[], option: string): T {
@@ -65,6 +53,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
     },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
     prefixCache: options.prefixCache,
+    autoReplan: oneOf(options.autoReplan, ['on', 'off'] as const, '--auto-replan') === 'on',
   };
 }
 
@@ -87,6 +76,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
     .option('--no-prefix-cache', 'compute every prompt whole')
+    .option('--auto-replan <on|off>', 'plan anew by itself when load or devices change', 'on')
     .action(async (options: DeployCommandOptions, command: Command) => {
       const output = outputOf(context, command);
       const request = deployOptions(options);

@@ -55,12 +55,23 @@ function kvLines(status: Status): string[] {
   return ['', formatTable(header, rows), tax];
 }
 
+/** Empty before the first one. */
+function replanLines({ lastReplan, replans }: Status): string[] {
+  if (lastReplan === null) return [];
+  const { fromEpoch, epoch, trigger, outcome, pauseSeconds, predicted } = lastReplan;
+  const [pause, expected] = [pauseSeconds, predicted?.seconds ?? 0].map((s) => s.toFixed(2));
+  return [
+    `re-plans ${replans}, the last one epoch ${fromEpoch} -> ${epoch} (${trigger}, ${outcome}): pause ${pause} s, predicted ${expected} s`,
+  ];
+}
+
 function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
   const lines = [
     `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${status.numericsClass || '-'}`,
     `requests ${status.requestsRunning} running, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used${parkedText(status)}; ${status.steps} steps`,
+    ...replanLines(status),
   ];
   if (status.workers.length === 0) return [...lines, 'no workers registered'].join('\n');
   const rows = status.workers.map((worker) => [

@@ -9,6 +9,8 @@ import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { PlanReport } from '../../../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileWorkersEvent } from '../../../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { ProfileWorkersRequest__Output } from '../../../proto/gen/hels/v1/ProfileWorkersRequest.ts';
+import type { ReplanEvent } from '../../../proto/gen/hels/v1/ReplanEvent.ts';
+import type { ReplanRequest__Output } from '../../../proto/gen/hels/v1/ReplanRequest.ts';
 import type { Status } from '../../../proto/gen/hels/v1/Status.ts';
 import type { TextInput, TextRequest } from '../generation-request.ts';
 import type { GenerationService, TextEvent } from '../generation-service.ts';
@@ -18,6 +20,7 @@ import { streamHandler, unaryHandler } from './handlers.ts';
 export interface OperationsPort {
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent>;
   undeploy(modelId: string): Promise<void>;
+  replan(request: ReplanRequest__Output): AsyncIterable<ReplanEvent>;
   profileWorkers(
     request: ProfileWorkersRequest__Output,
     signal: AbortSignal,
@@ -87,15 +90,19 @@ function generateEventOf(event: TextEvent): GenerateEvent {
   }
 }
 
-function checkDeployRequest(request: DeployRequest__Output): void {
-  const refuse = (field: string, value: string, allowed: string): never => {
-    throw new HelsError('request-invalid', `${field}: '${value}' is not ${allowed}`, { field });
-  };
+function refuse(field: string, value: string, allowed: string): never {
+  throw new HelsError('request-invalid', `${field}: '${value}' is not ${allowed}`, { field });
+}
+
+function checkPolicy(policy: string): void {
   const policies: readonly string[] = planPolicies;
+  if (policy === '' || policies.includes(policy)) return;
+  refuse('policy', policy, `one of ${planPolicies.join(', ')}`);
+}
+
+function checkDeployRequest(request: DeployRequest__Output): void {
   if (request.modelPath === '') refuse('model_path', '', 'a model directory');
-  if (request.policy !== '' && !policies.includes(request.policy)) {
-    refuse('policy', request.policy, `one of ${planPolicies.join(', ')}`);
-  }
+  checkPolicy(request.policy);
   if (!['', 'exact', 'fast'].includes(request.numerics)) {
     refuse('numerics', request.numerics, 'exact or fast');
   }
@@ -123,6 +130,10 @@ export function helsHandlers(
     Deploy: streamHandler<DeployRequest__Output, DeployEvent>((request, signal) => {
       checkDeployRequest(request);
       return operations.deploy(request, signal);
+    }),
+    Replan: streamHandler<ReplanRequest__Output, ReplanEvent>((request) => {
+      checkPolicy(request.policy);
+      return operations.replan(request);
     }),
     Undeploy: unaryHandler(async ({ modelId }) => {
       await operations.undeploy(modelId);

@@ -312,6 +312,7 @@ EngineReport CudaEngine::report() const {
   report.weightBytesResident = memory_.weightBytes;
   report.kvBytes = memory_.kvBytes;
   report.scratchBytes = memory_.scratchBytes;
+  report.residentBytes = memory_.weightBytes + memory_.kvBytes + memory_.scratchBytes;
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
   report.corrupted = accounting_.corrupted;

@@ -39,10 +39,15 @@ RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& share
 
 RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& shares,
                      const std::vector<EngineOptions>& options)
+    : RankGroup(model, shares, options, std::vector<std::unique_ptr<Engine>>(shares.size())) {}
+
+RankGroup::RankGroup(const TinyModel& model, const std::vector<RankShare>& shares,
+                     const std::vector<EngineOptions>& options, std::vector<std::unique_ptr<Engine>> predecessors)
     : vocabRows_(model.spec.vocabRows), shards_(shardsOf(model.spec, shares)) {
   const auto communicators = createLocalGroup(static_cast<int>(shares.size()));
   for (size_t rank = 0; rank < shards_.size(); ++rank) {
-    engines_.push_back(Engine::load(model.spec, shards_[rank], model.source, options[rank]));
+    engines_.push_back(
+        Engine::load(model.spec, shards_[rank], model.source, options[rank], std::move(predecessors[rank])));
     if (shards_.size() > 1) engines_.back()->connect(communicators[rank]);
   }
 }
@@ -77,14 +82,13 @@ void rethrowCause(const std::vector<std::exception_ptr>& failures) {
   if (const std::exception_ptr cause = causeOf(failures)) std::rethrow_exception(cause);
 }
 
-StepResult RankGroup::step(const StepBatch& batch) {
-  std::vector<StepResult> results(engines_.size());
+void RankGroup::onAllRanks(const std::function<void(size_t)>& body) {
   std::vector<std::exception_ptr> failures(engines_.size());
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < engines_.size(); ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        results[rank] = engines_[rank]->step(batch);
+        body(rank);
       } catch (...) {
         failures[rank] = std::current_exception();
       }
@@ -92,7 +96,24 @@ StepResult RankGroup::step(const StepBatch& batch) {
   }
   for (std::thread& thread : threads) thread.join();
   rethrowCause(failures);
+}
+
+StepResult RankGroup::step(const StepBatch& batch) {
+  std::vector<StepResult> results(engines_.size());
+  onAllRanks([&](size_t rank) { results[rank] = engines_[rank]->step(batch); });
   return merged(results);
+}
+
+std::vector<Range> RankGroup::headGroups() const {
+  std::vector<Range> ranges;
+  for (const ShardSpec& shard : shards_) ranges.push_back(shard.headGroups);
+  return ranges;
+}
+
+std::vector<KvMigrationResult> RankGroup::migrateKv(const KvMigration& migration) {
+  std::vector<KvMigrationResult> results(engines_.size());
+  onAllRanks([&](size_t rank) { results[rank] = engines_[rank]->migrateKv(migration); });
+  return results;
 }
 
 StepResult RankGroup::merged(const std::vector<StepResult>& results) const {

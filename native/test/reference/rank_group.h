@@ -2,7 +2,9 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -34,6 +36,17 @@ class RankGroup {
   /// Each rank its own options.
   RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const std::vector<EngineOptions>& options);
 
+  /// The group of the next plan: each rank takes over from its entry of `predecessors`, null for one that is new.
+  RankGroup(const TinyModel& model, const std::vector<RankShare>& shares, const std::vector<EngineOptions>& options,
+            std::vector<std::unique_ptr<Engine>> predecessors);
+
+  /// The engines, which this group has no more.
+  std::vector<std::unique_ptr<Engine>> takeEngines() { return std::move(engines_); }
+  /// By rank.
+  std::vector<Range> headGroups() const;
+  /// migrateKv() of all ranks; throws as rethrowCause().
+  std::vector<KvMigrationResult> migrateKv(const KvMigration& migration);
+
   /// Steps all ranks; throws as rethrowCause(). Sampled tokens are checked to be equal on all ranks; logits are whole
   /// rows of the vocabulary.
   StepResult step(const StepBatch& batch);
@@ -42,6 +55,8 @@ class RankGroup {
   size_t ranks() const { return engines_.size(); }
 
  private:
+  /// Calls `body(rank)` on a thread for each rank; throws as rethrowCause().
+  void onAllRanks(const std::function<void(size_t)>& body);
   StepResult merged(const std::vector<StepResult>& results) const;
 
   int64_t vocabRows_;

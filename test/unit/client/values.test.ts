@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseRanks } from '../../../client/helsctl/commands/deploy.ts';
+import { parseRanks } from '../../../client/helsctl/parse-ranks.ts';
 import { parseNumber, parseWholeNumber } from '../../../client/helsctl/values.ts';
 
 describe('command line values', () => {

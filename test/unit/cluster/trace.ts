@@ -31,8 +31,11 @@ function showEvent(event: GroupEvent): string {
       return `serving(${event.epoch})`;
     case 'deploy-failed':
     case 'replan':
+    case 'replan-failed':
     case 'epoch-failed':
       return `${event.type}(${event.epoch}) ${event.reason}`;
+    case 'replan-begun':
+      return `replan-begun(${event.epoch}) ${[...event.members].map((member) => member.join('@')).join(' ')}`;
     case 'worker-lost':
       return `worker-lost ${event.id}@${event.incarnation}`;
     default:
@@ -46,6 +49,8 @@ function showEffect(effect: GroupEffect): string {
       return `end-epoch(${effect.epoch}) ${effect.reason}`;
     case 'start-deployment':
       return `start-deployment(${effect.epoch}) ${effect.request.modelId}`;
+    case 'start-replan':
+      return `start-replan(${effect.epoch})${effect.back ? ' back' : ''}`;
     case 'persist-deployment':
       return `persist-deployment ${effect.request?.modelId ?? 'nothing'}`;
   }

@@ -6,7 +6,8 @@ import { OperationsService } from '../../../controller/operations.ts';
 function setUp() {
   const deployed: DeploymentRequest[] = [];
   const coordinator = { deploy: (request: DeploymentRequest) => deployed.push(request) };
-  const operations = new OperationsService(coordinator as never, null as never, null as never);
+  const nobody = null as never;
+  const operations = new OperationsService(coordinator as never, nobody, nobody, nobody);
   return { operations, deployed };
 }
 
@@ -29,8 +30,15 @@ describe('the prefix cache of a deployment', () => {
       workersMin: 1,
       quantization: '',
     };
-    const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache };
+    const rest = {
+      workersTimeoutMs: 0,
+      workload: null,
+      ranks: [],
+      noPrefixCache,
+      noAutoReplan: noPrefixCache,
+    };
     operations.deploy({ ...plain, ...rest }, new AbortController().signal);
-    expect(deployed).toMatchObject([{ modelPath: '/m', prefixCache: !noPrefixCache }]);
+    const expected = { prefixCache: !noPrefixCache, autoReplan: !noPrefixCache };
+    expect(deployed).toMatchObject([{ modelPath: '/m', ...expected }]);
   });
 });

@@ -1,7 +1,7 @@
 import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
 import { ServingObserver } from '../../../controller/engine/serving-observer.ts';
-import type { StepMeasurement } from '../../../controller/engine/step-loop.ts';
+import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
 import { limitsOf } from '../../support/scheduler-driver.ts';

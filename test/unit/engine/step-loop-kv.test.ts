@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { StepMeasurement } from '../../../controller/engine/step-loop.ts';
+import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
 import type { GenerationRequest } from '../../../proto/domain/generation.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import { hashAnswer } from '../../support/kv-hash-rank.ts';

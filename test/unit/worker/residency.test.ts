@@ -7,44 +7,24 @@ import { checkHostBytes, describeDevice } from '../../../worker/daemon/device.ts
 import { Shard } from '../../../worker/daemon/shard.ts';
 import { stepBatchOf } from '../../../worker/daemon/wire.ts';
 import { modelSpec } from '../../support/model-spec.ts';
+import { shardPlan } from '../../support/shard-plan.ts';
 
 const blocks = 8;
 const blockTokens = 64;
 
 function planOf(changes: Partial<ShardPlan__Output> = {}): ShardPlan__Output {
-  const range = { begin: 0, end: 1 };
-  const rank = {
-    headGroups: range,
-    ffnColumns: range,
-    vocabRows: range,
-    weightBytes: 0,
-    kvBytes: 0,
-    kvTokens: 0,
-    kvShare: 0,
-    kvHostBytes: 0,
-  };
+  const plan = shardPlan([
+    { workerId: 'w', headGroups: [0, 1] },
+    { workerId: 'v', headGroups: [0, 1] },
+  ]);
+  const deviceBlocks = [6, blocks + 3];
   return {
-    epoch: 1,
-    modelId: 'm',
-    modelPath: '/m',
-    modelDigest: 'd',
-    model: modelSpec(),
-    ranks: [
-      { ...rank, rank: 0, workerId: 'w', kvDeviceBlocks: 6 },
-      { ...rank, rank: 1, workerId: 'v', kvDeviceBlocks: blocks + 3 },
-    ],
+    ...plan,
+    ranks: plan.ranks.map((rank) => ({ ...rank, kvDeviceBlocks: deviceBlocks[rank.rank] ?? 0 })),
     kvBlockTokens: blockTokens,
     kvBlocks: blocks,
     kvParkedBlocks: 4,
     kvLoans: [{ owner: 0, holder: 1, blocks: { begin: 6, end: 8 } }],
-    stepTokensMax: 8,
-    sequencesMax: 2,
-    numerics: 'exact',
-    policy: 'hels',
-    predictedDecodeSeconds: 0,
-    predictedPrefillSeconds: 0,
-    predictedRankSeconds: [],
-    bindingConstraint: '',
     ...changes,
   };
 }
@@ -69,7 +49,10 @@ async function loadOf(plan: ShardPlan__Output, hostBytes: number, workerId = 'w'
     nowMs: () => 0,
   });
   const rank = workerId === 'w' ? 0 : 1;
-  await shard.prepare({ fence: { term: 1, epoch: 1 }, plan, rank }, () => undefined);
+  await shard.prepare(
+    { fence: { term: 1, epoch: 1 }, plan, rank, previous: null },
+    () => undefined,
+  );
   return loads[0]?.options;
 }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import { compareFences } from '../../../worker/daemon/fence.ts';
+import { compareFences, type Fence } from '../../../worker/daemon/fence.ts';
 import {
   applyShardEvent,
   describeState,
@@ -15,7 +15,18 @@ const fence = (epoch: number, term = 1) => ({ term, epoch });
 const at = (
   type: Exclude<ShardEvent['type'], 'drain-requested' | 'step-received'>,
   epoch: number,
-) => ({ type, fence: fence(epoch) }) as ShardEvent;
+) =>
+  ({
+    type,
+    fence: fence(epoch),
+    ...(type === 'prepare-requested' && { previous: null }),
+  }) as ShardEvent;
+/** A Prepare that takes over from an epoch. */
+const succeed = (epoch: number, previous: number): ShardEvent => ({
+  type: 'prepare-requested',
+  fence: fence(epoch),
+  previous: fence(previous),
+});
 const step = (number: number, epoch = 1): ShardEvent => ({
   type: 'step-received',
   fence: fence(epoch),
@@ -83,6 +94,54 @@ describe('the life of a shard', () => {
   });
 });
 
+describe('a Prepare that names the epoch before', () => {
+  it('takes over its engine when that epoch is held, and ends it for steps', () => {
+    const busy = run([step(1), step(2)], connected);
+    for (const state of [prepared, connected, busy]) {
+      const next = run([succeed(2, 1)], state);
+      expect(next).toEqual({
+        ...initialShardState,
+        phase: 'preparing',
+        newest: fence(2),
+        held: fence(2),
+        adopting: fence(1),
+      });
+      refused(next, step(3), 'stale-fence');
+      expect(run([at('step-answered', 1)], next)).toEqual(next);
+    }
+  });
+
+  it('takes over nothing from another epoch, from none, or from one that is still loading', () => {
+    const loading = run([at('prepare-requested', 1)]);
+    for (const state of [initialShardState, loading, run([at('shard-ended', 1)], connected)]) {
+      expect(run([succeed(3, 1)], state)).toMatchObject({ phase: 'preparing', adopting: null });
+    }
+    expect(run([succeed(3, 2)], connected).adopting).toBeNull();
+    const otherTerm: ShardEvent = {
+      type: 'prepare-requested',
+      fence: fence(2, 5),
+      previous: fence(1, 4),
+    };
+    expect(run([otherTerm], connected).adopting).toBeNull();
+    expect(run([{ ...otherTerm, previous: fence(1) }], connected).adopting).toEqual(fence(1));
+  });
+
+  it('owes nothing any more when it is loaded, ended or released', () => {
+    const next = run([succeed(2, 1)], connected);
+    for (const type of ['prepare-finished', 'shard-ended', 'release-requested'] as const) {
+      expect(run([at(type, 2)], next).adopting).toBeNull();
+    }
+    expect(run([succeed(3, 2)], next).adopting).toBeNull();
+    expect(run([at('prepare-finished', 2), succeed(3, 2)], next).adopting).toEqual(fence(2));
+  });
+
+  it('is refused when that epoch is not older', () => {
+    refused(connected, succeed(2, 2), 'request-invalid');
+    refused(connected, succeed(2, 3), 'request-invalid');
+    refused(run([drain], connected), succeed(2, 1), 'draining');
+  });
+});
+
 describe('what a shard refuses', () => {
   it.each([
     'prepare-requested',
@@ -95,8 +154,9 @@ describe('what a shard refuses', () => {
   });
 
   it('an older term whatever its epoch', () => {
-    const state = run([{ type: 'prepare-requested', fence: fence(1, 2) }]);
-    refused(state, { type: 'prepare-requested', fence: fence(99, 1) }, 'stale-fence');
+    const state = run([{ type: 'prepare-requested', fence: fence(1, 2), previous: null }]);
+    const older: ShardEvent = { type: 'prepare-requested', fence: fence(99, 1), previous: null };
+    refused(state, older, 'stale-fence');
     refused(state, { type: 'step-received', fence: fence(99, 1), step: 1 }, 'stale-fence');
     refused(state, { type: 'profile-requested', fence: fence(99, 1) }, 'stale-fence');
   });
@@ -171,7 +231,6 @@ describe('what a shard refuses', () => {
 describe('whatever comes', () => {
   const anyFence = fc.record({ term: fc.integer({ min: 1, max: 3 }), epoch: fc.nat({ max: 4 }) });
   const type = fc.constantFrom(
-    'prepare-requested' as const,
     'prepare-finished' as const,
     'connect-requested' as const,
     'connect-finished' as const,
@@ -182,6 +241,14 @@ describe('whatever comes', () => {
   );
   const event: fc.Arbitrary<ShardEvent> = fc.oneof(
     { weight: 8, arbitrary: fc.record({ type, fence: anyFence }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        type: fc.constant('prepare-requested' as const),
+        fence: anyFence,
+        previous: fc.option(anyFence),
+      }),
+    },
     {
       weight: 4,
       arbitrary: fc.record({
@@ -210,6 +277,11 @@ describe('whatever comes', () => {
           expect(state.held === null).toBe(state.phase === 'idle');
           if (state.held !== null) {
             expect(compareFences(state.held, state.newest)).toBeLessThanOrEqual(0);
+          }
+          // What gives its engine is older, was whole, and is not held any more.
+          if (state.adopting !== null) {
+            expect(state.phase).toBe('preparing');
+            expect(compareFences(state.adopting, state.held as Fence)).toBeLessThan(0);
           }
           expect(state.stepsInFlight).toBeLessThanOrEqual(state.lastStep);
           if (before.draining) expect(state.draining).toBe(true);

@@ -1,0 +1,128 @@
+/** `helsctl plan --apply`: plans anew for the model being served and moves the running requests to that plan. */
+import { formatBytes } from '../../proto/domain/device.ts';
+import { planPolicies } from '../../proto/domain/plan.ts';
+import { type HelsClient, HelsError, type ReplanEvent, type ReplanOptions } from '../sdk/index.ts';
+import { milestones } from './deploy-progress.ts';
+import { formatMilliseconds, formatTable, type Output } from './output.ts';
+import { parseRanks } from './parse-ranks.ts';
+import { formatPlan } from './plan-table.ts';
+import { parseWholeNumber } from './values.ts';
+
+/** As commander gives them. */
+export interface ApplyOptions {
+  policy?: string;
+  ranks?: string;
+  sequences?: string;
+  context?: string;
+  prefillChunk?: string;
+}
+
+type Proposal = Extract<ReplanEvent, { type: 'proposal' }>;
+type Done = Extract<ReplanEvent, { type: 'done' }>;
+
+/** Throws usage for values that cannot be. */
+export function replanOptions(options: ApplyOptions): ReplanOptions {
+  const { policy, ranks, sequences, context, prefillChunk } = options;
+  const known = planPolicies.find((candidate) => candidate === policy);
+  if (policy !== undefined && known === undefined) {
+    throw new HelsError('usage', `--policy: '${policy}' is not one of ${planPolicies.join(', ')}`);
+  }
+  if (policy !== undefined && ranks !== undefined) {
+    throw new HelsError('usage', '--ranks: --policy is given too; give one of the two');
+  }
+  const workload = {
+    ...(sequences === undefined
+      ? {}
+      : { sequences: parseWholeNumber(sequences, '--sequences', 1, 65_536) }),
+    ...(context === undefined
+      ? {}
+      : { contextTokens: parseWholeNumber(context, '--context', 1, 2 ** 20) }),
+    ...(prefillChunk === undefined
+      ? {}
+      : { prefillChunk: parseWholeNumber(prefillChunk, '--prefill-chunk', 1, 65_536) }),
+  };
+  return {
+    ...(known === undefined ? {} : { policy: known }),
+    ...(ranks === undefined ? {} : { ranks: parseRanks(ranks) }),
+    workload,
+  };
+}
+
+const seconds = (value: number) => `${value.toFixed(value < 10 ? 2 : 0)} s`;
+const widthOf = (range: { begin: number; end: number } | null) =>
+  range === null ? 0 : range.end - range.begin;
+
+/** What each worker has and would have, and what the change should bring and cost. */
+export function formatProposal({ current, plan, equal, ...proposal }: Proposal): string {
+  const workers = [current, plan].flatMap(
+    (one) => one?.ranks.map(({ workerId }) => workerId) ?? [],
+  );
+  const rows = [...new Set(workers)].map((workerId) => {
+    const [has, gets] = [current, plan].map((one) =>
+      one?.ranks.find((rank) => rank.workerId === workerId),
+    );
+    const change = (from: number, to: number) => `${from} -> ${to}`;
+    return [
+      workerId,
+      change(widthOf(has?.headGroups ?? null), widthOf(gets?.headGroups ?? null)),
+      change(widthOf(has?.ffnColumns ?? null), widthOf(gets?.ffnColumns ?? null)),
+      change(widthOf(has?.vocabRows ?? null), widthOf(gets?.vocabRows ?? null)),
+    ];
+  });
+  const table = formatTable(['worker', 'head groups', 'FFN columns', 'vocabulary rows'], rows);
+  if (equal) return `${table}\nthe plan is as it would be made now`;
+  const { currentDecodeSeconds, plannedDecodeSeconds, predicted } = proposal;
+  const gain =
+    currentDecodeSeconds > 0
+      ? `, ${(100 * (1 - plannedDecodeSeconds / currentDecodeSeconds)).toFixed(0)} % less`
+      : '';
+  const step = `a decode step should take ${formatMilliseconds(plannedDecodeSeconds)} instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`;
+  if (predicted === null) return `${table}\n${step}`;
+  const { weightBytes, kvBytes, replaySeconds } = predicted;
+  const kv =
+    kvBytes > 0
+      ? `, ${formatBytes(kvBytes)} of KV to move`
+      : `, ${seconds(replaySeconds)} of computing again`;
+  return `${table}\n${step}; pause of ${seconds(predicted.seconds)}: ${formatBytes(weightBytes)} to load${kv}`;
+}
+
+function formatDone({ replan, report }: Done): string {
+  const plan = formatPlan(report);
+  if (replan === null) return `${plan}\nnothing was done`;
+  const { pauseSeconds, predicted, sequences, kv, replayedTokens, kvBytesMoved } = replan;
+  const how =
+    kv === 'migrated'
+      ? `${formatBytes(kvBytesMoved)} of KV moved`
+      : `${replayedTokens} tokens computed again`;
+  const loaded = `${formatBytes(replan.weightBytesLoaded)} loaded, ${formatBytes(replan.weightBytesAdopted)} taken over`;
+  return `${plan}\n${sequences} requests went on, ${how}; ${loaded}; pause ${seconds(pauseSeconds)}, predicted ${seconds(predicted?.seconds ?? 0)}`;
+}
+
+export async function applyPlan(
+  client: HelsClient,
+  options: ReplanOptions,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const isMilestone = milestones();
+  let proposal: Proposal | null = null;
+  for await (const event of client.replan(options, { signal })) {
+    if (event.type === 'proposal') {
+      proposal = event;
+      output.note(formatProposal(event));
+    } else if (event.type === 'progress') {
+      const percent = event.fraction > 0 ? ` ${Math.round(event.fraction * 100)} %` : '';
+      output.progress(
+        `${event.phase.padEnd(11)} ${event.message}${percent}`,
+        isMilestone(`${event.phase} ${event.message}`, event.fraction),
+      );
+    } else {
+      const { replan, report } = event;
+      output.result({ applied: replan !== null, proposal, replan, report }, () =>
+        formatDone(event),
+      );
+      return;
+    }
+  }
+  throw new HelsError('internal', 'the re-plan ended without a result');
+}

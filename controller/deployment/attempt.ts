@@ -1,0 +1,37 @@
+import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { Corrections } from './corrections.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import type { EngineGroup } from './engine-group.ts';
+import type { HeldEpochs } from './load-plan.ts';
+import { PhaseChannel } from './phase-channel.ts';
+import type { Replanning } from './replanning.ts';
+import type { ServedFiles } from './served-files.ts';
+
+/** Nobody waits: the attempt reads the files itself, and gives workers all the time they need. */
+export const nothingInherited = (): Inherited => ({
+  channel: new PhaseChannel<PlanReport>(),
+  files: null,
+  workersTimeoutMs: Number.POSITIVE_INFINITY,
+  corrections: null,
+});
+
+/** The attempt under way or the group being served. A re-plan changes it in its place: the requests stay. */
+export interface Attempt {
+  epoch: number;
+  /** Whose workers hold shards, and of which epoch. */
+  held: HeldEpochs;
+  replanning: Replanning | null;
+  abort: AbortController;
+  channel: PhaseChannel<PlanReport>;
+  files: ServedFiles | null;
+  loaded: LoadedGroup | null;
+  engineGroup: EngineGroup | null;
+  report: PlanReport | null;
+  workersTimeoutMs: number;
+  createdUnixSeconds: number;
+  /** Of the trial that this attempt follows; null for the first. */
+  corrections: Corrections | null;
+}
+
+/** What an attempt takes over from the caller that waits for it or from the attempt before. */
+export type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;

@@ -1,0 +1,132 @@
+/** Looks every few seconds whether another plan would be better at the load that is served, and begins a re-plan when it is time. */
+import type { Clock } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { StepLoad } from '../../proto/domain/step-load.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { DeploymentRequest, Group } from '../cluster/group.ts';
+import { groupSeconds } from '../planner/lockstep.ts';
+import { plannedShares } from '../planner/planned-shares.ts';
+import { rankSeconds } from '../planner/step-seconds.ts';
+import { type PayBack, payBackOf } from '../profiler/drift.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import { workloadAt } from './operating-point.ts';
+import { plannedRanksOf } from './plan-report.ts';
+import { beganServing, decideReplan, type ReplanState, replanRules } from './replan-decision.ts';
+import type { Proposal } from './replan-proposal.ts';
+import type { ReplanService } from './replan-service.ts';
+
+/** Planning takes milliseconds; a decision takes half a minute. */
+const lookIntervalMs = 5_000;
+
+/** These choose by measurements; a split by hand or another policy is what somebody wants to see. */
+const choosingPolicies: ReadonlySet<string> = new Set(['', 'hels', 'optimal']);
+
+/** Whether the controller plans anew by itself for this deployment. */
+export function plansAnew(request: DeploymentRequest): boolean {
+  const { policy, ranks, autoReplan } = request;
+  return autoReplan !== false && ranks.length === 0 && choosingPolicies.has(policy);
+}
+
+export interface AutoReplanOptions {
+  coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
+  replanner: Pick<ReplanService, 'propose' | 'pauseOf' | 'apply'>;
+  /** The mean step of the last seconds and how many steps it knows of; null before the first. */
+  served: () => { load: StepLoad; steps: number } | null;
+  /** Whether the last re-plan was gone back on. */
+  lastWasUndone: () => boolean;
+  clock: Clock;
+  log: Logger;
+}
+
+/** A plan that could not be loaded would interrupt service again and again. */
+const holdAfterUndoneMs = 60 * 60_000;
+
+/** A step of this load with the plan's split; Infinity when a device of it is not there. */
+function secondsAt(input: PlanInput, plan: ShardPlan__Output, load: StepLoad): number {
+  const ranks = plannedRanksOf(plan);
+  const known = new Set(input.devices.map(({ id }) => id));
+  if (ranks.some(({ device }) => !known.has(device))) return Number.POSITIVE_INFINITY;
+  const seconds = rankSeconds(input, plannedShares(input, { ranks }), load);
+  return groupSeconds(
+    seconds.filter((rank) => rank !== null),
+    input.objective === 'lockstep',
+  );
+}
+
+const kvTokensOf = ({ kvBlocks, kvBlockTokens }: ShardPlan__Output) => kvBlocks * kvBlockTokens;
+
+export class AutoReplan {
+  readonly #options: AutoReplanOptions;
+  #state: ReplanState = { sinceMs: null, holdUntilMs: 0 };
+  #nextLookMs = 0;
+  #epoch = 0;
+  #steps = 0;
+
+  constructor(options: AutoReplanOptions) {
+    this.#options = options;
+  }
+
+  /** To be called often. */
+  tick(): void {
+    const { coordinator, clock, log } = this.#options;
+    const { epoch, phase, request } = coordinator.group;
+    const nowMs = clock.nowMs();
+    if (phase !== 'ready' || request === null || nowMs < this.#nextLookMs) return;
+    this.#nextLookMs = nowMs + lookIntervalMs;
+    if (epoch !== this.#epoch) {
+      this.#epoch = epoch;
+      const rules = { ...replanRules };
+      if (this.#options.lastWasUndone()) rules.holdMs = holdAfterUndoneMs;
+      this.#state = beganServing(nowMs, rules);
+    }
+    if (!plansAnew(request)) return;
+    try {
+      this.#look(request, nowMs);
+    } catch (error) {
+      // No split fits the load of this moment, or a request does not fit the new one: the plan stays.
+      if (!(error instanceof HelsError)) throw error;
+      log.info('no new plan', { reason: toHelsError(error).message });
+    }
+  }
+
+  #look(request: DeploymentRequest, nowMs: number): void {
+    const { replanner } = this.#options;
+    const found = this.#candidate(request);
+    const { state, replan } = decideReplan(this.#state, found?.value ?? null, nowMs);
+    this.#state = state;
+    if (!replan || found === null) return;
+    // Its end is told by the log of re-plans.
+    replanner.apply(found.proposal, 'load');
+  }
+
+  /** The best plan at the load that is served, and what it is worth; null: no load, no other plan, or one with too little room for KV. */
+  #candidate(request: DeploymentRequest): { proposal: Proposal; value: PayBack } | null {
+    const { replanner, served, coordinator } = this.#options;
+    const now = served();
+    const loaded = coordinator.serving?.loaded;
+    if (now === null || loaded === undefined || now.steps === this.#steps) return null;
+    this.#steps = now.steps;
+    const point = workloadAt(now.load);
+    if (point === null) return null;
+    const sizes = { prefillChunk: 0, outputTokens: 0 };
+    const workload = { ...sizes, ...request.workload, ...point };
+    const proposal = replanner.propose({ policy: '', ranks: [], workload });
+    const { made, equal } = proposal;
+    if (equal || !holdsPromise(loaded, made.shardPlan)) return null;
+    const pause = replanner.pauseOf(proposal);
+    const value = payBackOf({
+      stepSeconds: secondsAt(made.input, loaded.shardPlan, now.load),
+      replannedStepSeconds: secondsAt(made.input, made.shardPlan, now.load),
+      movingSeconds: pause.seconds + pause.replaySeconds,
+    });
+    return { proposal, value };
+  }
+}
+
+/** The load of this moment may be light; room for the one that the deployment was made for stays. */
+function holdsPromise({ shardPlan, planRequest }: LoadedGroup, next: ShardPlan__Output): boolean {
+  const { sequences, contextTokens } = planRequest.workload;
+  return kvTokensOf(next) >= Math.min(kvTokensOf(shardPlan), sequences * contextTokens);
+}

@@ -1,0 +1,38 @@
+import type { HelsError } from '../../proto/domain/errors.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import type { MeasuredSteps } from './plan-report.ts';
+
+/** KV of the requests that are served now. */
+export interface KvInUse {
+  /** Runnable addresses, each once. */
+  addresses: number[];
+  /** Positions that are computed, by request. */
+  computed: number[];
+}
+
+/** A loaded group in the engine: warmed up, then attached to the APIs, until closed. Its requests outlive its epoch. */
+export interface EngineGroup {
+  warmUp(sequences: number): Promise<MeasuredSteps>;
+  attach(): void;
+  /** Takes no request until the next rebase that could not go on under the plan; throws plan-infeasible for one that is here. */
+  reserve(plan: ShardPlan__Output): void;
+  /** Resolves at a step boundary; until the next rebase nothing is computed. */
+  pause(): Promise<void>;
+  kvInUse(): KvInUse;
+  /**
+   * Goes on over the ranks of another epoch, which hold the KV below `keptBlocks`. Resolves when a step went through all of them; when
+   * none does, rejects and stays paused.
+   */
+  rebase(group: LoadedGroup, keptBlocks: number): Promise<void>;
+  /** Of the last full decode steps of the epoch; null before there are enough. */
+  measured(): MeasuredSteps | null;
+  /** Every request ends with the error; the step streams close. */
+  close(error: HelsError): Promise<void>;
+}
+
+export type OpenEngineGroup = (
+  group: LoadedGroup,
+  term: number,
+  onFailed: (error: HelsError) => void,
+) => EngineGroup;

@@ -1,0 +1,64 @@
+/** Whether, and which, KV of one epoch is worth more than its tokens in the next. Pure. */
+import type { KvMigration } from '../../proto/gen/hels/v1/KvMigration.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+
+type Interval = { begin: number; end: number } | null;
+const isEmpty = (range: Interval) => range === null || range.end <= range.begin;
+
+const isPlain = ({ kvLoans, kvParkedBlocks }: ShardPlan__Output) =>
+  kvLoans.length === 0 && kvParkedBlocks === 0;
+
+/** Both plans give every address one home that is the device of its heads, and everybody with KV stays. */
+export function canMigrate(former: ShardPlan__Output, next: ShardPlan__Output): boolean {
+  const staying = new Set(next.ranks.map(({ workerId }) => workerId));
+  return (
+    former.kvBlockTokens === next.kvBlockTokens &&
+    isPlain(former) &&
+    isPlain(next) &&
+    former.ranks.every(({ workerId, headGroups }) => isEmpty(headGroups) || staying.has(workerId))
+  );
+}
+
+/** Whether each worker that computed heads still has their KV. `kept` by new rank. */
+export function allKept(
+  former: ShardPlan__Output,
+  next: ShardPlan__Output,
+  kept: readonly boolean[],
+): boolean {
+  return former.ranks.every(({ workerId, headGroups }) => {
+    const rank = next.ranks.findIndex((candidate) => candidate.workerId === workerId);
+    return isEmpty(headGroups) || kept[rank] === true;
+  });
+}
+
+/** Addresses below this mean the same in both. */
+export function commonBlocks(former: ShardPlan__Output, next: ShardPlan__Output): number {
+  return Math.min(former.kvBlocks, next.kvBlocks);
+}
+
+/** Runs of consecutive addresses, ascending. */
+function rangesOf(addresses: readonly number[]): { begin: number; end: number }[] {
+  const ranges: { begin: number; end: number }[] = [];
+  for (const address of addresses.toSorted((left, right) => left - right)) {
+    const last = ranges.at(-1);
+    if (last?.end === address) last.end += 1;
+    else ranges.push({ begin: address, end: address + 1 });
+  }
+  return ranges;
+}
+
+/** `addresses`: those in use, each once. */
+export function migrationOf(
+  former: ShardPlan__Output,
+  next: ShardPlan__Output,
+  addresses: readonly number[],
+): KvMigration {
+  const end = commonBlocks(former, next);
+  return {
+    previousHeadGroups: next.ranks.map(({ workerId }) => {
+      const held = former.ranks.find((rank) => rank.workerId === workerId)?.headGroups;
+      return { begin: held?.begin ?? 0, end: held?.end ?? 0 };
+    }),
+    blocks: rangesOf(addresses.filter((address) => address < end)),
+  };
+}

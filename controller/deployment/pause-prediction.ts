@@ -1,0 +1,112 @@
+/** What a re-plan will cost, before it is done: from loading rates, links and lines that were measured on the group. Pure. */
+import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { PredictedPause__Output } from '../../proto/gen/hels/v1/PredictedPause.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { groupSeconds } from '../planner/lockstep.ts';
+import { plannedShares } from '../planner/planned-shares.ts';
+import { footprintOf } from '../planner/problem.ts';
+import { rankSeconds } from '../planner/step-seconds.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import { plannedRanksOf } from './plan-report.ts';
+
+type Measured = Pick<LoadedGroup, 'shardPlan' | 'loadRates' | 'connectSeconds'> & {
+  readonly profiles: ReadonlyMap<string, { readonly copyBytesPerSecond: number }>;
+};
+
+export interface PauseQuestion {
+  readonly from: Measured;
+  readonly to: { readonly shardPlan: ShardPlan__Output; readonly input: PlanInput };
+  /** KV moves to where its heads go; else all of it is computed again. */
+  readonly migrates: boolean;
+  /** Positions with KV, by request. */
+  readonly computed: readonly number[];
+  /** Blocks with KV of requests. */
+  readonly blocksUsed: number;
+  /** Measured / predicted of earlier re-plans; 1 before the first. */
+  readonly ratio: number;
+}
+
+type Interval = { readonly begin: number; readonly end: number } | null;
+const sizeOf = (range: Interval) => (range === null ? 0 : range.end - range.begin);
+
+/** Entries of `next` to be loaded: a worker takes over the weights of a range that stays as it is, and no part of another. */
+function loadedOf(next: Interval, former: Interval): number {
+  const same = next?.begin === former?.begin && next?.end === former?.end;
+  return same ? 0 : sizeOf(next);
+}
+
+/** Entries of `next` that are not in `former`: KV moves by the head group. */
+function newOf(next: Interval, former: Interval): number {
+  if (next === null || former === null) return sizeOf(next);
+  const common = Math.min(next.end, former.end) - Math.max(next.begin, former.begin);
+  return sizeOf(next) - Math.max(0, common);
+}
+
+/** Of each new rank: what it has not got yet. Bytes of weights, head groups. */
+function missing({ from, to }: PauseQuestion) {
+  const { fixed, perHeadGroup, perColumn, perRow } = footprintOf(to.input.model);
+  // The rows of the output matrix are then those of the embedding, which everybody has.
+  const rowBytes = to.shardPlan.model?.tiedEmbeddings ? 0 : perRow;
+  return to.shardPlan.ranks.map((rank) => {
+    const former = from.shardPlan.ranks.find(({ workerId }) => workerId === rank.workerId);
+    const headGroups = newOf(rank.headGroups, former?.headGroups ?? null);
+    const weightBytes =
+      (former === undefined ? fixed : 0) +
+      loadedOf(rank.headGroups, former?.headGroups ?? null) * perHeadGroup +
+      loadedOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
+      loadedOf(rank.vocabRows, former?.vocabRows ?? null) * rowBytes;
+    return { workerId: rank.workerId, headGroups, weightBytes };
+  });
+}
+
+/** Of KV to this worker. Collectives sum 8 bytes an element, twice in each layer; without a link it is a copy. */
+function kvBytesPerSecond({ from, to }: PauseQuestion, workerId: string): number {
+  const { layers, hiddenSize } = to.input.model;
+  const perToken = to.input.devices.find(({ id }) => id === workerId)?.link?.perToken ?? 0;
+  if (perToken > 0) return (2 * layers * hiddenSize * 8) / perToken;
+  return from.profiles.get(workerId)?.copyBytesPerSecond ?? 0;
+}
+
+/** Steps of so many prompt tokens until all positions are computed; the seconds of one, and of all. */
+function replay({ to, computed }: PauseQuestion): { step: number; all: number } {
+  const tokens = computed.reduce((sum, positions) => sum + positions, 0);
+  if (tokens === 0) return { step: 0, all: 0 };
+  const context = computed.reduce((sum, positions) => sum + (positions * (positions + 1)) / 2, 0);
+  const steps = Math.ceil(tokens / to.shardPlan.stepTokensMax);
+  const shares = plannedShares(to.input, { ranks: plannedRanksOf(to.shardPlan) });
+  const prefill = { prefillTokens: tokens / steps, prefillContextTokens: context / steps };
+  const load = { decodeTokens: 0, decodeContextTokens: 0, ...prefill };
+  const ranks = rankSeconds(to.input, shares, load).filter((rank) => rank !== null);
+  const step = groupSeconds(ranks, to.input.objective === 'lockstep');
+  return { step, all: steps * step };
+}
+
+export function predictPause(question: PauseQuestion): PredictedPause__Output {
+  const { from, to, migrates, blocksUsed, ratio } = question;
+  const lacking = missing(question);
+  const slowest = Math.min(...from.loadRates.values());
+  const loadSeconds = Math.max(
+    ...lacking.map(({ workerId, weightBytes }) => {
+      const rate = from.loadRates.get(workerId) ?? slowest;
+      return weightBytes > 0 ? weightBytes / rate : 0;
+    }),
+  );
+  const blockBytes = to.shardPlan.kvBlockTokens * footprintOf(to.input.model).kvPerTokenHeadGroup;
+  const kvBytesOf = (headGroups: number) => (migrates ? blocksUsed * blockBytes * headGroups : 0);
+  const moving = Math.max(
+    ...lacking.map(({ workerId, headGroups }) => {
+      const bytes = kvBytesOf(headGroups);
+      return bytes > 0 ? bytes / kvBytesPerSecond(question, workerId) : 0;
+    }),
+  );
+  const again = migrates ? { step: 0, all: 0 } : replay(question);
+  const kvSeconds = (Number.isFinite(moving) ? moving : 0) + again.step;
+  return {
+    seconds: ratio * (loadSeconds + from.connectSeconds + kvSeconds),
+    loadSeconds: ratio * loadSeconds,
+    kvSeconds: ratio * kvSeconds,
+    replaySeconds: again.all,
+    weightBytes: lacking.reduce((sum, { weightBytes }) => sum + weightBytes, 0),
+    kvBytes: lacking.reduce((sum, { headGroups }) => sum + kvBytesOf(headGroups), 0),
+  };
+}

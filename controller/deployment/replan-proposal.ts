@@ -1,0 +1,123 @@
+/** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure apart from timing the solver. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
+import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
+import type { ProfiledDevice } from '../profiler/plan-input.ts';
+import { engineSizes, type LoadedGroup, policyOf, workloadOf } from './deployment-run.ts';
+import type { GroupWorker } from './group-worker.ts';
+import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
+import { plannedRanksOf } from './plan-report.ts';
+
+/** What is to change; empty and zero: as deployed. */
+export interface ReplanWish {
+  policy: string;
+  workload: DeploymentRequest['workload'];
+  ranks: DeploymentRequest['ranks'];
+}
+
+export interface Proposal {
+  /** Of the deployment, with the wish in it. */
+  readonly request: DeploymentRequest;
+  readonly planRequest: PlanRequest;
+  readonly made: MadePlan;
+  /** By rank. */
+  readonly workers: readonly GroupWorker[];
+  /** Nothing would change. */
+  readonly equal: boolean;
+  /** A decode step of the workload by the refined lines, with the split as it is and with the new one. */
+  readonly currentSeconds: number;
+  readonly plannedSeconds: number;
+}
+
+export interface Proposing {
+  readonly loaded: LoadedGroup;
+  readonly request: DeploymentRequest;
+  readonly wish: ReplanWish;
+  /** Worker ids with the incarnations that answer now. */
+  readonly alive: ReadonlyMap<string, string>;
+  /** The lines as refined in service. */
+  readonly refine: (devices: readonly ProfiledDevice[]) => ProfiledDevice[];
+  readonly nowMs: () => number;
+}
+
+/** The deployment as it is to be from now on. */
+export function wishedRequest(request: DeploymentRequest, wish: ReplanWish): DeploymentRequest {
+  const { policy, workload, ranks } = wish;
+  const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+  const given = Object.entries(workload ?? {}).filter(([, value]) => Boolean(value));
+  return {
+    ...request,
+    ...(policy === '' ? {} : { policy, ranks: [] }),
+    ...(ranks.length === 0 ? {} : { ranks }),
+    ...(given.length === 0
+      ? {}
+      : { workload: { ...sizes, ...request.workload, ...Object.fromEntries(given) } }),
+  };
+}
+
+/** What decides where everything lies. */
+function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: ShardPlan__Output) {
+  const places = ranks.map(({ workerId, headGroups, ffnColumns, vocabRows, kvDeviceBlocks }) => [
+    workerId,
+    headGroups,
+    ffnColumns,
+    vocabRows,
+    kvDeviceBlocks,
+  ]);
+  return JSON.stringify([places, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans]);
+}
+
+function planRequestOf({ loaded, alive, refine }: Proposing, request: DeploymentRequest) {
+  const former = loaded.planRequest;
+  const workload = workloadOf(request, former.model);
+  const there = new Set(
+    loaded.candidates
+      .filter(({ id, incarnation }) => alive.get(id) === incarnation)
+      .map(({ id }) => id),
+  );
+  return {
+    ...former,
+    epoch: former.epoch + 1,
+    devices: refine(former.devices.filter(({ id }) => there.has(id))),
+    workload,
+    policy: policyOf(request),
+    manual: request.ranks,
+    kvBlockTokens: workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens,
+  };
+}
+
+/** Throws plan-infeasible and config-invalid as a deployment does. */
+export function proposeReplan(proposing: Proposing): Proposal {
+  const { loaded, wish, nowMs } = proposing;
+  const request = wishedRequest(proposing.request, wish);
+  if (wish.policy !== '' && wish.ranks.length > 0) {
+    throw new HelsError('usage', 'ranks: a policy is given too; give one of the two', {
+      field: 'ranks',
+    });
+  }
+  const planRequest = planRequestOf(proposing, request);
+  const made = makePlan(planRequest, nowMs);
+  const workers = made.shardPlan.ranks.flatMap(
+    ({ workerId }) => loaded.candidates.find(({ id }) => id === workerId) ?? [],
+  );
+  return {
+    request,
+    planRequest,
+    made,
+    workers,
+    equal: placesOf(made.shardPlan) === placesOf(loaded.shardPlan),
+    currentSeconds: secondsOf(made.input, loaded.shardPlan),
+    plannedSeconds: secondsOf(made.input, made.shardPlan),
+  };
+}
+
+/** Both splits at the same load and lines; Infinity when the split needs a device that is not there. */
+function secondsOf(input: PlanInput, plan: ShardPlan__Output): number {
+  const ranks = plannedRanksOf(plan);
+  const known = new Set(input.devices.map(({ id }) => id));
+  if (ranks.some(({ device }) => !known.has(device))) return Number.POSITIVE_INFINITY;
+  return plannedDecodeSeconds(input, ranks);
+}

@@ -1,0 +1,158 @@
+/** Carries the steps of one epoch to all its ranks and brings back what all of them answered. Any failure of any rank is its end. */
+import { HelsError, isErrorCode } from '../../proto/domain/errors.ts';
+import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
+import type { StepPlan } from '../scheduler/scheduler.ts';
+import type { OpenRankStream, RankStream } from './rank-stream.ts';
+
+/** A step that takes this many times its prediction is stuck; never less than the floor, so that a short stall trips nothing. */
+const deadlineFactor = 20;
+const stepDeadlineMsMin = 10_000;
+/** The ranks give up on a collective before the controller gives up on the step: their error says more. */
+const collectiveDeadlineShare = 0.8;
+
+/** The ranks of one epoch. */
+export interface EpochRanks {
+  epoch: number;
+  /** By rank. */
+  ranks: OpenRankStream[];
+  predictedStepSeconds: number;
+}
+
+export interface ExchangeListener {
+  /** All ranks answered, with the same tokens; in the order of the steps. */
+  answered(plan: StepPlan, responses: readonly StepResponse__Output[]): void;
+  /** At most once, and nothing after it; the streams are closed. */
+  failed(error: HelsError): void;
+}
+
+interface InFlight {
+  plan: StepPlan;
+  /** By rank; a rank answers its steps in order. */
+  responses: (StepResponse__Output | null)[];
+  missing: number;
+  timer: NodeJS.Timeout;
+}
+
+export class StepExchange {
+  readonly #fence: { term: number; epoch: number };
+  readonly #listener: ExchangeListener;
+  readonly #streams: RankStream[];
+  readonly #inFlight = new Map<number, InFlight>();
+  readonly #stepDeadlineMs: number;
+  #over = false;
+
+  constructor(term: number, epoch: EpochRanks, listener: ExchangeListener) {
+    this.#fence = { term, epoch: epoch.epoch };
+    this.#listener = listener;
+    this.#stepDeadlineMs = Math.max(
+      stepDeadlineMsMin,
+      deadlineFactor * epoch.predictedStepSeconds * 1000,
+    );
+    this.#streams = epoch.ranks.map((open, rank) =>
+      open({
+        response: (response) => this.#receive(rank, response),
+        ended: (error) => this.#fail(error),
+      }),
+    );
+  }
+
+  /** Steps sent and not answered by all ranks. */
+  get underWay(): number {
+    return this.#inFlight.size;
+  }
+
+  /** Steps sent and not answered by the rank of this worker. */
+  outstanding(workerId: string): boolean {
+    const rank = this.#streams.findIndex((stream) => stream.workerId === workerId);
+    return [...this.#inFlight.values()].some(({ responses }) => responses[rank] === null);
+  }
+
+  send(plan: StepPlan): void {
+    const timer = setTimeout(() => this.#late(plan.step), this.#stepDeadlineMs);
+    const responses = this.#streams.map(() => null);
+    this.#inFlight.set(plan.step, { plan, responses, missing: responses.length, timer });
+    const request = {
+      fence: this.#fence,
+      step: plan.step,
+      sequences: plan.sequences,
+      kvMoves: [...plan.moves],
+      collectiveDeadlineMs: Math.round(this.#stepDeadlineMs * collectiveDeadlineShare),
+    };
+    for (const stream of this.#streams) stream.send(request);
+  }
+
+  /**
+   * Nothing that still comes counts. The streams stay open: a worker that sees one end right after its last answer takes that for a
+   * crash and gives up the epoch's KV, which the next epoch may want.
+   */
+  retire(): void {
+    this.#over = true;
+    for (const { timer } of this.#inFlight.values()) clearTimeout(timer);
+    this.#inFlight.clear();
+  }
+
+  /** Idempotent; the listener hears nothing more. */
+  close(): void {
+    this.retire();
+    for (const stream of this.#streams.splice(0)) stream.close();
+  }
+
+  #fail(error: HelsError): void {
+    if (this.#over) return;
+    this.close();
+    this.#listener.failed(error);
+  }
+
+  #late(step: number): void {
+    const responses = this.#inFlight.get(step)?.responses ?? [];
+    const silent = this.#streams
+      .filter((_, rank) => responses[rank] === null)
+      .map(({ workerId }) => `'${workerId}'`);
+    const message = `step ${step} was not answered within ${this.#stepDeadlineMs} ms by ${silent.join(', ')}`;
+    this.#fail(new HelsError('worker-lost', message));
+  }
+
+  #receive(rank: number, response: StepResponse__Output): void {
+    if (this.#over) return;
+    const workerId = this.#streams[rank]?.workerId ?? String(rank);
+    if (response.error !== null) {
+      const { code, message } = response.error;
+      const known = isErrorCode(code) ? code : 'worker-lost';
+      this.#fail(new HelsError(known, `worker '${workerId}', step ${response.step}: ${message}`));
+      return;
+    }
+    const flight = this.#inFlight.get(response.step);
+    if (flight === undefined || flight.responses[rank] !== null) {
+      const message = `worker '${workerId}' answered step ${response.step}, which it was not asked`;
+      this.#fail(new HelsError('internal', message));
+      return;
+    }
+    flight.responses[rank] = response;
+    flight.missing -= 1;
+    if (flight.missing === 0) this.#complete(flight);
+  }
+
+  #complete({ plan, responses: byRank, timer }: InFlight): void {
+    clearTimeout(timer);
+    this.#inFlight.delete(plan.step);
+    const responses = byRank.filter((response) => response !== null);
+    const [first, ...others] = responses;
+    if (first === undefined || others.some((other) => !sameTokens(first, other))) {
+      this.#fail(
+        new HelsError('internal', `the ranks disagree on the tokens of step ${plan.step}`),
+      );
+      return;
+    }
+    this.#listener.answered(plan, responses);
+  }
+}
+
+function sameTokens(first: StepResponse__Output, other: StepResponse__Output): boolean {
+  return (
+    first.sampled.length === other.sampled.length &&
+    first.sampled.every(
+      ({ slot, tokenId }, index) =>
+        slot === other.sampled[index]?.slot && tokenId === other.sampled[index]?.tokenId,
+    )
+  );
+}

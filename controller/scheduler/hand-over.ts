@@ -1,0 +1,58 @@
+/**
+ * What the sequences of one epoch take to the next. All state of a request lives in the controller, so a sequence goes on from its
+ * tokens; its KV is computed again, or stays where it is when the next epoch's ranks have it under the same addresses. Pure.
+ */
+import type { Sequence } from './sequence.ts';
+
+export interface HandOver {
+  /** In the order of arrival; none has a slot. */
+  readonly sequences: readonly Sequence[];
+  /** Requests that arrived so far: later ones come after them. */
+  readonly arrivals: number;
+}
+
+/** Of the next epoch. */
+export interface NextEpoch {
+  readonly kvBlockTokens: number;
+  /** KV in addresses [0, keptBlocks) is there as it was; 0: none is. */
+  readonly keptBlocks: number;
+}
+
+/** KV of the sequence, from its beginning on, that is where steps run from and stays. In blocks of its table. */
+function keptOf(sequence: Sequence, keptBlocks: number, blockTokens: number): number {
+  const { blocks, computed, parked, parkedFrom } = sequence;
+  const here = parked.length > 0 ? parkedFrom : Math.ceil(computed / blockTokens);
+  const beyond = blocks.findIndex((block) => block >= keptBlocks);
+  return Math.min(here, beyond === -1 ? blocks.length : beyond);
+}
+
+/** In the order of arrival, each at rest. */
+export function bringToRest(
+  sequences: readonly Sequence[],
+  next: NextEpoch,
+  blockTokens: number,
+): Sequence[] {
+  for (const sequence of sequences) rest(sequence, next, blockTokens);
+  return sequences.toSorted((left, right) => left.order - right.order);
+}
+
+/**
+ * The sequence waits for the next epoch. What of its KV does not stay is computed again; tokens that steps without an answer have
+ * sampled are sampled again: they depend on the seed and the position alone.
+ */
+function rest(sequence: Sequence, next: NextEpoch, blockTokens: number): void {
+  const kept = keptOf(sequence, next.keptBlocks, blockTokens);
+  sequence.samplesInFlight = 0;
+  sequence.slot = null;
+  sequence.lastStep = 0;
+  sequence.blocks = sequence.blocks.slice(0, kept);
+  sequence.parked = [];
+  sequence.parkedFrom = kept;
+  sequence.remembered = 0;
+  sequence.computed = Math.min(sequence.computed, kept * blockTokens);
+  // They are told as found in the cache again when they are.
+  if (sequence.generated === 0) {
+    sequence.cachedTokens = Math.min(sequence.cachedTokens, sequence.computed);
+  }
+  if (next.kvBlockTokens !== blockTokens) sequence.contents.length = 0;
+}

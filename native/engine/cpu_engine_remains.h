@@ -1,0 +1,32 @@
+// What an engine on a CPU leaves to the engine of the next plan on the same rank.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "engine/cpu_weights.h"
+#include "engine/kv_migrator.h"
+
+namespace hels {
+
+struct CpuEngineRemains {
+  ModelSpec model;
+  EngineOptions options;
+  WeightRegions weights;
+  std::optional<KeptKv> kv;  // none when what lies there is not whole
+};
+
+/// Ends the engine. Nothing remains of none, of one on a GPU, and of one with a corrupted tensor.
+CpuEngineRemains remainsOf(std::unique_ptr<Engine> engine);
+
+/// The weights that an engine of these arguments may take over: all, or none.
+WeightRegions weightsFor(CpuEngineRemains& remains, const ModelSpec& model, const EngineOptions& options);
+
+/// The KV that can be migrated to an engine of these arguments, which needs `otherBytes` for its weights and scratch
+/// and `kvBytes` for its own KV: only addresses that it has too, and none at all when they do not fit into its budget
+/// (options.memoryBytes). Layers are freed as they move, so that the larger of both plans' KV must fit, and while one
+/// moves that layer twice.
+std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, const KvHomes& homes,
+                            const EngineOptions& options, size_t otherBytes, size_t kvBytes);
+
+}  // namespace hels

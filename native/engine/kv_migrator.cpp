@@ -1,0 +1,200 @@
+#include "engine/kv_migrator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "kernels/cpu/gemm.h"
+
+namespace hels {
+namespace {
+
+void requireMigration(bool good, const std::string& message) { require(good, ErrorCode::kShapeInvalid, message); }
+
+std::string textOf(const Range& range) { return rangeText(range.begin, range.end); }
+
+Range common(const Range& a, const Range& b) {
+  const int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max(begin, std::min(a.end, b.end))};
+}
+
+/// One range for each rank, and together all head groups, each once; empty ones may be anywhere.
+void checkCover(const char* field, const std::vector<Range>& ranges, int ranks, int64_t headGroups) {
+  requireMigration(ranges.size() == static_cast<size_t>(ranks),
+                   std::string(field) + " has " + std::to_string(ranges.size()) + " entries; the group has " +
+                       std::to_string(ranks) + " ranks");
+  std::string all;
+  std::vector<Range> sorted;
+  for (const Range& range : ranges) {
+    all += (all.empty() ? "" : ", ") + textOf(range);
+    requireMigration(0 <= range.begin && range.begin <= range.end && range.end <= headGroups,
+                     std::string(field) + " has " + textOf(range) + "; it must lie within " + rangeText(0, headGroups));
+    if (!range.empty()) sorted.push_back(range);
+  }
+  std::ranges::sort(sorted, {}, &Range::begin);
+  int64_t next = 0;
+  bool adjacent = true;
+  for (const Range& range : sorted) {
+    adjacent = adjacent && range.begin == next;
+    next = range.end;
+  }
+  requireMigration(adjacent && next == headGroups, std::string(field) + " is " + all + "; together they must be " +
+                                                       rangeText(0, headGroups) + ", each head group once");
+}
+
+void checkBlocks(const std::vector<Range>& blocks, int64_t addresses) {
+  int64_t next = 0;
+  for (size_t index = 0; index < blocks.size(); ++index) {
+    const Range& range = blocks[index];
+    requireMigration(next <= range.begin && range.begin < range.end && range.end <= addresses,
+                     "blocks[" + std::to_string(index) + "] is " + textOf(range) +
+                         "; it must be a range, not empty, within " + rangeText(next, addresses));
+    next = range.end;
+  }
+}
+
+}  // namespace
+
+void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int64_t modelHeadGroups,
+                         const KeptKv* kept) {
+  requireMigration(homes.loans.empty() && homes.parkedBlocks == 0,
+                   "KV cannot be migrated to a plan with " + std::to_string(homes.loans.size()) + " kvLoans and " +
+                       std::to_string(homes.parkedBlocks) + " kvParkedBlocks; both must be 0");
+  checkCover("previousHeadGroups", migration.previousHeadGroups, homes.ranks, modelHeadGroups);
+  checkCover("headGroups", migration.headGroups, homes.ranks, modelHeadGroups);
+  const auto rank = static_cast<size_t>(homes.rank);
+  requireMigration(migration.headGroups[rank] == homes.headGroups, "headGroups[" + std::to_string(rank) + "] is " +
+                                                                       textOf(migration.headGroups[rank]) +
+                                                                       "; this rank has " + textOf(homes.headGroups));
+  const Range& before = migration.previousHeadGroups[rank];
+  requireMigration(before.empty() || (kept != nullptr && kept->headGroups == before),
+                   "previousHeadGroups[" + std::to_string(rank) + "] is " + textOf(before) + "; this rank kept KV of " +
+                       (kept == nullptr ? "none" : textOf(kept->headGroups)));
+  int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.deviceBlocks;
+  if (!before.empty()) addresses = std::min(addresses, kept->cache.shape().blocks);
+  checkBlocks(migration.blocks, std::min(addresses, homes.blocks));
+}
+
+KvMigrator::KvMigrator(const KvMigration& migration, KeptKv* kept, KvCache& target, Collective& collective)
+    : migration_(migration),
+      kept_(kept),
+      target_(target),
+      collective_(collective),
+      rank_(collective.rank()),
+      pieceBytes_(2 * static_cast<size_t>(target.shape().blockBytes())) {
+  for (const Range& range : migration.blocks) {
+    for (int64_t address = range.begin; address < range.end; ++address) {
+      addresses_.push_back(static_cast<int32_t>(address));
+    }
+  }
+  listTransfers();
+  planRounds();
+}
+
+void KvMigrator::listTransfers() {
+  const auto ranks = static_cast<int>(migration_.headGroups.size());
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      const Range groups = common(migration_.previousHeadGroups[static_cast<size_t>(from)],
+                                  migration_.headGroups[static_cast<size_t>(to)]);
+      if (groups.empty()) continue;
+      if (from != to) between_.push_back({from, to, groups});
+      if (from == rank_ && to == rank_) within_.push_back({from, to, groups});
+    }
+  }
+}
+
+/// All ranks cut the transfers alike: as many pieces at once as the busiest rank has room for.
+void KvMigrator::planRounds() {
+  std::vector<int64_t> sends(migration_.headGroups.size());
+  std::vector<int64_t> receives(sends.size());
+  int64_t busiest = 1;
+  for (const Transfer& transfer : between_) {
+    busiest = std::max(busiest, ++sends[static_cast<size_t>(transfer.from)]);
+    busiest = std::max(busiest, ++receives[static_cast<size_t>(transfer.to)]);
+  }
+  piecesAtOnce_ = std::max<int64_t>(1, static_cast<int64_t>(kMigrationStagingBytes / pieceBytes_) / busiest);
+  for (const Transfer& transfer : between_) rounds_ = std::max(rounds_, divCeil(piecesOf(transfer), piecesAtOnce_));
+  size_t sent = 0;
+  size_t received = 0;
+  for (const Transfer& transfer : between_) {
+    const auto pieces = static_cast<size_t>(piecesOfRound(transfer, 0).size());
+    if (transfer.from == rank_) sent += pieces * pieceBytes_;
+    if (transfer.to == rank_) received += pieces * pieceBytes_;
+  }
+  send_.resize(sent);
+  receive_.resize(received);
+}
+
+int64_t KvMigrator::piecesOf(const Transfer& transfer) const {
+  return transfer.groups.size() * static_cast<int64_t>(addresses_.size());
+}
+
+KvMigrator::Piece KvMigrator::pieceAt(const Transfer& transfer, int64_t index) const {
+  const auto addresses = static_cast<int64_t>(addresses_.size());
+  return {transfer.groups.begin + index / addresses, addresses_[static_cast<size_t>(index % addresses)]};
+}
+
+Range KvMigrator::piecesOfRound(const Transfer& transfer, int64_t round) const {
+  const int64_t pieces = piecesOf(transfer);
+  return {std::min(pieces, round * piecesAtOnce_), std::min(pieces, (round + 1) * piecesAtOnce_)};
+}
+
+KvMigrationResult KvMigrator::run() {
+  const auto start = std::chrono::steady_clock::now();
+  const bool inPlace = kept_ != nullptr && kept_->memory->data() == target_.data();
+  for (int64_t layer = 0; layer < target_.shape().layers; ++layer) {
+    if (!inPlace) moveWithin(layer);
+    for (int64_t round = 0; round < rounds_; ++round) moveBetween(layer, round);
+    if (kept_ != nullptr && !inPlace) kept_->cache.discardLayer(layer);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return {seconds.count(), bytesReceived_};
+}
+
+void KvMigrator::moveWithin(int64_t layer) {
+  std::vector<std::byte> piece(pieceBytes_);
+  for (const Transfer& transfer : within_) {
+    for (int64_t index = 0; index < piecesOf(transfer); ++index) {
+      const auto [group, address] = pieceAt(transfer, index);
+      kept_->cache.readGroup(layer, group - kept_->headGroups.begin, address, piece.data());
+      target_.writeGroup(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, address, piece.data());
+    }
+  }
+}
+
+void KvMigrator::moveBetween(int64_t layer, int64_t round) {
+  std::vector<ExchangePart> parts(migration_.headGroups.size());
+  std::byte* sent = send_.data();
+  std::byte* received = receive_.data();
+  for (const Transfer& transfer : between_) {
+    const Range pieces = piecesOfRound(transfer, round);
+    const size_t bytes = static_cast<size_t>(pieces.size()) * pieceBytes_;
+    if (transfer.from == rank_) {
+      parts[static_cast<size_t>(transfer.to)].send = {sent, bytes};
+      for (int64_t index = pieces.begin; index < pieces.end; ++index, sent += pieceBytes_) {
+        const auto [group, address] = pieceAt(transfer, index);
+        kept_->cache.readGroup(layer, group - kept_->headGroups.begin, address, sent);
+      }
+    }
+    if (transfer.to == rank_) {
+      parts[static_cast<size_t>(transfer.from)].receive = {received, bytes};
+      received += bytes;
+    }
+  }
+  collective_.exchangeUntimed(parts);
+  for (const Transfer& transfer : between_) {
+    if (transfer.to != rank_) continue;
+    const Range pieces = piecesOfRound(transfer, round);
+    const std::byte* source = parts[static_cast<size_t>(transfer.from)].receive.data();
+    for (int64_t index = pieces.begin; index < pieces.end; ++index, source += pieceBytes_) {
+      const auto [group, address] = pieceAt(transfer, index);
+      target_.writeGroup(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, address, source);
+    }
+    bytesReceived_ += static_cast<uint64_t>(pieces.size()) * pieceBytes_;
+  }
+}
+
+}  // namespace hels

@@ -1,0 +1,143 @@
+/** A re-plan in mid-stream: whatever the old and the new plan hold, whatever is under way, the text is that of an undisturbed run. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { SchedulerLimits } from '../../controller/scheduler/scheduler.ts';
+import { hashVocabRows } from '../support/kv-hash-rank.ts';
+import { propertyRuns } from '../support/property-runs.ts';
+import {
+  type Action,
+  checkEmpty,
+  finish,
+  play,
+  prefixHashes,
+  World,
+} from '../support/scheduler-world.ts';
+
+const token = fc.nat({ max: hashVocabRows - 1 });
+const text = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
+const prompt = fc
+  .tuple(fc.nat({ max: 11 }), fc.array(token, { maxLength: 4 }))
+  .map(([shared, own]) => [...text.slice(0, shared), ...own])
+  .filter(({ length }) => length > 0);
+const of = <Type extends string>(type: Type) => fc.constant(type);
+
+const action: fc.Arbitrary<Action> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: of('add'),
+      prompt,
+      maxTokens: fc.integer({ min: 1, max: 16 }),
+      stop: fc.array(token, { maxLength: 2 }),
+      salt: fc.constantFrom('', '', null),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ type: of('cancel'), which: fc.nat() }) },
+  { weight: 6, arbitrary: fc.record({ type: of('schedule') }) },
+  { weight: 3, arbitrary: fc.record({ type: of('run'), rank: fc.nat({ max: 1 }) }) },
+  { weight: 5, arbitrary: fc.record({ type: of('answer') }) },
+);
+
+const blockTokens = fc.integer({ min: 1, max: 3 });
+const limitsOver = (kvBlockTokens: fc.Arbitrary<number>): fc.Arbitrary<SchedulerLimits> =>
+  fc.record({
+    // The longest request fits, whatever the block.
+    kvBlocks: fc.integer({ min: 32, max: 40 }),
+    kvBlockTokens,
+    stepTokensMax: fc.integer({ min: 5, max: 16 }),
+    sequencesMax: fc.integer({ min: 1, max: 5 }),
+    contextTokensMax: fc.constant(32),
+    waitingMax: fc.integer({ min: 1, max: 6 }),
+    parking: fc.record({
+      blocks: fc.nat({ max: 6 }),
+      movesPerStepMax: fc.integer({ min: 1, max: 3 }),
+    }),
+  });
+
+/** Rooms for about one and a half of the longest requests: somebody always has to give way. */
+const tight = ({ kvBlocks, ...limits }: SchedulerLimits): SchedulerLimits => ({
+  ...limits,
+  kvBlocks: Math.ceil(kvBlocks / limits.kvBlockTokens),
+});
+
+const actions = fc.array(action, { maxLength: 120, size: 'max' });
+const epochs = (kvBlockTokens: fc.Arbitrary<number>) =>
+  fc.array(fc.tuple(limitsOver(kvBlockTokens).map(tight), actions), {
+    minLength: 2,
+    maxLength: 5,
+    size: 'max',
+  });
+
+function run(
+  plans: readonly (readonly [SchedulerLimits, readonly Action[]])[],
+  keptOf: (former: SchedulerLimits, next: SchedulerLimits) => number,
+): World {
+  const [opening, ...others] = plans;
+  if (opening === undefined) throw new Error('no epoch');
+  const [first, begin] = opening;
+  const world = new World(first, prefixHashes.good);
+  play(world, begin, 2);
+  let former = first;
+  for (const [limits, next] of others) {
+    world.rebase(limits, keptOf(former, limits));
+    play(world, next, 2);
+    former = limits;
+  }
+  finish(world, 2);
+  checkEmpty(world, former);
+  return world;
+}
+
+describe('sequences that go to another epoch', () => {
+  it('are computed again where nothing stays, also when steps under way are lost', () => {
+    let again = 0;
+    fc.assert(
+      fc.property(epochs(blockTokens), (plans) => {
+        again += run(plans, () => 0).scheduler.counts.recomputedTokens;
+      }),
+      { numRuns: propertyRuns(150) },
+    );
+    expect(again).toBeGreaterThan(100);
+  }, 60_000);
+
+  it('go on from the KV that stays, and lose only what lies beyond it', () => {
+    let computed = 0;
+    let kept = 0;
+    fc.assert(
+      fc.property(
+        blockTokens.chain((tokens) => epochs(fc.constant(tokens))),
+        (plans) => {
+          kept += run(plans, (former, next) =>
+            Math.min(former.kvBlocks, next.kvBlocks),
+          ).computedTokens;
+          computed += run(plans, () => 0).computedTokens;
+        },
+      ),
+      { numRuns: propertyRuns(150) },
+    );
+    // Otherwise keeping would not be worth its trouble.
+    expect(kept).toBeLessThan(computed);
+  }, 60_000);
+
+  it('show KV that is believed to stay and does not: the checks above can fail', () => {
+    const limits = { kvBlocks: 20, kvBlockTokens: 2, stepTokensMax: 8, sequencesMax: 2 };
+    const all = { ...limits, contextTokensMax: 32, waitingMax: 4 };
+    const world = new World(all);
+    world.add([3, 1, 4, 1, 5], 8, []);
+    for (let step = 0; step < 3; step += 1) {
+      world.schedule();
+      world.answer();
+    }
+    world.rebase(all, 1);
+    // One block stays; a scheduler that is told of all of them reads what is not there.
+    const other = new World(all);
+    other.add([3, 1, 4, 1, 5], 8, []);
+    for (let step = 0; step < 3; step += 1) {
+      other.schedule();
+      other.answer();
+    }
+    other.rebase(all, 20, 1);
+    finish(world, 2);
+    expect(() => finish(other, 2)).toThrow();
+  });
+});

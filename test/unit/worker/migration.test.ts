@@ -1,0 +1,86 @@
+/** What a worker makes of a KvMigration: the engine's words, or a refusal that names the field. */
+import { describe, expect, it } from 'vitest';
+import type { Range__Output } from '../../../proto/gen/hels/v1/Range.ts';
+import type { ShardPlan__Output } from '../../../proto/gen/hels/v1/ShardPlan.ts';
+import { migrationOf } from '../../../worker/daemon/migration.ts';
+import { shardPlan } from '../../support/shard-plan.ts';
+
+const range = (begin: number, end: number): Range__Output => ({ begin, end });
+const previous = [range(0, 2), range(2, 2), range(2, 4)];
+const blocks = [range(0, 3), range(5, 8)];
+
+/** The model has four head groups. */
+const plan = shardPlan([
+  { workerId: 'a', headGroups: [0, 1] },
+  { workerId: 'b', headGroups: [1, 4] },
+  { workerId: 'c', headGroups: [4, 4] },
+]);
+
+const translate = (
+  message: { previousHeadGroups?: Range__Output[]; blocks?: Range__Output[] } = {},
+  changes: Partial<ShardPlan__Output> = {},
+  rank = 0,
+  kvKept = true,
+) =>
+  migrationOf(
+    { previousHeadGroups: previous, blocks, ...message },
+    { plan: { ...plan, ...changes }, rank, kvKept },
+    700,
+  );
+
+const refused = (field: string, text: string, body: () => unknown) =>
+  expect(body).toThrow(
+    expect.objectContaining({
+      code: 'request-invalid',
+      field,
+      message: expect.stringContaining(text),
+    }),
+  );
+
+describe('a migration', () => {
+  it('goes to the engine with the ranges of the plan', () => {
+    expect(translate()).toEqual({
+      previousHeadGroups: previous,
+      headGroups: [range(0, 1), range(1, 4), range(4, 4)],
+      blocks,
+      deadlineMs: 700,
+    });
+  });
+
+  it('may move nothing, and may name the ranks of before in any order', () => {
+    expect(translate({ blocks: [] }).blocks).toEqual([]);
+    const swapped = [range(2, 4), range(0, 2), range(0, 0)];
+    expect(translate({ previousHeadGroups: swapped }).previousHeadGroups).toEqual(swapped);
+  });
+
+  it('is no matter of what a rank without KV from before has kept', () => {
+    expect(translate({}, {}, 1, false).previousHeadGroups).toEqual(previous);
+    refused('migration.previous_head_groups', 'gives rank 0 [0, 2)', () =>
+      translate({}, {}, 0, false),
+    );
+  });
+
+  it.each([
+    ['has 2 entries; the plan has 3 ranks', [range(0, 2), range(2, 4)]],
+    ['is [0, 2), [2, 2), [3, 4); together', [range(0, 2), range(2, 2), range(3, 4)]],
+    ['together they must be [0, 4)', [range(0, 2), range(1, 2), range(2, 4)]],
+    ['together they must be [0, 4)', [range(0, 2), range(2, 4), range(4, 5)]],
+    ['together they must be [0, 4)', [range(0, 4), range(0, 4), range(0, 0)]],
+    ['together they must be [0, 4)', [range(0, 0), range(0, 0), range(0, 0)]],
+    ['together they must be [0, 4)', [range(0, 4), range(4, 2), range(2, 4)]],
+  ])('is refused when its head groups are not all, each once: %s', (text, previousHeadGroups) => {
+    refused('migration.previous_head_groups', text, () => translate({ previousHeadGroups }));
+  });
+
+  it.each([
+    ['migration.blocks[0]', 'is [2, 2); it must be a range, not empty', [range(2, 2)]],
+    ['migration.blocks[1]', 'is [2, 4); it must be', [range(0, 3), range(2, 4)]],
+    ['migration.blocks[1]', 'within [3, 8)', [range(0, 3), range(4, 9)]],
+  ])('is refused when addresses do not ascend or are not there: %s %s', (field, text, wrong) => {
+    refused(field, text, () => translate({ blocks: wrong }));
+  });
+
+  it('is refused where KV may lie elsewhere', () => {
+    refused('migration', '0 loans and 2 parked blocks', () => translate({}, { kvParkedBlocks: 2 }));
+  });
+});

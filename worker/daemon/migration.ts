@@ -1,0 +1,90 @@
+/** KvMigration of proto/hels/v1/worker.proto, checked against the plan that it leads to, in the engine's words. Pure. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { KvMigration__Output } from '../../proto/gen/hels/v1/KvMigration.ts';
+import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { KvMigration, Range } from '../binding/engine-types.ts';
+import { checkedResidency, rangeOf, required } from './wire.ts';
+
+/** The side of a Connect that the worker knows. */
+export interface MigrationTarget {
+  plan: ShardPlan__Output;
+  rank: number;
+  /** Whether KV of the epoch before is here. */
+  kvKept: boolean;
+}
+
+const rangesField = 'migration.previous_head_groups';
+const blocksField = 'migration.blocks';
+
+const show = ({ begin, end }: Range) => `[${begin}, ${end})`;
+
+function refuse(field: string, message: string): never {
+  throw new HelsError('request-invalid', `${field} ${message}`, { field });
+}
+
+/** Throws request-invalid naming the field when the migration does not fit the plan or what this worker has kept. */
+export function migrationOf(
+  message: KvMigration__Output,
+  target: MigrationTarget,
+  deadlineMs: number,
+): KvMigration {
+  const { plan, rank } = target;
+  const residency = checkedResidency(plan);
+  if (residency.loans.length > 0 || residency.kvParkedBlocks > 0) {
+    refuse(
+      'migration',
+      `leads to a plan with ${residency.loans.length} loans and ${residency.kvParkedBlocks} parked blocks; both must be 0`,
+    );
+  }
+  const previousHeadGroups = message.previousHeadGroups.map(rangeOf);
+  checkCover(previousHeadGroups, plan);
+  const own = required(previousHeadGroups[rank], rangesField);
+  if (own.begin < own.end && !target.kvKept) {
+    refuse(rangesField, `gives rank ${rank} ${show(own)}; this worker has kept no KV`);
+  }
+  const blocks = message.blocks.map(rangeOf);
+  // Without loans and parked addresses every rank has all of them on its device.
+  checkBlocks(blocks, residency.kvBlocks);
+  const headGroups = plan.ranks.map((_, index) =>
+    rangeOf(plan.ranks.find((candidate) => candidate.rank === index)?.headGroups ?? null),
+  );
+  return { previousHeadGroups, headGroups, blocks, deadlineMs };
+}
+
+/** One range for each rank, together all head groups, each once. */
+function checkCover(ranges: readonly Range[], plan: ShardPlan__Output): void {
+  if (ranges.length !== plan.ranks.length) {
+    refuse(rangesField, `has ${ranges.length} entries; the plan has ${plan.ranks.length} ranks`);
+  }
+  const { headGroups } = required(plan.model, 'plan.model');
+  const held = ranges
+    .filter(({ begin, end }) => begin !== end)
+    .sort((left, right) => left.begin - right.begin);
+  let next = 0;
+  for (const { begin, end } of held) {
+    if (begin !== next || end < begin) {
+      next = -1;
+      break;
+    }
+    next = end;
+  }
+  if (next !== headGroups) {
+    refuse(
+      rangesField,
+      `is ${ranges.map(show).join(', ')}; together they must be [0, ${headGroups}), each head group once`,
+    );
+  }
+}
+
+function checkBlocks(blocks: readonly Range[], addresses: number): void {
+  let next = 0;
+  for (const [index, range] of blocks.entries()) {
+    if (range.begin < next || range.end <= range.begin || range.end > addresses) {
+      refuse(
+        `${blocksField}[${index}]`,
+        `is ${show(range)}; it must be a range, not empty, within [${next}, ${addresses})`,
+      );
+    }
+    next = range.end;
+  }
+}
