@@ -1,3 +1,4 @@
+import { kvPolicyOf } from '../proto/domain/kv-policy.ts';
 import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
@@ -28,7 +29,10 @@ export class OperationsService implements OperationsPort {
     const { workersMin, workload, ranks } = request;
     const format = { numerics, quantization };
     const asked = { modelPath, modelId, policy, ...format, workersMin, workload, ranks };
-    const deployment = { ...asked, prefixCache: !request.noPrefixCache };
+    const prefixCache = !request.noPrefixCache;
+    // The edge has refused unknown names.
+    const kvPolicy = kvPolicyOf(request.kvPolicy) ?? 'evict';
+    const deployment = { ...asked, prefixCache, kvPolicy };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
   }
 
@@ -54,7 +58,8 @@ export class OperationsService implements OperationsPort {
   /** The deployment of the configuration file, as a request. */
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
-    const { model, name, policy, numerics, quantization, workers, prefixCache } = deployment;
+    const { model, name, policy, numerics, quantization, workers } = deployment;
+    const { prefixCache, kvPolicy } = deployment;
     // Zeroes: what a plan is made for when nobody says.
     const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
     const workersMin = workers;
@@ -68,6 +73,7 @@ export class OperationsService implements OperationsPort {
       workload: deployment.allowRemoteKv ? { ...sizes, allowRemoteKv: true } : null,
       ranks: [],
       prefixCache,
+      kvPolicy,
     };
   }
 }

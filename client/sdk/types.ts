@@ -71,6 +71,8 @@ export interface DeployOptions {
   ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Default true. */
   prefixCache?: boolean;
+  /** When KV runs out; default evict. The others are for comparison (docs/serving.md). */
+  kvPolicy?: 'evict' | 'replay' | 'reserve' | 'slots';
 }
 
 export type DeployEvent =

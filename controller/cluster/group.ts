@@ -1,3 +1,5 @@
+import type { KvPolicy } from '../../proto/domain/kv-policy.ts';
+
 /**
  * The life of the one group that serves a model. Pure: (state, event) -> (state, effects).
  *
@@ -33,6 +35,8 @@ export interface DeploymentRequest {
   ranks: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Absent: true. */
   prefixCache?: boolean;
+  /** When KV runs out; absent: evict. */
+  kvPolicy?: KvPolicy;
 }
 
 type GroupPhase = 'empty' | 'deploying' | 'ready' | 'waiting' | 'failed';

@@ -30,6 +30,7 @@ interface KvRequest {
   readonly devices: readonly ProfiledDevice[];
   readonly sequencesMax: number;
   readonly kvBlockTokens: number;
+  readonly parks: boolean;
   readonly workload: { readonly allowRemoteKv?: boolean };
 }
 
@@ -87,7 +88,7 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     return { deviceBlocks, hostBlocks: Math.floor(hostBytes / own) };
   });
   // Sequences that wait held a slot when they gave way: no more are under way at once than have slots.
-  const parked = placeParked(kvBlocks, usable - kvBlocks, rooms);
+  const parked = placeParked(kvBlocks, request.parks ? usable - kvBlocks : 0, rooms);
   const homes = solved.ranks.map((_, rank) => ({
     deviceBlocks: at(parked.deviceBlocks, rank),
     deviceBytes: at(parked.deviceBlocks, rank) * at(blockBytes, rank) + at(heldBytes, rank),

@@ -2,11 +2,13 @@
 import type { Clock } from '../../proto/base/clock.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
 import type { EngineGroup, OpenEngineGroup } from '../deployment/coordinator.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import { restoreCostsOf } from '../deployment/restore-costs.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import { cheapestRestore, parksAlways } from '../scheduler/restore-choice.ts';
+import type { SchedulerLimits } from '../scheduler/scheduler.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { sha256PrefixHash } from './prefix-hash.ts';
 import { grpcRankStream } from './rank-stream.ts';
@@ -17,16 +19,34 @@ import { warmUp } from './warm-up.ts';
 /** Requests that may wait for a slot: several times what runs at once, so that a burst waits and a flood is refused. */
 const waitingMax = 512;
 
-/** `prefixCache`: whether the deployment that is being opened has one. */
+/** What a deployment says about its KV. */
+type KvChoices = Pick<DeploymentRequest, 'prefixCache' | 'kvPolicy'>;
+
+/** What the scheduler does when KV runs out; slots have the length that the plan was made for. */
+function shortageOf({ kvPolicy }: KvChoices, slotTokens: number): Partial<SchedulerLimits> {
+  switch (kvPolicy) {
+    case 'replay':
+      return { replaysWhole: true };
+    case 'reserve':
+      return { reserveTokens: 1 };
+    case 'slots':
+      return { reserveTokens: slotTokens };
+    default:
+      return {};
+  }
+}
+
+/** `deployment`: the one that is being opened. */
 export function openGroupWith(
   engine: SwitchingEngine,
   metrics: ServingMetrics,
   tracker: PredictionTracker,
   clock: Clock,
-  prefixCache: () => boolean,
+  deployment: () => KvChoices | null,
 ): OpenEngineGroup {
   return (group, term, onFailed): EngineGroup => {
-    const { shardPlan } = group;
+    const { shardPlan, input } = group;
+    const choices = deployment() ?? {};
     const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
     const workerIds = group.workers.map(({ id }) => id);
     const costs = restoreCostsOf(group);
@@ -38,13 +58,14 @@ export function openGroupWith(
       limits: {
         kvBlocks,
         kvBlockTokens,
+        ...shortageOf(choices, input.workload.contextTokens),
         parking: { blocks: shardPlan.kvParkedBlocks, choice },
         stepTokensMax,
         sequencesMax,
         contextTokensMax: shardPlan.model?.maxPositions ?? 0,
         waitingMax,
       },
-      prefixHash: prefixCache() ? sha256PrefixHash : null,
+      prefixHash: choices.prefixCache === false ? null : sha256PrefixHash,
       ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
       predictedStepSeconds: Math.max(
         shardPlan.predictedDecodeSeconds,

@@ -53,23 +53,34 @@ const setting = fc
     ),
     hash: fc.constantFrom('none' as const, 'good' as const, 'weak' as const),
   })
-  .map(({ parkedBlocks, movesPerStepMax, dropsOfTen, seed, stepsInFlightMax, hash, policy, ...rest }) => {
-    let state = seed;
-    const choice = {
-      parks: () => {
-        state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-        return (state >>> 8) % 10 >= dropsOfTen;
-      },
-    };
-    const limits: SchedulerLimits = {
-      ...rest,
-      ...policy,
-      contextTokensMax: 36,
-      waitingMax: 12,
-      parking: { blocks: parkedBlocks, movesPerStepMax, choice },
-    };
-    return { limits, stepsInFlightMax, hash };
-  });
+  .map(
+    ({
+      parkedBlocks,
+      movesPerStepMax,
+      dropsOfTen,
+      seed,
+      stepsInFlightMax,
+      hash,
+      policy,
+      ...rest
+    }) => {
+      let state = seed;
+      const choice = {
+        parks: () => {
+          state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+          return (state >>> 8) % 10 >= dropsOfTen;
+        },
+      };
+      const limits: SchedulerLimits = {
+        ...rest,
+        ...policy,
+        contextTokensMax: 36,
+        waitingMax: 12,
+        parking: { blocks: parkedBlocks, movesPerStepMax, choice },
+      };
+      return { limits, stepsInFlightMax, hash };
+    },
+  );
 
 describe('parking', () => {
   it('changes no token, loses no block and lets nobody wait for ever, whatever is parked or dropped when', () => {

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { kvPolicies } from '../../../proto/domain/kv-policy.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import { type DeployOptions, HelsError } from '../../sdk/index.ts';
@@ -19,6 +20,7 @@ interface DeployCommandOptions {
   sequences?: string;
   context?: string;
   allowRemoteKv?: boolean;
+  kvPolicy: string;
   ranks?: string;
   prefixCache: boolean;
 }
@@ -65,6 +67,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
     },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
     prefixCache: options.prefixCache,
+    kvPolicy: oneOf(options.kvPolicy, kvPolicies, '--kv-policy'),
   };
 }
 
@@ -85,6 +88,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--sequences <n>', 'running sequences the plan is made for')
     .option('--context <tokens>', 'context length per sequence the plan is made for')
     .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
+    .option('--kv-policy <policy>', `when KV runs out: ${kvPolicies.join(', ')}`, 'evict')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
     .option('--no-prefix-cache', 'compute every prompt whole')
     .action(async (options: DeployCommandOptions, command: Command) => {

@@ -29,8 +29,24 @@ describe('the prefix cache of a deployment', () => {
       workersMin: 1,
       quantization: '',
     };
-    const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache };
+    const rest = { workersTimeoutMs: 0, workload: null, ranks: [], noPrefixCache, kvPolicy: '' };
     operations.deploy({ ...plain, ...rest }, new AbortController().signal);
     expect(deployed).toMatchObject([{ modelPath: '/m', prefixCache: !noPrefixCache }]);
+  });
+});
+
+describe('the KV policy of a deployment', () => {
+  it.each([
+    ['deployment: { model: /m }', 'evict'],
+    ['deployment: { model: /m, kvPolicy: slots }', 'slots'],
+  ])('is what the configuration file says: %s', (yaml, kvPolicy) => {
+    const config = parseControllerConfig(['--config', 'c'], '0', () => yaml);
+    expect(setUp().operations.configured(config.deployment)).toMatchObject({ kvPolicy });
+  });
+
+  it('that is not known is refused with those that are', () => {
+    expect(() =>
+      parseControllerConfig(['--config', 'c'], '0', () => 'deployment: { model: /m, kvPolicy: x }'),
+    ).toThrow(/deployment.kvPolicy.*evict.*replay.*reserve.*slots/);
   });
 });
