@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
 import { engine } from './engine.ts';
 import { heterogeneous } from './heterogeneous.ts';
+import { kvResidency } from './kv-residency.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
@@ -24,6 +25,7 @@ const benchmarks: readonly Benchmark[] = [
   prediction,
   heterogeneous,
   slowDevice,
+  kvResidency,
   soak,
   redeploy,
 ];
