@@ -4,12 +4,15 @@ import type { HelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import type { EngineGroup, OpenEngineGroup } from '../deployment/coordinator.ts';
+import type { LoadedGroup } from '../deployment/deployment-run.ts';
+import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import { restoreCostsOf } from '../deployment/restore-costs.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
-import { cheapestRestore, parksAlways } from '../scheduler/restore-choice.ts';
+import { cheapestRestore, parksAlways, type RestoreChoice } from '../scheduler/restore-choice.ts';
 import type { SchedulerLimits } from '../scheduler/scheduler.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
+import { KvPathObserver } from './kv-path-observer.ts';
 import { sha256PrefixHash } from './prefix-hash.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import { ServingObserver } from './serving-observer.ts';
@@ -36,6 +39,12 @@ function shortageOf({ kvPolicy }: KvChoices, slotTokens: number): Partial<Schedu
   }
 }
 
+/** By the fitted costs, as what the group's steps take refines them. */
+function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
+  const costs = restoreCostsOf(group);
+  return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
+}
+
 /** `deployment`: the one that is being opened. */
 export function openGroupWith(
   engine: SwitchingEngine,
@@ -49,9 +58,14 @@ export function openGroupWith(
     const choices = deployment() ?? {};
     const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
     const workerIds = group.workers.map(({ id }) => id);
-    const costs = restoreCostsOf(group);
-    const choice = costs === null ? parksAlways : cheapestRestore(costs);
-    const observer = new ServingObserver(metrics, tracker, () => loop.scheduler.counts, workerIds);
+    const kvPaths = KvPathObserver.of(group);
+    const observer = new ServingObserver(
+      metrics,
+      tracker,
+      () => loop.scheduler.counts,
+      workerIds,
+      kvPaths,
+    );
     const loop: StepLoop = new StepLoop({
       term,
       epoch: shardPlan.epoch,
@@ -59,7 +73,7 @@ export function openGroupWith(
         kvBlocks,
         kvBlockTokens,
         ...shortageOf(choices, input.workload.contextTokens),
-        parking: { blocks: shardPlan.kvParkedBlocks, choice },
+        parking: { blocks: shardPlan.kvParkedBlocks, choice: choiceOf(group, kvPaths.tracker) },
         stepTokensMax,
         sequencesMax,
         contextTokensMax: shardPlan.model?.maxPositions ?? 0,
@@ -91,6 +105,7 @@ export function openGroupWith(
         engine.attach({
           loop,
           residency: residencyOf(shardPlan),
+          kvPaths: kvPaths.tracker,
           workerIds,
           limits: {
             modelId: shardPlan.modelId,

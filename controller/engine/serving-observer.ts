@@ -1,7 +1,9 @@
 /** What the steps of a group say: kept while it warms up, told to metrics and predictions while it serves. */
+
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { KvPathObserver } from './kv-path-observer.ts';
 import type { StepMeasurement, StepObserver } from './step-loop.ts';
 
 type Counts = Scheduler['counts'];
@@ -21,6 +23,7 @@ export class ServingObserver implements StepObserver {
   readonly #tracker: PredictionTracker;
   readonly #counts: () => Counts;
   readonly #workerIds: readonly string[];
+  readonly #kvPaths: Pick<KvPathObserver, 'step'>;
   #told: Pick<Counts, Counted> = {
     preempted: 0,
     prefixQueryTokens: 0,
@@ -36,11 +39,13 @@ export class ServingObserver implements StepObserver {
     tracker: PredictionTracker,
     counts: () => Counts,
     workerIds: readonly string[],
+    kvPaths: Pick<KvPathObserver, 'step'>,
   ) {
     this.#metrics = metrics;
     this.#tracker = tracker;
     this.#counts = counts;
     this.#workerIds = workerIds;
+    this.#kvPaths = kvPaths;
   }
 
   step(measurement: StepMeasurement): void {
@@ -52,6 +57,7 @@ export class ServingObserver implements StepObserver {
       this.#tracker.observe(load, rankComputeSeconds, rankCollectiveSeconds);
     }
     this.#observeMoves(measurement);
+    this.#kvPaths.step(measurement);
     this.#tellCounts();
   }
 

@@ -36,6 +36,7 @@ export interface StepMeasurement {
   /** Of the slowest rank, collectives included. */
   totalSeconds: number;
   moves: StepMoves;
+  plan: StepPlan;
 }
 
 /** What a step did about KV that had made room. */
@@ -370,5 +371,6 @@ function measurementOf(
       computedTokens: load.decodeTokens + load.prefillTokens,
       rankRemoteSeconds: responses.map(({ remoteSeconds }) => remoteSeconds),
     },
+    plan,
   };
 }
