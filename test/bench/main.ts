@@ -12,6 +12,7 @@ import { prediction } from './prediction.ts';
 import { prefixCache } from './prefix-cache.ts';
 import { quantization } from './quantization.ts';
 import { redeploy } from './redeploy.ts';
+import { residencySchedules } from './residency-schedules.ts';
 import { serving } from './serving.ts';
 import { slowDevice } from './slow-device.ts';
 import { soak } from './soak.ts';
@@ -28,6 +29,7 @@ const benchmarks: readonly Benchmark[] = [
   kvResidency,
   soak,
   redeploy,
+  residencySchedules,
 ];
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));
