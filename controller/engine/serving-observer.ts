@@ -13,7 +13,9 @@ type Counted =
   | 'prefixHitTokens'
   | 'prefixEvictions'
   | 'computedTokens'
-  | 'recomputedTokens';
+  | 'recomputedTokens'
+  | 'droppedTokens'
+  | 'droppedByChoiceTokens';
 
 export class ServingObserver implements StepObserver {
   /** Of the warm-up. */
@@ -31,6 +33,8 @@ export class ServingObserver implements StepObserver {
     prefixEvictions: 0,
     computedTokens: 0,
     recomputedTokens: 0,
+    droppedTokens: 0,
+    droppedByChoiceTokens: 0,
   };
 
   /** `counts` of the group's scheduler; `workerIds` by rank. */
@@ -97,6 +101,8 @@ export class ServingObserver implements StepObserver {
     metrics.prefixEvictions.inc(counts.prefixEvictions - told.prefixEvictions);
     residency.tokensComputed.inc(counts.computedTokens - told.computedTokens);
     residency.tokensRecomputed.inc(counts.recomputedTokens - told.recomputedTokens);
+    residency.tokensDropped.inc(counts.droppedTokens - told.droppedTokens);
+    residency.tokensDroppedByChoice.inc(counts.droppedByChoiceTokens - told.droppedByChoiceTokens);
     this.#told = counts;
   }
 }

@@ -58,6 +58,7 @@ const planned = { sequences: 2, contextTokens: 448 };
 /** Two loads of one plan differ by so much here. */
 const noise = 0.05;
 const remoteGain = 1.3;
+const pathErrorPercentMax = 15;
 
 interface Measured {
   policy: PolicyName;
@@ -127,6 +128,33 @@ function goalsOf(measured: readonly Measured[]): Goal[] {
   });
 }
 
+/** What the controller predicted for each path of KV, beside what the ranks took. */
+async function pathRows({ cluster }: BenchCluster, policy: PolicyName) {
+  const { kvPaths } = await cluster.client.status();
+  return kvPaths.map((one) => ({
+    policy,
+    path: one.path,
+    steps: one.steps,
+    'predicted s': one.predictedSeconds,
+    'measured s': one.measuredSeconds,
+    'measured/predicted': one.ratio,
+    'median error %, as fitted': one.errorMedianPercent,
+    'as refined': one.refinedErrorMedianPercent,
+  }));
+}
+type PathRow = Awaited<ReturnType<typeof pathRows>>[number];
+
+/** Fewer steps say nothing about a median. */
+const pathStepsMin = 20;
+
+const pathGoals = (rows: readonly PathRow[]) =>
+  rows
+    .filter(({ steps }) => steps >= pathStepsMin)
+    .map((row) => {
+      const name = `${row.policy}: median error % of ${row.path}, refined`;
+      return atMost(name, row['as refined'], pathErrorPercentMax);
+    });
+
 export const kvResidency: Benchmark = {
   name: 'kv-residency',
   summary: 'KV that has no room: every policy on three daemons, one with a fifth of the memory',
@@ -142,6 +170,7 @@ export const kvResidency: Benchmark = {
     const requests = traceSlice(requestCount, planned.contextTokens);
     const measured: Measured[] = [];
     const capacities: Table['rows'] = [];
+    const paths: PathRow[] = [];
     await withCluster(workers, 1, async (cluster) => {
       let pinnedTokens = 0;
       for (const [name, choice] of Object.entries(policies) as [
@@ -169,6 +198,7 @@ export const kvResidency: Benchmark = {
           measured.push({ policy: name, times, streams, ...result });
           log(`${name}, ${times}x: ${result.load.tokensPerSecond.toFixed(0)} tokens/s`);
         }
+        paths.push(...(await pathRows(cluster, name)));
         await cluster.cluster.client.undeploy(shape110M.name);
       }
     });
@@ -178,8 +208,13 @@ export const kvResidency: Benchmark = {
       tables: [
         { title: 'room for KV', rows: capacities },
         { title: `${requests.length} requests, closed loads`, rows: order.map(rowOf) },
+        { title: 'predicted and measured, steps of all loads of a deployment', rows: paths },
       ],
-      goals: [atMost('different texts over all runs', texts.size, 1), ...goalsOf(measured)],
+      goals: [
+        atMost('different texts over all runs', texts.size, 1),
+        ...goalsOf(measured),
+        ...pathGoals(paths),
+      ],
       notes: [
         `the first ${requests.length} requests of ${tracePath} of at most ${planned.contextTokens} tokens; prompts / ${promptDivisor}, answers / ${answerDivisor}`,
         `a stream sends its next request when it has its answer, so that the load saturates; peak demand of all requests at once: ${peakDemandTokens(requests, requests.length)} tokens`,

@@ -133,6 +133,7 @@ const rowOf = ({ setting, failures, counters, ...played }: Played) => ({
   preempted: counters.preempted,
   'reloaded tokens': counters.reloadedTokens,
   'replayed tokens': counters.replayedTokens,
+  'of these by choice': counters.droppedByChoiceTokens,
   'exchange s': counters.remoteSeconds,
 });
 

@@ -8,6 +8,8 @@ export interface KvCounters {
   replayedTokens: number;
   reloadSeconds: number;
   replaySeconds: number;
+  /** Given up although there was a parked address. */
+  droppedByChoiceTokens: number;
   computedTokens: number;
   recomputedTokens: number;
   /** Of the rank that spent most. */
@@ -34,6 +36,7 @@ export async function readCounters(url: string): Promise<KvCounters> {
     replayedTokens: one('kv_restored_tokens', 'path="replay"'),
     reloadSeconds: one('kv_restore_seconds', 'path="reload"'),
     replaySeconds: one('kv_restore_seconds', 'path="replay"'),
+    droppedByChoiceTokens: one('kv_dropped_by_choice_tokens'),
     computedTokens: one('tokens_computed'),
     recomputedTokens: one('tokens_recomputed'),
     remoteSeconds: Math.max(0, ...valuesOf(text, 'hels_kv_remote_seconds_total')),

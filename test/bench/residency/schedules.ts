@@ -30,15 +30,15 @@ export function randomNumbers(seed: number): (below: number) => number {
   return (below) => next() % below;
 }
 
-/** Prompts of 1 to 90 tokens, a third of which begin alike; answers of 8 to 120; half greedy, half sampled. */
+/** Prompts of 1 to 148 tokens, a third of which begin alike; answers of 20 to 159; half greedy, half sampled. */
 export function questionsOf(count: number, seed: number): Question[] {
   const random = randomNumbers(seed);
   const common = prompt(48, seed);
   return Array.from({ length: count }, (_, index) => {
-    const own = prompt(1 + random(42), seed + 1 + index);
+    const own = prompt(1 + random(100), seed + 1 + index);
     return {
       promptTokenIds: random(3) === 0 ? [...common, ...own] : own,
-      maxTokens: 8 + random(113),
+      maxTokens: 20 + random(140),
       temperature: index % 2 === 0 ? 0 : 0.8,
       seed: 1000 + index,
       prefixCache: random(2) === 0,
