@@ -2,6 +2,7 @@
  * What to do with KV that has no room: every policy on the same three daemons and the same heads, one of which has a fifth of the
  * others' memory. Closed loads whose peak demand is 1 to 3 times what the small rank holds.
  */
+import { basename } from 'node:path';
 import type { DeployOptions, PlanReport } from '../../client/sdk/index.ts';
 import { atLeast, atMost, type Benchmark, type Goal, type Table } from './benchmark.ts';
 import { type BenchCluster, withCluster } from './cluster.ts';
@@ -17,6 +18,7 @@ import {
 import { peakDemandTokens, streamsFor } from './residency/demand.ts';
 import {
   answerDivisor,
+  firstRequest,
   hasTrace,
   promptDivisor,
   type TracedRequest,
@@ -40,7 +42,7 @@ const wantedPolicies = process.env['HELS_RESIDENCY_POLICIES']?.split(',') ?? [];
 const overSubscriptions = (process.env['HELS_RESIDENCY_TIMES'] ?? '1,1.5,2,3')
   .split(',')
   .map(Number);
-const requestCount = Number(process.env['HELS_RESIDENCY_REQUESTS'] ?? 32);
+const requestCount = Number(process.env['HELS_RESIDENCY_REQUESTS'] ?? 24);
 
 /** The first has a core to itself and half of the heads, and a fifth of the memory; the others share a core with controller and client. */
 const workers = [
@@ -54,7 +56,7 @@ const ranks = [6, 3, 3].map((headGroups, index) => ({
   ffnWeight: headGroups,
 }));
 /** What the plan is made for, and the size of a slot. */
-const planned = { sequences: 2, contextTokens: 448 };
+const planned = { sequences: 2, contextTokens: 640 };
 /** Two loads of one plan differ by so much here. */
 const noise = 0.05;
 const remoteGain = 1.3;
@@ -216,7 +218,7 @@ export const kvResidency: Benchmark = {
         ...pathGoals(paths),
       ],
       notes: [
-        `the first ${requests.length} requests of ${tracePath} of at most ${planned.contextTokens} tokens; prompts / ${promptDivisor}, answers / ${answerDivisor}`,
+        `${requests.length} requests of ${basename(tracePath)}, from number ${firstRequest} on, of at most ${planned.contextTokens} tokens; prompts / ${promptDivisor}, answers / ${answerDivisor}`,
         `a stream sends its next request when it has its answer, so that the load saturates; peak demand of all requests at once: ${peakDemandTokens(requests, requests.length)} tokens`,
       ],
     };
