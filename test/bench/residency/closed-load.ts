@@ -12,6 +12,8 @@ interface TimedAnswer {
 
 export interface ClosedLoadResult {
   seconds: number;
+  /** Of the answers. */
+  tokens: number;
   tokensPerSecond: number;
   firstTokenSeconds: { p50: number; p95: number };
   perTokenSeconds: { p50: number; p95: number };
@@ -71,6 +73,7 @@ export async function runClosedLoad(
   const tokens = requests.reduce((sum, { maxTokens }) => sum + maxTokens, 0);
   return {
     seconds,
+    tokens,
     tokensPerSecond: tokens / seconds,
     firstTokenSeconds: percentiles(timed.map(({ firstSeconds }) => firstSeconds)),
     perTokenSeconds: percentiles(timed.map(({ perTokenSeconds }) => perTokenSeconds)),
