@@ -42,7 +42,7 @@ const wantedPolicies = process.env['HELS_RESIDENCY_POLICIES']?.split(',') ?? [];
 const overSubscriptions = (process.env['HELS_RESIDENCY_TIMES'] ?? '1,1.5,2,3')
   .split(',')
   .map(Number);
-const requestCount = Number(process.env['HELS_RESIDENCY_REQUESTS'] ?? 24);
+const requestCount = Number(process.env['HELS_RESIDENCY_REQUESTS'] ?? 20);
 
 /** The first has a core to itself and half of the heads, and a fifth of the memory; the others share a core with controller and client. */
 const workers = [
