@@ -11,6 +11,7 @@ import {
   type TlsFiles,
 } from '../proto/base/tls.ts';
 import { HelsError } from '../proto/domain/errors.ts';
+import { kvPolicies } from '../proto/domain/kv-policy.ts';
 import { planPolicies } from '../proto/domain/plan.ts';
 import { quantizationOptions } from '../proto/domain/quantization.ts';
 
@@ -53,6 +54,7 @@ const deploymentSchema = z.strictObject({
   prefixCache: z.boolean().default(true),
   allowRemoteKv: z.boolean().default(false),
   autoReplan: z.boolean().default(true),
+  kvPolicy: z.enum(kvPolicies).default('evict'),
 });
 
 const fileSchema = z.strictObject({

@@ -90,10 +90,7 @@ async function startController(
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
-    openGroup: openGroupWith(
-      { engine, metrics, tracker, clock },
-      () => coordinator.group.request?.prefixCache !== false,
-    ),
+    openGroup: openGroupWith({ engine, metrics, tracker, clock }, () => coordinator.group.request),
     replans,
     credentials: channelCredentials(tls),
     clock,

@@ -1,3 +1,4 @@
+import { kvPolicyOf } from '../proto/domain/kv-policy.ts';
 import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
@@ -39,7 +40,10 @@ export class OperationsService implements OperationsPort {
     const format = { numerics, quantization };
     const asked = { modelPath, modelId, policy, ...format, workersMin, workload, ranks };
     const { noPrefixCache, noAutoReplan } = request;
-    const deployment = { ...asked, prefixCache: !noPrefixCache, autoReplan: !noAutoReplan };
+    // The edge has refused unknown names.
+    const kvPolicy = kvPolicyOf(request.kvPolicy) ?? 'evict';
+    const choices = { prefixCache: !noPrefixCache, autoReplan: !noAutoReplan, kvPolicy };
+    const deployment = { ...asked, ...choices };
     return this.#coordinator.deploy(deployment, request.workersTimeoutMs, signal);
   }
 
@@ -71,7 +75,7 @@ export class OperationsService implements OperationsPort {
   configured(deployment: ControllerConfig['deployment']): DeploymentRequest | null {
     if (deployment === null) return null;
     const { model, name, policy, numerics, quantization, workers } = deployment;
-    const { prefixCache, autoReplan } = deployment;
+    const { prefixCache, autoReplan, kvPolicy } = deployment;
     // Zeroes: what a plan is made for when nobody says.
     const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
     const workersMin = workers;
@@ -86,6 +90,7 @@ export class OperationsService implements OperationsPort {
       ranks: [],
       prefixCache,
       autoReplan,
+      kvPolicy,
     };
   }
 }

@@ -100,6 +100,7 @@ export class StatusView {
         droppedTokens: tokens.dropped,
       })),
       recomputeTax: gauges.recomputeTax,
+      kvPaths: this.#engine.serving?.kvPaths.predictions() ?? [],
       prefixCache: this.#engine.serving?.loop.cachesPrefixes ?? false,
       prefixQueryTokens: counts?.prefixQueryTokens ?? 0,
       prefixHitTokens: counts?.prefixHitTokens ?? 0,

@@ -75,6 +75,8 @@ export interface DeployOptions {
   prefixCache?: boolean;
   /** The controller plans anew by itself when the load or the devices change; default true. Never for a split given by hand. */
   autoReplan?: boolean;
+  /** When KV runs out; default evict. The others are for comparison (docs/serving.md). */
+  kvPolicy?: 'evict' | 'replay' | 'reserve' | 'slots';
 }
 
 /** What is to change; absent: as deployed. */

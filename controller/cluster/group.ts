@@ -1,3 +1,5 @@
+import type { KvPolicy } from '../../proto/domain/kv-policy.ts';
+
 /**
  * The life of the one group that serves a model. Pure: (state, event) -> (state, effects).
  *
@@ -41,6 +43,8 @@ export interface DeploymentRequest {
   prefixCache?: boolean;
   /** The controller plans anew by itself when the load or the lines call for it. Absent: true. */
   autoReplan?: boolean;
+  /** When KV runs out; absent: evict. */
+  kvPolicy?: KvPolicy;
 }
 
 type GroupPhase = 'empty' | 'deploying' | 'ready' | 'replanning' | 'waiting' | 'failed';

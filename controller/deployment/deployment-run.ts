@@ -166,6 +166,7 @@ export async function runDeployment(
 
   ports.phase('planning')(corrections?.reason ?? 'solving the split', 0);
   const workload = workloadOf(request, files.spec);
+  const { kvPolicy = 'evict' } = request;
   const kvBlockTokens = workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens;
   const described = await describeDevices(workers, files.spec, profiles, links);
   const exchangeBytes = workload.allowRemoteKv ? exchangeBytesMax(files.spec) : 0;
@@ -186,10 +187,11 @@ export async function runDeployment(
     numerics: request.numerics === 'fast' ? 'fast' : 'exact',
     ...engineSizes,
     kvBlockTokens,
+    parks: kvPolicy === 'evict',
   };
   const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
-  const note = parkingNote(shardPlan, devices);
+  const note = kvPolicy === 'evict' ? parkingNote(shardPlan, devices) : null;
   if (note !== null) ports.phase('planning')(note, 1);
   const chosen = shardPlan.ranks.flatMap(
     ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],

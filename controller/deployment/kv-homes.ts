@@ -1,7 +1,7 @@
 /** Where the KV of a plan lies: runnable blocks, loans, parked blocks, and what each rank's device and host memory hold of them. Pure. */
 import type { KvLoan } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
-import type { PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
+import type { PlannedRank, PlanOutput, PlanWorkload } from '../../proto/domain/plan.ts';
 import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
 import { type LoanPlan, largestLoans } from '../planner/kv-loans.ts';
 import { placeParked } from '../planner/kv-placement.ts';
@@ -30,7 +30,8 @@ interface KvRequest {
   readonly devices: readonly ProfiledDevice[];
   readonly sequencesMax: number;
   readonly kvBlockTokens: number;
-  readonly workload: { readonly allowRemoteKv?: boolean };
+  readonly parks: boolean;
+  readonly workload: Pick<PlanWorkload, 'sequences' | 'contextTokens' | 'allowRemoteKv'>;
 }
 
 type Solved = Pick<PlanOutput, 'ranks' | 'predicted'>;
@@ -56,7 +57,8 @@ function loansOf(request: KvRequest, { ranks }: Solved, blocksMax: number): Loan
     };
   });
   const blockBytes = kvBlockTokens * kvBytesPerToken(model, 1);
-  return largestLoans(lenders, { blockBytes, layers: model.layers }, blocksMax);
+  const wanted = Math.ceil((workload.sequences * workload.contextTokens) / kvBlockTokens);
+  return largestLoans(lenders, { blockBytes, layers: model.layers }, blocksMax, wanted);
 }
 
 export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
@@ -87,7 +89,7 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     return { deviceBlocks, hostBlocks: Math.floor(hostBytes / own) };
   });
   // Sequences that wait held a slot when they gave way: no more are under way at once than have slots.
-  const parked = placeParked(kvBlocks, usable - kvBlocks, rooms);
+  const parked = placeParked(kvBlocks, request.parks ? usable - kvBlocks : 0, rooms);
   const homes = solved.ranks.map((_, rank) => ({
     deviceBlocks: at(parked.deviceBlocks, rank),
     deviceBytes: at(parked.deviceBlocks, rank) * at(blockBytes, rank) + at(heldBytes, rank),

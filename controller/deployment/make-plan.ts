@@ -29,6 +29,8 @@ export interface PlanRequest {
   stepTokensMax: number;
   sequencesMax: number;
   kvBlockTokens: number;
+  /** Whether sequences that give way may be kept at parked addresses. */
+  parks: boolean;
 }
 
 export interface MadePlan {

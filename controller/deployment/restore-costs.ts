@@ -9,9 +9,12 @@ import type { RestoreCosts } from '../scheduler/restore-choice.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { plannedRanksOf } from './plan-report.ts';
 
-type Measured = Pick<LoadedGroup, 'shardPlan' | 'input'> & {
+/** By worker id: memory to memory on its host. */
+export interface MeasuredCopies {
   readonly profiles: ReadonlyMap<string, { readonly copyBytesPerSecond: number }>;
-};
+}
+
+type Measured = Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies;
 
 /** Copies on one thread, all ranks at once: the slowest decides. null: a rank's copying was not measured. */
 function moveSecondsPerBlock({ shardPlan, input, profiles }: Measured): number | null {

@@ -7,6 +7,7 @@ import type {
   GenerationRequest,
 } from '../../proto/domain/generation.ts';
 import type { KvResidency } from '../../proto/domain/kv-residency.ts';
+import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import type { StepLoop } from './step-loop.ts';
 
 export interface ServingGroup {
@@ -14,6 +15,7 @@ export interface ServingGroup {
   limits: GenerationLimits;
   /** Where each rank's KV lies. */
   residency: KvResidency;
+  kvPaths: KvPathTracker;
   /** By rank. */
   workerIds: readonly string[];
 }

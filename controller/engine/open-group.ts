@@ -3,14 +3,18 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
 import type { LoadedGroup } from '../deployment/deployment-run.ts';
 import type { EngineGroup, KvInUse, OpenEngineGroup } from '../deployment/engine-group.ts';
+import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import { restoreCostsOf } from '../deployment/restore-costs.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
-import { cheapestRestore, parksAlways } from '../scheduler/restore-choice.ts';
+import { cheapestRestore, parksAlways, type RestoreChoice } from '../scheduler/restore-choice.ts';
+import type { SchedulerLimits } from '../scheduler/scheduler.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
+import { KvPathObserver } from './kv-path-observer.ts';
 import { sha256PrefixHash } from './prefix-hash.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import { ServingObserver } from './serving-observer.ts';
@@ -30,17 +34,39 @@ interface Surroundings {
 
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
-function epochOf(group: LoadedGroup): EpochOptions {
-  const { shardPlan } = group;
-  const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
+/** What a deployment says about its KV. */
+type KvChoices = Pick<DeploymentRequest, 'prefixCache' | 'kvPolicy'>;
+
+/** What the scheduler does when KV runs out; slots have the length that the plan was made for. */
+function shortageOf({ kvPolicy }: KvChoices, slotTokens: number): Partial<SchedulerLimits> {
+  switch (kvPolicy) {
+    case 'replay':
+      return { replaysWhole: true };
+    case 'reserve':
+      return { reserveTokens: 1 };
+    case 'slots':
+      return { reserveTokens: slotTokens };
+    default:
+      return {};
+  }
+}
+
+/** By the fitted costs, as what the group's steps take refines them. */
+function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
   const costs = restoreCostsOf(group);
-  const choice = costs === null ? parksAlways : cheapestRestore(costs);
+  return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
+}
+
+function epochOf(group: LoadedGroup, choices: KvChoices, paths: KvPathTracker): EpochOptions {
+  const { shardPlan, input } = group;
+  const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
   return {
     epoch: shardPlan.epoch,
     limits: {
       kvBlocks,
       kvBlockTokens,
-      parking: { blocks: shardPlan.kvParkedBlocks, choice },
+      ...shortageOf(choices, input.workload.contextTokens),
+      parking: { blocks: shardPlan.kvParkedBlocks, choice: choiceOf(group, paths) },
       stepTokensMax,
       sequencesMax,
       contextTokensMax: shardPlan.model?.maxPositions ?? 0,
@@ -58,25 +84,30 @@ class ServedGroup implements EngineGroup {
   readonly #surroundings: Surroundings;
   readonly #loop: StepLoop;
   readonly #observer: ServingObserver;
+  readonly #choices: KvChoices;
   #group: LoadedGroup;
+  #kvPaths: KvPathObserver;
   #attached = false;
 
   constructor(
     group: LoadedGroup,
     term: number,
-    cachesPrefixes: boolean,
+    choices: KvChoices,
     surroundings: Surroundings,
     onFailed: (error: HelsError) => void,
   ) {
     const { engine, metrics, tracker, clock } = surroundings;
     this.#surroundings = surroundings;
+    this.#choices = choices;
     this.#group = group;
+    this.#kvPaths = KvPathObserver.of(group);
     const counts = () => this.#loop.scheduler.counts;
-    this.#observer = new ServingObserver(metrics, tracker, counts, workerIdsOf(group));
+    const workerIds = workerIdsOf(group);
+    this.#observer = new ServingObserver(metrics, tracker, counts, workerIds, this.#kvPaths);
     this.#loop = new StepLoop({
-      ...epochOf(group),
+      ...epochOf(group, choices, this.#kvPaths.tracker),
       term,
-      prefixHash: cachesPrefixes ? sha256PrefixHash : null,
+      prefixHash: choices.prefixCache === false ? null : sha256PrefixHash,
       clock,
       observer: this.#observer,
       onFailed: (error) => {
@@ -101,6 +132,7 @@ class ServedGroup implements EngineGroup {
     this.#surroundings.engine.attach({
       loop: this.#loop,
       residency: residencyOf(shardPlan),
+      kvPaths: this.#kvPaths.tracker,
       workerIds: workerIdsOf(this.#group),
       limits: {
         modelId: shardPlan.modelId,
@@ -134,8 +166,10 @@ class ServedGroup implements EngineGroup {
     const proof = idle ? knownAnswer(this.#loop, name, this.#vocabRows) : Promise.resolve();
     // What it says counts only once the first step is through.
     proof.catch(() => undefined);
-    this.#observer.rebase(workerIdsOf(group));
-    const rebased = this.#loop.rebase(epochOf(group), keptBlocks);
+    this.#kvPaths = KvPathObserver.of(group);
+    this.#observer.rebase(workerIdsOf(group), this.#kvPaths);
+    const epoch = epochOf(group, this.#choices, this.#kvPaths.tracker);
+    const rebased = this.#loop.rebase(epoch, keptBlocks);
     this.#group = group;
     if (this.#attached) this.attach();
     this.#surroundings.tracker.rebase(group);
@@ -159,11 +193,11 @@ class ServedGroup implements EngineGroup {
   }
 }
 
-/** `prefixCache`: whether the deployment that is being opened has one. */
+/** `deployment`: the one that is being opened. */
 export function openGroupWith(
   surroundings: Surroundings,
-  prefixCache: () => boolean,
+  deployment: () => KvChoices | null,
 ): OpenEngineGroup {
   return (group, term, onFailed) =>
-    new ServedGroup(group, term, prefixCache(), surroundings, onFailed);
+    new ServedGroup(group, term, deployment() ?? {}, surroundings, onFailed);
 }

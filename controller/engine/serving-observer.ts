@@ -1,7 +1,9 @@
 /** What the steps of a group say: kept while it warms up, told to metrics and predictions while it serves. */
+
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { KvPathObserver } from './kv-path-observer.ts';
 import type { StepObserver } from './step-loop.ts';
 import type { StepMeasurement } from './step-measurement.ts';
 
@@ -12,7 +14,9 @@ type Counted =
   | 'prefixHitTokens'
   | 'prefixEvictions'
   | 'computedTokens'
-  | 'recomputedTokens';
+  | 'recomputedTokens'
+  | 'droppedTokens'
+  | 'droppedByChoiceTokens';
 
 const nothingTold: Pick<Counts, Counted> = {
   preempted: 0,
@@ -21,6 +25,8 @@ const nothingTold: Pick<Counts, Counted> = {
   prefixEvictions: 0,
   computedTokens: 0,
   recomputedTokens: 0,
+  droppedTokens: 0,
+  droppedByChoiceTokens: 0,
 };
 const recentMax = 64;
 
@@ -34,6 +40,7 @@ export class ServingObserver implements StepObserver {
   /** The last decode steps of the epoch, the newest last. */
   recentDecodes: StepMeasurement[] = [];
   #workerIds: readonly string[];
+  #kvPaths: Pick<KvPathObserver, 'step'>;
   #told: Pick<Counts, Counted> = nothingTold;
 
   /** `counts` of the group's scheduler; `workerIds` by rank. */
@@ -42,17 +49,20 @@ export class ServingObserver implements StepObserver {
     tracker: PredictionTracker,
     counts: () => Counts,
     workerIds: readonly string[],
+    kvPaths: Pick<KvPathObserver, 'step'>,
   ) {
     this.#metrics = metrics;
     this.#tracker = tracker;
     this.#counts = counts;
     this.#workerIds = workerIds;
+    this.#kvPaths = kvPaths;
   }
 
   /** Another epoch, whose counts begin anew. */
-  rebase(workerIds: readonly string[]): void {
+  rebase(workerIds: readonly string[], kvPaths: Pick<KvPathObserver, 'step'>): void {
     this.#tellCounts();
     this.#workerIds = workerIds;
+    this.#kvPaths = kvPaths;
     this.#told = nothingTold;
     this.recentDecodes = [];
   }
@@ -68,6 +78,7 @@ export class ServingObserver implements StepObserver {
       if (this.recentDecodes.length > recentMax) this.recentDecodes.shift();
     }
     this.#observeMoves(measurement);
+    this.#kvPaths.step(measurement);
     this.#tellCounts();
   }
 
@@ -107,6 +118,8 @@ export class ServingObserver implements StepObserver {
     metrics.prefixEvictions.inc(counts.prefixEvictions - told.prefixEvictions);
     residency.tokensComputed.inc(counts.computedTokens - told.computedTokens);
     residency.tokensRecomputed.inc(counts.recomputedTokens - told.recomputedTokens);
+    residency.tokensDropped.inc(counts.droppedTokens - told.droppedTokens);
+    residency.tokensDroppedByChoice.inc(counts.droppedByChoiceTokens - told.droppedByChoiceTokens);
     this.#told = counts;
   }
 }

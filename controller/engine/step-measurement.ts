@@ -18,6 +18,7 @@ export interface StepMeasurement {
   /** Of the slowest rank, collectives included. */
   totalSeconds: number;
   moves: StepMoves;
+  plan: StepPlan;
 }
 
 /** What a step did about KV that had made room. */
@@ -53,5 +54,6 @@ export function measurementOf(
       computedTokens: load.decodeTokens + load.prefillTokens,
       rankRemoteSeconds: responses.map(({ remoteSeconds }) => remoteSeconds),
     },
+    plan,
   };
 }

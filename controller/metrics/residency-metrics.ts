@@ -30,6 +30,8 @@ const waitBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300];
 export class ResidencyMetrics {
   readonly tokensComputed: Counter;
   readonly tokensRecomputed: Counter;
+  readonly tokensDropped: Counter;
+  readonly tokensDroppedByChoice: Counter;
   /** From giving way to running again. */
   readonly sequenceWait: Histogram;
   readonly #restoredTokens: Counter<'path'>;
@@ -47,6 +49,14 @@ export class ResidencyMetrics {
     this.tokensRecomputed = counter(
       'hels_tokens_recomputed_total',
       'Tokens among them that had been computed before and were given up',
+    );
+    this.tokensDropped = counter(
+      'hels_kv_dropped_tokens_total',
+      'Tokens whose KV was given up to make room',
+    );
+    this.tokensDroppedByChoice = counter(
+      'hels_kv_dropped_by_choice_tokens_total',
+      'Tokens among them whose KV could have been parked, but computing them again is cheaper',
     );
     this.sequenceWait = new Histogram({
       name: 'hels_sequence_wait_seconds',

@@ -89,11 +89,27 @@ export function planLoans(
 
 const headsOf = (ranks: readonly LoanRank[], rank: number) => ranks[rank]?.headGroups ?? 0;
 
-/** With as many blocks as all rooms together hold, at most `blocksMax`; null when not one fits. */
+/** Of what a rank could keep if it lent nothing. */
+const ownShareMin = 1 / 2;
+
+/** Buffers for what it lends leave every rank at least half of its room for blocks of its own. */
+function keepsHalf(ranks: readonly LoanRank[], { blockBytes }: LoanShape, plan: LoanPlan): boolean {
+  return ranks.every(({ roomBytes, headGroups }, rank) => {
+    const own = plan.ownBlocks[rank] as number;
+    const most = Math.floor(roomBytes / (headGroups * blockBytes));
+    return own >= plan.kvBlocks || own >= Math.floor(most * ownShareMin);
+  });
+}
+
+/**
+ * With as many blocks as all rooms together hold, at most `blocksMax`; null when not one fits. More than are `wanted` only as far as
+ * buffers do not crowd out the owners' own blocks, for what lies at home costs nothing.
+ */
 export function largestLoans(
   ranks: readonly LoanRank[],
   shape: LoanShape,
   blocksMax = Number.POSITIVE_INFINITY,
+  wanted = Number.POSITIVE_INFINITY,
 ): LoanPlan | null {
   const room = ranks.reduce((sum, { roomBytes }) => sum + Math.max(0, roomBytes), 0);
   const heads = ranks.reduce((sum, { headGroups }) => sum + headGroups, 0);
@@ -103,7 +119,7 @@ export function largestLoans(
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     const found = planLoans(ranks, shape, middle);
-    if (found === null) high = middle;
+    if (found === null || (middle > wanted && !keepsHalf(ranks, shape, found))) high = middle;
     else [low, best] = [middle, found];
   }
   return best;

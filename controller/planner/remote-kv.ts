@@ -23,7 +23,8 @@ export function loansOf(
     };
   });
   if (ranks.some(({ roomBytes }) => roomBytes < 0)) return null;
-  return largestLoans(ranks, loanShape(footprint, remote), blocksMax);
+  const wanted = Math.ceil(remote.residentTokens / loanBlockTokens);
+  return largestLoans(ranks, loanShape(footprint, remote), blocksMax, wanted);
 }
 
 const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers }: RemoteKv) => ({

@@ -37,6 +37,7 @@ export class KvResidence {
   #reloadedBlocks = 0;
   #reloadedTokens = 0;
   #droppedTokens = 0;
+  #droppedByChoiceTokens = 0;
 
   /** `holders`: blocks of sequences that an earlier epoch handed over. */
   constructor(
@@ -62,6 +63,8 @@ export class KvResidence {
       reloadedTokens: this.#reloadedTokens,
       /** Given up, since the beginning. */
       droppedTokens: this.#droppedTokens,
+      /** Of these, where there was a parked address and computing again was cheaper. */
+      droppedByChoiceTokens: this.#droppedByChoiceTokens,
     };
   }
 
@@ -124,7 +127,9 @@ export class KvResidence {
     if (block === undefined || this.pool.referencesOf(block) > 1) return 'none';
     const start = index * this.#blockTokens;
     const tokens = Math.min(sequence.computed - start, this.#blockTokens);
-    if (this.hasParking && this.#choice.parks(tokens, start)) {
+    const parks = this.hasParking && this.#choice.parks(tokens, start);
+    if (!parks && this.#lot.freeCount > 0) this.#droppedByChoiceTokens += tokens;
+    if (parks) {
       const room = draft.movesLeft > 0 ? this.#parkingRoom(sequence) : 'later';
       if (room === 'later') return 'later';
       if (room === 'now') {

@@ -16,14 +16,20 @@ export interface RestoreCosts {
 
 export const parksAlways: RestoreChoice = { parks: () => true };
 
-/** Keeps a block when moving it away and back is shorter than computing its tokens again. */
-export function cheapestRestore(costs: RestoreCosts): RestoreChoice {
+/**
+ * Keeps a block when moving it away and back is shorter than computing its tokens again. `ratioOf` says how much longer than by the costs
+ * a path takes in service; absent: as long.
+ */
+export function cheapestRestore(
+  costs: RestoreCosts,
+  ratioOf: (path: 'reload' | 'replay') => number = () => 1,
+): RestoreChoice {
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
   return {
     parks(tokens, start) {
       const context = tokens * start + (tokens * (tokens + 1)) / 2;
       const replay = replaySecondsPerToken * tokens + replaySecondsPerContextToken * context;
-      return 2 * moveSecondsPerBlock <= replay;
+      return 2 * moveSecondsPerBlock * ratioOf('reload') <= replay * ratioOf('replay');
     },
   };
 }

@@ -1,5 +1,6 @@
 /** Who gives up KV for whom: of the sequences that wait, the newest first. */
 import type { KvResidence, Reclaimed } from './kv-residence.ts';
+import type { Reservation } from './reservation.ts';
 import type { Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
 
@@ -16,10 +17,18 @@ interface Newcomer {
 export class RoomMaker {
   readonly #kv: KvResidence;
   readonly #blockTokens: number;
+  readonly #reservation: Reservation | null;
 
-  constructor(kv: KvResidence, blockTokens: number) {
+  /** With a reservation nobody gives way, so nobody starts whose whole length does not fit. */
+  constructor(kv: KvResidence, blockTokens: number, reservation: Reservation | null) {
     this.#kv = kv;
     this.#blockTokens = blockTokens;
+    this.#reservation = reservation;
+  }
+
+  /** Whether what a sequence lacks is set aside for it already: it comes as soon as the steps under way are answered. */
+  get reserves(): boolean {
+    return this.#reservation !== null;
   }
 
   /** Whether `count` blocks will be free when the moves under way are done. */
@@ -63,6 +72,9 @@ export class RoomMaker {
     draft: StepDraft,
   ): boolean {
     const { pool } = this.#kv;
+    if (this.#reservation !== null) {
+      return this.#reservation.fits(next, running) && pool.canAllocate(fresh, shared);
+    }
     const alone = running.length === 0;
     const more = next.gaveWay && !alone ? this.#growth([...running, next]) : 0;
     const wanted = fresh + running.length + more;

@@ -11,6 +11,10 @@ export interface SchedulerLimits {
   waitingMax: number;
   /** Absent: KV that has to make room is dropped. */
   parking?: ParkingLimits;
+  /** A sequence that gives way loses all of its KV at once; absent: only what room is needed for. */
+  replaysWhole?: boolean;
+  /** Room for all of a sequence, in multiples of so many tokens, is set aside when it starts: nobody gives way. Absent: none is. */
+  reserveTokens?: number;
 }
 
 interface ParkingLimits {

@@ -20,6 +20,7 @@ import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
 import { refuseRequest } from './refuse-request.ts';
+import { Reservation } from './reservation.ts';
 import { parksAlways } from './restore-choice.ts';
 import { RoomMaker } from './room-maker.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
@@ -46,6 +47,9 @@ export interface Turn {
   readonly type: 'gave-way' | 'resumed';
   readonly requestId: string;
 }
+
+const reservationOf = ({ kvBlocks, kvBlockTokens, reserveTokens }: SchedulerLimits) =>
+  reserveTokens === undefined ? null : new Reservation(kvBlocks, kvBlockTokens, reserveTokens);
 
 export class Scheduler {
   readonly #limits: SchedulerLimits;
@@ -90,7 +94,7 @@ export class Scheduler {
     this.#movesPerStepMax = movesPerStepMax;
     const holders = sequences.map((sequence) => sequence.blocks);
     this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice, holders);
-    this.#room = new RoomMaker(this.#kv, limits.kvBlockTokens);
+    this.#room = new RoomMaker(this.#kv, limits.kvBlockTokens, reservationOf(limits));
     this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
@@ -295,7 +299,7 @@ export class Scheduler {
     const lacking = this.#blocksFor(sequence.length) - sequence.blocks.length;
     if (lacking <= 0) return true;
     while (!pool.canAllocate(lacking)) {
-      if (this.#room.isComing(lacking)) return false;
+      if (this.#room.isComing(lacking) || this.#room.reserves) return false;
       const reclaimed = this.#room.reclaim(this.#waiting, draft);
       if (reclaimed === 'later') return false;
       if (reclaimed !== 'none') continue;
@@ -316,12 +320,14 @@ export class Scheduler {
   }
 
   #preempt(victim: Sequence): void {
+    const worked = victim.computed > 0;
     this.#running.pop();
     if (victim.slot !== null) this.#freeSlots.push(victim.slot);
     victim.slot = null;
     this.#kv.rest(victim);
+    if (this.#limits.replaysWhole) this.#kv.drop(victim, 0);
     // One that was only admitted gives up nothing.
-    if (victim.computed > 0) {
+    if (worked) {
       this.#preempted += 1;
       victim.gaveWay = true;
       this.#turns.push({ type: 'gave-way', requestId: victim.request.requestId });

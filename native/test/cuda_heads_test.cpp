@@ -35,7 +35,7 @@ struct HeadsCase {
 /// Two sequences and a token that pads the batch.
 class HeadsScene {
  public:
-  HeadsScene(const HeadsCase& what, bool withQueries) : what_(what), withQueries_(withQueries) {
+  explicit HeadsScene(const HeadsCase& what) : what_(what) {
     for (int64_t token = 0; token < tokens(); ++token) {
       for (int64_t i = 0; i < rowStride(); ++i) rows_.push_back(valueAt(1, token, i, 0, 0));
     }
@@ -72,11 +72,7 @@ class HeadsScene {
     batch.positions = positions.as<int32_t>();
     batch.blockTables = blockTables.as<int32_t>();
     batch.blockTableStride = 3;
-    if (withQueries_) {
-      prepareHeads(preparation, kv, batch, rows.as<float>(), rowStride(), queries.data(), queryStride(), nullptr);
-    } else {
-      restoreKeysValues(preparation, kv, batch, rows.as<float>(), rowStride(), nullptr);
-    }
+    prepareHeads(preparation, kv, batch, rows.as<float>(), rowStride(), queries.data(), queryStride(), nullptr);
     check(cudaDeviceSynchronize(), "heads");
     keys_ = twins::decode(what_.type, download<std::byte>(keys));
     values_ = twins::decode(what_.type, download<std::byte>(values));
@@ -112,7 +108,7 @@ class HeadsScene {
 
  private:
   int64_t tokens() const { return static_cast<int64_t>(positions_.size()); }
-  int64_t queryHeads() const { return withQueries_ ? kGroups * kHeadsPerGroup : 0; }
+  static int64_t queryHeads() { return kGroups * kHeadsPerGroup; }
   int64_t columns() const { return (queryHeads() + 2 * kGroups) * what_.headDim; }
   int64_t rowStride() const { return columns() + kPadding; }
   int64_t queryStride() const { return kGroups * kHeadsPerGroup * what_.headDim + kPadding; }
@@ -139,7 +135,6 @@ class HeadsScene {
   }
 
   HeadsCase what_;
-  bool withQueries_;
   std::vector<float> rows_, bias_, queryNorm_, keyNorm_, table_;
   // Sequence 0 has positions 14 to 17, sequence 1 position 35.
   std::vector<int32_t> sequenceOf_ = {0, 0, 0, 0, -1, 1};
@@ -162,15 +157,7 @@ std::vector<HeadsCase> cases() {
 
 TEST(CudaHeads, ArePreparedAsInF64AndStoredInTheirPlace) {
   for (const HeadsCase& what : cases()) {
-    HeadsScene scene(what, true);
-    scene.run();
-    scene.verify();
-  }
-}
-
-TEST(CudaHeads, KeysAndValuesAreRestoredWithoutQueries) {
-  for (const HeadsCase& what : cases()) {
-    HeadsScene scene(what, false);
+    HeadsScene scene(what);
     scene.run();
     scene.verify();
   }

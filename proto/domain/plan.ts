@@ -20,6 +20,7 @@ export interface LinkLine {
   perTokenRing?: number;
 }
 
+/** Taken and checked as the contract says; no plan depends on it: a served group measures what restoring costs (decision 10). */
 interface RestoreCosts {
   reloadSecondsPerTokenHeadGroup: number;
   hiddenSecondsPerToken: number;

@@ -5,12 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
 import { engine } from './engine.ts';
 import { heterogeneous } from './heterogeneous.ts';
+import { kvResidency } from './kv-residency.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
 import { prefixCache } from './prefix-cache.ts';
 import { quantization } from './quantization.ts';
 import { redeploy } from './redeploy.ts';
+import { residencySchedules } from './residency-schedules.ts';
 import { serving } from './serving.ts';
 import { slowDevice } from './slow-device.ts';
 import { soak } from './soak.ts';
@@ -24,8 +26,10 @@ const benchmarks: readonly Benchmark[] = [
   prediction,
   heterogeneous,
   slowDevice,
+  kvResidency,
   soak,
   redeploy,
+  residencySchedules,
 ];
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));

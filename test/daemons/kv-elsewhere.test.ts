@@ -76,6 +76,26 @@ it('drops what has no parked block and computes only that again, with the same t
   }
 }, 120_000);
 
+it('does what others do instead when it is told to, with the same text', async () => {
+  const device = 'cpu?threads=1&memory=22MiB&host=4MiB';
+  const test = await startTestCluster([device, device]);
+  try {
+    await expect(test.deploy({ kvPolicy: 'swap' as never })).rejects.toThrow(
+      /kv_policy: 'swap' is not one of evict, replay, reserve, slots/,
+    );
+    for (const kvPolicy of ['replay', 'reserve', 'slots'] as const) {
+      const before = await metricOf(test, /^hels_sequences_preempted_total/);
+      const { plan } = await test.deploy({ ranks, workload, prefixCache: false, kvPolicy });
+      expect(plan?.kvParkedBlocks).toBe(0);
+      await expectSameText(test);
+      const preempted = (await metricOf(test, /^hels_sequences_preempted_total/)) - before;
+      expect(preempted > 0).toBe(kvPolicy === 'replay');
+    }
+  } finally {
+    await test.stop();
+  }
+}, 180_000);
+
 it('keeps KV of a short worker on another one, with the same text', async () => {
   const test = await startTestCluster(['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB']);
   try {
@@ -87,6 +107,11 @@ it('keeps KV of a short worker on another one, with the same text', async () => 
     expect(other?.kvShare).toBeGreaterThan(0.25);
     await expectSameText(test);
     expect(await metricOf(test, /^hels_kv_remote_seconds_total/)).toBeGreaterThan(0);
+    const { kvPaths } = await test.cluster.client.status();
+    const path = kvPaths.find((one) => one.path === 'remote');
+    expect(path?.steps).toBeGreaterThan(50);
+    expect(path?.predictedSeconds).toBeGreaterThan(0);
+    expect(path?.measuredSeconds).toBeGreaterThan(0);
   } finally {
     await test.stop();
   }

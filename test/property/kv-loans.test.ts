@@ -96,6 +96,7 @@ it('makes plans that workers accept, on loan and parked at once', () => {
               numerics: 'exact',
               stepTokensMax: 512,
               sequencesMax: 64,
+              parks: true,
               kvBlockTokens: 64,
             },
             () => 0,

@@ -47,24 +47,40 @@ const setting = fc
     /** Of ten blocks that must make room, those that are dropped although they could be parked. */
     dropsOfTen: fc.constantFrom(0, 0, 1, 5),
     seed: fc.nat(),
+    policy: fc.constantFrom(
+      ...[{}, {}, { replaysWhole: true }],
+      ...[{ reserveTokens: 1 }, { reserveTokens: 7 }],
+    ),
     hash: fc.constantFrom('none' as const, 'good' as const, 'weak' as const),
   })
-  .map(({ parkedBlocks, movesPerStepMax, dropsOfTen, seed, stepsInFlightMax, hash, ...rest }) => {
-    let state = seed;
-    const choice = {
-      parks: () => {
-        state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-        return (state >>> 8) % 10 >= dropsOfTen;
-      },
-    };
-    const limits: SchedulerLimits = {
-      ...rest,
-      contextTokensMax: 36,
-      waitingMax: 12,
-      parking: { blocks: parkedBlocks, movesPerStepMax, choice },
-    };
-    return { limits, stepsInFlightMax, hash };
-  });
+  .map(
+    ({
+      parkedBlocks,
+      movesPerStepMax,
+      dropsOfTen,
+      seed,
+      stepsInFlightMax,
+      hash,
+      policy,
+      ...rest
+    }) => {
+      let state = seed;
+      const choice = {
+        parks: () => {
+          state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+          return (state >>> 8) % 10 >= dropsOfTen;
+        },
+      };
+      const limits: SchedulerLimits = {
+        ...rest,
+        ...policy,
+        contextTokensMax: 36,
+        waitingMax: 12,
+        parking: { blocks: parkedBlocks, movesPerStepMax, choice },
+      };
+      return { limits, stepsInFlightMax, hash };
+    },
+  );
 
 describe('parking', () => {
   it('changes no token, loses no block and lets nobody wait for ever, whatever is parked or dropped when', () => {
@@ -84,6 +100,8 @@ describe('parking', () => {
           seen.replayed += counts.recomputedTokens;
           seen.preempted += counts.preempted;
           expect(counts.parkedBlocks + counts.reloadedBlocks).toBe(world.movedBlocks);
+          if (limits.reserveTokens !== undefined) expect(counts.preempted).toBe(0);
+          if (limits.replaysWhole) expect(counts.parkedBlocks).toBe(0);
           checkEmpty(world, limits);
         },
       ),

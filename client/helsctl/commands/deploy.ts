@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { kvPolicies } from '../../../proto/domain/kv-policy.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import { type DeployOptions, HelsError } from '../../sdk/index.ts';
@@ -20,6 +21,7 @@ interface DeployCommandOptions {
   sequences?: string;
   context?: string;
   allowRemoteKv?: boolean;
+  kvPolicy: string;
   ranks?: string;
   prefixCache: boolean;
   autoReplan: string;
@@ -54,6 +56,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
     prefixCache: options.prefixCache,
     autoReplan: oneOf(options.autoReplan, ['on', 'off'] as const, '--auto-replan') === 'on',
+    kvPolicy: oneOf(options.kvPolicy, kvPolicies, '--kv-policy'),
   };
 }
 
@@ -74,6 +77,7 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--sequences <n>', 'running sequences the plan is made for')
     .option('--context <tokens>', 'context length per sequence the plan is made for')
     .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
+    .option('--kv-policy <policy>', `when KV runs out: ${kvPolicies.join(', ')}`, 'evict')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')
     .option('--no-prefix-cache', 'compute every prompt whole')
     .option('--auto-replan <on|off>', 'plan anew by itself when load or devices change', 'on')

@@ -65,6 +65,22 @@ function replanLines({ lastReplan, replans }: Status): string[] {
   ];
 }
 
+/** Empty while no KV made room or lay elsewhere. */
+function pathLines(status: Status): string[] {
+  if (status.kvPaths.length === 0) return [];
+  const rows = status.kvPaths.map((path) => [
+    path.path,
+    `${path.predictedSeconds.toFixed(3)} s`,
+    `${path.measuredSeconds.toFixed(3)} s`,
+    path.ratio.toFixed(2),
+    `${path.errorMedianPercent.toFixed(1)} %`,
+    `${path.refinedErrorMedianPercent.toFixed(1)} %`,
+    `${path.steps}`,
+  ]);
+  const header = ['KV path', 'predicted', 'measured', 'ratio', 'error', 'error refined', 'steps'];
+  return ['', formatTable(header, rows)];
+}
+
 function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
@@ -83,9 +99,8 @@ function formatStatus(status: Status): string {
     worker.version,
   ]);
   const header = ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'];
-  return [...lines, formatTable(header, rows), ...kvLines(status), ...predictionLines(status)].join(
-    '\n',
-  );
+  const tables = [...kvLines(status), ...pathLines(status), ...predictionLines(status)];
+  return [...lines, formatTable(header, rows), ...tables].join('\n');
 }
 
 export function addStatusCommand(program: Command, context: Context): void {

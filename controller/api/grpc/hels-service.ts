@@ -1,4 +1,5 @@
 import { HelsError } from '../../../proto/domain/errors.ts';
+import { kvPolicies, kvPolicyOf } from '../../../proto/domain/kv-policy.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
@@ -108,6 +109,9 @@ function checkDeployRequest(request: DeployRequest__Output): void {
   }
   if (request.quantization !== '' && !quantizationWords.includes(request.quantization)) {
     refuse('quantization', request.quantization, `one of ${quantizationWords.join(', ')}`);
+  }
+  if (kvPolicyOf(request.kvPolicy) === null) {
+    refuse('kv_policy', request.kvPolicy, `one of ${kvPolicies.join(', ')}`);
   }
   if (!/^[\w./:-]{0,128}$/.test(request.modelId)) {
     refuse('model_id', request.modelId.slice(0, 140), 'at most 128 letters, digits and . _ / : -');

@@ -80,7 +80,7 @@ __device__ __forceinline__ int64_t cacheOffset(const HeadArguments& a, int seque
   return group * a.groupElements + (static_cast<int64_t>(block) * a.blockTokens + position % a.blockTokens) * a.headDim;
 }
 
-/// Rows are (query heads, key heads, value heads); queryHeads may be 0.
+/// Rows are (query heads, key heads, value heads).
 template <DataType type>
 __global__ void __launch_bounds__(kWarps* kWarpThreads) headsKernel(HeadArguments a) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -177,11 +177,6 @@ void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const 
   a.queries = static_cast<std::byte*>(queries);
   a.queryStride = queryStride;
   launchHeads(kv.type, a, batch.tokens, stream);
-}
-
-void restoreKeysValues(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch,
-                       const float* rows, int64_t rowStride, cudaStream_t stream) {
-  launchHeads(kv.type, argumentsOf(preparation, kv, batch, rows, rowStride), batch.tokens, stream);
 }
 
 void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,

@@ -28,11 +28,6 @@ struct HeadPreparation {
 void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch, const float* rows,
                   int64_t rowStride, void* queries, int64_t queryStride, cudaStream_t stream);
 
-/// The same without queries: rows(tokens, rowStride) has columns keys (groups, headDim), values (groups, headDim), and
-/// `bias` one value for each of them. For KV computed again from saved hidden states.
-void restoreKeysValues(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch,
-                       const float* rows, int64_t rowStride, cudaStream_t stream);
-
 /// Copies whole blocks inside of a cache: planes(planes, blocks, blockBytes), one plane for each layer, group and of
 /// keys or values; moves(count, 2) in device memory are (from, to). No block is written twice, nor both read and
 /// written, in one call. blockBytes is a multiple of 16.

@@ -36,9 +36,26 @@ describe('the prefix cache of a deployment', () => {
       ranks: [],
       noPrefixCache,
       noAutoReplan: noPrefixCache,
+      kvPolicy: '',
     };
     operations.deploy({ ...plain, ...rest }, new AbortController().signal);
     const expected = { prefixCache: !noPrefixCache, autoReplan: !noPrefixCache };
     expect(deployed).toMatchObject([{ modelPath: '/m', ...expected }]);
+  });
+});
+
+describe('the KV policy of a deployment', () => {
+  it.each([
+    ['deployment: { model: /m }', 'evict'],
+    ['deployment: { model: /m, kvPolicy: slots }', 'slots'],
+  ])('is what the configuration file says: %s', (yaml, kvPolicy) => {
+    const config = parseControllerConfig(['--config', 'c'], '0', () => yaml);
+    expect(setUp().operations.configured(config.deployment)).toMatchObject({ kvPolicy });
+  });
+
+  it('that is not known is refused with those that are', () => {
+    expect(() =>
+      parseControllerConfig(['--config', 'c'], '0', () => 'deployment: { model: /m, kvPolicy: x }'),
+    ).toThrow(/deployment.kvPolicy.*evict.*replay.*reserve.*slots/);
   });
 });

@@ -41,6 +41,7 @@ function planOf(devices: readonly ProfiledDevice[], changes: Partial<PlanRequest
       stepTokensMax: 512,
       sequencesMax: 64,
       kvBlockTokens: blockTokens,
+      parks: true,
       ...changes,
     },
     () => 0,
@@ -90,6 +91,15 @@ describe('parked blocks of a plan', () => {
     expect(parkingNote(shardPlan, devices)).toMatch(
       /worker 'left' has 47.50 KiB of host memory, a block needs 48.00 KiB; raise --device host=/,
     );
+  });
+
+  it('are none where sequences that give way are not kept', () => {
+    const devices = [device('left', 24 * MiB, 2 ** 36), device('right', 60 * MiB, 2 ** 36)];
+    const { shardPlan } = planOf(devices, { parks: false });
+    expect(shardPlan).toMatchObject({ kvParkedBlocks: 0 });
+    for (const { kvDeviceBlocks, kvHostBytes } of shardPlan.ranks) {
+      expect([kvDeviceBlocks, kvHostBytes]).toEqual([shardPlan.kvBlocks, 0]);
+    }
   });
 
   it('are no more than all sequences at full length can use', () => {

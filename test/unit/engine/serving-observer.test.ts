@@ -1,5 +1,6 @@
 import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
+import type { KvPathStep } from '../../../controller/engine/kv-path-observer.ts';
 import { ServingObserver } from '../../../controller/engine/serving-observer.ts';
 import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
@@ -35,6 +36,7 @@ function measurement(changes: Partial<StepMeasurement['moves']>, sequences = 1):
     rankComputeSeconds: [1],
     rankCollectiveSeconds: [0],
     totalSeconds: 2,
+    plan: { step: 1, moves: [], sequences: [], replayedTokens: 0, reloadedTokens: 0 },
     moves: {
       seconds: 0,
       reloadedTokens: 0,
@@ -54,7 +56,10 @@ test('KV that comes back is told by path, with its share of the seconds', async 
     observe: ({ decodeTokens }: { decodeTokens: number }) => loads.push(decodeTokens),
   };
   const scheduler = new Scheduler(limitsOf());
-  const observer = new ServingObserver(metrics, tracker as never, () => scheduler.counts, ['w']);
+  const steps: number[] = [];
+  const kvPaths = { step: ({ moves }: KvPathStep) => steps.push(moves.seconds) };
+  const counts = () => scheduler.counts;
+  const observer = new ServingObserver(metrics, tracker as never, counts, ['w'], kvPaths);
   observer.step(measurement({}));
   expect([observer.measurements.length, loads.length]).toEqual([1, 0]);
   observer.warming = false;
@@ -64,6 +69,7 @@ test('KV that comes back is told by path, with its share of the seconds', async 
   observer.step(measurement({ seconds: 0.25, computedTokens: 0 }, 0));
   observer.resumed(0.3);
   expect(loads).toEqual([2, 2]);
+  expect(steps).toEqual([0, 0.5, 0, 0.25]);
   const text = await registry.metrics();
   for (const line of [
     'hels_kv_restored_tokens_total{path="reload"} 32',

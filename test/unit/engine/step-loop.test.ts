@@ -100,7 +100,7 @@ describe('step loop', () => {
       remoteSeconds: 0.125,
     });
     answerAll(test);
-    expect(test.measurements).toEqual([
+    expect(test.measurements).toMatchObject([
       {
         sequences: 1,
         decodeOnly: false,

@@ -56,6 +56,9 @@ describe('loans', () => {
     // Then the short one's room is full of buffers.
     expect(largestLoans(ranks, shape)).toMatchObject({ kvBlocks: 40, ownBlocks: [0, 40] });
     expect(planLoans(ranks, shape, 41)).toBeNull();
+    // Of 10 blocks it keeps (10 - 25 / 4) / (3 / 4) = 5; of 26 it would be 4.
+    expect(largestLoans(ranks, shape, 100, 12)).toMatchObject({ kvBlocks: 25, ownBlocks: [5, 25] });
+    expect(largestLoans(ranks, shape, 100, 30)).toMatchObject({ kvBlocks: 30, ownBlocks: [3, 30] });
     expect(largestLoans(ranks, shape, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
     expect(largestLoans([rank(1, 1)], shape)).toBeNull();
   });

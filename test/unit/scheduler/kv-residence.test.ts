@@ -61,6 +61,16 @@ describe('a sequence that rests', () => {
     expect(kv.counts.droppedTokens).toBe(2);
   });
 
+  it('drops what is cheaper to compute again, and tells so while it could be parked', () => {
+    const dear = { parks: (tokens: number) => tokens > 2 };
+    const kv = new KvResidence(4, 1, blockTokens, dear);
+    const sequence = resting(kv, 10);
+    expect(kv.reclaim(sequence, draftOf(1))).toBe('freed');
+    expect(kv.counts).toMatchObject({ droppedTokens: 2, droppedByChoiceTokens: 2 });
+    expect(kv.reclaim(sequence, draftOf(1))).toBe('coming');
+    expect(kv.counts.droppedByChoiceTokens).toBe(2);
+  });
+
   it('gives up its last parked block for one nearer to its beginning when all are used', () => {
     const kv = residenceOf(4, 1);
     const sequence = resting(kv, 12);

@@ -1,0 +1,46 @@
+/** What a step's moves, replay and exchanges about KV on loan should take, by the lines and links of the group. Pure. */
+import type { StepLoad } from '../../proto/domain/step-load.ts';
+import { groupSeconds } from '../planner/lockstep.ts';
+import { plannedShares } from '../planner/planned-shares.ts';
+import { remoteKvOf } from '../planner/remote-workload.ts';
+import { rankSeconds } from '../planner/step-seconds.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import { plannedRanksOf } from './plan-report.ts';
+import { type MeasuredCopies, restoreCostsOf } from './restore-costs.ts';
+
+export interface KvPathCosts {
+  /** Moving so many blocks, away or back, on the slowest rank; null: copying was not measured. */
+  moveSeconds(blocks: number): number | null;
+  /** A whole step, collectives included. */
+  stepSeconds(load: StepLoad): number;
+  /** Exchanging so many bytes, by rank, in two exchanges a layer: of the rank that needs longest. */
+  exchangeSeconds(bytes: readonly number[]): number;
+}
+
+export function kvPathCostsOf(
+  group: Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies,
+): KvPathCosts {
+  const { input, shardPlan } = group;
+  const move = restoreCostsOf(group)?.moveSecondsPerBlock ?? null;
+  const ranks = plannedRanksOf(shardPlan);
+  const shares = plannedShares(input, { ranks });
+  const workload = { ...input.workload, allowRemoteKv: true };
+  const remote = remoteKvOf({ ...input, workload });
+  const deviceOf = ranks.map((rank) => input.devices.findIndex(({ id }) => id === rank.device));
+  return {
+    moveSeconds: (blocks) => (move === null ? null : blocks * move),
+    stepSeconds(load) {
+      const used = rankSeconds(input, shares, load).filter((rank) => rank !== null);
+      return groupSeconds(used, input.objective === 'lockstep');
+    },
+    exchangeSeconds(bytes) {
+      const seconds = bytes.map((count, rank) => {
+        const device = deviceOf[rank] ?? -1;
+        if (count === 0 || remote === null) return 0;
+        const begun = remote.exchangeSeconds[device] ?? 0;
+        return begun + count * (remote.secondsPerByte[device] ?? 0);
+      });
+      return Math.max(0, ...seconds);
+    },
+  };
+}

@@ -1,0 +1,66 @@
+/** Holds each step of a group against what its moves, replay and exchanges should take. */
+import type { KvResidency } from '../../proto/domain/kv-residency.ts';
+import { residencyOf } from '../../proto/domain/kv-residency.ts';
+import type { PlanModel } from '../../proto/domain/plan.ts';
+import { type KvPathCosts, kvPathCostsOf } from '../deployment/kv-path-costs.ts';
+import { KvPathTracker } from '../deployment/kv-path-tracker.ts';
+import { lentBytesOf } from './lent-load.ts';
+import type { StepMeasurement } from './step-measurement.ts';
+
+/** The group, as far as its KV paths go. */
+interface KvPathGroup {
+  readonly costs: KvPathCosts;
+  readonly residency: KvResidency;
+  /** By rank. */
+  readonly headGroups: readonly number[];
+  readonly model: PlanModel;
+}
+
+/** The least of ranks that exchange: it waits for nobody, so its seconds are the exchange's own. */
+function leastWaiting(bytes: readonly number[], seconds: readonly number[]): number {
+  const busy = seconds.filter((_, rank) => (bytes[rank] ?? 0) > 0);
+  return busy.length === 0 ? 0 : Math.min(...busy);
+}
+
+export class KvPathObserver {
+  readonly tracker = new KvPathTracker();
+  readonly #group: KvPathGroup;
+
+  constructor(group: KvPathGroup) {
+    this.#group = group;
+  }
+
+  static of(group: Parameters<typeof kvPathCostsOf>[0]): KvPathObserver {
+    const { shardPlan, input } = group;
+    const headGroups = shardPlan.ranks.map(({ headGroups: range }) =>
+      range === null ? 0 : range.end - range.begin,
+    );
+    const residency = residencyOf(shardPlan);
+    return new KvPathObserver({
+      costs: kvPathCostsOf(group),
+      residency,
+      headGroups,
+      model: input.model,
+    });
+  }
+
+  step({ moves, load, totalSeconds, plan }: KvPathStep): void {
+    const { costs, residency, headGroups, model } = this.#group;
+    const { tracker } = this;
+    if (plan.moves.length > 0) {
+      tracker.observe('reload', costs.moveSeconds(plan.moves.length) ?? 0, moves.seconds);
+    }
+    if (moves.replayedTokens > 0) {
+      const share = moves.replayedTokens / moves.computedTokens;
+      const computing = totalSeconds - moves.seconds;
+      tracker.observe('replay', share * costs.stepSeconds(load), share * computing);
+    }
+    const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
+    if (bytes !== null) {
+      const measured = leastWaiting(bytes, moves.rankRemoteSeconds);
+      tracker.observe('remote', costs.exchangeSeconds(bytes), measured);
+    }
+  }
+}
+
+export type KvPathStep = Pick<StepMeasurement, 'moves' | 'load' | 'totalSeconds' | 'plan'>;

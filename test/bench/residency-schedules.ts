@@ -1,0 +1,188 @@
+/**
+ * Random schedules through real daemons whose KV has not room for them: parked, dropped, lent, or not admitted. Every answer must be the
+ * one that the request gets alone on a worker with room for everything.
+ */
+import type { DeployOptions } from '../../client/sdk/index.ts';
+import { bundledModel, bundledModelId, idle } from '../support/daemons.ts';
+import { atLeast, atMost, type Benchmark, type Goal } from './benchmark.ts';
+import { type BenchCluster, withCluster } from './cluster.ts';
+import { difference, type KvCounters, readCounters } from './residency/counters.ts';
+import { ask, play, type Question, questionsOf, scheduleOf } from './residency/schedules.ts';
+
+/** HELS_SOAK_SCHEDULES: how many in all. */
+const schedulesMin = Number(process.env['HELS_SOAK_SCHEDULES'] ?? 56);
+const questionCount = 80;
+const seed = 20_261_126;
+
+interface Setting {
+  name: string;
+  devices: string[];
+  headGroups: number[];
+  options: Pick<DeployOptions, 'kvPolicy' | 'workload'>;
+  requests: number;
+  /** What must have happened by its end. */
+  exercises: 'reloadedTokens' | 'replayedTokens' | 'remoteSeconds' | null;
+}
+
+const workload = { sequences: 4, contextTokens: 128 };
+const small = (host: string) => `cpu?threads=1&memory=22MiB${host}`;
+const parked = [small('&host=4MiB'), small('&host=4MiB')];
+const lent = ['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB', 'cpu?threads=1'];
+const remote = { ...workload, allowRemoteKv: true };
+
+const settings: readonly Setting[] = [
+  {
+    ...{ name: 'parked in host memory', devices: parked, headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload }, exercises: 'reloadedTokens' },
+  },
+  {
+    ...{ name: 'few parked blocks', devices: [small('&host=256KiB'), small('')] },
+    ...{ headGroups: [4, 4], requests: 40, options: { workload }, exercises: 'replayedTokens' },
+  },
+  {
+    ...{ name: 'dropped', devices: [small(''), small('')], headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload }, exercises: 'replayedTokens' },
+  },
+  {
+    ...{ name: 'lent', devices: lent, headGroups: [6, 1, 1], requests: 40 },
+    ...{ options: { workload: remote }, exercises: 'remoteSeconds' },
+  },
+  {
+    name: 'lent and parked',
+    devices: lent.map((device) => `${device}${device.includes('memory') ? '&host=8MiB' : ''}`),
+    ...{ headGroups: [5, 3, 0], requests: 64 },
+    ...{ options: { workload: remote }, exercises: 'remoteSeconds' },
+  },
+  {
+    ...{ name: 'whole replay', devices: parked, headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload, kvPolicy: 'replay' }, exercises: 'replayedTokens' },
+  },
+  {
+    ...{ name: 'room set aside', devices: parked, headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload, kvPolicy: 'reserve' }, exercises: null },
+  },
+  {
+    ...{ name: 'slots', devices: parked, headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload, kvPolicy: 'slots' }, exercises: null },
+  },
+];
+
+/** Each alone, on one worker with room for all. */
+async function knownAnswers(questions: readonly Question[]): Promise<number[][]> {
+  return await withCluster([{ device: 'cpu?threads=1', core: null }], null, async (cluster) => {
+    await cluster.deploy({ modelPath: bundledModel, prefixCache: false });
+    const answers: number[][] = [];
+    for (const question of questions) answers.push(await ask(cluster.cluster.client, question));
+    return answers;
+  });
+}
+
+interface Played {
+  setting: Setting;
+  schedules: number;
+  requests: number;
+  cancelled: number;
+  different: number;
+  failures: string[];
+  counters: KvCounters;
+}
+
+async function playSetting(
+  cluster: BenchCluster,
+  setting: Setting,
+  schedules: number,
+  questions: readonly Question[],
+  known: readonly (readonly number[])[],
+  firstSeed: number,
+): Promise<Played> {
+  const { headGroups, options } = setting;
+  const ranks = headGroups.map((count, index) => ({
+    workerId: `worker-${index}`,
+    headGroups: count,
+    ffnWeight: 1,
+  }));
+  const { client, httpUrl } = cluster.cluster;
+  await cluster.deploy({ modelPath: bundledModel, workersMin: ranks.length, ranks, ...options });
+  const before = await readCounters(httpUrl);
+  const played: Omit<Played, 'counters'> = {
+    ...{ setting, schedules, requests: 0, cancelled: 0, different: 0 },
+    failures: [],
+  };
+  for (let index = 0; index < schedules; index += 1) {
+    const schedule = scheduleOf(firstSeed + index, setting.requests, questions.length);
+    const outcome = await play(client, schedule, questions, known);
+    played.requests += schedule.length;
+    played.cancelled += outcome.cancelled;
+    played.different += outcome.different;
+    played.failures.push(...outcome.failures);
+    // Throws when a block does not come back.
+    await idle(client);
+  }
+  const counters = difference(await readCounters(httpUrl), before);
+  await client.undeploy(bundledModelId);
+  return { ...played, counters };
+}
+
+const rowOf = ({ setting, failures, counters, ...played }: Played) => ({
+  setting: setting.name,
+  schedules: played.schedules,
+  requests: played.requests,
+  cancelled: played.cancelled,
+  different: played.different,
+  failed: failures.length,
+  preempted: counters.preempted,
+  'reloaded tokens': counters.reloadedTokens,
+  'replayed tokens': counters.replayedTokens,
+  'of these by choice': counters.droppedByChoiceTokens,
+  'exchange s': counters.remoteSeconds,
+});
+
+export const residencySchedules: Benchmark = {
+  name: 'residency-schedules',
+  summary: 'random schedules through real daemons without room for their KV: every answer the same',
+  onlyByName: true,
+  async run(log) {
+    const questions = questionsOf(questionCount, seed);
+    log(`${questions.length} requests, each alone`);
+    const known = await knownAnswers(questions);
+    const each = Math.ceil(schedulesMin / settings.length);
+    const all: Played[] = [];
+    for (const [index, setting] of settings.entries()) {
+      log(`${setting.name}: ${each} schedules`);
+      const devices = setting.devices.map((device) => ({ device, core: null }));
+      all.push(
+        await withCluster(devices, null, (cluster) =>
+          playSetting(cluster, setting, each, questions, known, seed + 1000 * index),
+        ),
+      );
+    }
+    const sum = (of: (played: Played) => number) => all.reduce((total, one) => total + of(one), 0);
+    const exercised: Goal[] = all.flatMap(({ setting, counters }) =>
+      setting.exercises === null
+        ? []
+        : atLeast(`${setting.name}: ${setting.exercises}`, counters[setting.exercises], 1e-6),
+    );
+    return {
+      tables: [{ title: 'random schedules', rows: all.map(rowOf) }],
+      goals: [
+        atLeast(
+          'schedules',
+          sum(({ schedules }) => schedules),
+          schedulesMin,
+        ),
+        atMost(
+          'answers that differ from those given alone',
+          sum(({ different }) => different),
+          0,
+        ),
+        atMost(
+          'requests that failed',
+          sum(({ failures }) => failures.length),
+          0,
+        ),
+        ...exercised,
+      ],
+      notes: all.flatMap(({ failures }) => failures).slice(0, 3),
+    };
+  },
+};

@@ -1,0 +1,132 @@
+/** What KV that moves, is computed again or lies elsewhere should take, held against what it took. */
+import { describe, expect, it } from 'vitest';
+import { KvPathTracker } from '../../../controller/deployment/kv-path-tracker.ts';
+import { KvPathObserver, type KvPathStep } from '../../../controller/engine/kv-path-observer.ts';
+import { lentBytesOf } from '../../../controller/engine/lent-load.ts';
+import { cheapestRestore } from '../../../controller/scheduler/restore-choice.ts';
+import type { KvResidency } from '../../../proto/domain/kv-residency.ts';
+import type { PlanModel } from '../../../proto/domain/plan.ts';
+
+const shape = { layers: 2, queryHeadsPerGroup: 2, headDim: 8, kvBytesPerElement: 2 };
+/** Rank 0 keeps three blocks, rank 1 all eight and five of rank 0's. */
+const residency: KvResidency = {
+  kvBlocks: 8,
+  kvParkedBlocks: 0,
+  kvBlockTokens: 64,
+  deviceBlocks: [3, 8],
+  loans: [{ owner: 0, holder: 1, blocks: { begin: 3, end: 8 } }],
+};
+const headGroups = [3, 1];
+const decode = (startPosition: number, blockTable: number[]) => ({
+  requestId: 'a',
+  slot: 0,
+  cachedTokens: 0,
+  sampling: null,
+  takeSampled: true,
+  tokens: [] as number[],
+  startPosition,
+  blockTable,
+});
+
+describe('what travels about KV on loan', () => {
+  const bytes = (sequences: Parameters<typeof lentBytesOf>[0]) =>
+    lentBytesOf(sequences, residency, headGroups, shape);
+
+  it('is nothing while a step touches no block on loan', () => {
+    expect(bytes([decode(130, [0, 1, 2])])).toBeNull();
+    expect(lentBytesOf([decode(0, [7])], { ...residency, loans: [] }, [4], shape)).toBeNull();
+  });
+
+  it('is a row of queries, the parts of each lent block, and keys and values that are written there', () => {
+    const queries = 2 * 8 * 4;
+    const part = 2 * (8 + 2) * 4;
+    // Of four blocks two are lent; the token at position 200 is written to the last one.
+    const fresh = 2 * 8 * 4;
+    const each = 2 * 3 * (queries + 2 * part + fresh);
+    expect(bytes([decode(200, [0, 4, 1, 5]), decode(10, [2])])).toEqual([each, each]);
+    // Written to a block at home.
+    const home = 2 * 3 * (queries + part);
+    expect(bytes([decode(80, [4, 0])])).toEqual([home, home]);
+  });
+
+  it('is whole blocks where the parts of a long prefill would be more', () => {
+    const prefill = { ...decode(64, [4, 0]), takeSampled: false, tokens: Array(64).fill(1) };
+    const queries = 64 * 2 * 8 * 4;
+    const whole = 2 * 64 * 8 * 2;
+    expect(bytes([prefill])).toEqual([6 * (queries + whole), 6 * (queries + whole)]);
+  });
+});
+
+describe('paths of KV', () => {
+  const costs = {
+    moveSeconds: (blocks: number) => blocks * 0.001,
+    stepSeconds: () => 0.1,
+    exchangeSeconds: () => 0.01,
+  };
+  const observer = () =>
+    new KvPathObserver({ costs, residency, headGroups, model: shape as PlanModel });
+  const load = {
+    decodeTokens: 1,
+    decodeContextTokens: 1,
+    prefillTokens: 0,
+    prefillContextTokens: 0,
+  };
+
+  function step(changes: Partial<KvPathStep['moves']>, plan: Partial<KvPathStep['plan']> = {}) {
+    const moves = { seconds: 0, reloadedTokens: 0, replayedTokens: 0, computedTokens: 10 };
+    const empty = { step: 1, moves: [], sequences: [], replayedTokens: 0, reloadedTokens: 0 };
+    return {
+      load,
+      totalSeconds: 0.25,
+      moves: { ...moves, rankRemoteSeconds: [0, 0], ...changes },
+      plan: { ...empty, ...plan },
+    };
+  }
+
+  it('are told as predicted and measured, each by itself', () => {
+    const kv = observer();
+    kv.step(step({}));
+    expect(kv.tracker.predictions()).toEqual([]);
+    const moves = [
+      { from: 1, to: 9 },
+      { from: 2, to: 8 },
+    ];
+    kv.step(step({ seconds: 0.004 }, { moves }));
+    kv.step(step({ replayedTokens: 5 }));
+    kv.step(step({ rankRemoteSeconds: [0.05, 0.02] }, { sequences: [decode(0, [7])] }));
+    const [reload, replay, remote] = kv.tracker.predictions();
+    expect(reload).toMatchObject({ path: 'reload', predictedSeconds: 0.002, ratio: 2 });
+    expect(replay).toMatchObject({ path: 'replay', predictedSeconds: 0.05, ratio: 2.5 });
+    // The rank that waits least waits for nobody.
+    expect(remote).toMatchObject({ path: 'remote', measuredSeconds: 0.02, ratio: 2 });
+  });
+
+  it('learn what they take in service, and the choice follows', () => {
+    const tracker = new KvPathTracker();
+    const restore = {
+      moveSecondsPerBlock: 0.4,
+      replaySecondsPerToken: 0.1,
+      replaySecondsPerContextToken: 0,
+    };
+    const choice = cheapestRestore(restore, (path) => tracker.ratioOf(path));
+    expect([choice.parks(9, 0), choice.parks(7, 0)]).toEqual([true, false]);
+    for (let count = 0; count < 20; count += 1) tracker.observe('reload', 0.4, 0.8);
+    expect([choice.parks(17, 0), choice.parks(15, 0)]).toEqual([true, false]);
+    const [reload] = tracker.predictions();
+    expect(reload).toMatchObject({ steps: 20, errorMedianPercent: 50 });
+    expect(reload?.refinedErrorMedianPercent).toBeCloseTo(0, 6);
+  });
+
+  it('learn nothing from a step that was not predicted or took no time', () => {
+    const tracker = new KvPathTracker();
+    for (const [predicted, measured] of [
+      [0, 1],
+      [1, 0],
+      [Number.NaN, 1],
+      [1, Number.POSITIVE_INFINITY],
+    ] as const) {
+      tracker.observe('remote', predicted, measured);
+    }
+    expect(tracker.predictions()).toEqual([]);
+  });
+});
