@@ -20,6 +20,7 @@ constexpr int64_t kHalf = 77;  // in the middle of a block
 ModelSpec specOf(const std::string& kind, DataType type) {
   ModelSpec spec = kind == "mha" ? tinyOpt() : tinyLlama();
   spec.weightType = type;
+  spec.maxPositions = 600;
   if (kind == "int8") spec.quantization = Quantization::kInt8;
   if (kind == "int4") spec.quantization = Quantization::kInt4;
   if (kind == "tied") spec.tiedEmbeddings = true;
