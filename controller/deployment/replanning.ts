@@ -107,7 +107,8 @@ export class Replanning {
 
   /** The new plan did not come to serve: the next move is the one back, if there is one. */
   undo(error: HelsError): void {
-    this.#undone ??= error;
+    if (this.#undone !== null) return;
+    this.#undone = error;
     this.channel.progress('going back', error.message, 0);
   }
 

@@ -17,7 +17,10 @@ const good: PayBack = { gainPerSecond: 0.3, seconds: 20 };
 const bad: PayBack = { gainPerSecond: 0.05, seconds: 20 };
 
 /** Times of the re-plans when `valueAt` is looked at every few seconds. */
-function run(lengthMs: number, valueAt: (nowMs: number, replans: number) => PayBack | null): number[] {
+function run(
+  lengthMs: number,
+  valueAt: (nowMs: number, replans: number) => PayBack | null,
+): number[] {
   let state: ReplanState = beganServing(0);
   const times: number[] = [];
   for (let nowMs = 0; nowMs <= lengthMs; nowMs += lookMs) {
@@ -120,7 +123,8 @@ describe('the load that is served', () => {
     fc.assert(
       fc.property(fc.array(step, { minLength: 1 }), (steps) => {
         let mean = null as ReturnType<typeof observeLoad>;
-        for (const [sequences, context] of steps) mean = observeLoad(mean, decode(sequences, context), 1);
+        for (const [sequences, context] of steps)
+          mean = observeLoad(mean, decode(sequences, context), 1);
         const counts = steps.map(([sequences]) => sequences);
         expect(mean?.decodeTokens).toBeGreaterThanOrEqual(Math.min(...counts) - 1e-9);
         expect(mean?.decodeTokens).toBeLessThanOrEqual(Math.max(...counts) + 1e-9);

@@ -94,6 +94,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
         workers: 3,
         prefixCache: false,
         allowRemoteKv: false,
+        autoReplan: true,
       },
     });
     const options = [

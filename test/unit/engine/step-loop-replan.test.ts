@@ -80,7 +80,9 @@ describe('a loop that goes on over other ranks', () => {
     const cancelled = submit(test, requestOf('cancelled', 5, 3), abort.signal);
     abort.abort();
     await turn();
-    expect(cancelled).toEqual([{ type: 'failed', error: expect.objectContaining({ code: 'cancelled' }) }]);
+    expect(cancelled).toEqual([
+      { type: 'failed', error: expect.objectContaining({ code: 'cancelled' }) },
+    ]);
     expect(late).toEqual([]);
     const { ranks, rebased } = rebase(test, 24);
     answerAll({ ranks });
@@ -136,7 +138,9 @@ describe('a loop that goes on over other ranks', () => {
   it('takes no request that could not go on, and refuses a plan under which one could not', () => {
     const test: Test = setUp();
     submit(test, requestOf('a', 5, 9));
-    expect(() => test.loop.reserve(13)).toThrow(expect.objectContaining({ code: 'plan-infeasible' }));
+    expect(() => test.loop.reserve(13)).toThrow(
+      expect.objectContaining({ code: 'plan-infeasible' }),
+    );
     test.loop.reserve(14);
     const { signal } = new AbortController();
     expect(() => test.loop.submit(requestOf('b', 5, 10), signal)).toThrow(
