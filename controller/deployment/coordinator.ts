@@ -307,6 +307,8 @@ export class Coordinator {
     const replanning = attempt?.replanning ?? null;
     if (attempt === null || replanning === null) return;
     attempt.epoch = epoch;
+    // A loss ends the way to the new plan from outside.
+    if (back) replanning.undo(new HelsError('worker-lost', this.#group.detail));
     const { store, log } = this.#options;
     const phase = (name: string) => {
       if (this.#attempt === attempt && attempt.epoch === epoch)

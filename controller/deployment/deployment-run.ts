@@ -111,7 +111,7 @@ function scratchBytesMax(model: ModelSpec): number {
  * Buffers of a rank that lends or holds, beside those that grow with its loans (planner/kv-loans.ts): queries, keys and values of a whole
  * step, or one block on its way, in both directions.
  */
-function exchangeBytesMax(model: ModelSpec): number {
+export function exchangeBytesMax(model: ModelSpec): number {
   const { headGroups, headDim, queryHeadsPerGroup } = model;
   const rows = engineSizes.stepTokensMax * headGroups * headDim * 4 * (queryHeadsPerGroup + 2);
   return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, headGroups));

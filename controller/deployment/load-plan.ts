@@ -49,7 +49,8 @@ export async function prepareRanks(
         prepareDeadlineMs,
         (text) => progress(`${worker.id}: ${text}`, ready / workers.length),
       );
-      held.set(worker.id, fence.epoch);
+      // An older attempt may still hear of its own end.
+      held.set(worker.id, Math.max(fence.epoch, held.get(worker.id) ?? 0));
       ready += 1;
       progress(`${worker.id}: weights loaded`, ready / workers.length);
     }),

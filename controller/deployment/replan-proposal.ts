@@ -6,7 +6,13 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
-import { engineSizes, type LoadedGroup, policyOf, workloadOf } from './deployment-run.ts';
+import {
+  engineSizes,
+  exchangeBytesMax,
+  type LoadedGroup,
+  policyOf,
+  workloadOf,
+} from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { plannedRanksOf } from './plan-report.ts';
@@ -22,6 +28,8 @@ export interface Proposal {
   /** Of the deployment, with the wish in it. */
   readonly request: DeploymentRequest;
   readonly planRequest: PlanRequest;
+  /** All candidates, with the lines as fitted. */
+  readonly fitted: readonly ProfiledDevice[];
   readonly made: MadePlan;
   /** By rank. */
   readonly workers: readonly GroupWorker[];
@@ -70,7 +78,18 @@ function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: S
   return JSON.stringify([places, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans]);
 }
 
-function planRequestOf({ loaded, alive, refine }: Proposing, request: DeploymentRequest) {
+/** Devices as they are once KV may, or may no longer, lie on other ranks. */
+function withExchange({ devices, model, workload }: PlanRequest, allows: boolean) {
+  const change = Number(allows) - Number(workload.allowRemoteKv === true);
+  const bytes = change * exchangeBytesMax(model);
+  return devices.map((one) => ({ ...one, reservedBytes: one.reservedBytes + bytes }));
+}
+
+function planRequestOf(
+  { loaded, alive, refine }: Proposing,
+  request: DeploymentRequest,
+  fitted: readonly ProfiledDevice[],
+): PlanRequest {
   const former = loaded.planRequest;
   const workload = workloadOf(request, former.model);
   const there = new Set(
@@ -81,7 +100,7 @@ function planRequestOf({ loaded, alive, refine }: Proposing, request: Deployment
   return {
     ...former,
     epoch: former.epoch + 1,
-    devices: refine(former.devices.filter(({ id }) => there.has(id))),
+    devices: refine(fitted.filter(({ id }) => there.has(id))),
     workload,
     policy: policyOf(request),
     manual: request.ranks,
@@ -98,7 +117,9 @@ export function proposeReplan(proposing: Proposing): Proposal {
       field: 'ranks',
     });
   }
-  const planRequest = planRequestOf(proposing, request);
+  const allows = request.workload?.allowRemoteKv === true;
+  const fitted = withExchange(loaded.planRequest, allows);
+  const planRequest = planRequestOf(proposing, request, fitted);
   const made = makePlan(planRequest, nowMs);
   const workers = made.shardPlan.ranks.flatMap(
     ({ workerId }) => loaded.candidates.find(({ id }) => id === workerId) ?? [],
@@ -106,6 +127,7 @@ export function proposeReplan(proposing: Proposing): Proposal {
   return {
     request,
     planRequest,
+    fitted,
     made,
     workers,
     equal: placesOf(made.shardPlan) === placesOf(loaded.shardPlan),

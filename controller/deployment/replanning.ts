@@ -107,7 +107,8 @@ export class Replanning {
 
   /** The new plan did not come to serve: the next move is the one back, if there is one. */
   undo(error: HelsError): void {
-    this.#undone ??= error;
+    if (this.#undone !== null) return;
+    this.#undone = error;
     this.channel.progress('going back', error.message, 0);
   }
 
@@ -139,7 +140,7 @@ export class Replanning {
   /** There, plans and what they were made from are of the epoch; lines are as fitted, or ratios would be taken twice. */
   #target(epoch: number, back: boolean): MoveTarget {
     const { from } = this.#context;
-    const { made, planRequest, workers } = this.#proposal;
+    const { made, planRequest, fitted, workers } = this.#proposal;
     if (back) {
       const { shardPlan, input } = from;
       return {
@@ -151,8 +152,8 @@ export class Replanning {
     }
     return {
       shardPlan: { ...made.shardPlan, epoch },
-      planRequest: { ...planRequest, epoch, devices: from.planRequest.devices },
-      input: { ...made.input, devices: from.input.devices },
+      planRequest: { ...planRequest, epoch, devices: fitted },
+      input: { ...made.input, devices: fitted.map(({ hostMemoryBytes: _, ...device }) => device) },
       workers: [...workers],
     };
   }

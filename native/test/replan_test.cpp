@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "comm/gloo_connector.h"
+#include "engine/cpu_weights.h"
 #include "reference/rank_group.h"
 
 namespace hels {
@@ -20,6 +21,7 @@ constexpr int64_t kHalf = 77;  // in the middle of a block
 ModelSpec specOf(const std::string& kind, DataType type) {
   ModelSpec spec = kind == "mha" ? tinyOpt() : tinyLlama();
   spec.weightType = type;
+  spec.maxPositions = 600;
   if (kind == "int8") spec.quantization = Quantization::kInt8;
   if (kind == "int4") spec.quantization = Quantization::kInt4;
   if (kind == "tied") spec.tiedEmbeddings = true;
@@ -102,8 +104,12 @@ class Replan : public testing::TestWithParam<std::tuple<std::string, DataType>> 
   /// Bytes of the files that a shard's parts are loaded from, in the order of kWeightParts.
   std::vector<uint64_t> partBytes(const ShardSpec& shard) const {
     const auto loaded = [&](Range heads, Range ffn, Range vocabulary) {
-      const ShardSpec changed{0, 1, heads, ffn, vocabulary};
-      return Engine::load(model_.spec, changed, model_.source, tinyOptions())->report().weightBytesLoaded;
+      const ShardSpec part{0, 1, heads, ffn, vocabulary};
+      const std::unique_ptr<Gemm> gemm = makeChainGemm(1);
+      CpuWeights weights(model_.spec, part, *gemm, {});
+      WeightReader reader(model_.source);
+      weights.load(model_.spec, part, *gemm, reader);
+      return weights.loaded().bytesLoaded;
     };
     const uint64_t replicated = loaded({}, {}, {});
     return {replicated, loaded(shard.headGroups, {}, {}) - replicated, loaded({}, shard.ffnColumns, {}) - replicated,
@@ -169,8 +175,7 @@ const std::vector<int> kSameTwo = {0, 1};
 const std::vector<int> kSameThree = {0, 1, 2};
 
 TEST_P(Replan, TwoRanksWithOtherShares) {
-  expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{1, 1, 10}, {3, 0, 0}}, kSameTwo});
-  expectSameBits({{{1, 1, 30}, {3, 0, 0}}, {}}, {{{3, 2, 30}, {1, 0, 0}}, kSameTwo});
+  expectSameBits({{{1, 1, 30}, {3, 0, 0}}, {}}, {{{3, 2, 10}, {1, 0, 0}}, kSameTwo});
 }
 
 TEST_P(Replan, OnlyOneRangeChanges) {
@@ -196,11 +201,9 @@ TEST_P(Replan, ARankJoinsAndOneLeaves) {
 TEST_P(Replan, AnotherNumberOfBlocks) {
   EngineOptions fewer = tinyOptions();
   fewer.kvBlocks = 42;
-  for (const auto& [before, now] : {std::pair(tinyOptions(), fewer), std::pair(fewer, tinyOptions())}) {
-    expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 30}, {2, 0, 0}}, kSameTwo}, before, now);
-    expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{3, 1, 30}, {1, 0, 0}}, kSameTwo}, before, now);
-    expectSameBits({{{4, 0, 0}}, {}}, {{{4, 0, 0}}, {0}}, before, now);
-  }
+  expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 30}, {2, 0, 0}}, kSameTwo}, tinyOptions(), fewer);
+  expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{3, 1, 30}, {1, 0, 0}}, kSameTwo}, fewer, tinyOptions());
+  expectSameBits({{{4, 0, 0}}, {}}, {{{4, 0, 0}}, {0}}, fewer, tinyOptions());
 }
 
 TEST_P(Replan, AgainAndAgain) {

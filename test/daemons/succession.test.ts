@@ -237,11 +237,9 @@ it('ends the steps of the epoch before, and refuses a migration that does not fi
   await expect(connect(prepared, { previousHeadGroups: halves, blocks: [] })).rejects.toThrow(
     'migration.previous_head_groups is [0, 4), [5, 8); together they must be [0, 8)',
   );
-  // Nothing has happened; without a migration the group forms, and starts anew.
+  // The epoch stays; without a migration the group forms all the same.
   await connect(prepared);
-  const [expected, again] = [await generate(3), prepared];
-  expect(again.every(({ kvKept }) => kvKept)).toBe(true);
-  expect(expected.tokens).toHaveLength(3);
+  expect((await generate(3)).tokens).toHaveLength(3);
 });
 
 it('loads everything when the epoch that is named is not the one that is held', async () => {

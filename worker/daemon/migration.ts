@@ -11,6 +11,8 @@ export interface MigrationTarget {
   rank: number;
   /** Whether KV of the epoch before is here. */
   kvKept: boolean;
+  /** As the engine calls it. */
+  device: string;
 }
 
 const rangesField = 'migration.previous_head_groups';
@@ -28,7 +30,8 @@ export function migrationOf(
   target: MigrationTarget,
   deadlineMs: number,
 ): KvMigration {
-  const { plan, rank } = target;
+  const { plan, rank, device } = target;
+  if (device !== 'cpu') refuse('migration', `cannot be done on device ${device}; only on cpu`);
   const residency = checkedResidency(plan);
   if (residency.loans.length > 0 || residency.kvParkedBlocks > 0) {
     refuse(

@@ -134,8 +134,11 @@ export class Shard {
         { field: 'collective_addresses' },
       );
     }
+    const { device } = this.#dependencies.engineDevice;
     const migration =
-      request.migration === null ? null : migrationOf(request.migration, hold, deadlineMs);
+      request.migration === null
+        ? null
+        : migrationOf(request.migration, { ...hold, device }, deadlineMs);
     try {
       if (plan.ranks.length > 1) await engine.connect(collectiveAddresses, deadlineMs);
       // A newer Prepare may have taken over the engine.

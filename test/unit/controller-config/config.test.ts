@@ -95,6 +95,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
         prefixCache: false,
         allowRemoteKv: false,
         kvPolicy: 'evict',
+        autoReplan: true,
       },
     });
     const options = [

@@ -121,6 +121,34 @@ test('a group that has ended is not tracked; its events stay', () => {
   expect(tracker.events()).toHaveLength(1);
 });
 
+test('what was learnt of devices goes on under another plan, also of one that it leaves out', () => {
+  const { tracker, serve } = tracked();
+  serve(300, [3, 1]);
+  const device = (id: string) => ({ id, decode: [line], prefill: [line], link });
+  const headsOf = (id: string) => tracker.refine([device(id)])[0]?.decode[0]?.perHeadGroup ?? 0;
+  expect(headsOf('a')).toBeCloseTo(3 * line.perHeadGroup, 6);
+  // Never tried: held to be as far off as the worst.
+  expect(headsOf('c')).toBeCloseTo(3 * line.perHeadGroup, 6);
+  const both = group();
+  const [, b] = both.shardPlan.ranks;
+  if (b === undefined) throw new Error('no second rank');
+  tracker.rebase({ ...both, shardPlan: { ...both.shardPlan, ranks: [b] } });
+  expect(tracker.predictions().map(({ workerId }) => workerId)).toEqual(['b']);
+  expect(headsOf('a')).toBeCloseTo(3 * line.perHeadGroup, 6);
+  expect(headsOf('b')).toBeCloseTo(line.perHeadGroup, 6);
+  // Another deployment begins anew.
+  tracker.begin(both);
+  expect(headsOf('a')).toBeCloseTo(line.perHeadGroup, 6);
+});
+
+test('the load that is served is known, and how many steps say so', () => {
+  const { tracker, serve } = tracked();
+  expect(tracker.served()).toBeNull();
+  serve(10, [1, 1]);
+  expect(tracker.served()?.steps).toBe(10);
+  expect(tracker.served()?.load.decodeTokens).toBeCloseTo(load.decodeTokens, 9);
+});
+
 test('mixed and prefill steps are judged but do not move the decode ratio', () => {
   const { tracker, errors } = tracked();
   const mixed = { ...load, prefillTokens: 16, prefillContextTokens: 136 };
