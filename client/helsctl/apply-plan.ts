@@ -53,7 +53,7 @@ const widthOf = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
 
 /** What each worker has and would have, and what the change should bring and cost. */
-function formatProposal({ current, plan, equal, ...proposal }: Proposal): string {
+export function formatProposal({ current, plan, equal, ...proposal }: Proposal): string {
   const workers = [current, plan].flatMap(
     (one) => one?.ranks.map(({ workerId }) => workerId) ?? [],
   );

@@ -52,7 +52,7 @@ export interface Proposing {
 }
 
 /** The deployment as it is to be from now on. */
-function wishedRequest(request: DeploymentRequest, wish: ReplanWish): DeploymentRequest {
+export function wishedRequest(request: DeploymentRequest, wish: ReplanWish): DeploymentRequest {
   const { policy, workload, ranks } = wish;
   const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
   const given = Object.entries(workload ?? {}).filter(([, value]) => Boolean(value));

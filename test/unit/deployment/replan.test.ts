@@ -53,6 +53,7 @@ const planRequest: PlanRequest = {
   stepTokensMax: 512,
   sequencesMax: 64,
   kvBlockTokens: 16,
+  parks: true,
 };
 const candidates = ids.map((id) => ({ id, incarnation: `${id}1` }));
 const loaded = {
