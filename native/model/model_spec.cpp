@@ -54,6 +54,12 @@ void validateRope(const ModelSpec& model) {
   inRange("ropeOriginalMaxPositions", model.ropeOriginalMaxPositions, 1, kPositionsMax);
 }
 
+/// Products take bf16 inputs four at a time; what is summed by itself begins with a whole four.
+void validateGranule(const char* name, int64_t granule, int64_t inputs) {
+  require(granule % 4 == 0 || granule >= inputs, ErrorCode::kShapeInvalid,
+          std::string(name) + " is " + std::to_string(granule) + "; it must be a multiple of 4 with bf16 weights");
+}
+
 void validateWindows(const ModelSpec& model) {
   require(model.slidingWindows.size() == static_cast<size_t>(model.layers), ErrorCode::kShapeInvalid,
           "slidingWindows has " + std::to_string(model.slidingWindows.size()) +
@@ -69,6 +75,11 @@ void validateModelSpec(const ModelSpec& model) {
   if (model.position == PositionEncoding::kRope) validateRope(model);
   inRange("learnedPositionOffset", model.learnedPositionOffset, 0, kPositionsMax);
   validateWindows(model);
+  if (model.weightType == DataType::kBf16) {
+    const int64_t groupInputs = model.queryHeadsPerGroup * model.headDim;
+    validateGranule("queryHeadsPerGroup * headDim", groupInputs, model.headGroups * groupInputs);
+    validateGranule("ffnGranule", model.ffnGranule, model.ffnColumns);
+  }
   require(model.quantization == Quantization::kNone || model.weightType == DataType::kBf16, ErrorCode::kShapeInvalid,
           std::string("weightType is ") + dataTypeName(model.weightType) + "; it must be bf16 with quantization " +
               quantizationName(model.quantization));

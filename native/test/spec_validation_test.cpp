@@ -71,6 +71,22 @@ TEST(ValidateModelSpec, NamesTheField) {
               }).starts_with("ropeHighFrequencyFactor is 1"));
 }
 
+TEST(ValidateModelSpec, GranulesOfBf16AreWholeFours) {
+  ModelSpec model = smallModel();
+  model.weightType = DataType::kBf16;
+  model.headGroups = 2;
+  model.queryHeadsPerGroup = 1;
+  model.headDim = 6;
+  try {
+    validateModelSpec(model);
+    ADD_FAILURE() << "a granule of 6 inputs was accepted";
+  } catch (const Error& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("queryHeadsPerGroup * headDim is 6; it must be a multiple of 4"));
+  }
+  model.headGroups = 1;  // nothing to be summed apart
+  EXPECT_NO_THROW(validateModelSpec(model));
+}
+
 TEST(ValidateModelSpec, OddHeadsAreFineWithoutRotation) {
   ModelSpec model = smallModel();
   model.position = PositionEncoding::kLearned;
