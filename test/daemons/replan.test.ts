@@ -194,23 +194,24 @@ describe('a re-plan while requests run', () => {
   }, 60_000);
 
   // The last ones: there is a worker less afterwards. One that is gone is found out at once, one that is silent after its lease.
-  it.each([
-    'SIGSTOP',
-    'SIGKILL',
-  ] as const)('goes back to the former plan when a worker of the new one gets %s', async (signal) => {
-    const { client, processIds } = test.cluster;
-    await test.deploy({ modelPath: model, ranks: splitOf(5, 3) });
-    const { epoch } = await client.status();
-    const tokens = await during(async () => {
-      process.kill(processIds.get('worker-2') ?? 0, signal);
-      const failed = replan({ ranks: splitOf(3, 3, 2) });
-      await expect(failed).rejects.toThrow(`the former plan serves on under epoch ${epoch + 2}`);
-    });
-    expect(tokens).toEqual(undisturbed);
-    const status = await client.status();
-    expect(status).toMatchObject({ state: 'ready', epoch: epoch + 2 });
-    expect(status.lastReplan).toMatchObject({ outcome: 'undone', kv: 'replayed', sequences: 4 });
-    expect(status.events.map(({ kind }) => kind)).toContain('replan-undone');
-    if (signal === 'SIGSTOP') process.kill(processIds.get('worker-2') ?? 0, 'SIGCONT');
-  }, 60_000);
+  it.each(['SIGSTOP', 'SIGKILL'] as const)(
+    'goes back to the former plan when a worker of the new one gets %s',
+    async (signal) => {
+      const { client, processIds } = test.cluster;
+      await test.deploy({ modelPath: model, ranks: splitOf(5, 3) });
+      const { epoch } = await client.status();
+      const tokens = await during(async () => {
+        process.kill(processIds.get('worker-2') ?? 0, signal);
+        const failed = replan({ ranks: splitOf(3, 3, 2) });
+        await expect(failed).rejects.toThrow(`the former plan serves on under epoch ${epoch + 2}`);
+      });
+      expect(tokens).toEqual(undisturbed);
+      const status = await client.status();
+      expect(status).toMatchObject({ state: 'ready', epoch: epoch + 2 });
+      expect(status.lastReplan).toMatchObject({ outcome: 'undone', kv: 'replayed', sequences: 4 });
+      expect(status.events.map(({ kind }) => kind)).toContain('replan-undone');
+      if (signal === 'SIGSTOP') process.kill(processIds.get('worker-2') ?? 0, 'SIGCONT');
+    },
+    60_000,
+  );
 });
