@@ -116,3 +116,28 @@ it('keeps KV of a short worker on another one, with the same text', async () => 
     await test.stop();
   }
 }, 120_000);
+
+it('goes over to KV on another worker, with blocks of another size, while requests run', async () => {
+  const test = await startTestCluster(['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB']);
+  try {
+    const { client } = test.cluster;
+    await test.deploy({ ranks, workload });
+    const alone = [];
+    for (const index of [0, 1, 2, 3]) alone.push((await ask(client, index)).tokenIds);
+    const together = Promise.all([0, 1, 2, 3].map((index) => ask(client, index)));
+    const plans = [];
+    for (const split of [ranks, ranks.map((rank) => ({ ...rank, headGroups: 4 }))]) {
+      const options = { ranks: split, workload: { allowRemoteKv: true } };
+      for await (const event of client.replan(options)) {
+        if (event.type === 'done') plans.push(event);
+      }
+    }
+    expect((await together).map(({ tokenIds }) => tokenIds)).toEqual(alone);
+    expect(plans.map(({ replan }) => replan?.kv)).toEqual(['replayed', 'replayed']);
+    expect(plans[0]?.report.plan?.kvBlockTokens).toBe(64);
+    expect(plans[0]?.report.plan?.kvLoans.length).toBeGreaterThan(0);
+    await idle(client);
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
