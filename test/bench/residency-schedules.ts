@@ -27,7 +27,7 @@ interface Setting {
 const workload = { sequences: 4, contextTokens: 128 };
 const small = (host: string) => `cpu?threads=1&memory=22MiB${host}`;
 const parked = [small('&host=4MiB'), small('&host=4MiB')];
-const fewParked = [small('&host=256KiB'), small('&host=256KiB')];
+const fewParked = [small('&host=64KiB'), small('&host=64KiB')];
 const lent = ['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB', 'cpu?threads=1'];
 const remote = { ...workload, allowRemoteKv: true };
 
