@@ -21,6 +21,9 @@ export interface KvPathPrediction {
   readonly refinedErrorMedianPercent: number;
 }
 
+/** Before, what a path takes is not believed to be more than chance. */
+const trustedSteps = 16;
+
 /** Steps that a median is taken over. */
 const errorsKept = 1024;
 
@@ -71,9 +74,10 @@ export class KvPathTracker {
     state.measuredSeconds += measuredSeconds;
   }
 
-  /** 1 before the path was ever taken. */
+  /** 1 until enough steps have taken the path: the first moves touch memory for the first time. */
   ratioOf(path: KvPath): number {
-    return ratioOf(this.#paths.get(path)?.online ?? initialOnline);
+    const online = this.#paths.get(path)?.online ?? initialOnline;
+    return online.steps < trustedSteps ? 1 : ratioOf(online);
   }
 
   /** Of the paths that were taken. */

@@ -16,6 +16,9 @@ export interface RestoreCosts {
 
 export const parksAlways: RestoreChoice = { parks: () => true };
 
+/** One in so many blocks is kept although it costs more: a path that is never taken would never be found to have become cheaper. */
+const probeEvery = 32;
+
 /**
  * Keeps a block when moving it away and back is shorter than computing its tokens again. `ratioOf` says how much longer than by the costs
  * a path takes in service; absent: as long.
@@ -24,12 +27,15 @@ export function cheapestRestore(
   costs: RestoreCosts,
   ratioOf: (path: 'reload' | 'replay') => number = () => 1,
 ): RestoreChoice {
+  let refused = 0;
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
   return {
     parks(tokens, start) {
       const context = tokens * start + (tokens * (tokens + 1)) / 2;
       const replay = replaySecondsPerToken * tokens + replaySecondsPerContextToken * context;
-      return 2 * moveSecondsPerBlock * ratioOf('reload') <= replay * ratioOf('replay');
+      if (2 * moveSecondsPerBlock * ratioOf('reload') <= replay * ratioOf('replay')) return true;
+      refused += 1;
+      return refused % probeEvery === 0;
     },
   };
 }

@@ -27,6 +27,7 @@ interface Setting {
 const workload = { sequences: 4, contextTokens: 128 };
 const small = (host: string) => `cpu?threads=1&memory=22MiB${host}`;
 const parked = [small('&host=4MiB'), small('&host=4MiB')];
+const fewParked = [small('&host=64KiB'), small('&host=64KiB')];
 const lent = ['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB', 'cpu?threads=1'];
 const remote = { ...workload, allowRemoteKv: true };
 
@@ -36,7 +37,7 @@ const settings: readonly Setting[] = [
     ...{ options: { workload }, exercises: 'reloadedTokens' },
   },
   {
-    ...{ name: 'few parked blocks', devices: [small('&host=256KiB'), small('')] },
+    ...{ name: 'few parked blocks', devices: fewParked },
     ...{ headGroups: [4, 4], requests: 40, options: { workload }, exercises: 'replayedTokens' },
   },
   {
@@ -49,9 +50,9 @@ const settings: readonly Setting[] = [
   },
   {
     name: 'lent and parked',
-    devices: lent.map((device) => `${device}${device.includes('memory') ? '&host=8MiB' : ''}`),
-    ...{ headGroups: [5, 3, 0], requests: 64 },
-    ...{ options: { workload: remote }, exercises: 'remoteSeconds' },
+    devices: ['cpu?threads=1&memory=23MiB&host=8MiB', 'cpu?threads=1&memory=24MiB&host=8MiB'],
+    ...{ headGroups: [6, 2], requests: 40 },
+    ...{ options: { workload: remote }, exercises: 'reloadedTokens' },
   },
   {
     ...{ name: 'whole replay', devices: parked, headGroups: [6, 2], requests: 40 },

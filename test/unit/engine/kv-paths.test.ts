@@ -110,11 +110,21 @@ describe('paths of KV', () => {
     };
     const choice = cheapestRestore(restore, (path) => tracker.ratioOf(path));
     expect([choice.parks(9, 0), choice.parks(7, 0)]).toEqual([true, false]);
-    for (let count = 0; count < 20; count += 1) tracker.observe('reload', 0.4, 0.8);
+    for (let count = 0; count < 15; count += 1) tracker.observe('reload', 0.4, 0.8);
+    // Fifteen steps are no reason yet.
+    expect(choice.parks(9, 0)).toBe(true);
+    for (let count = 0; count < 5; count += 1) tracker.observe('reload', 0.4, 0.8);
     expect([choice.parks(17, 0), choice.parks(15, 0)]).toEqual([true, false]);
     const [reload] = tracker.predictions();
     expect(reload).toMatchObject({ steps: 20, errorMedianPercent: 50 });
     expect(reload?.refinedErrorMedianPercent).toBeCloseTo(0, 6);
+  });
+
+  it('that are given up are tried again now and then, or they would never be found cheaper', () => {
+    const restore = { moveSecondsPerBlock: 1, replaySecondsPerToken: 0.1 };
+    const choice = cheapestRestore({ ...restore, replaySecondsPerContextToken: 0 });
+    const parked = Array.from({ length: 64 }, () => choice.parks(4, 0));
+    expect(parked.filter(Boolean)).toHaveLength(2);
   });
 
   it('learn nothing from a step that was not predicted or took no time', () => {
