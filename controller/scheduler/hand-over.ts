@@ -26,13 +26,28 @@ function keptOf(sequence: Sequence, keptBlocks: number, blockTokens: number): nu
   return Math.min(here, beyond === -1 ? blocks.length : beyond);
 }
 
+/** Throws when KV is to stay that no epoch could take over: of steps without an answer, or in blocks of another size. */
+export function checkKept(
+  { keptBlocks, kvBlockTokens }: NextEpoch,
+  former: { readonly kvBlockTokens: number },
+  stepsUnderWay: number,
+): void {
+  if (keptBlocks === 0) return;
+  if (stepsUnderWay > 0) throw new Error(`KV cannot stay: ${stepsUnderWay} steps are under way`);
+  if (former.kvBlockTokens !== kvBlockTokens) {
+    throw new Error(
+      `KV cannot stay: blocks have ${former.kvBlockTokens} tokens, the next ${kvBlockTokens}`,
+    );
+  }
+}
+
 /** In the order of arrival, each at rest. */
 export function bringToRest(
   sequences: readonly Sequence[],
   next: NextEpoch,
-  blockTokens: number,
+  { kvBlockTokens }: { readonly kvBlockTokens: number },
 ): Sequence[] {
-  for (const sequence of sequences) rest(sequence, next, blockTokens);
+  for (const sequence of sequences) rest(sequence, next, kvBlockTokens);
   return sequences.toSorted((left, right) => left.order - right.order);
 }
 

@@ -15,7 +15,7 @@
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
-import { bringToRest, type HandOver, type NextEpoch } from './hand-over.ts';
+import { bringToRest, checkKept, type HandOver, type NextEpoch } from './hand-over.ts';
 import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
@@ -188,11 +188,8 @@ export class Scheduler {
 
   /** Everything here goes to the scheduler of the next epoch; this one is over. KV stays only between steps: throws while one is under way. */
   handOver(next: NextEpoch): HandOver {
-    const { kvBlockTokens } = this.#limits;
-    if (next.keptBlocks > 0 && (this.#submitted.size > 0 || next.kvBlockTokens !== kvBlockTokens)) {
-      throw new Error(`KV cannot stay: ${this.#submitted.size} steps are under way`);
-    }
-    const sequences = bringToRest([...this.#sequences.values()], next, kvBlockTokens);
+    checkKept(next, this.#limits, this.#submitted.size);
+    const sequences = bringToRest([...this.#sequences.values()], next, this.#limits);
     return { sequences, arrivals: this.#arrivals };
   }
 
