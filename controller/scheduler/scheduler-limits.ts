@@ -1,4 +1,6 @@
-import type { RestoreChoice } from './restore-choice.ts';
+import { parksAlways, type RestoreChoice } from './restore-choice.ts';
+
+const movesPerStepMaxDefault = 64;
 
 export interface SchedulerLimits {
   kvBlocks: number;
@@ -23,4 +25,20 @@ interface ParkingLimits {
   /** Blocks that one step may move: they hold it up. */
   movesPerStepMax?: number;
   choice?: RestoreChoice;
+}
+
+/** The limits of parking, the absent ones filled in. Throws for limits under which the scheduler would come to a stop. */
+export function checkedParking(limits: SchedulerLimits): Required<ParkingLimits> {
+  if (limits.sequencesMax > limits.stepTokensMax) {
+    throw new Error('sequencesMax must not exceed stepTokensMax: each running sequence may decode');
+  }
+  const {
+    blocks = 0,
+    movesPerStepMax = movesPerStepMaxDefault,
+    choice = parksAlways,
+  } = limits.parking ?? {};
+  if (!(movesPerStepMax >= 1)) {
+    throw new Error(`movesPerStepMax is ${movesPerStepMax}; nothing would ever come back`);
+  }
+  return { blocks, movesPerStepMax, choice };
 }

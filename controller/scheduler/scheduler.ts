@@ -21,17 +21,14 @@ import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
 import { refuseRequest } from './refuse-request.ts';
 import { Reservation } from './reservation.ts';
-import { parksAlways } from './restore-choice.ts';
 import { RoomMaker } from './room-maker.ts';
-import type { SchedulerLimits } from './scheduler-limits.ts';
+import { checkedParking, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
 import { StepDraft } from './step-draft.ts';
 import { plannedSequence, type StepPlan } from './step-plan.ts';
 
 export type { SchedulerLimits } from './scheduler-limits.ts';
 export type { StepPlan } from './step-plan.ts';
-
-const movesPerStepMaxDefault = 64;
 
 export interface SampledResult {
   slot: number;
@@ -77,20 +74,8 @@ export class Scheduler {
     prefixHash: PrefixHash | null = null,
     { sequences, arrivals }: HandOver = { sequences: [], arrivals: 0 },
   ) {
-    if (limits.sequencesMax > limits.stepTokensMax) {
-      throw new Error(
-        'sequencesMax must not exceed stepTokensMax: each running sequence may decode',
-      );
-    }
     this.#limits = limits;
-    const {
-      blocks = 0,
-      movesPerStepMax = movesPerStepMaxDefault,
-      choice = parksAlways,
-    } = limits.parking ?? {};
-    if (!(movesPerStepMax >= 1)) {
-      throw new Error(`movesPerStepMax is ${movesPerStepMax}; nothing would ever come back`);
-    }
+    const { blocks, movesPerStepMax, choice } = checkedParking(limits);
     this.#movesPerStepMax = movesPerStepMax;
     const holders = sequences.map((sequence) => sequence.blocks);
     this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice, holders);

@@ -151,3 +151,12 @@ export interface EngineReport {
   /** How the ranks reach each other; empty without a group. */
   transport: string;
 }
+
+/** The sums of forward steps: `sums` of tokens * hiddenSize int64 values each, and one that agrees on the sampled tokens. */
+export interface ProbeLoad {
+  tokens: number[];
+  hiddenSize: number;
+  sums: number;
+  repetitions: number;
+  budgetMs: number;
+}

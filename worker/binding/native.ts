@@ -10,6 +10,7 @@ import type {
   EngineReport,
   KvMigration,
   KvMigrationResult,
+  ProbeLoad,
   Range,
   ShardSpec,
   StepBatch,
@@ -27,15 +28,6 @@ interface ProfilePoint {
   /** A mixed step: beside the decode tokens above, one prefill chunk of so many tokens that attend to so many; 0 = none. */
   chunkTokens: number;
   chunkContextTokens: number;
-}
-
-/** The sums of forward steps: `sums` of tokens * hiddenSize int64 values each, and one that agrees on the sampled tokens. */
-interface ProbeLoad {
-  tokens: number[];
-  hiddenSize: number;
-  sums: number;
-  repetitions: number;
-  budgetMs: number;
 }
 
 /** One rank's end of a collective that is formed to be measured, once, and then dropped. */
