@@ -56,7 +56,7 @@ TEST_P(CudaExactness, AnyChunkingAndBlocks) {
   std::iota(blocks.rbegin(), blocks.rend(), 0);
   RankGroup one(model_, {{4, 0, 0}}, gpuOptions());
   RankGroup two(model_, {{1, 1, 10}, {3, 0, 0}}, gpuOptions());
-  for (const int64_t chunk : {1, 7, 16, 33}) {
+  for (const int64_t chunk : {3, 16, 33}) {
     ASSERT_EQ(prefillLogits(one, tokens_, chunk, blocks), expected_) << "chunk " << chunk;
   }
   ASSERT_EQ(prefillLogits(two, tokens_, 9), expected_);
