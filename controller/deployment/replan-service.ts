@@ -55,8 +55,8 @@ export class ReplanService {
     return this.#options.coordinator.replan(proposal, trigger);
   }
 
-  /** What the workers would find out when the requests wait already. Known files are only looked at, not read again. */
-  async #checkFiles(): Promise<void> {
+  /** Throws digest-mismatch: what the workers would find out when the requests wait already. Known files are only looked at, not read again. */
+  async checkFiles(): Promise<void> {
     const plan = this.#options.coordinator.serving?.loaded.shardPlan;
     if (plan === undefined) return;
     const digest = await modelDigest(plan.modelPath);
@@ -70,7 +70,7 @@ export class ReplanService {
 
   async *run(wish: ReplanWish): AsyncGenerator<ReplanEvent, void, undefined> {
     const { coordinator } = this.#options;
-    await this.#checkFiles();
+    await this.checkFiles();
     const proposal = this.propose(wish);
     const current = coordinator.report();
     const { equal, made, currentSeconds, plannedSeconds } = proposal;
