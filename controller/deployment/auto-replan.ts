@@ -10,7 +10,7 @@ import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import { type PayBack, payBackOf } from '../profiler/drift.ts';
-import type { LoadedGroup } from './deployment-run.ts';
+import { type LoadedGroup, workloadOf } from './deployment-run.ts';
 import { workloadAt } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
 import {
@@ -145,7 +145,7 @@ export class AutoReplan {
     const workload = { ...sizes, ...request.workload, ...point };
     const proposal = replanner.propose({ policy: '', ranks: [], workload });
     const { made, equal } = proposal;
-    if (equal || !holdsPromise(loaded, made.shardPlan)) return null;
+    if (equal || !holdsPromise(loaded, request, made.shardPlan)) return null;
     const pause = replanner.pauseOf(proposal);
     const value = payBackOf({
       stepSeconds: secondsAt(made.input, loaded.shardPlan, now.load),
@@ -156,8 +156,12 @@ export class AutoReplan {
   }
 }
 
-/** The load of this moment may be light; room for the one that the deployment was made for stays. */
-function holdsPromise({ shardPlan, planRequest }: LoadedGroup, next: ShardPlan__Output): boolean {
-  const { sequences, contextTokens } = planRequest.workload;
+/** The load of this moment may be light, and that of the re-plan before; room for the one that the deployment is for stays. */
+export function holdsPromise(
+  { shardPlan, planRequest }: Pick<LoadedGroup, 'shardPlan' | 'planRequest'>,
+  request: Pick<DeploymentRequest, 'workload'>,
+  next: ShardPlan__Output,
+): boolean {
+  const { sequences, contextTokens } = workloadOf(request, planRequest.model);
   return kvTokensOf(next) >= Math.min(kvTokensOf(shardPlan), sequences * contextTokens);
 }

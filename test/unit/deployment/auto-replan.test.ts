@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { type DeploymentRequest, initialGroup } from '../../../controller/cluster/group.ts';
-import { AutoReplan, plansAnew } from '../../../controller/deployment/auto-replan.ts';
+import { AutoReplan, holdsPromise, plansAnew } from '../../../controller/deployment/auto-replan.ts';
 import type { ReplanWish } from '../../../controller/deployment/replan-proposal.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { StepLoad } from '../../../proto/domain/step-load.ts';
@@ -134,6 +134,22 @@ describe('the controller that looks by itself', () => {
     group.phase = 'deploying';
     await run(600);
     expect(applied).toEqual([]);
+  });
+
+  it('keeps room for what the deployment is for, whatever moment the last plan was made at', () => {
+    const { shardPlan } = loaded;
+    const light = { ...loaded.planRequest.workload, sequences: 1, contextTokens: 16 };
+    const served = { shardPlan, planRequest: { ...loaded.planRequest, workload: light } };
+    const holding = (kvBlocks: number) => ({ ...shardPlan, kvBlocks, kvBlockTokens: 16 });
+    // Nobody said: 8 sequences of 256 tokens.
+    expect(holdsPromise(served, request, holding(128))).toBe(true);
+    expect(holdsPromise(served, request, holding(127))).toBe(false);
+    const workload = { sequences: 2, contextTokens: 64, prefillChunk: 0, outputTokens: 0 };
+    expect(holdsPromise(served, { workload }, holding(8))).toBe(true);
+    // No less than there is now is no loss.
+    const small = { ...served, shardPlan: holding(40) };
+    expect(holdsPromise(small, request, holding(40))).toBe(true);
+    expect(holdsPromise(small, request, holding(39))).toBe(false);
   });
 
   it('is for the policies that choose', () => {
