@@ -17,7 +17,7 @@ import {
   isServing,
 } from '../cluster/group.ts';
 import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
-import type { LoadedGroup, RunPorts } from './deployment-run.ts';
+import type { LoadedGroup } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
 import type { EngineGroup, OpenEngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
@@ -29,7 +29,9 @@ import { type MeasuredSteps, planReportOf } from './plan-report.ts';
 import type { ReplanLog } from './replan-log.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
+import { runPortsOf } from './run-ports.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
+import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WorkerClients } from './worker-clients.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
 
@@ -37,6 +39,8 @@ import type { WorkerRegistry } from './worker-registry.ts';
 export interface DeploymentStore {
   saveDeployment(request: DeploymentRequest | null): Promise<void>;
   savePlan(plan: ShardPlan__Output): Promise<void>;
+  /** Of an epoch that may yet not begin: until it does, another plan may take its place. */
+  savePlanAhead(plan: ShardPlan__Output): Promise<void>;
 }
 
 export interface CoordinatorOptions {
@@ -65,6 +69,8 @@ export class Coordinator {
   /** For the next start-deployment effect. */
   #inherited: Inherited | null = null;
   #ending: Promise<void> = Promise.resolve();
+  /** The plan of a re-plan is being stored. */
+  #storingAhead = false;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -112,15 +118,34 @@ export class Coordinator {
     return loaded === null || engine === null ? null : { loaded, engine, from: loaded };
   }
 
-  /** Moves what is served to the proposed plan, which must be of this moment. Throws plan-infeasible when a running request cannot go on. */
-  replan(proposal: Proposal, trigger: ReplanTrigger): Replanning {
+  /**
+   * Moves what is served to the proposed plan, which must be of this moment. Resolves when the move has begun. Throws plan-infeasible when
+   * a running request cannot go on, and when the plan cannot be stored; then nothing has changed.
+   */
+  async replan(proposal: Proposal, trigger: ReplanTrigger): Promise<Replanning> {
     const attempt = this.#attempt;
     const { serving } = this;
-    if (attempt === null || serving === null || this.#group.phase !== 'ready') {
+    const isReady = () => this.#attempt === attempt && this.#group.phase === 'ready';
+    if (attempt === null || serving === null || !isReady()) {
       throw new HelsError('not-ready', `no plan is being served${this.#why()}`);
     }
-    serving.engine.reserve(proposal.made.shardPlan);
-    const { replans, term, clock, log } = this.#options;
+    if (this.#storingAhead) {
+      throw new HelsError('not-ready', 'another change of the plan is about to begin');
+    }
+    const { replans, store, term, clock, log } = this.#options;
+    this.#storingAhead = true;
+    await storeAhead({
+      engine: serving.engine,
+      current: serving.loaded.shardPlan,
+      next: { ...proposal.made.shardPlan, epoch: attempt.epoch + 1 },
+      savePlan: (plan) => store.savePlanAhead(plan),
+      refuseStale: () => {
+        if (!isReady()) throw new HelsError('not-ready', `the plan ended meanwhile${this.#why()}`);
+        refuseLost(proposal.workers, this.aliveWorkers());
+      },
+    }).finally(() => {
+      this.#storingAhead = false;
+    });
     const context = { ...serving, held: attempt.held, term, clock };
     const replanning = new Replanning(proposal, trigger, replans, context);
     attempt.replanning = replanning;
@@ -275,8 +300,14 @@ export class Coordinator {
   async #bringUp(attempt: Attempt, request: DeploymentRequest): Promise<void> {
     const { epoch } = attempt;
     attempt.files ??= await readServedFiles(request.modelPath, request.modelId, request);
-    const ports = this.#runPorts(attempt);
     const { term } = this.#options;
+    const ports = runPortsOf(attempt, this.#options, this.#clients, {
+      detail: (name) => {
+        this.#group = { ...this.#group, detail: name };
+      },
+      membersChosen: (workers) =>
+        this.#dispatch({ type: 'members-chosen', epoch, members: incarnations(workers) }),
+    });
     const { files, corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
     for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
@@ -314,8 +345,13 @@ export class Coordinator {
       if (this.#attempt === attempt && attempt.epoch === epoch)
         this.#group = { ...this.#group, detail: name };
     };
+    const stored = (plan: ShardPlan__Output) => {
+      store.savePlan(plan).catch((error: unknown) => {
+        log.error('the plan could not be stored', { epoch, error: String(error) });
+      });
+    };
     try {
-      attempt.loaded = await replanning.move(epoch, back, phase, (plan) => store.savePlan(plan));
+      attempt.loaded = await replanning.move(epoch, back, phase, stored);
       const { loaded } = attempt;
       attempt.replanning = null;
       const nothing = { sequences: 0, contextTokens: 0, rankSeconds: [], stepSeconds: 0 };
@@ -348,38 +384,6 @@ export class Coordinator {
     attempt.files = null;
     this.#dispatch({ type: 'replan', epoch, reason });
     return true;
-  }
-
-  #runPorts(attempt: Attempt): RunPorts {
-    const { registry, clock, store } = this.#options;
-    const { signal } = attempt.abort;
-    return {
-      phase: (name) => {
-        signal.throwIfAborted();
-        this.#group = { ...this.#group, detail: name };
-        return (message, fraction) => {
-          // Thrown to whoever measures or loads, which ends its stream: the workers are wanted for another attempt.
-          signal.throwIfAborted();
-          attempt.channel.progress(name, message, fraction);
-        };
-      },
-      workers: async (count) => {
-        const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
-        return members.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
-      },
-      membersChosen: (workers) => {
-        signal.throwIfAborted();
-        this.#dispatch({
-          type: 'members-chosen',
-          epoch: attempt.epoch,
-          members: incarnations(workers),
-        });
-      },
-      savePlan: (plan) => store.savePlan(plan),
-      store,
-      nowMs: () => clock.nowMs(),
-      unixMs: () => clock.unixMs(),
-    };
   }
 }
 

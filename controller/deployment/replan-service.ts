@@ -51,6 +51,7 @@ export class ReplanService {
     return predictedPauseOf(proposal, coordinator.serving, log.pauseRatio);
   }
 
+  /** Resolves when the move has begun. */
   apply(proposal: Proposal, trigger: ReplanTrigger) {
     return this.#options.coordinator.replan(proposal, trigger);
   }
@@ -87,7 +88,7 @@ export class ReplanService {
       yield { done: { replan: null, report: current } };
       return;
     }
-    const replanning = this.apply(proposal, 'operator');
+    const replanning = await this.apply(proposal, 'operator');
     yield { proposal: told };
     for await (const event of replanning.channel) {
       if ('progress' in event) yield event;

@@ -70,12 +70,12 @@ export class Replanning {
     return this.#moved?.kv ?? '';
   }
 
-  /** Throws HelsError; the requests then wait. */
+  /** Throws HelsError; the requests then wait. They do not wait for the plan of the way back to be stored: it is as good unstored. */
   async move(
     epoch: number,
     back: boolean,
     phase: (name: string) => void,
-    savePlan: (plan: ShardPlan__Output) => Promise<void>,
+    storeWayBack: (plan: ShardPlan__Output) => void,
   ): Promise<LoadedGroup> {
     const { from, engine, held, term, clock } = this.#context;
     this.#epoch = epoch;
@@ -91,13 +91,13 @@ export class Replanning {
           this.channel.progress(name, message, fraction);
         };
       },
-      savePlan,
       paused: () => {
         this.#pausedMs ??= clock.nowMs();
       },
       nowMs: () => clock.nowMs(),
     };
     const to = this.#target(epoch, back);
+    if (back) storeWayBack(to.shardPlan);
     const fence = { term, epoch };
     const moved = await moveGroup({ fence, from, to, mayMigrate: !back, held, engine }, ports);
     refuseSuperseded();
