@@ -23,6 +23,7 @@ export interface MoveTarget {
   readonly planRequest: PlanRequest;
   /** With the lines as fitted. */
   readonly input: LoadedGroup['input'];
+  readonly candidates: GroupWorker[];
   /** By rank. */
   readonly workers: GroupWorker[];
 }

@@ -31,7 +31,9 @@ export interface Proposal {
   /** All candidates, with the lines as fitted. */
   readonly fitted: readonly ProfiledDevice[];
   readonly made: MadePlan;
-  /** By rank. */
+  /** Those of the deployment, as they are reached now. */
+  readonly candidates: readonly GroupWorker[];
+  /** By rank; all of them answer. */
   readonly workers: readonly GroupWorker[];
   /** Nothing would change. */
   readonly equal: boolean;
@@ -44,8 +46,8 @@ export interface Proposing {
   readonly loaded: LoadedGroup;
   readonly request: DeploymentRequest;
   readonly wish: ReplanWish;
-  /** Worker ids with the incarnations that answer now. */
-  readonly alive: ReadonlyMap<string, string>;
+  /** Those that answer now. */
+  readonly alive: readonly GroupWorker[];
   /** The lines as refined in service. */
   readonly refine: (devices: readonly ProfiledDevice[]) => ProfiledDevice[];
   readonly nowMs: () => number;
@@ -85,18 +87,21 @@ function withExchange({ devices, model, workload }: PlanRequest, allows: boolean
   return devices.map((one) => ({ ...one, reservedBytes: one.reservedBytes + bytes }));
 }
 
+/** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */
+function reachedNow({ loaded, alive }: Pick<Proposing, 'loaded' | 'alive'>) {
+  const known = new Map(loaded.candidates.map(({ id, incarnation }) => [id, incarnation]));
+  const same = alive.filter(({ id, incarnation }) => known.get(id) === incarnation);
+  return new Map(same.map((worker) => [worker.id, worker]));
+}
+
 function planRequestOf(
-  { loaded, alive, refine }: Proposing,
+  { loaded, refine }: Proposing,
   request: DeploymentRequest,
   fitted: readonly ProfiledDevice[],
+  there: ReadonlySet<string>,
 ): PlanRequest {
   const former = loaded.planRequest;
   const workload = workloadOf(request, former.model);
-  const there = new Set(
-    loaded.candidates
-      .filter(({ id, incarnation }) => alive.get(id) === incarnation)
-      .map(({ id }) => id),
-  );
   return {
     ...former,
     epoch: former.epoch + 1,
@@ -119,16 +124,17 @@ export function proposeReplan(proposing: Proposing): Proposal {
   }
   const allows = request.workload?.allowRemoteKv === true;
   const fitted = withExchange(loaded.planRequest, allows);
-  const planRequest = planRequestOf(proposing, request, fitted);
+  const reached = reachedNow(proposing);
+  const planRequest = planRequestOf(proposing, request, fitted, new Set(reached.keys()));
   const made = makePlan(planRequest, nowMs);
-  const workers = made.shardPlan.ranks.flatMap(
-    ({ workerId }) => loaded.candidates.find(({ id }) => id === workerId) ?? [],
-  );
+  const workers = made.shardPlan.ranks.flatMap(({ workerId }) => reached.get(workerId) ?? []);
+  const candidates = loaded.candidates.map((one) => reached.get(one.id) ?? one);
   return {
     request,
     planRequest,
     fitted,
     made,
+    candidates,
     workers,
     equal: placesOf(made.shardPlan) === placesOf(loaded.shardPlan),
     currentSeconds: secondsOf(made.input, loaded.shardPlan),

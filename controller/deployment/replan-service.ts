@@ -37,9 +37,7 @@ export class ReplanService {
       const why = detail === '' ? phase : `${phase}: ${detail}`;
       throw new HelsError('not-ready', `a re-plan needs a model that is being served; now: ${why}`);
     }
-    const alive = new Map(
-      coordinator.aliveWorkers().map(({ id, incarnation }) => [id, incarnation]),
-    );
+    const alive = coordinator.aliveWorkers();
     const nowMs = () => clock.nowMs();
     return proposeReplan({ loaded: serving.loaded, request, wish, alive, refine, nowMs });
   }

@@ -140,13 +140,14 @@ export class Replanning {
   /** There, plans and what they were made from are of the epoch; lines are as fitted, or ratios would be taken twice. */
   #target(epoch: number, back: boolean): MoveTarget {
     const { from } = this.#context;
-    const { made, planRequest, fitted, workers } = this.#proposal;
+    const { made, planRequest, fitted, candidates, workers } = this.#proposal;
     if (back) {
       const { shardPlan, input } = from;
       return {
         shardPlan: { ...shardPlan, epoch },
         planRequest: { ...from.planRequest, epoch },
         input,
+        candidates: [...candidates],
         workers: from.workers,
       };
     }
@@ -154,6 +155,7 @@ export class Replanning {
       shardPlan: { ...made.shardPlan, epoch },
       planRequest: { ...planRequest, epoch, devices: fitted },
       input: { ...made.input, devices: fitted.map(({ hostMemoryBytes: _, ...device }) => device) },
+      candidates: [...candidates],
       workers: [...workers],
     };
   }

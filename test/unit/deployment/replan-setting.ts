@@ -1,6 +1,7 @@
 /** A model served by two equal workers, and proposals over it: plans are really made. */
 import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
 import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
+import type { GroupWorker } from '../../../controller/deployment/group-worker.ts';
 import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
 import {
   type Proposal,
@@ -61,10 +62,7 @@ export const loaded = {
 } as unknown as LoadedGroup;
 
 export const nothing: ReplanWish = { policy: '', workload: null, ranks: [] };
-export const alive = new Map([
-  ['a', 'a1'],
-  ['b', 'b1'],
-]);
+export const alive = candidates as unknown as readonly GroupWorker[];
 /** Device a takes so many times what its lines say. */
 export const slower = (times: number) => (devices: readonly ProfiledDevice[]) =>
   devices.map((one) =>

@@ -41,12 +41,25 @@ describe('a proposal', () => {
       ['b', 1],
     ]);
     expect(proposal.workers.map(({ id }) => id)).toEqual(ids);
-    const restarted = new Map([...alive, ['b', 'b2']]);
+    const restarted = alive.map((one) => (one.id === 'b' ? { ...one, incarnation: 'b2' } : one));
     expect(() => propose({ ranks }, { alive: restarted })).toThrow("worker 'b' is not registered");
     const alone = propose({}, { alive: restarted });
     expect(headsOf(alone)).toEqual([['a', 4]]);
     // The split as it is cannot go on without b.
     expect(alone.currentSeconds).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('reaches each worker as it is reached now', () => {
+    // Both were lost for a moment: the channels of the deployment are closed.
+    const back = alive.map((one) => ({ ...one, address: 'another' }));
+    const proposal = propose({}, { alive: back });
+    expect(proposal.workers.every((worker) => back.includes(worker))).toBe(true);
+    expect(proposal.candidates).toEqual(back);
+    const [a, b] = back;
+    const alone = propose({}, { alive: [a] });
+    expect(alone.workers).toEqual([a]);
+    // It may come back.
+    expect(alone.candidates).toEqual([a, { ...b, address: undefined }]);
   });
 
   it('refuses what fits nowhere', () => {
