@@ -1,7 +1,5 @@
 /** Carries out what controller/cluster decides: the edge between its pure machines and workers, engine and store. */
-import type { ChannelCredentials } from '@grpc/grpc-js';
-import type { Clock } from '../../proto/base/clock.ts';
-import type { Logger } from '../../proto/base/log.ts';
+import { isDeepStrictEqual } from 'node:util';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
@@ -17,44 +15,21 @@ import {
   isServing,
 } from '../cluster/group.ts';
 import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
+import type { CoordinatorOptions } from './coordinator-options.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
-import type { EngineGroup, OpenEngineGroup } from './engine-group.ts';
+import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
-import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
-import type { ReplanLog } from './replan-log.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { runPortsOf } from './run-ports.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
 import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WorkerClients } from './worker-clients.ts';
-import type { WorkerRegistry } from './worker-registry.ts';
-
-/** What outlives the process. */
-export interface DeploymentStore {
-  saveDeployment(request: DeploymentRequest | null): Promise<void>;
-  savePlan(plan: ShardPlan__Output): Promise<void>;
-  /** Of an epoch that may yet not begin: until it does, another plan may take its place. */
-  savePlanAhead(plan: ShardPlan__Output): Promise<void>;
-}
-
-export interface CoordinatorOptions {
-  term: number;
-  /** Epochs go on from here. */
-  lastEpoch: number;
-  registry: WorkerRegistry;
-  store: DeploymentStore & MeasurementStore;
-  openGroup: OpenEngineGroup;
-  replans: ReplanLog;
-  credentials: ChannelCredentials;
-  clock: Clock;
-  log: Logger;
-}
 
 const workersTimeoutMsDefault = 60_000;
 
@@ -158,6 +133,12 @@ export class Coordinator {
     const members = incarnations(workers);
     this.#dispatch({ type: 'replan-begun', epoch: attempt.epoch, request, members, reason });
     return replanning;
+  }
+
+  /** A wish that the plan as it is fulfils: remembered as one that changes the plan is. */
+  keepPlan({ request }: Proposal): void {
+    if (isDeepStrictEqual(request, this.#group.request)) return;
+    this.#dispatch({ type: 'request-changed', epoch: this.#group.epoch, request });
   }
 
   /** Checks the model first, so that a mistake does not disturb what is being served; then replaces it. */

@@ -4,7 +4,7 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import { keys } from '../store/keys.ts';
 import type { Leadership } from '../store/leadership.ts';
 import type { Store } from '../store/store.ts';
-import type { DeploymentStore } from './coordinator.ts';
+import type { DeploymentStore } from './coordinator-options.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 
 /** Plans kept for people to look back at. */

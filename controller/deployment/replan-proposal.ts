@@ -1,6 +1,7 @@
 /** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
@@ -80,6 +81,10 @@ function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: S
   return JSON.stringify([places, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans]);
 }
 
+/** Length of the slots that KV is given out in; 0: in no slots. */
+const slotTokensOf = (request: DeploymentRequest, model: ModelSpec) =>
+  request.kvPolicy === 'slots' ? workloadOf(request, model).contextTokens : 0;
+
 /** Devices as they are once KV may, or may no longer, lie on other ranks. */
 function withExchange({ devices, model, workload }: PlanRequest, allows: boolean) {
   const change = Number(allows) - Number(workload.allowRemoteKv === true);
@@ -116,6 +121,7 @@ function planRequestOf(
 /** Throws plan-infeasible and config-invalid as a deployment does. */
 export function proposeReplan(proposing: Proposing): Proposal {
   const { loaded, wish, nowMs } = proposing;
+  const former = loaded.planRequest;
   const request = wishedRequest(proposing.request, wish);
   if (wish.policy !== '' && wish.ranks.length > 0) {
     throw new HelsError('usage', 'ranks: a policy is given too; give one of the two', {
@@ -136,7 +142,9 @@ export function proposeReplan(proposing: Proposing): Proposal {
     made,
     candidates,
     workers,
-    equal: placesOf(made.shardPlan) === placesOf(loaded.shardPlan),
+    equal:
+      placesOf(made.shardPlan) === placesOf(loaded.shardPlan) &&
+      slotTokensOf(request, former.model) === slotTokensOf(proposing.request, former.model),
     currentSeconds: secondsOf(made.input, loaded.shardPlan),
     plannedSeconds: secondsOf(made.input, made.shardPlan),
   };

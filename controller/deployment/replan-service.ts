@@ -82,6 +82,7 @@ export class ReplanService {
       predicted: this.pauseOf(proposal),
     };
     if (equal) {
+      coordinator.keepPlan(proposal);
       yield { proposal: told };
       yield { done: { replan: null, report: current } };
       return;

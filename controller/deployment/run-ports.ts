@@ -1,6 +1,6 @@
 /** What a deployment under way may ask of the coordinator; everything throws once the attempt is superseded. */
 import type { Attempt } from './attempt.ts';
-import type { CoordinatorOptions } from './coordinator.ts';
+import type { CoordinatorOptions } from './coordinator-options.ts';
 import type { RunPorts } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
 import type { WorkerClients } from './worker-clients.ts';

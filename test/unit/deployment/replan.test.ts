@@ -23,6 +23,21 @@ describe('a proposal', () => {
     expect(proposal.made.shardPlan.epoch).toBe(2);
   });
 
+  it('is another plan when slots get another length', () => {
+    const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+    // As many KV tokens: the same places.
+    const workload = { ...sizes, sequences: 16, contextTokens: 128 };
+    const places = ({ made }: Proposal) => [made.shardPlan.ranks, made.shardPlan.kvBlocks];
+    const split = propose({ workload });
+    expect(places(split)).toEqual(places(propose({})));
+    expect(split.equal).toBe(true);
+    expect(split.request.workload).toMatchObject(workload);
+    const slots = { request: { ...request, kvPolicy: 'slots' as const } };
+    expect(propose({ workload }, slots).equal).toBe(false);
+    expect(propose({ workload: { ...sizes, contextTokens: 256 } }, slots).equal).toBe(true);
+    expect(propose({}, slots).equal).toBe(true);
+  });
+
   it('moves work from a device that became slow', () => {
     const proposal = propose({}, { refine: slower(3) });
     expect(proposal.equal).toBe(false);
