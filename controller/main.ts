@@ -18,6 +18,7 @@ import { GrpcServer } from './api/grpc/server.ts';
 import { loopbackHosts } from './api/http/access.ts';
 import { Routes } from './api/http/routes.ts';
 import { HttpServer } from './api/http/server.ts';
+import { nextRequest } from './cluster/group.ts';
 import {
   type ControllerConfig,
   isLoopback,
@@ -90,7 +91,9 @@ async function startController(
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
-    openGroup: openGroupWith({ engine, metrics, tracker, clock }, () => coordinator.group.request),
+    openGroup: openGroupWith({ engine, metrics, tracker, clock }, () =>
+      nextRequest(coordinator.group),
+    ),
     replans,
     credentials: channelCredentials(tls),
     clock,

@@ -93,6 +93,8 @@ export type GroupEvent =
       members: Members;
       reason: string;
     }
+  /** Another wish, which the plan that serves fulfils already. */
+  | { type: 'request-changed'; epoch: number; request: DeploymentRequest }
   /** The new plan did not come to serve; the requests wait. */
   | { type: 'replan-failed'; epoch: number; reason: string }
   | { type: 'epoch-failed'; epoch: number; reason: string }
@@ -131,6 +133,11 @@ export function initialGroup(epoch: number): Group {
 /** Requests are served, or wait for a moment. */
 export function isServing({ phase }: Group): boolean {
   return phase === 'ready' || phase === 'replanning';
+}
+
+/** What is being brought up or served; of a re-plan under way, what it goes to. */
+export function nextRequest({ replan, request }: Group): DeploymentRequest | null {
+  return replan?.request ?? request;
 }
 
 /** Ends what runs, if anything does. */
@@ -187,6 +194,7 @@ function isCurrent(group: Group, event: Extract<GroupEvent, { epoch: number }>):
     'deploy-failed': ['deploying'],
     replan: ['deploying'],
     'replan-begun': ['ready'],
+    'request-changed': ['ready'],
     'replan-failed': ['replanning'],
     'epoch-failed': ['ready', 'replanning'],
   };
@@ -214,6 +222,13 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       return restart(group, group.attended, event.reason);
     case 'replan-begun':
       return beginReplan(group, event);
+    case 'request-changed': {
+      const { request } = event;
+      return {
+        group: { ...group, request },
+        effects: [{ type: 'persist-deployment', request }],
+      };
+    }
     case 'replan-failed':
       return replanFailed(group, event.reason);
     case 'epoch-failed':
@@ -234,7 +249,7 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
 }
 
 function serving(group: Group): GroupStep {
-  const request = group.replan?.request ?? group.request;
+  const request = nextRequest(group);
   const ready = { phase: 'ready', replan: null, detail: '', attended: false } as const;
   return {
     group: { ...group, ...ready, request, fallback: null },

@@ -10,10 +10,16 @@ import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import { type PayBack, payBackOf } from '../profiler/drift.ts';
-import type { LoadedGroup } from './deployment-run.ts';
+import { type LoadedGroup, workloadOf } from './deployment-run.ts';
 import { workloadAt } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
-import { beganServing, decideReplan, type ReplanState, replanRules } from './replan-decision.ts';
+import {
+  beganServing,
+  decideReplan,
+  isWorthIt,
+  type ReplanState,
+  replanRules,
+} from './replan-decision.ts';
 import type { Proposal } from './replan-proposal.ts';
 import type { ReplanService } from './replan-service.ts';
 
@@ -31,7 +37,7 @@ export function plansAnew(request: DeploymentRequest): boolean {
 
 export interface AutoReplanOptions {
   coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
-  replanner: Pick<ReplanService, 'propose' | 'pauseOf' | 'apply'>;
+  replanner: Pick<ReplanService, 'propose' | 'pauseOf' | 'checkFiles' | 'apply'>;
   /** The mean step of the last seconds and how many steps it knows of; null before the first. */
   served: () => { load: StepLoad; steps: number } | null;
   /** Whether the last re-plan was gone back on. */
@@ -63,6 +69,8 @@ export class AutoReplan {
   #nextLookMs = 0;
   #epoch = 0;
   #steps = 0;
+  /** A re-plan is on its way; another would be of the same moment. */
+  #beginning = false;
 
   constructor(options: AutoReplanOptions) {
     this.#options = options;
@@ -70,7 +78,7 @@ export class AutoReplan {
 
   /** To be called often. */
   tick(): void {
-    const { coordinator, clock, log } = this.#options;
+    const { coordinator, clock } = this.#options;
     const { epoch, phase, request } = coordinator.group;
     const nowMs = clock.nowMs();
     if (phase !== 'ready' || request === null || nowMs < this.#nextLookMs) return;
@@ -81,24 +89,48 @@ export class AutoReplan {
       if (this.#options.lastWasUndone()) rules.holdMs = holdAfterUndoneMs;
       this.#state = beganServing(nowMs, rules);
     }
-    if (!plansAnew(request)) return;
+    if (!plansAnew(request) || this.#beginning) return;
     try {
-      this.#look(request, nowMs);
+      if (this.#isTime(request, nowMs)) void this.#begin();
     } catch (error) {
-      // No split fits the load of this moment, or a request does not fit the new one: the plan stays.
-      if (!(error instanceof HelsError)) throw error;
-      log.info('no new plan', { reason: toHelsError(error).message });
+      this.#stays(error);
     }
   }
 
-  #look(request: DeploymentRequest, nowMs: number): void {
-    const { replanner } = this.#options;
-    const found = this.#candidate(request);
+  #isTime(request: DeploymentRequest, nowMs: number): boolean {
+    const { steps } = this.#options.served() ?? { steps: this.#steps };
+    const found = steps === this.#steps ? null : this.#candidate(request);
+    this.#steps = steps;
     const { state, replan } = decideReplan(this.#state, found?.value ?? null, nowMs);
     this.#state = state;
-    if (!replan || found === null) return;
-    // Its end is told by the log of re-plans.
-    replanner.apply(found.proposal, 'load');
+    return replan;
+  }
+
+  /** Never rejects. Reading changed files can take minutes: what is applied is proposed after it, if it still pays then. */
+  async #begin(): Promise<void> {
+    const { replanner, coordinator } = this.#options;
+    this.#beginning = true;
+    try {
+      await replanner.checkFiles();
+      const { request, phase } = coordinator.group;
+      if (request === null || phase !== 'ready' || !plansAnew(request)) return;
+      const found = this.#candidate(request);
+      if (found === null || !isWorthIt(found.value)) return;
+      // Its end is told by the log of re-plans.
+      await replanner.apply(found.proposal, 'load');
+    } catch (error) {
+      this.#stays(error);
+    } finally {
+      this.#beginning = false;
+    }
+  }
+
+  /** No split fits the load of this moment, a request does not fit the new one, files changed. Anything else is a fault of ours, and no reason to stop serving. */
+  #stays(error: unknown): void {
+    const { log } = this.#options;
+    const { message } = toHelsError(error);
+    if (error instanceof HelsError) log.info('no new plan', { reason: message });
+    else log.error('planning anew failed', { error: message });
   }
 
   /** The best plan at the load that is served, and what it is worth; null: no load, no other plan, or one with too little room for KV. */
@@ -106,15 +138,14 @@ export class AutoReplan {
     const { replanner, served, coordinator } = this.#options;
     const now = served();
     const loaded = coordinator.serving?.loaded;
-    if (now === null || loaded === undefined || now.steps === this.#steps) return null;
-    this.#steps = now.steps;
+    if (now === null || loaded === undefined) return null;
     const point = workloadAt(now.load);
     if (point === null) return null;
     const sizes = { prefillChunk: 0, outputTokens: 0 };
     const workload = { ...sizes, ...request.workload, ...point };
     const proposal = replanner.propose({ policy: '', ranks: [], workload });
     const { made, equal } = proposal;
-    if (equal || !holdsPromise(loaded, made.shardPlan)) return null;
+    if (equal || !holdsPromise(loaded, request, made.shardPlan)) return null;
     const pause = replanner.pauseOf(proposal);
     const value = payBackOf({
       stepSeconds: secondsAt(made.input, loaded.shardPlan, now.load),
@@ -125,8 +156,12 @@ export class AutoReplan {
   }
 }
 
-/** The load of this moment may be light; room for the one that the deployment was made for stays. */
-function holdsPromise({ shardPlan, planRequest }: LoadedGroup, next: ShardPlan__Output): boolean {
-  const { sequences, contextTokens } = planRequest.workload;
+/** The load of this moment may be light, and that of the re-plan before; room for the one that the deployment is for stays. */
+export function holdsPromise(
+  { shardPlan, planRequest }: Pick<LoadedGroup, 'shardPlan' | 'planRequest'>,
+  request: Pick<DeploymentRequest, 'workload'>,
+  next: ShardPlan__Output,
+): boolean {
+  const { sequences, contextTokens } = workloadOf(request, planRequest.model);
   return kvTokensOf(next) >= Math.min(kvTokensOf(shardPlan), sequences * contextTokens);
 }

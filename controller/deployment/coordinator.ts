@@ -1,7 +1,5 @@
 /** Carries out what controller/cluster decides: the edge between its pure machines and workers, engine and store. */
-import type { ChannelCredentials } from '@grpc/grpc-js';
-import type { Clock } from '../../proto/base/clock.ts';
-import type { Logger } from '../../proto/base/log.ts';
+import { isDeepStrictEqual } from 'node:util';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
@@ -17,40 +15,21 @@ import {
   isServing,
 } from '../cluster/group.ts';
 import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
-import type { LoadedGroup, RunPorts } from './deployment-run.ts';
+import type { CoordinatorOptions } from './coordinator-options.ts';
+import type { LoadedGroup } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
-import type { EngineGroup, OpenEngineGroup } from './engine-group.ts';
+import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
-import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
-import type { ReplanLog } from './replan-log.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
+import { runPortsOf } from './run-ports.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
+import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WorkerClients } from './worker-clients.ts';
-import type { WorkerRegistry } from './worker-registry.ts';
-
-/** What outlives the process. */
-export interface DeploymentStore {
-  saveDeployment(request: DeploymentRequest | null): Promise<void>;
-  savePlan(plan: ShardPlan__Output): Promise<void>;
-}
-
-export interface CoordinatorOptions {
-  term: number;
-  /** Epochs go on from here. */
-  lastEpoch: number;
-  registry: WorkerRegistry;
-  store: DeploymentStore & MeasurementStore;
-  openGroup: OpenEngineGroup;
-  replans: ReplanLog;
-  credentials: ChannelCredentials;
-  clock: Clock;
-  log: Logger;
-}
 
 const workersTimeoutMsDefault = 60_000;
 
@@ -65,6 +44,8 @@ export class Coordinator {
   /** For the next start-deployment effect. */
   #inherited: Inherited | null = null;
   #ending: Promise<void> = Promise.resolve();
+  /** The plan of a re-plan is being stored. */
+  #storingAhead = false;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -112,15 +93,34 @@ export class Coordinator {
     return loaded === null || engine === null ? null : { loaded, engine, from: loaded };
   }
 
-  /** Moves what is served to the proposed plan, which must be of this moment. Throws plan-infeasible when a running request cannot go on. */
-  replan(proposal: Proposal, trigger: ReplanTrigger): Replanning {
+  /**
+   * Moves what is served to the proposed plan, which must be of this moment. Resolves when the move has begun. Throws plan-infeasible when
+   * a running request cannot go on, and when the plan cannot be stored; then nothing has changed.
+   */
+  async replan(proposal: Proposal, trigger: ReplanTrigger): Promise<Replanning> {
     const attempt = this.#attempt;
     const { serving } = this;
-    if (attempt === null || serving === null || this.#group.phase !== 'ready') {
+    const isReady = () => this.#attempt === attempt && this.#group.phase === 'ready';
+    if (attempt === null || serving === null || !isReady()) {
       throw new HelsError('not-ready', `no plan is being served${this.#why()}`);
     }
-    serving.engine.reserve(proposal.made.shardPlan);
-    const { replans, term, clock, log } = this.#options;
+    if (this.#storingAhead) {
+      throw new HelsError('not-ready', 'another change of the plan is about to begin');
+    }
+    const { replans, store, term, clock, log } = this.#options;
+    this.#storingAhead = true;
+    await storeAhead({
+      engine: serving.engine,
+      current: serving.loaded.shardPlan,
+      next: { ...proposal.made.shardPlan, epoch: attempt.epoch + 1 },
+      savePlan: (plan) => store.savePlanAhead(plan),
+      refuseStale: () => {
+        if (!isReady()) throw new HelsError('not-ready', `the plan ended meanwhile${this.#why()}`);
+        refuseLost(proposal.workers, this.aliveWorkers());
+      },
+    }).finally(() => {
+      this.#storingAhead = false;
+    });
     const context = { ...serving, held: attempt.held, term, clock };
     const replanning = new Replanning(proposal, trigger, replans, context);
     attempt.replanning = replanning;
@@ -133,6 +133,12 @@ export class Coordinator {
     const members = incarnations(workers);
     this.#dispatch({ type: 'replan-begun', epoch: attempt.epoch, request, members, reason });
     return replanning;
+  }
+
+  /** A wish that the plan as it is fulfils: remembered as one that changes the plan is. */
+  keepPlan({ request }: Proposal): void {
+    if (isDeepStrictEqual(request, this.#group.request)) return;
+    this.#dispatch({ type: 'request-changed', epoch: this.#group.epoch, request });
   }
 
   /** Checks the model first, so that a mistake does not disturb what is being served; then replaces it. */
@@ -275,8 +281,14 @@ export class Coordinator {
   async #bringUp(attempt: Attempt, request: DeploymentRequest): Promise<void> {
     const { epoch } = attempt;
     attempt.files ??= await readServedFiles(request.modelPath, request.modelId, request);
-    const ports = this.#runPorts(attempt);
     const { term } = this.#options;
+    const ports = runPortsOf(attempt, this.#options, this.#clients, {
+      detail: (name) => {
+        this.#group = { ...this.#group, detail: name };
+      },
+      membersChosen: (workers) =>
+        this.#dispatch({ type: 'members-chosen', epoch, members: incarnations(workers) }),
+    });
     const { files, corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
     for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
@@ -314,8 +326,13 @@ export class Coordinator {
       if (this.#attempt === attempt && attempt.epoch === epoch)
         this.#group = { ...this.#group, detail: name };
     };
+    const stored = (plan: ShardPlan__Output) => {
+      store.savePlan(plan).catch((error: unknown) => {
+        log.error('the plan could not be stored', { epoch, error: String(error) });
+      });
+    };
     try {
-      attempt.loaded = await replanning.move(epoch, back, phase, (plan) => store.savePlan(plan));
+      attempt.loaded = await replanning.move(epoch, back, phase, stored);
       const { loaded } = attempt;
       attempt.replanning = null;
       const nothing = { sequences: 0, contextTokens: 0, rankSeconds: [], stepSeconds: 0 };
@@ -348,38 +365,6 @@ export class Coordinator {
     attempt.files = null;
     this.#dispatch({ type: 'replan', epoch, reason });
     return true;
-  }
-
-  #runPorts(attempt: Attempt): RunPorts {
-    const { registry, clock, store } = this.#options;
-    const { signal } = attempt.abort;
-    return {
-      phase: (name) => {
-        signal.throwIfAborted();
-        this.#group = { ...this.#group, detail: name };
-        return (message, fraction) => {
-          // Thrown to whoever measures or loads, which ends its stream: the workers are wanted for another attempt.
-          signal.throwIfAborted();
-          attempt.channel.progress(name, message, fraction);
-        };
-      },
-      workers: async (count) => {
-        const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
-        return members.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
-      },
-      membersChosen: (workers) => {
-        signal.throwIfAborted();
-        this.#dispatch({
-          type: 'members-chosen',
-          epoch: attempt.epoch,
-          members: incarnations(workers),
-        });
-      },
-      savePlan: (plan) => store.savePlan(plan),
-      store,
-      nowMs: () => clock.nowMs(),
-      unixMs: () => clock.unixMs(),
-    };
   }
 }
 

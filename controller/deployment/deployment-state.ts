@@ -4,7 +4,7 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import { keys } from '../store/keys.ts';
 import type { Leadership } from '../store/leadership.ts';
 import type { Store } from '../store/store.ts';
-import type { DeploymentStore } from './coordinator.ts';
+import type { DeploymentStore } from './coordinator-options.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 
 /** Plans kept for people to look back at. */
@@ -16,6 +16,8 @@ export class DeploymentState implements DeploymentStore, MeasurementStore {
   readonly #leadership: Leadership;
   /** Writes happen in the order they were asked for. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** The epoch whose plan was stored, or may have been, before it was sure to begin. */
+  #ahead: number | null = null;
 
   constructor(store: Store, leadership: Leadership) {
     this.#store = store;
@@ -49,13 +51,26 @@ export class DeploymentState implements DeploymentStore, MeasurementStore {
   }
 
   savePlan(plan: ShardPlan__Output): Promise<void> {
+    const replaces = this.#ahead === plan.epoch;
+    this.#ahead = null;
+    return this.#putPlan(plan, replaces);
+  }
+
+  savePlanAhead(plan: ShardPlan__Output): Promise<void> {
+    const replaces = this.#ahead === plan.epoch;
+    this.#ahead = plan.epoch;
+    return this.#putPlan(plan, replaces);
+  }
+
+  #putPlan(plan: ShardPlan__Output, replaces: boolean): Promise<void> {
     return this.#inTurn(async () => {
       const key = keys.plan(plan.epoch);
+      const held = replaces ? await this.#store.get(key) : null;
       const older = await this.#store.list(keys.plansPrefix);
       const surplus = older.slice(0, Math.max(0, older.length - plansKept + 1));
       const saved = await this.#leadership.write(
-        // An epoch has one plan, for ever.
-        [{ key, revision: 0 }],
+        // An epoch that has begun has one plan, for ever.
+        [{ key, revision: held?.revision ?? 0 }],
         [
           { type: 'put', key, value: JSON.stringify(plan) },
           ...surplus.map((entry) => ({ type: 'delete' as const, key: entry.key })),

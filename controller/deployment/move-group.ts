@@ -23,6 +23,7 @@ export interface MoveTarget {
   readonly planRequest: PlanRequest;
   /** With the lines as fitted. */
   readonly input: LoadedGroup['input'];
+  readonly candidates: GroupWorker[];
   /** By rank. */
   readonly workers: GroupWorker[];
 }
@@ -41,7 +42,6 @@ export interface MoveRequest {
 export interface MovePorts {
   /** Reports a phase; throws when this attempt has been superseded. */
   phase(name: string): Progress;
-  savePlan(plan: ShardPlan__Output): Promise<void>;
   /** All steps of the old epoch are answered. */
   paused(): void;
   nowMs(): number;
@@ -69,7 +69,6 @@ const isMigration = ({ from, to, mayMigrate }: MoveRequest, prepared: PrepareRes
 export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise<Moved> {
   const { fence, from, to, held, engine } = request;
   const { shardPlan, workers } = to;
-  await ports.savePlan(shardPlan);
   ports.phase('pausing')('the steps under way are answered first', 0);
   await engine.pause();
   ports.paused();

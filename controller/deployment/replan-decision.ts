@@ -33,6 +33,14 @@ export function beganServing(nowMs: number, rules: ReplanRules = replanRules): R
   return { sinceMs: null, holdUntilMs: nowMs + rules.holdMs };
 }
 
+/** For the moment. */
+export function isWorthIt(
+  { gainPerSecond, seconds }: PayBack,
+  { gainMin, payBackSecondsMax }: ReplanRules = replanRules,
+): boolean {
+  return gainPerSecond >= gainMin && seconds <= payBackSecondsMax;
+}
+
 /** `value` of the best new plan at the load that is served now; null: there is no load, or no other plan. */
 export function decideReplan(
   state: ReplanState,
@@ -40,11 +48,7 @@ export function decideReplan(
   nowMs: number,
   rules: ReplanRules = replanRules,
 ): { state: ReplanState; replan: boolean } {
-  const worthIt =
-    value !== null &&
-    value.gainPerSecond >= rules.gainMin &&
-    value.seconds <= rules.payBackSecondsMax;
-  if (!worthIt || nowMs < state.holdUntilMs) {
+  if (value === null || !isWorthIt(value, rules) || nowMs < state.holdUntilMs) {
     return { state: { ...state, sinceMs: null }, replan: false };
   }
   const sinceMs = state.sinceMs ?? nowMs;

@@ -1,6 +1,7 @@
 /** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
@@ -31,7 +32,9 @@ export interface Proposal {
   /** All candidates, with the lines as fitted. */
   readonly fitted: readonly ProfiledDevice[];
   readonly made: MadePlan;
-  /** By rank. */
+  /** Those of the deployment, as they are reached now. */
+  readonly candidates: readonly GroupWorker[];
+  /** By rank; all of them answer. */
   readonly workers: readonly GroupWorker[];
   /** Nothing would change. */
   readonly equal: boolean;
@@ -44,8 +47,8 @@ export interface Proposing {
   readonly loaded: LoadedGroup;
   readonly request: DeploymentRequest;
   readonly wish: ReplanWish;
-  /** Worker ids with the incarnations that answer now. */
-  readonly alive: ReadonlyMap<string, string>;
+  /** Those that answer now. */
+  readonly alive: readonly GroupWorker[];
   /** The lines as refined in service. */
   readonly refine: (devices: readonly ProfiledDevice[]) => ProfiledDevice[];
   readonly nowMs: () => number;
@@ -78,6 +81,10 @@ function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: S
   return JSON.stringify([places, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans]);
 }
 
+/** Length of the slots that KV is given out in; 0: in no slots. */
+const slotTokensOf = (request: DeploymentRequest, model: ModelSpec) =>
+  request.kvPolicy === 'slots' ? workloadOf(request, model).contextTokens : 0;
+
 /** Devices as they are once KV may, or may no longer, lie on other ranks. */
 function withExchange({ devices, model, workload }: PlanRequest, allows: boolean) {
   const change = Number(allows) - Number(workload.allowRemoteKv === true);
@@ -85,18 +92,21 @@ function withExchange({ devices, model, workload }: PlanRequest, allows: boolean
   return devices.map((one) => ({ ...one, reservedBytes: one.reservedBytes + bytes }));
 }
 
+/** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */
+function reachedNow({ loaded, alive }: Pick<Proposing, 'loaded' | 'alive'>) {
+  const known = new Map(loaded.candidates.map(({ id, incarnation }) => [id, incarnation]));
+  const same = alive.filter(({ id, incarnation }) => known.get(id) === incarnation);
+  return new Map(same.map((worker) => [worker.id, worker]));
+}
+
 function planRequestOf(
-  { loaded, alive, refine }: Proposing,
+  { loaded, refine }: Proposing,
   request: DeploymentRequest,
   fitted: readonly ProfiledDevice[],
+  there: ReadonlySet<string>,
 ): PlanRequest {
   const former = loaded.planRequest;
   const workload = workloadOf(request, former.model);
-  const there = new Set(
-    loaded.candidates
-      .filter(({ id, incarnation }) => alive.get(id) === incarnation)
-      .map(({ id }) => id),
-  );
   return {
     ...former,
     epoch: former.epoch + 1,
@@ -111,6 +121,7 @@ function planRequestOf(
 /** Throws plan-infeasible and config-invalid as a deployment does. */
 export function proposeReplan(proposing: Proposing): Proposal {
   const { loaded, wish, nowMs } = proposing;
+  const former = loaded.planRequest;
   const request = wishedRequest(proposing.request, wish);
   if (wish.policy !== '' && wish.ranks.length > 0) {
     throw new HelsError('usage', 'ranks: a policy is given too; give one of the two', {
@@ -119,18 +130,21 @@ export function proposeReplan(proposing: Proposing): Proposal {
   }
   const allows = request.workload?.allowRemoteKv === true;
   const fitted = withExchange(loaded.planRequest, allows);
-  const planRequest = planRequestOf(proposing, request, fitted);
+  const reached = reachedNow(proposing);
+  const planRequest = planRequestOf(proposing, request, fitted, new Set(reached.keys()));
   const made = makePlan(planRequest, nowMs);
-  const workers = made.shardPlan.ranks.flatMap(
-    ({ workerId }) => loaded.candidates.find(({ id }) => id === workerId) ?? [],
-  );
+  const workers = made.shardPlan.ranks.flatMap(({ workerId }) => reached.get(workerId) ?? []);
+  const candidates = loaded.candidates.map((one) => reached.get(one.id) ?? one);
   return {
     request,
     planRequest,
     fitted,
     made,
+    candidates,
     workers,
-    equal: placesOf(made.shardPlan) === placesOf(loaded.shardPlan),
+    equal:
+      placesOf(made.shardPlan) === placesOf(loaded.shardPlan) &&
+      slotTokensOf(request, former.model) === slotTokensOf(proposing.request, former.model),
     currentSeconds: secondsOf(made.input, loaded.shardPlan),
     plannedSeconds: secondsOf(made.input, made.shardPlan),
   };

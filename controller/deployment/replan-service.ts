@@ -37,9 +37,7 @@ export class ReplanService {
       const why = detail === '' ? phase : `${phase}: ${detail}`;
       throw new HelsError('not-ready', `a re-plan needs a model that is being served; now: ${why}`);
     }
-    const alive = new Map(
-      coordinator.aliveWorkers().map(({ id, incarnation }) => [id, incarnation]),
-    );
+    const alive = coordinator.aliveWorkers();
     const nowMs = () => clock.nowMs();
     return proposeReplan({ loaded: serving.loaded, request, wish, alive, refine, nowMs });
   }
@@ -51,12 +49,13 @@ export class ReplanService {
     return predictedPauseOf(proposal, coordinator.serving, log.pauseRatio);
   }
 
+  /** Resolves when the move has begun. */
   apply(proposal: Proposal, trigger: ReplanTrigger) {
     return this.#options.coordinator.replan(proposal, trigger);
   }
 
-  /** What the workers would find out when the requests wait already. Known files are only looked at, not read again. */
-  async #checkFiles(): Promise<void> {
+  /** Throws digest-mismatch: what the workers would find out when the requests wait already. Known files are only looked at, not read again. */
+  async checkFiles(): Promise<void> {
     const plan = this.#options.coordinator.serving?.loaded.shardPlan;
     if (plan === undefined) return;
     const digest = await modelDigest(plan.modelPath);
@@ -70,7 +69,7 @@ export class ReplanService {
 
   async *run(wish: ReplanWish): AsyncGenerator<ReplanEvent, void, undefined> {
     const { coordinator } = this.#options;
-    await this.#checkFiles();
+    await this.checkFiles();
     const proposal = this.propose(wish);
     const current = coordinator.report();
     const { equal, made, currentSeconds, plannedSeconds } = proposal;
@@ -83,11 +82,12 @@ export class ReplanService {
       predicted: this.pauseOf(proposal),
     };
     if (equal) {
+      coordinator.keepPlan(proposal);
       yield { proposal: told };
       yield { done: { replan: null, report: current } };
       return;
     }
-    const replanning = this.apply(proposal, 'operator');
+    const replanning = await this.apply(proposal, 'operator');
     yield { proposal: told };
     for await (const event of replanning.channel) {
       if ('progress' in event) yield event;

@@ -70,12 +70,12 @@ export class Replanning {
     return this.#moved?.kv ?? '';
   }
 
-  /** Throws HelsError; the requests then wait. */
+  /** Throws HelsError; the requests then wait. They do not wait for the plan of the way back to be stored: it is as good unstored. */
   async move(
     epoch: number,
     back: boolean,
     phase: (name: string) => void,
-    savePlan: (plan: ShardPlan__Output) => Promise<void>,
+    storeWayBack: (plan: ShardPlan__Output) => void,
   ): Promise<LoadedGroup> {
     const { from, engine, held, term, clock } = this.#context;
     this.#epoch = epoch;
@@ -91,13 +91,13 @@ export class Replanning {
           this.channel.progress(name, message, fraction);
         };
       },
-      savePlan,
       paused: () => {
         this.#pausedMs ??= clock.nowMs();
       },
       nowMs: () => clock.nowMs(),
     };
     const to = this.#target(epoch, back);
+    if (back) storeWayBack(to.shardPlan);
     const fence = { term, epoch };
     const moved = await moveGroup({ fence, from, to, mayMigrate: !back, held, engine }, ports);
     refuseSuperseded();
@@ -140,13 +140,14 @@ export class Replanning {
   /** There, plans and what they were made from are of the epoch; lines are as fitted, or ratios would be taken twice. */
   #target(epoch: number, back: boolean): MoveTarget {
     const { from } = this.#context;
-    const { made, planRequest, fitted, workers } = this.#proposal;
+    const { made, planRequest, fitted, candidates, workers } = this.#proposal;
     if (back) {
       const { shardPlan, input } = from;
       return {
         shardPlan: { ...shardPlan, epoch },
         planRequest: { ...from.planRequest, epoch },
         input,
+        candidates: [...candidates],
         workers: from.workers,
       };
     }
@@ -154,6 +155,7 @@ export class Replanning {
       shardPlan: { ...made.shardPlan, epoch },
       planRequest: { ...planRequest, epoch, devices: fitted },
       input: { ...made.input, devices: fitted.map(({ hostMemoryBytes: _, ...device }) => device) },
+      candidates: [...candidates],
       workers: [...workers],
     };
   }

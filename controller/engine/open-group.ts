@@ -3,26 +3,18 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import type { DeploymentRequest } from '../cluster/group.ts';
 import type { LoadedGroup } from '../deployment/deployment-run.ts';
 import type { EngineGroup, KvInUse, OpenEngineGroup } from '../deployment/engine-group.ts';
-import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
-import { restoreCostsOf } from '../deployment/restore-costs.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
-import { cheapestRestore, parksAlways, type RestoreChoice } from '../scheduler/restore-choice.ts';
-import type { SchedulerLimits } from '../scheduler/scheduler.ts';
+import { epochOptionsOf, type KvChoices } from './epoch-options.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { KvPathObserver } from './kv-path-observer.ts';
 import { sha256PrefixHash } from './prefix-hash.ts';
-import { grpcRankStream } from './rank-stream.ts';
 import { ServingObserver } from './serving-observer.ts';
-import { type EpochOptions, StepLoop } from './step-loop.ts';
+import { StepLoop } from './step-loop.ts';
 import { knownAnswer, measuredOf, warmUp } from './warm-up.ts';
-
-/** Requests that may wait for a slot: several times what runs at once, so that a burst waits and a flood is refused. */
-const waitingMax = 512;
 
 /** What all groups of the process share. */
 interface Surroundings {
@@ -34,57 +26,11 @@ interface Surroundings {
 
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
-/** What a deployment says about its KV. */
-type KvChoices = Pick<DeploymentRequest, 'prefixCache' | 'kvPolicy'>;
-
-/** What the scheduler does when KV runs out; slots have the length that the plan was made for. */
-function shortageOf({ kvPolicy }: KvChoices, slotTokens: number): Partial<SchedulerLimits> {
-  switch (kvPolicy) {
-    case 'replay':
-      return { replaysWhole: true };
-    case 'reserve':
-      return { reserveTokens: 1 };
-    case 'slots':
-      return { reserveTokens: slotTokens };
-    default:
-      return {};
-  }
-}
-
-/** By the fitted costs, as what the group's steps take refines them. */
-function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
-  const costs = restoreCostsOf(group);
-  return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
-}
-
-function epochOf(group: LoadedGroup, choices: KvChoices, paths: KvPathTracker): EpochOptions {
-  const { shardPlan, input } = group;
-  const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
-  return {
-    epoch: shardPlan.epoch,
-    limits: {
-      kvBlocks,
-      kvBlockTokens,
-      ...shortageOf(choices, input.workload.contextTokens),
-      parking: { blocks: shardPlan.kvParkedBlocks, choice: choiceOf(group, paths) },
-      stepTokensMax,
-      sequencesMax,
-      contextTokensMax: shardPlan.model?.maxPositions ?? 0,
-      waitingMax,
-    },
-    ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
-    predictedStepSeconds: Math.max(
-      shardPlan.predictedDecodeSeconds,
-      shardPlan.predictedPrefillSeconds,
-    ),
-  };
-}
-
 class ServedGroup implements EngineGroup {
   readonly #surroundings: Surroundings;
   readonly #loop: StepLoop;
   readonly #observer: ServingObserver;
-  readonly #choices: KvChoices;
+  readonly #deployment: () => KvChoices;
   #group: LoadedGroup;
   #kvPaths: KvPathObserver;
   #attached = false;
@@ -92,22 +38,22 @@ class ServedGroup implements EngineGroup {
   constructor(
     group: LoadedGroup,
     term: number,
-    choices: KvChoices,
+    deployment: () => KvChoices,
     surroundings: Surroundings,
     onFailed: (error: HelsError) => void,
   ) {
     const { engine, metrics, tracker, clock } = surroundings;
     this.#surroundings = surroundings;
-    this.#choices = choices;
+    this.#deployment = deployment;
     this.#group = group;
     this.#kvPaths = KvPathObserver.of(group);
     const counts = () => this.#loop.scheduler.counts;
     const workerIds = workerIdsOf(group);
     this.#observer = new ServingObserver(metrics, tracker, counts, workerIds, this.#kvPaths);
     this.#loop = new StepLoop({
-      ...epochOf(group, choices, this.#kvPaths.tracker),
+      ...epochOptionsOf(group, deployment(), this.#kvPaths.tracker),
       term,
-      prefixHash: choices.prefixCache === false ? null : sha256PrefixHash,
+      prefixHash: deployment().prefixCache === false ? null : sha256PrefixHash,
       clock,
       observer: this.#observer,
       onFailed: (error) => {
@@ -168,7 +114,7 @@ class ServedGroup implements EngineGroup {
     proof.catch(() => undefined);
     this.#kvPaths = KvPathObserver.of(group);
     this.#observer.rebase(workerIdsOf(group), this.#kvPaths);
-    const epoch = epochOf(group, this.#choices, this.#kvPaths.tracker);
+    const epoch = epochOptionsOf(group, this.#deployment(), this.#kvPaths.tracker);
     const rebased = this.#loop.rebase(epoch, keptBlocks);
     this.#group = group;
     if (this.#attached) this.attach();
@@ -193,11 +139,11 @@ class ServedGroup implements EngineGroup {
   }
 }
 
-/** `deployment`: the one that is being opened. */
+/** `deployment`: the one that is being opened, or that a re-plan goes to. */
 export function openGroupWith(
   surroundings: Surroundings,
   deployment: () => KvChoices | null,
 ): OpenEngineGroup {
   return (group, term, onFailed) =>
-    new ServedGroup(group, term, deployment() ?? {}, surroundings, onFailed);
+    new ServedGroup(group, term, () => deployment() ?? { workload: null }, surroundings, onFailed);
 }

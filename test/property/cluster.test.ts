@@ -50,6 +50,11 @@ const groupEvent: fc.Arbitrary<GroupEvent> = fc.oneof(
       reason,
     }),
   },
+  fc.record({
+    type: fc.constant('request-changed' as const),
+    epoch,
+    request: fc.constant(requestFor('llama as wished')),
+  }),
   fc.record({ type: fc.constant('replan-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('epoch-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('worker-lost' as const), id, incarnation, reason }),

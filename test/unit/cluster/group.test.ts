@@ -194,6 +194,26 @@ describe('a re-plan of what serves', () => {
     expect(lostBoth.group).toMatchObject({ phase: 'deploying', epoch: 3, replan: null });
   });
 
+  it('is not needed for a wish that is fulfilled: it is remembered, and what serves goes on', () => {
+    const wish = (epoch: number): GroupEvent => ({
+      type: 'request-changed',
+      epoch,
+      request: { ...requestFor('llama'), policy: 'equal' },
+    });
+    const kept = trace([...threeReady, wish(1)]);
+    expect(kept.text.split('\n').slice(7).join('\n')).toMatchInlineSnapshot(`
+      "  ready(1)
+      > request-changed(1) equal
+          persist-deployment llama
+        ready(1)"
+    `);
+    expect(kept.group.request?.policy).toBe('equal');
+    expect(trace([...threeReady, begun(1, { a: 'a1' }), wish(2)]).group).toMatchObject({
+      phase: 'replanning',
+      request: requestFor('llama'),
+    });
+  });
+
   it('is not begun by what is no longer served, nor twice', () => {
     expect(trace([...threeReady, begun(7, { a: 'a1' })]).group.phase).toBe('ready');
     const twice = trace([...threeReady, begun(1, { a: 'a1' }), begun(2, { c: 'c1' })]);

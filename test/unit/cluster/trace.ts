@@ -27,6 +27,8 @@ function showEvent(event: GroupEvent): string {
       return `deploy ${event.request.modelId}${event.attended ? ', attended' : ''}`;
     case 'members-chosen':
       return `members-chosen(${event.epoch}) ${[...event.members].map((member) => member.join('@')).join(' ')}`;
+    case 'request-changed':
+      return `request-changed(${event.epoch}) ${event.request.policy}`;
     case 'serving':
       return `serving(${event.epoch})`;
     case 'deploy-failed':

@@ -79,8 +79,34 @@ describe('the stored plans', () => {
     await expect(state.savePlan(planOf(25))).rejects.toThrow(
       'a plan of epoch 25 is stored already',
     );
+    await expect(state.savePlanAhead(planOf(25))).rejects.toThrow('is stored already');
     // One refusal does not block what comes after it.
     await state.savePlan(planOf(26));
+    await store.close();
+  });
+
+  it('may change before their epoch begins, also when the store did not say whether it has them', async () => {
+    const store = new MemoryStore();
+    const leadership = await campaign(store, 'test', new AbortController().signal);
+    let silent = false;
+    const write: Leadership['write'] = async (asked, writes) => {
+      const saved = await leadership.write(asked, writes);
+      if (silent) throw new Error('no answer');
+      return saved;
+    };
+    const state = new DeploymentState(store, { ...leadership, write });
+    const modelOf = async () => JSON.parse((await store.get(keys.plan(2)))?.value ?? '{}').modelId;
+    const named = (modelId: string) => ({ ...planOf(2), modelId });
+    silent = true;
+    await expect(state.savePlanAhead(named('first'))).rejects.toThrow('no answer');
+    silent = false;
+    await state.savePlanAhead(named('second'));
+    expect(await modelOf()).toBe('second');
+    // The epoch goes to something else.
+    await state.savePlan(named('third'));
+    expect(await modelOf()).toBe('third');
+    await expect(state.savePlan(named('fourth'))).rejects.toThrow('is stored already');
+    expect(await state.lastEpoch()).toBe(2);
     await store.close();
   });
 });

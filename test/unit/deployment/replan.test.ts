@@ -1,92 +1,13 @@
-/** Proposals, predictions and the controller's own looking, over plans that are really made. */
+/** Proposals and predictions, over plans that are really made. */
 import { describe, expect, it } from 'vitest';
-import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
-import { initialGroup } from '../../../controller/cluster/group.ts';
-import { AutoReplan, plansAnew } from '../../../controller/deployment/auto-replan.ts';
-import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
-import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
 import { predictPause } from '../../../controller/deployment/pause-prediction.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
-import {
-  type Proposal,
-  proposeReplan,
-  type ReplanWish,
-  wishedRequest,
-} from '../../../controller/deployment/replan-proposal.ts';
+import { type Proposal, wishedRequest } from '../../../controller/deployment/replan-proposal.ts';
 import { footprintOf } from '../../../controller/planner/problem.ts';
 import { type ProfiledDevice, planModel } from '../../../controller/profiler/plan-input.ts';
-import type { StepLoad } from '../../../proto/domain/step-load.ts';
 import type { Replan__Output } from '../../../proto/gen/hels/v1/Replan.ts';
 import { smallModel } from '../profiler/models.ts';
-
-const ids = ['a', 'b'];
-const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perVocabRow: 1e-7 };
-const device = (id: string): ProfiledDevice => ({
-  id,
-  memoryBytes: 2 ** 26,
-  reservedBytes: 0,
-  decode: [line],
-  prefill: [{ ...line, perTokenHeadGroup: 1e-5 }],
-  link: { constant: 1e-5, perToken: 1e-6 },
-});
-const request: DeploymentRequest = {
-  modelPath: '/m',
-  modelId: 'm',
-  policy: 'hels',
-  numerics: 'exact',
-  quantization: 'auto',
-  workersMin: 1,
-  workload: null,
-  ranks: [],
-};
-const planRequest: PlanRequest = {
-  epoch: 1,
-  modelId: 'm',
-  modelPath: '/m',
-  modelDigest: 'd',
-  model: smallModel,
-  devices: ids.map(device),
-  workload: { sequences: 8, contextTokens: 256, prefillChunk: 256, outputTokens: 128 },
-  policy: 'hels',
-  manual: [],
-  numerics: 'exact',
-  stepTokensMax: 512,
-  sequencesMax: 64,
-  kvBlockTokens: 16,
-  parks: true,
-};
-const candidates = ids.map((id) => ({ id, incarnation: `${id}1` }));
-const loaded = {
-  ...makePlan(planRequest, () => 0),
-  planRequest,
-  candidates,
-  workers: candidates,
-  profiles: new Map(ids.map((id) => [id, { copyBytesPerSecond: 1e9 }])),
-  loadRates: new Map([
-    ['a', 1e6],
-    ['b', 2e6],
-  ]),
-  connectSeconds: 0.5,
-} as unknown as LoadedGroup;
-
-const nothing: ReplanWish = { policy: '', workload: null, ranks: [] };
-const alive = new Map([
-  ['a', 'a1'],
-  ['b', 'b1'],
-]);
-/** Device a takes so many times what its lines say. */
-const slower = (times: number) => (devices: readonly ProfiledDevice[]) =>
-  devices.map((one) =>
-    one.id === 'a'
-      ? { ...one, decode: [{ perHeadGroup: 1e-3 * times, perFfnColumn: 1e-5 * times }] }
-      : { ...one },
-  );
-
-function propose(wish: Partial<ReplanWish>, changes: object = {}): Proposal {
-  const asIs = (devices: readonly ProfiledDevice[]) => [...devices];
-  const proposing = { loaded, request, alive, refine: asIs, nowMs: () => 0 };
-  return proposeReplan({ ...proposing, wish: { ...nothing, ...wish }, ...changes });
-}
+import { alive, ids, loaded, nothing, propose, request, slower } from './replan-setting.ts';
 
 const headsOf = ({ made }: Proposal) =>
   made.shardPlan.ranks.map(({ workerId, headGroups }) => [
@@ -100,6 +21,21 @@ describe('a proposal', () => {
     expect(proposal.equal).toBe(true);
     expect(proposal.plannedSeconds).toBeCloseTo(proposal.currentSeconds, 12);
     expect(proposal.made.shardPlan.epoch).toBe(2);
+  });
+
+  it('is another plan when slots get another length', () => {
+    const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+    // As many KV tokens: the same places.
+    const workload = { ...sizes, sequences: 16, contextTokens: 128 };
+    const places = ({ made }: Proposal) => [made.shardPlan.ranks, made.shardPlan.kvBlocks];
+    const split = propose({ workload });
+    expect(places(split)).toEqual(places(propose({})));
+    expect(split.equal).toBe(true);
+    expect(split.request.workload).toMatchObject(workload);
+    const slots = { request: { ...request, kvPolicy: 'slots' as const } };
+    expect(propose({ workload }, slots).equal).toBe(false);
+    expect(propose({ workload: { ...sizes, contextTokens: 256 } }, slots).equal).toBe(true);
+    expect(propose({}, slots).equal).toBe(true);
   });
 
   it('moves work from a device that became slow', () => {
@@ -120,12 +56,25 @@ describe('a proposal', () => {
       ['b', 1],
     ]);
     expect(proposal.workers.map(({ id }) => id)).toEqual(ids);
-    const restarted = new Map([...alive, ['b', 'b2']]);
+    const restarted = alive.map((one) => (one.id === 'b' ? { ...one, incarnation: 'b2' } : one));
     expect(() => propose({ ranks }, { alive: restarted })).toThrow("worker 'b' is not registered");
     const alone = propose({}, { alive: restarted });
     expect(headsOf(alone)).toEqual([['a', 4]]);
     // The split as it is cannot go on without b.
     expect(alone.currentSeconds).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('reaches each worker as it is reached now', () => {
+    // Both were lost for a moment: the channels of the deployment are closed.
+    const back = alive.map((one) => ({ ...one, address: 'another' }));
+    const proposal = propose({}, { alive: back });
+    expect(proposal.workers.every((worker) => back.includes(worker))).toBe(true);
+    expect(proposal.candidates).toEqual(back);
+    const [a, b] = back;
+    const alone = propose({}, { alive: [a] });
+    expect(alone.workers).toEqual([a]);
+    // It may come back.
+    expect(alone.candidates).toEqual([a, { ...b, address: undefined }]);
   });
 
   it('refuses what fits nowhere', () => {
@@ -196,83 +145,5 @@ describe('the predicted pause', () => {
     log.failed('no way back');
     expect(told).toEqual(['replan', 'replan', 'replan-undone', 'replan-failed']);
     expect(log.count).toBe(3);
-  });
-});
-
-describe('the controller that looks by itself', () => {
-  const light: StepLoad = {
-    decodeTokens: 8,
-    decodeContextTokens: 2048,
-    prefillTokens: 0,
-    prefillContextTokens: 0,
-  };
-
-  function looking(times: number, deployed: Partial<DeploymentRequest> = {}) {
-    let nowMs = 0;
-    let steps = 0;
-    const applied: number[] = [];
-    const wishes: ReplanWish[] = [];
-    const group = {
-      ...initialGroup(1),
-      phase: 'ready' as 'ready' | 'deploying',
-      request: { ...request, ...deployed },
-    };
-    const auto = new AutoReplan({
-      coordinator: { group, serving: { loaded } },
-      replanner: {
-        propose: (wish) => {
-          wishes.push(wish);
-          return propose(wish, { refine: slower(times) });
-        },
-        pauseOf: () => ({ seconds: 3, replaySeconds: 1 }) as never,
-        apply: () => applied.push(nowMs) as never,
-      },
-      served: () => ({ load: light, steps }),
-      lastWasUndone: () => false,
-      clock: { nowMs: () => nowMs, unixMs: () => 0 },
-      log: { info: () => undefined } as never,
-    });
-    const run = (seconds: number, stepsEach = 1) => {
-      for (let tick = 0; tick < 4 * seconds; tick += 1) {
-        nowMs += 250;
-        steps += stepsEach;
-        auto.tick();
-      }
-    };
-    return { run, applied, wishes, group };
-  }
-
-  it('begins a re-plan at the load that is served when a device is slow for long', () => {
-    const { run, applied, wishes } = looking(3);
-    run(149);
-    expect(applied).toEqual([]);
-    run(20);
-    expect(applied).toHaveLength(1);
-    expect(wishes[0]?.workload).toMatchObject({ sequences: 8, contextTokens: 256 });
-  });
-
-  it.each([
-    ['nothing is better', 1, {}, 1],
-    ['it is switched off', 3, { autoReplan: false }, 1],
-    ['the split is by hand', 3, { ranks: [{ workerId: 'a', headGroups: 4, ffnWeight: 1 }] }, 1],
-    ['a person chose a policy to look at', 3, { policy: 'equal' }, 1],
-    ['nothing is served', 3, {}, 0],
-  ] as const)('does nothing when %s', (_, times, deployed, stepsEach) => {
-    const { run, applied } = looking(times, deployed as Partial<DeploymentRequest>);
-    run(600, stepsEach);
-    expect(applied).toEqual([]);
-  });
-
-  it('does nothing while another plan comes', () => {
-    const { run, applied, group } = looking(3);
-    group.phase = 'deploying';
-    run(600);
-    expect(applied).toEqual([]);
-  });
-
-  it('is for the policies that choose', () => {
-    expect(plansAnew(request)).toBe(true);
-    expect(plansAnew({ ...request, policy: '' })).toBe(true);
-    expect(plansAnew({ ...request, policy: 'memory' })).toBe(false);
   });
 });

@@ -1,0 +1,44 @@
+/** What a deployment under way may ask of the coordinator; everything throws once the attempt is superseded. */
+import type { Attempt } from './attempt.ts';
+import type { CoordinatorOptions } from './coordinator-options.ts';
+import type { RunPorts } from './deployment-run.ts';
+import type { GroupWorker } from './group-worker.ts';
+import type { WorkerClients } from './worker-clients.ts';
+
+export interface RunHooks {
+  /** The phase, for people. */
+  detail(name: string): void;
+  membersChosen(workers: readonly GroupWorker[]): void;
+}
+
+export function runPortsOf(
+  attempt: Attempt,
+  { registry, clock, store }: Pick<CoordinatorOptions, 'registry' | 'clock' | 'store'>,
+  clients: WorkerClients,
+  hooks: RunHooks,
+): RunPorts {
+  const { signal } = attempt.abort;
+  return {
+    phase: (name) => {
+      signal.throwIfAborted();
+      hooks.detail(name);
+      return (message, fraction) => {
+        // Thrown to whoever measures or loads, which ends its stream: the workers are wanted for another attempt.
+        signal.throwIfAborted();
+        attempt.channel.progress(name, message, fraction);
+      };
+    },
+    workers: async (count) => {
+      const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
+      return members.map((member) => ({ ...member, client: clients.at(member.address) }));
+    },
+    membersChosen: (workers) => {
+      signal.throwIfAborted();
+      hooks.membersChosen(workers);
+    },
+    savePlan: (plan) => store.savePlan(plan),
+    store,
+    nowMs: () => clock.nowMs(),
+    unixMs: () => clock.unixMs(),
+  };
+}

@@ -1,0 +1,62 @@
+/** A loaded group -> what its step loop and scheduler work with. */
+import type { DeploymentRequest } from '../cluster/group.ts';
+import { type LoadedGroup, workloadOf } from '../deployment/deployment-run.ts';
+import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
+import { restoreCostsOf } from '../deployment/restore-costs.ts';
+import { cheapestRestore, parksAlways, type RestoreChoice } from '../scheduler/restore-choice.ts';
+import type { SchedulerLimits } from '../scheduler/scheduler.ts';
+import { grpcRankStream } from './rank-stream.ts';
+import type { EpochOptions } from './step-loop.ts';
+
+/** Requests that may wait for a slot: several times what runs at once, so that a burst waits and a flood is refused. */
+const waitingMax = 512;
+
+/** What a deployment says about its KV. */
+export type KvChoices = Pick<DeploymentRequest, 'prefixCache' | 'kvPolicy' | 'workload'>;
+
+/** What the scheduler does when KV runs out. Slots have the length that the deployment is for, whatever load the plan was made at. */
+function shortageOf(choices: KvChoices, { planRequest }: LoadedGroup): Partial<SchedulerLimits> {
+  switch (choices.kvPolicy) {
+    case 'replay':
+      return { replaysWhole: true };
+    case 'reserve':
+      return { reserveTokens: 1 };
+    case 'slots':
+      return { reserveTokens: workloadOf(choices, planRequest.model).contextTokens };
+    default:
+      return {};
+  }
+}
+
+/** By the fitted costs, as what the group's steps take refines them. */
+function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
+  const costs = restoreCostsOf(group);
+  return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
+}
+
+export function epochOptionsOf(
+  group: LoadedGroup,
+  choices: KvChoices,
+  paths: KvPathTracker,
+): EpochOptions {
+  const { shardPlan } = group;
+  const { kvBlocks, kvBlockTokens, stepTokensMax, sequencesMax } = shardPlan;
+  return {
+    epoch: shardPlan.epoch,
+    limits: {
+      kvBlocks,
+      kvBlockTokens,
+      ...shortageOf(choices, group),
+      parking: { blocks: shardPlan.kvParkedBlocks, choice: choiceOf(group, paths) },
+      stepTokensMax,
+      sequencesMax,
+      contextTokensMax: shardPlan.model?.maxPositions ?? 0,
+      waitingMax,
+    },
+    ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
+    predictedStepSeconds: Math.max(
+      shardPlan.predictedDecodeSeconds,
+      shardPlan.predictedPrefillSeconds,
+    ),
+  };
+}

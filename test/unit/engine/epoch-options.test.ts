@@ -1,0 +1,32 @@
+import { expect, test } from 'vitest';
+import type { KvPathTracker } from '../../../controller/deployment/kv-path-tracker.ts';
+import { epochOptionsOf } from '../../../controller/engine/epoch-options.ts';
+import { loaded, request } from '../deployment/replan-setting.ts';
+
+const paths = { ratioOf: () => 1 } as unknown as KvPathTracker;
+const workers = loaded.workers.map((worker) => ({ ...worker, client: { stub: null } }));
+/** As after a re-plan for the load of a moment. */
+const atMoment = {
+  ...loaded,
+  workers,
+  input: { ...loaded.input, workload: { ...loaded.input.workload, contextTokens: 17 } },
+} as unknown as typeof loaded;
+const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+
+test.each([
+  ['slots', 0, 256],
+  ['slots', 100, 100],
+  ['slots', 1_000_000, loaded.planRequest.model.maxPositions],
+  ['reserve', 100, 1],
+  ['replay', 100, undefined],
+  ['evict', 100, undefined],
+] as const)(
+  'KV policy %s, context %i: %s tokens are reserved, whatever the load was when the plan was made',
+  (kvPolicy, contextTokens, reserveTokens) => {
+    const deployment = { ...request, kvPolicy, workload: { ...sizes, contextTokens } };
+    const { limits, ranks } = epochOptionsOf(atMoment, deployment, paths);
+    expect(limits.reserveTokens).toBe(reserveTokens);
+    expect(limits.replaysWhole).toBe(kvPolicy === 'replay' ? true : undefined);
+    expect(ranks).toHaveLength(2);
+  },
+);
