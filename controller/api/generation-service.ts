@@ -127,12 +127,19 @@ export class GenerationService {
   async #prepare(request: TextRequest): Promise<PreparedText> {
     checkTextRequest(request);
     const model = this.modelNamed(request.model);
-    const group = this.#engine.limits();
-    if (group === null || group.modelId !== model.modelId) throw notReady();
-    const promptTokenIds = await this.#tokenize(request, model, group);
+    const promptTokenIds = await this.#tokenize(request, model, this.#limitsOf(model));
+    // Another plan may have come meanwhile: a bound that the room gives is of this moment.
+    const group = this.#limitsOf(model);
     const maxTokens = checkRoom(request, group, promptTokenIds.length);
     const seed = request.resume?.seed ?? request.seed ?? this.#chance.seed();
     return { request, model, group, promptTokenIds, maxTokens, seed };
+  }
+
+  /** Of the group that serves the model; throws not-ready when none does. */
+  #limitsOf({ modelId }: ServedModel): GenerationLimits {
+    const group = this.#engine.limits();
+    if (group === null || group.modelId !== modelId) throw notReady();
+    return group;
   }
 
   /** The model a client names; throws model-not-found or, when none is served, not-ready. */

@@ -37,8 +37,11 @@ export class SwitchingEngine implements GenerationEngine {
     return this.#serving;
   }
 
+  /** A plan with less KV lowers them before it serves: a request that comes meanwhile is to fit both. */
   limits(): GenerationLimits | null {
-    return this.#serving?.limits ?? null;
+    if (this.#serving === null) return null;
+    const { limits, loop } = this.#serving;
+    return { ...limits, contextTokensMax: loop.contextTokensMax };
   }
 
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {

@@ -96,6 +96,11 @@ export class StepLoop {
     return this.#sequencesMax;
   }
 
+  /** Positions that a new request may come to: what the epoch takes, and the one that is being prepared. */
+  get contextTokensMax(): number {
+    return Math.min(this.#scheduler.contextTokensMax, this.#reservedTokens);
+  }
+
   get cachesPrefixes(): boolean {
     return this.#options.prefixHash !== null;
   }

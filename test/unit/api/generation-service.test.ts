@@ -86,6 +86,17 @@ async function collect(service: GenerationService, asked: TextRequest, signal?: 
 }
 
 describe('an answer', () => {
+  it('without a bound has the room that is there once the prompt is tokenized', async () => {
+    const { service, engine } = setUp();
+    const { limits } = engine.options;
+    if (limits === null) throw new Error('no limits');
+    const input = { type: 'text', text: 'a plan with less KV comes meanwhile' } as const;
+    const preparing = service.prepare(request({ input, maxTokens: null }));
+    engine.options.limits = { ...limits, contextTokensMax: 100 };
+    const { maxTokens, promptTokenIds } = await preparing;
+    expect(promptTokenIds.length + maxTokens).toBe(100);
+  });
+
   it('begins with what is needed to continue it elsewhere', async () => {
     const { started } = await collect(setUp().service, request());
     expect(started).toEqual({
