@@ -152,6 +152,8 @@ export class Coordinator {
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
     this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
     this.#dispatch({ type: 'deploy', request, attended: true });
+    // After what this has ended.
+    this.#options.replans.forgetTrouble();
     const cancel = () => {
       // A trial may have moved the caller to a later epoch.
       if (this.#attempt?.channel !== channel) return;

@@ -114,9 +114,10 @@ export class Replanning {
 
   /** Everything is over: the requests with it. */
   failed(error: HelsError): void {
+    const epoch = Math.max(this.#epoch, this.#context.from.shardPlan.epoch);
     this.#epoch = Number.POSITIVE_INFINITY;
     const { message } = this.#undone ?? error;
-    this.#log.failed(`the re-plan failed, and the requests ended: ${message}`);
+    this.#log.failed(`the re-plan failed, and the requests ended: ${message}`, epoch);
     this.channel.failed(this.#undone ?? error);
   }
 
