@@ -245,8 +245,10 @@ export class Coordinator {
     const end = async () => {
       await attempt.engineGroup?.close(error);
       const fence = { term: this.#options.term, epoch: attempt.epoch };
-      const candidates = attempt.loaded?.candidates ?? [];
-      const holders = candidates.filter(({ id }) => attempt.held.has(id));
+      const candidates = attempt.replanning?.candidates ?? attempt.loaded?.candidates ?? [];
+      const registered = new Set(this.#options.registry.members().map(({ id }) => id));
+      // Of a move under way nobody knows who has begun to load.
+      const holders = candidates.filter(({ id }) => attempt.held.has(id) || registered.has(id));
       await releaseRanks(holders, fence);
       await attempt.files?.text.close();
     };

@@ -6,6 +6,7 @@ import type { Replan__Output } from '../../proto/gen/hels/v1/Replan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
+import type { GroupWorker } from './group-worker.ts';
 import { canMigrate } from './kv-migration.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { type Moved, type MoveTarget, moveGroup } from './move-group.ts';
@@ -64,6 +65,11 @@ export class Replanning {
     this.#context = context;
     this.predicted = predictedPauseOf(proposal, context, log.pauseRatio);
     this.reason = `a decode step should take ${milliseconds(plannedSeconds)} instead of ${milliseconds(currentSeconds)}`;
+  }
+
+  /** All that may hold something of a move, as they are reached now. */
+  get candidates(): readonly GroupWorker[] {
+    return this.#proposal.candidates;
   }
 
   get kv(): string {
@@ -164,7 +170,8 @@ export class Replanning {
   #releaseLeaving(loaded: LoadedGroup): void {
     const { held, term } = this.#context;
     const serving = new Set(loaded.workers.map(({ id }) => id));
-    const leaving = loaded.candidates.filter(({ id }) => held.has(id) && !serving.has(id));
+    // One that was still loading for a plan that was dropped is not known to hold anything.
+    const leaving = loaded.candidates.filter(({ id }) => !serving.has(id));
     for (const { id } of leaving) held.delete(id);
     void releaseRanks(leaving, { term, epoch: loaded.shardPlan.epoch });
   }
