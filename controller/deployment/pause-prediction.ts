@@ -46,12 +46,15 @@ function newOf(next: Interval, former: Interval): number {
 function missing({ from, to }: PauseQuestion) {
   const { fixed, perHeadGroup, perColumn, perRow } = footprintOf(to.input.model);
   // The rows of the output matrix are then those of the embedding, which everybody has.
-  const rowBytes = to.shardPlan.model?.tiedEmbeddings ? 0 : perRow;
+  const tied = to.shardPlan.model?.tiedEmbeddings ?? false;
+  const rowBytes = tied ? 0 : perRow;
+  // A rank with all rows of a tied head has no embedding beside it: with fewer, or again with all, it reads one anew.
+  const holdsAll = (rows: Interval) => tied && sizeOf(rows) === to.input.model.vocabRows;
   return to.shardPlan.ranks.map((rank) => {
     const former = from.shardPlan.ranks.find(({ workerId }) => workerId === rank.workerId);
     const headGroups = newOf(rank.headGroups, former?.headGroups ?? null);
     const weightBytes =
-      (former === undefined ? fixed : 0) +
+      (former === undefined || holdsAll(former.vocabRows) !== holdsAll(rank.vocabRows) ? fixed : 0) +
       loadedOf(rank.headGroups, former?.headGroups ?? null) * perHeadGroup +
       loadedOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
       loadedOf(rank.vocabRows, former?.vocabRows ?? null) * rowBytes;

@@ -280,6 +280,8 @@ export class StepLoop {
     this.#proof = null;
     this.#paused = true;
     proof.reject(error);
+    // Nothing is under way now: whoever asked for a pause before the new ranks failed has it, and no answer will tell.
+    this.#reachBoundary();
   }
 
   #proven(): void {

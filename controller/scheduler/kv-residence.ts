@@ -83,6 +83,11 @@ export class KvResidence {
     return blocks;
   }
 
+  /** As `coming`, with what sequences that are over hold until the steps under way are answered. Others may read some of it still. */
+  get heldBack(): number {
+    return this.#held.reduce((sum, { blocks }) => sum + blocks.length, 0);
+  }
+
   /** What `sequence`, which is over, holds, until the last step that names it is answered. */
   holdAll(sequence: Sequence): void {
     const { blocks, parked, slot, lastStep } = sequence;

@@ -26,14 +26,18 @@ export class RoomMaker {
     this.#reservation = reservation;
   }
 
-  /** Whether what a sequence lacks is set aside for it already: it comes as soon as the steps under way are answered. */
+  /** Whether what a sequence lacks is set aside for it already: it comes with answers, or those that wait hold it. */
   get reserves(): boolean {
     return this.#reservation !== null;
   }
 
-  /** Whether `count` blocks will be free when the moves under way are done. */
+  /** Whether `count` blocks will be free when the moves under way are done; with a reservation, when all steps are. */
   isComing(count: number): boolean {
-    return this.#kv.pool.freeCount + this.#kv.coming >= count;
+    return this.#kv.pool.freeCount + this.#coming >= count;
+  }
+
+  get #coming(): number {
+    return this.reserves ? this.#kv.heldBack : this.#kv.coming;
   }
 
   /** One block of those that wait. */
@@ -72,20 +76,24 @@ export class RoomMaker {
     draft: StepDraft,
   ): boolean {
     const { pool } = this.#kv;
-    if (this.#reservation !== null) {
-      return this.#reservation.fits(next, running) && pool.canAllocate(fresh, shared);
-    }
     const alone = running.length === 0;
-    const more = next.gaveWay && !alone ? this.#growth([...running, next]) : 0;
-    const wanted = fresh + running.length + more;
-    const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
-    // Nobody gives up anything for one that cannot start even so.
-    if (!alone && !pool.canAllocate(wanted - reclaimable - this.#kv.coming, shared)) return false;
+    let wanted = fresh;
+    if (this.#reservation !== null) {
+      if (!this.#reservation.fits(next, running)) return false;
+    } else {
+      const more = next.gaveWay && !alone ? this.#growth([...running, next]) : 0;
+      wanted += running.length + more;
+      const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
+      // Nobody gives up anything for one that cannot start even so.
+      if (!alone && !pool.canAllocate(wanted - reclaimable - this.#coming, shared)) return false;
+    }
+    // Those that an epoch with more KV handed over may hold what is set aside for others: so they lose it, whoever runs.
+    const forgets = alone || this.reserves;
     while (!pool.canAllocate(wanted, shared)) {
-      if (pool.canAllocate(wanted - this.#kv.coming, shared)) return false;
+      if (pool.canAllocate(wanted - this.#coming, shared)) return false;
       const reclaimed = this.reclaim(waiting, draft);
       if (reclaimed === 'later') return false;
-      if (reclaimed === 'none' && !(alone && this.forget(waiting))) return false;
+      if (reclaimed === 'none' && !(forgets && this.forget(waiting))) return false;
     }
     return true;
   }

@@ -281,12 +281,14 @@ export class Scheduler {
     const lacking = this.#blocksFor(sequence.length) - sequence.blocks.length;
     if (lacking <= 0) return true;
     while (!pool.canAllocate(lacking)) {
-      if (this.#room.isComing(lacking) || this.#room.reserves) return false;
+      if (this.#room.isComing(lacking)) return false;
       const reclaimed = this.#room.reclaim(this.#waiting, draft);
       if (reclaimed === 'later') return false;
       if (reclaimed !== 'none') continue;
       const victim = this.#running.at(-1);
-      if (victim === sequence && this.#room.forget(this.#waiting)) continue;
+      const { reserves } = this.#room;
+      if ((reserves || victim === sequence) && this.#room.forget(this.#waiting)) continue;
+      if (reserves) return false;
       // A token on its way belongs to the victim: it is preempted when that token is back.
       if (victim === undefined || victim.samplesInFlight > 0 || !this.#isIdle(victim)) return false;
       this.#preempt(victim);

@@ -101,9 +101,7 @@ Napi::Value EngineObject::submitLoad(Napi::Env env, const Argument& request) {
   const ShardSpec shard = readShardSpec(request.field("shard"));
   const EngineOptions options = readEngineOptions(request.field("options"));
   requireOpen();
-  shard_ = shard;
-  device_ = options.device;
-  return submit<Nothing>(
+  const Napi::Value loaded = submit<Nothing>(
       env,
       [this, directory, model, shard, options](EngineSlot& slot) {
         connector_.reset();
@@ -113,6 +111,10 @@ Napi::Value EngineObject::submitLoad(Napi::Env env, const Argument& request) {
         return Nothing{};
       },
       [](Napi::Env, Napi::Object owner, const Nothing&) -> Napi::Value { return owner; });
+  // Only once it is queued: a full queue leaves the engine as it is.
+  shard_ = shard;
+  device_ = options.device;
+  return loaded;
 }
 
 Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {

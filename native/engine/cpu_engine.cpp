@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "engine/self_check.h"
 #include "engine/weight_loader.h"
+#include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/fixed_point.h"
 
 namespace hels {
@@ -60,10 +61,16 @@ std::shared_ptr<Arena> kvMemory(const std::optional<KeptKv>& previous, const Sha
   return same ? previous->memory : std::make_shared<Arena>(memory.kv.device, "KV");
 }
 
-/// Inputs of the widest product of a step; those of queries, keys and values have two terms with bf16 weights.
+/// Inputs of the widest product of a step, in whole blocks for each granule; those of queries, keys and values have two
+/// terms with bf16 weights.
 int64_t gemmDepthMax(const ModelSpec& model, const ShardSpec& shard) {
+  const auto inBlocks = [](int64_t depth, int64_t granule) {
+    return divCeil(depth, granule) * roundUp(granule, kBlockInputs);
+  };
   const int64_t terms = model.weightType == DataType::kBf16 ? 2 : 1;
-  return std::max({terms * model.hiddenSize, model.embeddingSize, queryColumns(model, shard), shard.ffnColumns.size()});
+  return std::max({terms * roundUp(model.hiddenSize, kBlockInputs), roundUp(model.embeddingSize, kBlockInputs),
+                   inBlocks(queryColumns(model, shard), model.queryHeadsPerGroup * model.headDim),
+                   inBlocks(shard.ffnColumns.size(), model.ffnGranule)});
 }
 
 }  // namespace
@@ -85,13 +92,6 @@ void validateEngineOptions(const ModelSpec& model, const EngineOptions& options)
               " granules of " + std::to_string(model.ffnColumns) + " FFN columns can be summed");
   require(model.quantization == Quantization::kNone || options.numerics == Numerics::kExact, ErrorCode::kShapeInvalid,
           std::string("numerics is fast; it must be exact with quantization ") + quantizationName(model.quantization));
-  // bf16 inputs are taken in pairs, and no pair may lie across two granules.
-  const bool pairs = model.weightType == DataType::kBf16;
-  const int64_t attentionGranule = model.queryHeadsPerGroup * model.headDim;
-  require(!pairs || model.headGroups == 1 || attentionGranule % 2 == 0, ErrorCode::kShapeInvalid,
-          "queryHeadsPerGroup * headDim is " + std::to_string(attentionGranule) + "; it must be even for bf16 weights");
-  require(!pairs || model.ffnGranule == model.ffnColumns || model.ffnGranule % 2 == 0, ErrorCode::kShapeInvalid,
-          "ffnGranule is " + std::to_string(model.ffnGranule) + "; it must be even for bf16 weights");
 }
 
 KvHomes kvHomesOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options) {
@@ -285,7 +285,7 @@ EngineReport CpuEngine::report() const {
   report.kvLoanBytes = memory_.kv.loans;
   report.scratchBytes = memory_.scratchBytes;
   report.kvKept = previousKv_.has_value();
-  report.residentBytes = memory_.weightBytes + memory_.scratchBytes + kvArena_->residentBytes();
+  report.residentBytes = memory_.weightBytes + scratchArena_.residentBytes() + kvArena_->residentBytes();
   if (previousKv_ && previousKv_->memory != kvArena_) report.residentBytes += previousKv_->memory->residentBytes();
   if (memory_.kv.loans > 0) report.residentBytes += kvLoanArena_.residentBytes();
   report.allReduceCount = collective_.count();

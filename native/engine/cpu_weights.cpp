@@ -10,6 +10,7 @@ namespace {
 Range rangeOf(WeightPart part, const ShardSpec& shard) {
   switch (part) {
     case WeightPart::kReplicated:
+    case WeightPart::kEmbedding:
       return {};
     case WeightPart::kAttention:
       return shard.headGroups;
@@ -27,8 +28,8 @@ ModelWeights layoutIn(const WeightRegions& regions, const ModelSpec& model, cons
     const Arena& arena = regions[indexOf(part)]->arena;
     return Arena(arena.data(), arena.sizeBytes());
   };
-  ByWeightPart<Arena> arenas = {view(WeightPart::kReplicated), view(WeightPart::kAttention), view(WeightPart::kMlp),
-                                view(WeightPart::kHead)};
+  ByWeightPart<Arena> arenas = {view(WeightPart::kReplicated), view(WeightPart::kEmbedding),
+                                view(WeightPart::kAttention), view(WeightPart::kMlp), view(WeightPart::kHead)};
   ByWeightPart<Arena*> pointers = {};
   for (size_t part = 0; part < arenas.size(); ++part) pointers[part] = &arenas[part];
   return layoutWeights(model, shard, model.layers, packer, pointers);

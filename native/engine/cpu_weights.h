@@ -15,7 +15,7 @@ struct WeightRegion {
   WeightRegion(size_t sizeBytes, Range ofRange) : arena(sizeBytes, "weights"), range(ofRange) {}
 
   const Arena arena;
-  const Range range;          // of the plan; of the replicated part empty
+  const Range range;          // of the plan; of the replicated parts empty
   LoadAccounting accounting;  // what it took of the files
 };
 

@@ -52,8 +52,8 @@ class Layout {
         WeightPart::kHead);
   }
 
-  std::byte* table(int64_t rows, int64_t columns) {
-    Arena& arena = *arenas_.others[indexOf(WeightPart::kReplicated)];
+  std::byte* table(WeightPart part, int64_t rows, int64_t columns) {
+    Arena& arena = *arenas_.others[indexOf(part)];
     return arena.takeBytes(static_cast<size_t>(rows * columns) * bytesOf(model_.weightType));
   }
 
@@ -99,9 +99,10 @@ ModelWeights layout(const ModelSpec& model, const ShardSpec& shard, int64_t laye
   ModelWeights weights;
   const bool headHoldsIt = model.tiedEmbeddings && packer.unpacks() && model.quantization == Quantization::kNone &&
                            shard.vocabRows.size() == model.vocabRows;
-  if (!headHoldsIt) weights.embedding = layout.table(model.vocabRows, model.embeddingSize);
+  if (!headHoldsIt) weights.embedding = layout.table(WeightPart::kEmbedding, model.vocabRows, model.embeddingSize);
   if (model.position == PositionEncoding::kLearned) {
-    weights.positions = layout.table(model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
+    weights.positions =
+        layout.table(WeightPart::kReplicated, model.learnedPositionOffset + model.maxPositions, model.hiddenSize);
   }
   if (hasEmbeddingProjection(model)) {
     const WeightPart part = WeightPart::kReplicated;
@@ -114,7 +115,7 @@ ModelWeights layout(const ModelSpec& model, const ShardSpec& shard, int64_t laye
   return weights;
 }
 
-ByWeightPart<Arena*> all(Arena& arena) { return {&arena, &arena, &arena, &arena}; }
+ByWeightPart<Arena*> all(Arena& arena) { return {&arena, &arena, &arena, &arena, &arena}; }
 
 }  // namespace
 

@@ -15,13 +15,14 @@ namespace hels {
 
 /// What belongs together: the shares of one range of the plan, or what every rank holds whatever its ranges.
 enum class WeightPart : uint8_t {
-  kReplicated,  // embedding, positions, projections, norms, and biases that are added after the sum over ranks
+  kReplicated,  // positions, projections, norms, and biases that are added after the sum over ranks
+  kEmbedding,   // replicated, too; apart because a tied head of all rows holds it in its stead
   kAttention,   // of the head groups
   kMlp,         // of the FFN columns
   kHead,        // of the vocabulary rows
 };
-inline constexpr std::array kWeightParts = {WeightPart::kReplicated, WeightPart::kAttention, WeightPart::kMlp,
-                                            WeightPart::kHead};
+inline constexpr std::array kWeightParts = {WeightPart::kReplicated, WeightPart::kEmbedding, WeightPart::kAttention,
+                                            WeightPart::kMlp, WeightPart::kHead};
 constexpr size_t indexOf(WeightPart part) { return static_cast<size_t>(part); }
 
 /// One of each for every part; in the order of kWeightParts.

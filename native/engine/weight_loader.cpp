@@ -83,10 +83,11 @@ class Loader {
 
   ByWeightPart<LoadAccounting> load(const ModelWeights& weights) {
     if (weights.embedding != nullptr) {
-      table(names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
+      table(WeightPart::kEmbedding, names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
     }
     if (weights.positions != nullptr) {
-      table(names_.positions, model_.learnedPositionOffset + model_.maxPositions, model_.hiddenSize, weights.positions);
+      const int64_t rows = model_.learnedPositionOffset + model_.maxPositions;
+      table(WeightPart::kReplicated, names_.positions, rows, model_.hiddenSize, weights.positions);
     }
     if (hasEmbeddingProjection(model_)) {
       replicated(weights.projectIn.matrix, names_.projectIn);
@@ -180,8 +181,8 @@ class Loader {
     });
   }
 
-  void table(const std::string& name, int64_t rows, int64_t columns, std::byte* target) {
-    inPart(WeightPart::kReplicated, [&] {
+  void table(WeightPart part, const std::string& name, int64_t rows, int64_t columns, std::byte* target) {
+    inPart(part, [&] {
       reader_.readMatrix(name + ".weight", {rows, columns}, {0, rows}, {0, columns}, model_.weightType, target,
                          Ownership::kReplicated);
     });
@@ -311,7 +312,7 @@ class Loader {
 
 void loadWeights(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
                  const ModelWeights& weights) {
-  loadWeightParts(model, shard, packer, reader, weights, {true, true, true, true});
+  loadWeightParts(model, shard, packer, reader, weights, {true, true, true, true, true});
 }
 
 ByWeightPart<LoadAccounting> loadWeightParts(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer,

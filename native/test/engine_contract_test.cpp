@@ -200,13 +200,15 @@ TEST(Emulation, StretchesComputeBySpeed) {
   spec.ffnGranule = 256;
   const TinyModel model = makeTinyModel(spec, 1);
   EngineOptions options = tinyOptions();
+  options.threads = 1;
   RankGroup fast(model, {{4, 0, 0}}, options);
   options.speed = 0.1;
   RankGroup slow(model, {{4, 0, 0}}, options);
   StepBatch batch;
   batch.sequences.push_back(sequenceStep(0, randomTokens(16, 101, 1), 0, {0}));
+  // The fast one's seconds are those on the wall: on a busy machine only the best of many is its own.
   double fastest[2] = {1e9, 1e9};
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 20; ++i) {
     fastest[0] = std::min(fastest[0], fast.step(batch).computeSeconds);
     const StepResult result = slow.step(batch);
     fastest[1] = std::min(fastest[1], result.computeSeconds);

@@ -39,10 +39,19 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 );
 
 const blockTokens = fc.integer({ min: 1, max: 3 });
+/** What deployments may choose for KV that runs out; mostly the parts of it that lose least. */
+const policy: fc.Arbitrary<Partial<SchedulerLimits>> = fc.constantFrom(
+  ...[{}, {}, { replaysWhole: true }],
+  ...[{ reserveTokens: 1 }, { reserveTokens: 7 }],
+);
+
 const limitsOver = (kvBlockTokens: fc.Arbitrary<number>): fc.Arbitrary<SchedulerLimits> =>
+  fc.tuple(roomOver(kvBlockTokens), policy).map(([room, choice]) => ({ ...room, ...choice }));
+
+const roomOver = (kvBlockTokens: fc.Arbitrary<number>): fc.Arbitrary<SchedulerLimits> =>
   fc.record({
-    // The longest request fits, whatever the block.
-    kvBlocks: fc.integer({ min: 32, max: 40 }),
+    // The longest request fits, whatever the block. After the large ones much is held that the next may have no room for.
+    kvBlocks: fc.oneof(fc.integer({ min: 32, max: 40 }), fc.integer({ min: 32, max: 120 })),
     kvBlockTokens,
     stepTokensMax: fc.integer({ min: 5, max: 16 }),
     sequencesMax: fc.integer({ min: 1, max: 5 }),
@@ -54,7 +63,7 @@ const limitsOver = (kvBlockTokens: fc.Arbitrary<number>): fc.Arbitrary<Scheduler
     }),
   });
 
-/** Rooms for about one and a half of the longest requests: somebody always has to give way. */
+/** Most have room for about one and a half of the longest requests: somebody always has to give way. */
 const tight = ({ kvBlocks, ...limits }: SchedulerLimits): SchedulerLimits => ({
   ...limits,
   kvBlocks: Math.ceil(kvBlocks / limits.kvBlockTokens),
@@ -68,6 +77,11 @@ const epochs = (kvBlockTokens: fc.Arbitrary<number>) =>
     size: 'max',
   });
 
+/** Where room is set aside for all of a sequence. */
+function checkNobodyGaveWay({ scheduler }: World, { reserveTokens }: SchedulerLimits): void {
+  if (reserveTokens !== undefined) expect(scheduler.counts.preempted).toBe(0);
+}
+
 function run(
   plans: readonly (readonly [SchedulerLimits, readonly Action[]])[],
   keptOf: (former: SchedulerLimits, next: SchedulerLimits) => number,
@@ -79,11 +93,13 @@ function run(
   play(world, begin, 2);
   let former = first;
   for (const [limits, next] of others) {
+    checkNobodyGaveWay(world, former);
     world.rebase(limits, keptOf(former, limits));
     play(world, next, 2);
     former = limits;
   }
   finish(world, 2);
+  checkNobodyGaveWay(world, former);
   checkEmpty(world, former);
   return world;
 }

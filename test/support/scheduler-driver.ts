@@ -37,12 +37,24 @@ export const show = (plan: StepPlan | null) =>
 type Event = SchedulerEvent<{ slot: number; tokenId: number }>;
 
 export class Driver {
-  readonly scheduler: Scheduler;
+  scheduler: Scheduler;
   readonly plans: StepPlan[] = [];
+  readonly #prefixHash: PrefixHash | null;
   #nextToken = 100;
 
   constructor(limits: Partial<SchedulerLimits> = {}, prefixHash: PrefixHash | null = null) {
+    this.#prefixHash = prefixHash;
     this.scheduler = new Scheduler(limitsOf(limits), prefixHash);
+  }
+
+  /** Another epoch, between steps; KV below `keptBlocks` stays. */
+  rebase(limits: Partial<SchedulerLimits>, keptBlocks: number): this {
+    const next = limitsOf(limits);
+    const { kvBlockTokens } = next;
+    const handedOver = this.scheduler.handOver({ kvBlockTokens, keptBlocks });
+    this.scheduler = new Scheduler(next, this.#prefixHash, handedOver);
+    this.scheduler.checkIntegrity();
+    return this;
   }
 
   add(id: string, prompt: number, maxTokens: number, stop: number[] = []): this {

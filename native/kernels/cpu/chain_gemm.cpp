@@ -127,7 +127,7 @@ class ChainGemm final : public Gemm {
     operand.granule = granule;
     operand.terms = termsOf(matrix);
     const int64_t terms = divCeil(granule, kBlockInputs) * divCeil(matrix.depth, granule) * operand.terms;
-    const int64_t tileRows = tiles_.inputTiles ? std::min(rows, kInputTileRows) : 1;
+    const int64_t tileRows = tiles_.inputTiles ? std::clamp<int64_t>(rows, 1, kInputTileRows) : 1;
     const int64_t blockStride = tileRows * kBlockInputs;
     const int64_t tileStride = terms * blockStride + (tiles_.inputTiles ? 0 : kNarrowedPadding);
     narrowed_.resize(static_cast<size_t>(divCeil(rows, tileRows) * tileStride));

@@ -114,6 +114,22 @@ describe('a loop that goes on over other ranks', () => {
     expect(test.failures).toEqual([]);
   });
 
+  it('reaches the boundary of a pause that was asked for before the new ranks failed', async () => {
+    const { test, streams } = await paused();
+    const failing = rebase(test, 24);
+    const failed = expect(failing.rebased).rejects.toMatchObject({ message: 'gone' });
+    const boundary = test.loop.pause();
+    failing.ranks[1]?.break(new HelsError('worker-lost', 'gone'));
+    await failed;
+    await boundary;
+    const { ranks, rebased } = rebase(test, 0);
+    answerAll({ ranks });
+    await rebased;
+    await turn();
+    expectWhole(streams);
+    expect(test.failures).toEqual([]);
+  });
+
   it('is over when they fail after their first answer', async () => {
     const { test, streams } = await paused();
     const { ranks, rebased } = rebase(test, 24);

@@ -79,6 +79,29 @@ describe('room set aside', () => {
     expect(playOut(driver).counts.preempted).toBe(0);
   });
 
+  it('takes the blocks that those hold who wait after a change to fewer', () => {
+    const driver = new Driver({ kvBlocks: 12, stepTokensMax: 40, reserveTokens: 1 });
+    driver.add('a', 8, 4).add('b', 8, 4).add('c', 8, 4).add('d', 8, 4);
+    expect(driver.step()).toBe('a:8* b:8* c:8* d:8*');
+    driver.rebase({ kvBlocks: 6, stepTokensMax: 40, reserveTokens: 1 }, 6);
+    // a, b and c hold all of them and need one more each.
+    expect(driver.scheduler.counts).toMatchObject({ kvBlocksUsed: 6, waiting: 4 });
+    const { steps, runningMax, counts } = playOut(driver);
+    expect(steps[0]).toBe('a:1* b:1*');
+    expect(runningMax).toBe(2);
+    expect(counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0, preempted: 0 });
+  });
+
+  it('takes them for one that runs too, when those that wait hold what is set aside for it', () => {
+    const driver = new Driver({ kvBlocks: 12, stepTokensMax: 40, reserveTokens: 1 });
+    driver.add('a', 4, 8).add('b', 8, 4).add('c', 8, 4);
+    expect(driver.step()).toBe('a:4* b:8* c:8*');
+    driver.rebase({ kvBlocks: 5, stepTokensMax: 40, reserveTokens: 1 }, 5);
+    const { runningMax, counts } = playOut(driver);
+    expect(runningMax).toBe(1);
+    expect(counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0, preempted: 0 });
+  });
+
   it('is refused in units below a token', () => {
     expect(() => new Scheduler(limitsOf({ reserveTokens: 0 }))).toThrow(/reserveTokens is 0/);
   });
