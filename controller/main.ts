@@ -65,8 +65,7 @@ function planningAnew(
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
   const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
   const served = () => tracker.served();
-  const lastWasUndone = () => replans.last?.outcome === 'undone';
-  const looks = { served, lastWasUndone };
+  const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
   return { replanner, autoReplan };
 }

@@ -13,13 +13,7 @@ import { type PayBack, payBackOf } from '../profiler/drift.ts';
 import { type LoadedGroup, workloadOf } from './deployment-run.ts';
 import { workloadAt } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
-import {
-  beganServing,
-  decideReplan,
-  isWorthIt,
-  type ReplanState,
-  replanRules,
-} from './replan-decision.ts';
+import { beganServing, decideReplan, isWorthIt, type ReplanState } from './replan-decision.ts';
 import type { Proposal } from './replan-proposal.ts';
 import type { ReplanService } from './replan-service.ts';
 
@@ -40,14 +34,14 @@ export interface AutoReplanOptions {
   replanner: Pick<ReplanService, 'propose' | 'pauseOf' | 'checkFiles' | 'apply'>;
   /** The mean step of the last seconds and how many steps it knows of; null before the first. */
   served: () => { load: StepLoad; steps: number } | null;
-  /** Whether the last re-plan was gone back on. */
-  lastWasUndone: () => boolean;
+  /** The epoch in which the last re-plan failed or was gone back on; null: neither. */
+  lastTrouble: () => number | null;
   clock: Clock;
   log: Logger;
 }
 
 /** A plan that could not be loaded would interrupt service again and again. */
-const holdAfterUndoneMs = 60 * 60_000;
+const holdAfterTroubleMs = 60 * 60_000;
 
 /** A step of this load with the plan's split; Infinity when a device of it is not there. */
 function secondsAt(input: PlanInput, plan: ShardPlan__Output, load: StepLoad): number {
@@ -67,6 +61,7 @@ export class AutoReplan {
   readonly #options: AutoReplanOptions;
   #state: ReplanState = { sinceMs: null, holdUntilMs: 0 };
   #nextLookMs = 0;
+  #rest: { trouble: number | null; untilMs: number } = { trouble: null, untilMs: 0 };
   #epoch = 0;
   #steps = 0;
   /** A re-plan is on its way; another would be of the same moment. */
@@ -85,9 +80,9 @@ export class AutoReplan {
     this.#nextLookMs = nowMs + lookIntervalMs;
     if (epoch !== this.#epoch) {
       this.#epoch = epoch;
-      const rules = { ...replanRules };
-      if (this.#options.lastWasUndone()) rules.holdMs = holdAfterUndoneMs;
-      this.#state = beganServing(nowMs, rules);
+      const { sinceMs, holdUntilMs } = beganServing(nowMs);
+      const untilMs = Math.max(holdUntilMs, this.#restUntilMs(nowMs));
+      this.#state = { sinceMs, holdUntilMs: untilMs };
     }
     if (!plansAnew(request) || this.#beginning) return;
     try {
@@ -95,6 +90,16 @@ export class AutoReplan {
     } catch (error) {
       this.#stays(error);
     }
+  }
+
+  /** The rest after trouble is counted once, however many epochs follow it. */
+  #restUntilMs(nowMs: number): number {
+    const trouble = this.#options.lastTrouble();
+    if (trouble === null) this.#rest = { trouble, untilMs: 0 };
+    else if (trouble !== this.#rest.trouble) {
+      this.#rest = { trouble, untilMs: nowMs + holdAfterTroubleMs };
+    }
+    return this.#rest.untilMs;
   }
 
   #isTime(request: DeploymentRequest, nowMs: number): boolean {

@@ -152,6 +152,8 @@ export class Coordinator {
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
     this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
     this.#dispatch({ type: 'deploy', request, attended: true });
+    // After what this has ended.
+    this.#options.replans.forgetTrouble();
     const cancel = () => {
       // A trial may have moved the caller to a later epoch.
       if (this.#attempt?.channel !== channel) return;
@@ -243,8 +245,10 @@ export class Coordinator {
     const end = async () => {
       await attempt.engineGroup?.close(error);
       const fence = { term: this.#options.term, epoch: attempt.epoch };
-      const candidates = attempt.loaded?.candidates ?? [];
-      const holders = candidates.filter(({ id }) => attempt.held.has(id));
+      const candidates = attempt.replanning?.candidates ?? attempt.loaded?.candidates ?? [];
+      const registered = new Set(this.#options.registry.members().map(({ id }) => id));
+      // Of a move under way nobody knows who has begun to load.
+      const holders = candidates.filter(({ id }) => attempt.held.has(id) || registered.has(id));
       await releaseRanks(holders, fence);
       await attempt.files?.text.close();
     };

@@ -34,12 +34,21 @@ export function corrected<Device extends CorrectedDevice>(
     }));
 }
 
+/** null when the trial was over other devices, or there was none. */
+export function applicable(
+  devices: readonly Pick<ProfiledDevice, 'id'>[],
+  corrections: Corrections | null,
+): Corrections | null {
+  const known = new Set(corrections?.workerIds);
+  const same = devices.length === known.size && devices.every(({ id }) => known.has(id));
+  return same ? corrections : null;
+}
+
 /** The devices as the trial corrects them; as they are when it was over other ones. */
 export function correctDevices(
   devices: readonly ProfiledDevice[],
   corrections: Corrections | null,
 ): ProfiledDevice[] {
-  const known = new Set(corrections?.workerIds);
-  const same = devices.length === known.size && devices.every(({ id }) => known.has(id));
-  return corrections !== null && same ? corrected(devices, corrections) : [...devices];
+  const choice = applicable(devices, corrections);
+  return choice === null ? [...devices] : corrected(devices, choice);
 }

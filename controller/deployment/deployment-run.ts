@@ -7,7 +7,7 @@ import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResul
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
-import { type Corrections, correctDevices } from './corrections.ts';
+import { applicable, type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, loadRatesOf, numericsClassOf, prepareRanks } from './load-plan.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
@@ -57,6 +57,8 @@ export interface LoadedGroup extends MadePlan {
   /** What the plan was made from; a re-plan starts here. */
   planRequest: PlanRequest;
   profiles: Map<string, ProfileRun>;
+  /** Decode seconds in service / by the profile's lines, by worker id, as the trial before has shown; empty without one. */
+  trialRatios: ReadonlyMap<string, number>;
   fingerprints: string[];
   numericsClass: 'exact' | 'mixed' | 'fast';
 }
@@ -214,6 +216,7 @@ export async function runDeployment(
     workers: chosen,
     prepared,
     profiles,
+    trialRatios: applicable(devices, corrections)?.ratios ?? new Map(),
     fingerprints,
     numericsClass,
   };

@@ -21,10 +21,10 @@ export interface EngineGroup {
   pause(): Promise<void>;
   kvInUse(): KvInUse;
   /**
-   * Goes on over the ranks of another epoch, which hold the KV below `keptBlocks`. Resolves when a step went through all of them; when
-   * none does, rejects and stays paused.
+   * Goes on over the ranks of another epoch, which hold the KV below `keptBlocks`. Resolves when a step went through all of them, to the
+   * positions that are computed again because of the move; when none does, rejects and stays paused.
    */
-  rebase(group: LoadedGroup, keptBlocks: number): Promise<void>;
+  rebase(group: LoadedGroup, keptBlocks: number): Promise<number>;
   /** Of the last full decode steps of the epoch; null before there are enough. */
   measured(): MeasuredSteps | null;
   /** Every request ends with the error; the step streams close. */

@@ -95,14 +95,14 @@ export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise
   };
   ports.phase('continuing')('the first step goes through every rank', 0);
   const keptBlocks = migrates ? commonBlocks(from.shardPlan, shardPlan) : 0;
-  const before = engine.kvInUse().computed;
-  await engine.rebase(loaded, keptBlocks);
+  const sequences = engine.kvInUse().computed.length;
+  const replayedTokens = await engine.rebase(loaded, keptBlocks);
   return {
     loaded,
     kv: migrates ? 'migrated' : 'replayed',
     migrationSeconds: connected.migrationSeconds,
     migrationBytes: connected.migrationBytes,
-    sequences: before.length,
-    replayedTokens: migrates ? 0 : before.reduce((sum, tokens) => sum + tokens, 0),
+    sequences,
+    replayedTokens,
   };
 }

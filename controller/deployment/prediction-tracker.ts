@@ -39,6 +39,15 @@ interface Rank {
   refinedErrors: number[];
 }
 
+/** Of every rank anew: after a re-plan the last loading was of changed slices alone. */
+function loadSecondsOf({ shardPlan, loadRates, prepared }: LoadedGroup): number {
+  const seconds = shardPlan.ranks.map(({ workerId, weightBytes }, rank) => {
+    const rate = loadRates.get(workerId) ?? 0;
+    return rate > 0 ? weightBytes / rate : (prepared[rank]?.seconds ?? 0);
+  });
+  return Math.max(0, ...seconds);
+}
+
 type RefinedDevice = Pick<PlanDevice, 'id' | 'decode' | 'prefill' | 'link'>;
 
 const sizeOf = (range: { begin: number; end: number } | null) =>
@@ -61,7 +70,7 @@ export class PredictionTracker {
   readonly #events: ClusterEvent[] = [];
   #group: LoadedGroup | null = null;
   #ranks: Rank[] = [];
-  /** Of workers that served an earlier plan of the same deployment and not this one, as last seen. */
+  /** Measured / predicted of workers that have not served a step under this plan: of an earlier plan of the deployment, or of its trial. */
   #formerRatios = new Map<string, number>();
   /** The mean step of the last seconds. */
   #load: StepLoad | null = null;
@@ -75,10 +84,10 @@ export class PredictionTracker {
     this.#observer = observer;
   }
 
-  /** A new group serves: its lines are as they were fitted. */
+  /** A new group serves: its lines are as they were fitted, and off as its trial has shown. */
   begin(group: LoadedGroup): void {
     this.#link = initialOnline;
-    this.#formerRatios.clear();
+    this.#formerRatios = new Map(group.trialRatios);
     this.#load = null;
     this.#ranks = [];
     this.rebase(group);
@@ -87,7 +96,9 @@ export class PredictionTracker {
   /** The group serves another plan with the same lines: what was learnt of its devices stays true. */
   rebase(group: LoadedGroup): void {
     const known = new Map(this.#ranks.map((rank) => [rank.workerId, rank]));
-    for (const [id, { decode }] of known) this.#formerRatios.set(id, ratioOf(decode));
+    for (const [id, { decode }] of known) {
+      if (decode.steps > 0) this.#formerRatios.set(id, ratioOf(decode));
+    }
     this.#group = group;
     this.#ranks = group.shardPlan.ranks.map((shard) => ({
       workerId: shard.workerId,
@@ -217,8 +228,7 @@ export class PredictionTracker {
       replannedStepSeconds: replanned.feasible
         ? replanned.predicted.decodeSeconds
         : Number.POSITIVE_INFINITY,
-      // A new plan loads every rank anew, as this one did.
-      movingSeconds: Math.max(...group.prepared.map((prepared) => prepared.seconds)),
+      movingSeconds: loadSecondsOf(group),
     });
   }
 
@@ -232,11 +242,10 @@ export class PredictionTracker {
    */
   refine<Device extends RefinedDevice>(devices: readonly Device[]): Device[] {
     const linkRatio = ratioOf(this.#link);
-    const worst = Math.max(1, ...this.#ranks.map(({ decode }) => ratioOf(decode)));
+    const believed = new Map(this.#ranks.map((rank) => [rank.workerId, this.#believed(rank)]));
+    const worst = Math.max(1, ...believed.values());
     return devices.map((device) => {
-      const rank = this.#ranks.find(({ workerId }) => workerId === device.id);
-      const former = this.#formerRatios.get(device.id) ?? worst;
-      const ratio = rank === undefined ? former : ratioOf(rank.decode);
+      const ratio = believed.get(device.id) ?? this.#formerRatios.get(device.id) ?? worst;
       const { constant, perToken } = device.link ?? { constant: 0, perToken: 0 };
       // Ratios are of the lines as fitted; those of the device may be a trial's.
       const lines = this.#group?.profiles.get(device.id)?.fit ?? device;
@@ -247,6 +256,11 @@ export class PredictionTracker {
         prefill: refineLines([lines.prefill].flat(), ratio),
       };
     });
+  }
+
+  /** Before its first step, what was known before. */
+  #believed({ workerId, decode }: Rank): number {
+    return decode.steps > 0 ? ratioOf(decode) : (this.#formerRatios.get(workerId) ?? 1);
   }
 
   /** One more event, in the log too. */

@@ -25,6 +25,7 @@ export class ReplanLog {
   readonly #observer: ReplanObserver;
   #last: Replan__Output | null = null;
   #count = 0;
+  #trouble: number | null = null;
   #pause: OnlineState = initialOnline;
 
   constructor(tell: Tell, observer: ReplanObserver) {
@@ -40,6 +41,16 @@ export class ReplanLog {
     return this.#count;
   }
 
+  /** The epoch in which the last re-plan of the deployment ended that did not come to serve; null: it did, or there was none. */
+  get trouble(): number | null {
+    return this.#trouble;
+  }
+
+  /** Another deployment by hand: what went wrong before says nothing of it. */
+  forgetTrouble(): void {
+    this.#trouble = null;
+  }
+
   /** Measured / predicted pauses, as believed now. */
   get pauseRatio(): number {
     return ratioOf(this.#pause);
@@ -49,6 +60,7 @@ export class ReplanLog {
     this.#last = replan;
     this.#count += 1;
     const applied = replan.outcome === 'applied';
+    this.#trouble = applied ? null : replan.epoch;
     // The prediction had the ratio in it.
     const predicted = (replan.predicted?.seconds ?? 0) / this.pauseRatio;
     if (applied) this.#pause = observeStep(this.#pause, predicted, replan.pauseSeconds);
@@ -56,7 +68,9 @@ export class ReplanLog {
     this.#observer.replanned(replan);
   }
 
-  failed(message: string): void {
+  /** `epoch`: the one in which the requests ended. */
+  failed(message: string, epoch: number): void {
+    this.#trouble = epoch;
     this.#tell('replan-failed', '', message, 0);
     this.#observer.replanFailed();
   }

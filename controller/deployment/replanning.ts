@@ -6,6 +6,7 @@ import type { Replan__Output } from '../../proto/gen/hels/v1/Replan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
+import type { GroupWorker } from './group-worker.ts';
 import { canMigrate } from './kv-migration.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { type Moved, type MoveTarget, moveGroup } from './move-group.ts';
@@ -66,6 +67,11 @@ export class Replanning {
     this.reason = `a decode step should take ${milliseconds(plannedSeconds)} instead of ${milliseconds(currentSeconds)}`;
   }
 
+  /** All that may hold something of a move, as they are reached now. */
+  get candidates(): readonly GroupWorker[] {
+    return this.#proposal.candidates;
+  }
+
   get kv(): string {
     return this.#moved?.kv ?? '';
   }
@@ -114,9 +120,10 @@ export class Replanning {
 
   /** Everything is over: the requests with it. */
   failed(error: HelsError): void {
+    const epoch = Math.max(this.#epoch, this.#context.from.shardPlan.epoch);
     this.#epoch = Number.POSITIVE_INFINITY;
     const { message } = this.#undone ?? error;
-    this.#log.failed(`the re-plan failed, and the requests ended: ${message}`);
+    this.#log.failed(`the re-plan failed, and the requests ended: ${message}`, epoch);
     this.channel.failed(this.#undone ?? error);
   }
 
@@ -163,7 +170,8 @@ export class Replanning {
   #releaseLeaving(loaded: LoadedGroup): void {
     const { held, term } = this.#context;
     const serving = new Set(loaded.workers.map(({ id }) => id));
-    const leaving = loaded.candidates.filter(({ id }) => held.has(id) && !serving.has(id));
+    // One that was still loading for a plan that was dropped is not known to hold anything.
+    const leaving = loaded.candidates.filter(({ id }) => !serving.has(id));
     for (const { id } of leaving) held.delete(id);
     void releaseRanks(leaving, { term, epoch: loaded.shardPlan.epoch });
   }

@@ -26,6 +26,10 @@ interface Surroundings {
 
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
+/** Positions whose KV is there or in a step under way, of all requests. */
+const computedIn = ({ scheduler }: StepLoop) =>
+  scheduler.requests.reduce((sum, { computed }) => sum + computed, 0);
+
 class ServedGroup implements EngineGroup {
   readonly #surroundings: Surroundings;
   readonly #loop: StepLoop;
@@ -106,7 +110,8 @@ class ServedGroup implements EngineGroup {
   }
 
   /** When nobody is there to prove the new ranks, a known answer does. */
-  async rebase(group: LoadedGroup, keptBlocks: number): Promise<void> {
+  async rebase(group: LoadedGroup, keptBlocks: number): Promise<number> {
+    const before = computedIn(this.#loop);
     const idle = this.#loop.scheduler.requests.length === 0;
     const name = `re-plan-${group.shardPlan.epoch}`;
     const proof = idle ? knownAnswer(this.#loop, name, this.#vocabRows) : Promise.resolve();
@@ -116,11 +121,14 @@ class ServedGroup implements EngineGroup {
     this.#observer.rebase(workerIdsOf(group), this.#kvPaths);
     const epoch = epochOptionsOf(group, this.#deployment(), this.#kvPaths.tracker);
     const rebased = this.#loop.rebase(epoch, keptBlocks);
+    // What the first steps of the new epoch compute is planned already, and not kept.
+    const kept = computedIn(this.#loop) - this.#loop.scheduler.counts.computedTokens;
     this.#group = group;
     if (this.#attached) this.attach();
     this.#surroundings.tracker.rebase(group);
     await rebased;
     await proof;
+    return Math.max(0, before - kept);
   }
 
   measured(): MeasuredSteps | null {

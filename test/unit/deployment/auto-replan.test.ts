@@ -22,10 +22,11 @@ describe('the controller that looks by itself', () => {
     const applied: number[] = [];
     const told: string[] = [];
     const files = { check: () => Promise.resolve() };
-    const state = { times };
+    const state = { times, trouble: null as number | null };
     const wishes: ReplanWish[] = [];
     const group = {
       ...initialGroup(1),
+      epoch: 1 as number,
       phase: 'ready' as 'ready' | 'deploying',
       request: { ...request, ...deployed },
     };
@@ -41,7 +42,7 @@ describe('the controller that looks by itself', () => {
         apply: (() => Promise.resolve(applied.push(nowMs))) as never,
       },
       served: () => ({ load: light, steps }),
-      lastWasUndone: () => false,
+      lastTrouble: () => state.trouble,
       clock: { nowMs: () => nowMs, unixMs: () => 0 },
       log: {
         info: (message: string, fields: object) => told.push(`${message} ${Object.values(fields)}`),
@@ -127,6 +128,27 @@ describe('the controller that looks by itself', () => {
     files.check = () => Promise.reject(new TypeError('no such field'));
     await run(200);
     expect(told).toEqual(['planning anew failed no such field']);
+  });
+
+  it('rests for an hour after trouble, once, and not after a deployment by hand', async () => {
+    const { run, applied, state, group } = looking(3);
+    state.trouble = 3;
+    group.epoch = 3;
+    await run(1800);
+    // A loss: the same deployment over those that are left.
+    group.epoch = 5;
+    await run(1800);
+    expect(applied).toEqual([]);
+    await run(50);
+    expect(applied).toHaveLength(1);
+    state.trouble = 7;
+    group.epoch = 8;
+    await run(200);
+    expect(applied).toHaveLength(1);
+    state.trouble = null;
+    group.epoch = 9;
+    await run(160);
+    expect(applied).toHaveLength(2);
   });
 
   it('does nothing while another plan comes', async () => {

@@ -28,6 +28,7 @@ function group(): LoadedGroup {
         headGroups: halves(smallModel.headGroups, index),
         ffnColumns: halves(smallModel.ffnColumns, index),
         vocabRows: halves(smallModel.vocabRows, index),
+        weightBytes: 100,
       })),
     },
     profiles: new Map(ids.map((id) => [id, { fit }])),
@@ -43,7 +44,12 @@ function group(): LoadedGroup {
         link,
       })),
     },
-    prepared: [{ seconds: 2 }, { seconds: 3 }],
+    prepared: [{ seconds: 0.2 }, { seconds: 0.1 }],
+    loadRates: new Map([
+      ['a', 50],
+      ['b', 100 / 3],
+    ]),
+    trialRatios: new Map(),
   } as unknown as LoadedGroup;
 }
 
@@ -92,7 +98,7 @@ test('a rank that becomes slow is an event with what a new plan is worth, once, 
   expect(others).toEqual([]);
   expect(began).toMatchObject({ kind: 'drift', workerId: 'a', unixMs: 1_000 });
   expect(began?.message).toMatch(/take 4\.00 times .* a new plan would save \d+ % of a step/);
-  // Loading took 3 s; no plan can save more than the whole step.
+  // Loading all of a rank takes 3 s, whatever the last re-plan had to load; no plan can save more than the whole step.
   expect(began?.payBackSeconds).toBeGreaterThan(3);
   expect(tracker.predictions()[0]?.drifted).toBe(true);
   serve(200, [1, 1]);
@@ -139,6 +145,26 @@ test('what was learnt of devices goes on under another plan, also of one that it
   // Another deployment begins anew.
   tracker.begin(both);
   expect(headsOf('a')).toBeCloseTo(line.perHeadGroup, 6);
+});
+
+test('what the trial has shown is believed until steps say more', () => {
+  const { tracker, serve } = tracked();
+  const trialRatios = new Map([
+    ['a', 2],
+    ['c', 5],
+  ]);
+  tracker.begin({ ...group(), trialRatios });
+  const headsOf = (id: string) => {
+    const [refined] = tracker.refine([{ id, decode: [line], prefill: [line], link }]);
+    return (refined?.decode[0]?.perHeadGroup ?? 0) / line.perHeadGroup;
+  };
+  expect(['a', 'b', 'c', 'd'].map(headsOf)).toEqual([2, 1, 5, 2]);
+  // A plan that nobody was served by has shown nothing.
+  tracker.rebase({ ...group(), trialRatios });
+  expect(headsOf('a')).toBe(2);
+  serve(100, [3, 1]);
+  expect(headsOf('a')).toBeCloseTo(3, 6);
+  expect(headsOf('c')).toBe(5);
 });
 
 test('the load that is served is known, and how many steps say so', () => {

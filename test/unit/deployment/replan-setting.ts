@@ -31,7 +31,7 @@ export const request: DeploymentRequest = {
   workload: null,
   ranks: [],
 };
-export const planRequest: PlanRequest = {
+const planRequest: PlanRequest = {
   epoch: 1,
   modelId: 'm',
   modelPath: '/m',

@@ -100,6 +100,26 @@ describe('a proposal', () => {
   });
 });
 
+describe('the log of re-plans', () => {
+  it('knows of trouble until a plan comes to serve or another deployment does', () => {
+    const observer = { replanned: () => undefined, replanFailed: () => undefined };
+    const log = new ReplanLog(() => undefined, observer);
+    const ended = (epoch: number, outcome: string) =>
+      log.ended({ epoch, outcome, pauseSeconds: 1 } as Replan__Output);
+    expect(log.trouble).toBeNull();
+    ended(3, 'undone');
+    expect(log.trouble).toBe(3);
+    ended(4, 'applied');
+    expect(log.trouble).toBeNull();
+    log.failed('no way back', 6);
+    expect(log.trouble).toBe(6);
+    log.forgetTrouble();
+    expect(log.trouble).toBeNull();
+    // What people see of the last one stays.
+    expect(log.last?.epoch).toBe(4);
+  });
+});
+
 describe('the predicted pause', () => {
   const rank = (workerId: string, headGroups: number) => ({ workerId, headGroups, ffnWeight: 1 });
   const to = propose({ ranks: [rank('a', 3), rank('b', 1)] }).made;
@@ -142,7 +162,7 @@ describe('the predicted pause', () => {
     expect(log.pauseRatio).toBeCloseTo(2, 9);
     replan(2, 60, 'undone');
     expect(log.pauseRatio).toBeCloseTo(2, 9);
-    log.failed('no way back');
+    log.failed('no way back', 7);
     expect(told).toEqual(['replan', 'replan', 'replan-undone', 'replan-failed']);
     expect(log.count).toBe(3);
   });
