@@ -54,7 +54,9 @@ function missing({ from, to }: PauseQuestion) {
     const former = from.shardPlan.ranks.find(({ workerId }) => workerId === rank.workerId);
     const headGroups = newOf(rank.headGroups, former?.headGroups ?? null);
     const weightBytes =
-      (former === undefined || holdsAll(former.vocabRows) !== holdsAll(rank.vocabRows) ? fixed : 0) +
+      (former === undefined || holdsAll(former.vocabRows) !== holdsAll(rank.vocabRows)
+        ? fixed
+        : 0) +
       loadedOf(rank.headGroups, former?.headGroups ?? null) * perHeadGroup +
       loadedOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
       loadedOf(rank.vocabRows, former?.vocabRows ?? null) * rowBytes;
