@@ -29,7 +29,7 @@ constexpr std::chrono::milliseconds kSleep{20};
 /// Values that a rank adds to one sum.
 struct Slot {
   Clock::rep publishedAt;  // one clock for all processes of the machine
-  int64_t count;  // of the whole sum, to find ranks that sum different things
+  int64_t count;           // of the whole sum, to find ranks that sum different things
   std::array<int64_t, kChunkValues> values;
 };
 

@@ -3,8 +3,8 @@
 // model of latency.
 //
 // What is stretched is the processor time of the calling thread, not the time on the wall: emulated devices may share a
-// core, and a kernel that had to wait for its turn is not a slower kernel. It starts when all it needs is there, not when
-// the thread gets the core back from another emulated device. For the same reason the rest is slept, never spun.
+// core, and a kernel that had to wait for its turn is not a slower kernel. It starts when all it needs is there, not
+// when the thread gets the core back from another emulated device. For the same reason the rest is slept, never spun.
 #pragma once
 
 #include <chrono>
