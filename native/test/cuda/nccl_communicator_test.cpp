@@ -26,6 +26,20 @@ class NcclCommunicatorTest : public ::testing::Test {
   }
   int ended() const { return fake<int()>("helsFakeEnded")(); }
 
+  /// Groups that were given up are ended in the background: waits until `communicators` of them have been since there
+  /// were `before`, and nothing of them is left on the device. The process must not end under their threads.
+  void expectSettled(int before, int communicators) const {
+    const auto settled = [&] {
+      size_t freeBytes = 0;
+      size_t totalBytes = 0;
+      (void)cudaMemGetInfo(&freeBytes, &totalBytes);
+      return ended() == before + communicators && freeBytes == totalBytes;
+    };
+    const auto limit = std::chrono::steady_clock::now() + test::kAmple;
+    while (!settled() && std::chrono::steady_clock::now() < limit) std::this_thread::sleep_for(1ms);
+    EXPECT_TRUE(settled());
+  }
+
   std::vector<std::unique_ptr<NcclConnector>> connectors(int ranks) const {
     std::vector<std::unique_ptr<NcclConnector>> made;
     for (int rank = 0; rank < ranks; ++rank)
@@ -77,6 +91,7 @@ TEST_F(NcclCommunicatorTest, EndsItsCommunicators) {
 
 TEST_F(NcclCommunicatorTest, AGroupThatDoesNotFormExceedsTheDeadline) {
   const auto made = connectors(2);
+  const int before = ended();
   const auto start = std::chrono::steady_clock::now();
   const auto ended = failure([&] { made[0]->connect(addresses(made), 50ms); });
   test::expectCode(ended, ErrorCode::kDeadlineExceeded);
@@ -84,6 +99,7 @@ TEST_F(NcclCommunicatorTest, AGroupThatDoesNotFormExceedsTheDeadline) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
   // The peer that comes at last finds a group whose first rank has given up.
   test::expectCode(failure([&] { made[1]->connect(addresses(made), 500ms); }), ErrorCode::kDeadlineExceeded);
+  expectSettled(before, 2);
 }
 
 TEST_F(NcclCommunicatorTest, AbortEndsARunningSum) {
