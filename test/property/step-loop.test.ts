@@ -184,8 +184,9 @@ class World {
     if (ends[0]?.type === 'finished') expect(tokens).toEqual(whole);
     const code = ends[0]?.type === 'failed' ? ends[0].error.code : null;
     if (code === 'cancelled') expect(abort.signal.aborted).toBe(true);
-    // Without a fault and without a cancel, everybody gets everything.
-    if (code !== null && code !== 'cancelled') expect(this.failures + this.#stranded).toBe(1);
+    // Without a fault and without a cancel, everybody gets everything. Stranded requests may find ranks again, and those may fail.
+    const faults = this.failures + this.#stranded;
+    if (code !== null && code !== 'cancelled') expect(faults).toBeGreaterThan(0);
   }
 }
 
