@@ -82,7 +82,11 @@ class Loader {
   }
 
   ByWeightPart<LoadAccounting> load(const ModelWeights& weights) {
-    if (weights.embedding != nullptr) {
+    // Read where the embedding is, so that the first thing that is wrong is the same one either way.
+    const bool headHoldsEmbedding = weights.embedding == nullptr;
+    if (headHoldsEmbedding) {
+      inPart(WeightPart::kHead, [&] { head(weights); });
+    } else {
       table(WeightPart::kEmbedding, names_.embedding, model_.vocabRows, model_.embeddingSize, weights.embedding);
     }
     if (weights.positions != nullptr) {
@@ -99,7 +103,7 @@ class Loader {
       mlp(prefix, weights.layers[layer]);
     }
     if (model_.finalNorm) norm(names_.finalNorm, weights.finalNorm);
-    inPart(WeightPart::kHead, [&] { head(weights); });
+    if (!headHoldsEmbedding) inPart(WeightPart::kHead, [&] { head(weights); });
     const bool all = std::ranges::all_of(wanted_, [](bool wanted) { return wanted; });
     if (filesQuantized_ && all) refuseUnread();
     return accounting_;
@@ -129,9 +133,9 @@ class Loader {
     norm(prefix + names_.attentionNorm, layer.attentionNorm);
     const Linear& linear = layer.queryKeyValue;
     inPart(WeightPart::kAttention, [&] {
-      columns(linear, 0, prefix + names_.query, allQueries, queries);
-      columns(linear, queries.size(), prefix + names_.key, allKeys, keys);
-      columns(linear, queries.size() + keys.size(), prefix + names_.value, allKeys, keys);
+      columns(linear, model_.qkvBias, 0, prefix + names_.query, allQueries, queries);
+      columns(linear, model_.qkvBias, queries.size(), prefix + names_.key, allKeys, keys);
+      columns(linear, model_.qkvBias, queries.size() + keys.size(), prefix + names_.value, allKeys, keys);
     });
     if (model_.queryKeyNorm) {
       vector(prefix + "self_attn.q_norm.weight", model_.headDim, layer.queryNorm);
@@ -144,8 +148,9 @@ class Loader {
     const Range ffn = shard_.ffnColumns;
     norm(prefix + names_.mlpNorm, layer.mlpNorm);
     inPart(WeightPart::kMlp, [&] {
-      if (model_.gatedMlp) columns(layer.mlpInput, 0, prefix + names_.gate, model_.ffnColumns, ffn);
-      columns(layer.mlpInput, model_.gatedMlp ? ffn.size() : 0, prefix + names_.up, model_.ffnColumns, ffn);
+      if (model_.gatedMlp) columns(layer.mlpInput, model_.mlpBias, 0, prefix + names_.gate, model_.ffnColumns, ffn);
+      columns(layer.mlpInput, model_.mlpBias, model_.gatedMlp ? ffn.size() : 0, prefix + names_.up, model_.ffnColumns,
+              ffn);
     });
     rows(WeightPart::kMlp, layer.mlpOutput, prefix + names_.mlpOutput, model_.ffnColumns, ffn);
   }
@@ -196,11 +201,12 @@ class Loader {
   }
 
   /// Column-parallel: this rank's rows of the tensor, with its bias, become columns of the result from `firstColumn`
-  /// on.
-  void columns(const Linear& linear, int64_t firstColumn, const std::string& name, int64_t allRows, Range slice) {
+  /// on. An empty slice has no bias in memory, and what the files say of it is checked all the same.
+  void columns(const Linear& linear, bool bias, int64_t firstColumn, const std::string& name, int64_t allRows,
+               Range slice) {
     pack(linear.matrix, firstColumn, name, {allRows, model_.hiddenSize}, slice, {0, model_.hiddenSize},
          Ownership::kSliced);
-    if (linear.bias == nullptr) return;
+    if (!bias) return;
     reader_.readVector(name + ".bias", allRows, slice, DataType::kF32, bytesAt(linear.bias + firstColumn),
                        Ownership::kSliced);
   }
