@@ -88,7 +88,8 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
 
 function formatDone({ replan, report }: Done): string {
   const plan = formatPlan(report);
-  if (replan === null) return `${plan}\nwhat serves stays as it is; what was asked for is kept with the deployment`;
+  if (replan === null)
+    return `${plan}\nwhat serves stays as it is; what was asked for is kept with the deployment`;
   const { pauseSeconds, predicted, sequences, kv, replayedTokens, kvBytesMoved } = replan;
   const how =
     kv === 'migrated'
