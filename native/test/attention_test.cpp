@@ -194,7 +194,7 @@ TEST(Attention, HasTheSameBitsHoweverItIsRun) {
 
 TEST(Attention, HasTheSameBitsWhenChunksAreLent) {
   for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) {
-    for (const int64_t window : {0, 9, 65}) {
+    for (const int64_t window : {0, 65}) {
       for (const int64_t headDim : {6, 64}) {
         for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
           if (!isaSupported(isa)) continue;
@@ -204,7 +204,7 @@ TEST(Attention, HasTheSameBitsWhenChunksAreLent) {
           base.headDim = headDim;
           base.isa = isa;
           const std::vector<float> outputs = run(base);
-          for (const uint32_t lent : {1U, 2U, 4U, 5U, 7U}) {
+          for (const uint32_t lent : {1U, 2U, 5U, 7U}) {
             Scene scene = base;
             scene.lentChunks = lent;
             scene.rowsAtOnce = lent % 2 == 0 ? 8 : 3;

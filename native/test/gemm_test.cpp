@@ -143,8 +143,8 @@ TEST_P(GemmForms, EveryElementIsItsOwnChain) {
     for (const Isa isa : isas()) {
       for (const int threads : {1, 2}) {
         const auto gemm = makeChainGemm(threads, isa);
-        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 29, 32, 33, 70}) {
-          if (threads == 2 && rows != 2 && rows != 16 && rows != 70) continue;  // they share columns, not rows
+        for (const int64_t rows : {1, 2, 3, 5, 7, 8, 13, 14, 15, 16, 17, 33, 70}) {
+          if (threads == 2 && rows != 16 && rows != 70) continue;  // they share columns, not rows
           const std::vector<float> y = multiply(*gemm, weights, 0, 150, x, rows);
           for (size_t i = 0; i < y.size(); ++i) {
             ASSERT_EQ(y[i], expected[i]) << isaName(isa) << " rows " << rows << " row " << i / 150 << " column "

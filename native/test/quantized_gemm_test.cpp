@@ -118,7 +118,7 @@ TEST_P(QuantizedGemm, EqualsTheBf16MatrixOfTheSameValues) {
     int64_t depth, granule;
   };
   for (const auto& [depth, granule] :
-       {Shape{1, 1}, {37, 37}, {96, 32}, {520, 520}, {704, 352}, {54, 54}, {2072, 2072}}) {
+       {Shape{1, 1}, {37, 37}, {96, 32}, {520, 520}, {704, 352}, {54, 54}, {1080, 1080}}) {
     const Weights weights(quantization, 150, depth, granule);
     const std::vector<float> x = randomValues(70 * depth, 3);
     const auto oracle = makeChainGemm(1, Isa::kPortable);
@@ -126,7 +126,7 @@ TEST_P(QuantizedGemm, EqualsTheBf16MatrixOfTheSameValues) {
     for (const Isa isa : isas()) {
       const auto gemm = makeChainGemm(2, isa);
       const Packed packed = weights.pack(*gemm, inputs, 0, 150, 0, depth);
-      for (const int64_t rows : {1, 2, 3, 4, 6, 7, 8, 14, 15, 29, 70}) {
+      for (const int64_t rows : {1, 3, 7, 8, 15, 70}) {
         const std::vector<float> y = multiply(*gemm, packed, x, rows);
         ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
             << isaName(isa) << " rows " << rows << " depth " << depth << " granule " << granule;

@@ -45,11 +45,13 @@ export function toServiceError(error: unknown): Partial<grpc.ServiceError> {
 
 const tlsHint = 'both ends need certificates of one authority: --tls-ca, --tls-cert, --tls-key';
 
+/** What a server with TLS does to who speaks plain text, gRPC.js to a certificate that was refused, and a socket whose end goes before its alert is read. */
+const closedAtOnce: ReadonlySet<string> = new Set(['Failed to connect', 'read ECONNRESET']);
+
 function connectionError(details: string, peer: string): HelsError {
   const { reason, byTls } = connectionFailureOf(details);
   if (byTls) return new HelsError('denied', `no TLS connection to ${peer}: ${reason}; ${tlsHint}`);
-  // What a server with TLS does to who speaks plain text, and gRPC.js to a certificate that was refused.
-  if (reason === 'Failed to connect') {
+  if (closedAtOnce.has(reason)) {
     const message = `${peer} closed the connection at once; if it has TLS, ${tlsHint}`;
     return new HelsError('unreachable', message);
   }

@@ -2,6 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { autoReplan } from './auto-replan.ts';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
 import { engine } from './engine.ts';
 import { heterogeneous } from './heterogeneous.ts';
@@ -30,6 +31,7 @@ const benchmarks: readonly Benchmark[] = [
   soak,
   redeploy,
   residencySchedules,
+  autoReplan,
 ];
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));

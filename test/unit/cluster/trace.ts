@@ -77,3 +77,33 @@ export function trace(events: readonly GroupEvent[], lastEpoch = 0): Trace {
   }
   return { group, text: lines.join('\n') };
 }
+
+export const deploy = (modelId: string, attended = true): GroupEvent => ({
+  type: 'deploy',
+  request: requestFor(modelId),
+  attended,
+});
+export const chosen = (epoch: number, members: Record<string, string>): GroupEvent => ({
+  type: 'members-chosen',
+  epoch,
+  members: new Map(Object.entries(members)),
+});
+export const serving = (epoch: number): GroupEvent => ({ type: 'serving', epoch });
+export const lost = (id: string, incarnation: string): GroupEvent => ({
+  type: 'worker-lost',
+  id,
+  incarnation,
+  reason: 'silent',
+});
+export const deployFailed = (epoch: number, reason: string): GroupEvent => ({
+  type: 'deploy-failed',
+  epoch,
+  reason,
+});
+export const joined: GroupEvent = { type: 'worker-joined' };
+
+export const threeReady = [
+  deploy('llama'),
+  chosen(1, { a: 'a1', b: 'b1', c: 'c1' }),
+  serving(1),
+] satisfies GroupEvent[];

@@ -39,8 +39,11 @@ describe('an unavailable peer', () => {
     expect(failure(alert).message).toMatch(/no TLS connection to host:1: .*required; .*--tls-ca/);
   });
 
-  it('that closes at once may have TLS', () => {
-    const message = failure('Failed to connect (2026-11-24T23:05:14.086Z)').message;
-    expect(message).toMatch(/host:1 closed the connection at once; if it has TLS, .*--tls-ca/);
-  });
+  it.each(['Failed to connect', 'read ECONNRESET'])(
+    'that closes at once may have TLS: %s',
+    (why) => {
+      const message = failure(`${why} (2026-11-24T23:05:14.086Z)`).message;
+      expect(message).toMatch(/host:1 closed the connection at once; if it has TLS, .*--tls-ca/);
+    },
+  );
 });
