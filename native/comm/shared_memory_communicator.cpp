@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +21,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kChunkValues = 32768;  // 256 KiB: a rank's two slots stay in its second-level cache
 // Peers that have a core of their own come within microseconds. Then looking is cheapest; after that the core is
-// offered to a peer that may lack one; after that sleeping costs others nothing.
+// offered to whom may lack one; after that sleeping costs others nothing. With more ranks than cores a rank waits for
+// one that needs its core, and sleeps at once.
 constexpr int kLooks = 64;
 constexpr std::chrono::microseconds kYielding{1000};
 /// A sleeper looks this often whether the peer still lives.
@@ -36,6 +38,7 @@ struct Slot {
 /// One rank's part of the segment. A rank writes its slots in turn: it can be at most one sum ahead of a peer, because
 /// it needs that peer's values to finish one.
 struct RankArea {
+  cpu_set_t cores;        // that this rank may run on
   SharedCounter arrived;  // the sum that this rank's values are there for
   std::array<Slot, 2> slots;
 };
@@ -65,10 +68,29 @@ struct alignas(64) Header {
   std::atomic<uint32_t> broken;  // a rank has given up
 };
 
+/// Of the calling thread; all when the system does not tell.
+cpu_set_t allowedCores() {
+  cpu_set_t cores;
+  if (::sched_getaffinity(0, sizeof(cores), &cores) != 0) std::memset(&cores, 0xFF, sizeof(cores));
+  return cores;
+}
+
 /// The header, an area for each rank, a mailbox for each pair; pages that are never used take no memory.
 size_t segmentBytes(int ranks) {
   const auto count = static_cast<size_t>(ranks);
   return sizeof(Header) + count * sizeof(RankArea) + count * count * sizeof(Mailbox);
+}
+
+RankArea& areaOf(const SharedSegment& segment, int rank) {
+  return reinterpret_cast<RankArea*>(segment.data() + sizeof(Header))[rank];
+}
+
+/// That the ranks may run on, all together. Ranks that are held to other cores later wait as if they were not.
+int coresOf(const SharedSegment& segment, int ranks) {
+  cpu_set_t together;
+  CPU_ZERO(&together);
+  for (int rank = 0; rank < ranks; ++rank) CPU_OR(&together, &together, &areaOf(segment, rank).cores);
+  return CPU_COUNT(&together);
 }
 
 class SharedMemoryCommunicator final : public Communicator {
@@ -77,7 +99,8 @@ class SharedMemoryCommunicator final : public Communicator {
       : connections_(std::move(connections)),
         segment_(std::move(segment)),
         sent_(static_cast<size_t>(ranks())),
-        received_(static_cast<size_t>(ranks())) {}
+        received_(static_cast<size_t>(ranks())),
+        crowded_(coresOf(segment_, ranks()) < ranks()) {}
   // One that leaves in order does not break the group: others may still exchange among themselves, and whoever waits
   // for this rank sees that its connection has ended.
   ~SharedMemoryCommunicator() override { leave(); }
@@ -118,7 +141,7 @@ class SharedMemoryCommunicator final : public Communicator {
 
  private:
   Header& header() const { return *reinterpret_cast<Header*>(segment_.data()); }
-  RankArea& area(int rank) const { return reinterpret_cast<RankArea*>(segment_.data() + sizeof(Header))[rank]; }
+  RankArea& area(int rank) const { return areaOf(segment_, rank); }
   Mailbox& mailbox(int from, int to) const {
     std::byte* first = segment_.data() + sizeof(Header) + static_cast<size_t>(ranks()) * sizeof(RankArea);
     return reinterpret_cast<Mailbox*>(first)[from * ranks() + to];
@@ -201,7 +224,7 @@ class SharedMemoryCommunicator final : public Communicator {
 #endif
     }
     const Clock::time_point sleepAt = Clock::now() + kYielding;
-    while (Clock::now() < sleepAt) {
+    while (!crowded_ && Clock::now() < sleepAt) {
       if (counter.reached(value)) return;
       ::sched_yield();
     }
@@ -247,6 +270,7 @@ class SharedMemoryCommunicator final : public Communicator {
   int64_t exchange_ = 0;
   std::vector<uint32_t> sent_;      // packets, by peer; wraps around
   std::vector<uint32_t> received_;  // packets, by peer
+  const bool crowded_;              // more ranks than cores
   std::chrono::nanoseconds deadline_{0};
   Clock::time_point deadlineAt_;
   std::atomic<bool> aborted_{false};
@@ -265,6 +289,7 @@ std::shared_ptr<Communicator> shareMemory(std::shared_ptr<GlooCommunicator> conn
   std::array<int64_t, 3> offer{own.process, own.descriptor, own.key};
   connections->allReduceSum(offer, deadline);
   if (!first) segment = SharedSegment::attach({offer[0], offer[1], offer[2]}, bytes);
+  if (segment) areaOf(*segment, connections->rank()).cores = allowedCores();
   std::array<int64_t, 1> attached{segment ? 1 : 0};
   connections->allReduceSum(attached, deadline);
   if (attached[0] < connections->ranks()) return connections;
