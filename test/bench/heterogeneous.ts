@@ -25,6 +25,10 @@ const throughputBatches = [64, 48, 32, 24, 16, 8];
 const idealShare = 0.8;
 /** Of deploying a split and measuring its TPOT. */
 const speedRounds = 3;
+/** Answers of a stream, one after another: a load takes some seconds at least. */
+const answers = 3;
+/** Two loads of one plan differ by so much here: a policy that is within it is as good. */
+const noise = 0.05;
 const byHand = 'by hand, proportional to the speeds';
 
 function workersOf(withMemory: boolean): BenchWorker[] {
@@ -35,12 +39,11 @@ function workersOf(withMemory: boolean): BenchWorker[] {
 }
 
 function loadOf(cluster: BenchCluster, streams: number): Promise<LoadResult> {
-  const rounds = Math.max(1, Math.round(4 / streams));
   return runLoad({
     url: cluster.cluster.httpUrl,
     model: shape110M.name,
     streams,
-    rounds,
+    rounds: streams > Math.max(...batches) ? 1 : answers,
     promptTokens,
     outputTokens,
   });
@@ -49,20 +52,22 @@ function loadOf(cluster: BenchCluster, streams: number): Promise<LoadResult> {
 const workloadOf = (sequences: number) => ({ sequences, contextTokens, outputTokens });
 
 /** Seconds per token of each worker alone with the whole model, by batch. */
-async function measureSolo(modelPath: string, log: (line: string) => void): Promise<number[][]> {
-  return await withCluster(workersOf(false), 1, async (cluster) => {
-    const solo: number[][] = [];
-    for (const index of speeds.keys()) {
-      const workerId = `worker-${index}`;
-      log(`${workerId} alone`);
-      const ranks = [{ workerId, headGroups: shape110M.headGroups, ffnWeight: 1 }];
-      await cluster.deploy({ modelPath, workersMin: 3, workload: workloadOf(8), ranks });
-      const seconds: number[] = [];
-      for (const streams of batches) seconds.push((await loadOf(cluster, streams)).perTokenSeconds);
-      solo.push(seconds);
-    }
-    return solo;
-  });
+async function measureSolo(
+  cluster: BenchCluster,
+  modelPath: string,
+  log: (line: string) => void,
+): Promise<number[][]> {
+  const solo: number[][] = [];
+  for (const index of speeds.keys()) {
+    const workerId = `worker-${index}`;
+    log(`${workerId} alone`);
+    const ranks = [{ workerId, headGroups: shape110M.headGroups, ffnWeight: 1 }];
+    await cluster.deploy({ modelPath, workersMin: 3, workload: workloadOf(8), ranks });
+    const seconds: number[] = [];
+    for (const streams of batches) seconds.push((await loadOf(cluster, streams)).perTokenSeconds);
+    solo.push(seconds);
+  }
+  return solo;
 }
 
 interface Measured {
@@ -103,33 +108,51 @@ async function measureThroughput(cluster: BenchCluster, split: Split) {
   throw new Error('no batch fits');
 }
 
-/** All splits in turn, `speedRounds` times: what disturbs the machine for a while disturbs all of them. Medians. */
-async function measureSplits(
-  cluster: BenchCluster,
-  splits: ReadonlyMap<string, Split>,
+const mediansOf = (rounds: readonly number[][]) =>
+  batches.map((_, column) => median(rounds.map((row) => row[column] ?? Number.NaN)));
+
+interface Compared {
+  /** By worker and batch. */
+  solo: number[][];
+  measured: Map<string, Measured>;
+}
+
+/**
+ * Each worker alone, then all splits in turn, `speedRounds` times: what disturbs the machine for a while disturbs all of them. Medians.
+ * Alone they have memory for the whole model, and are other daemons; those that wait take no time.
+ */
+async function compare(
+  alone: BenchCluster,
+  together: BenchCluster,
+  modelPath: string,
   log: (line: string) => void,
-): Promise<Map<string, Measured>> {
-  const speeds = new Map([...splits.keys()].map((name) => [name, [] as number[][]]));
+): Promise<Compared> {
+  const splits = new Map<string, Split>(policies.map((policy) => [policy, { modelPath, policy }]));
+  const solos: number[][][] = [];
+  const speedsOf = new Map<string, number[][]>();
   const reports = new Map<string, PlanReport>();
   for (let round = 1; round <= speedRounds; round += 1) {
+    log(`round ${round} of ${speedRounds}`);
+    solos.push(await measureSolo(alone, modelPath, log));
+    if (round === 1) splits.set(byHand, { modelPath, ranks: proportionalRanks(solos[0] ?? []) });
     for (const [name, split] of splits) {
-      log(`${name}, round ${round} of ${speedRounds}`);
-      const { report, perTokenSeconds } = await measureSpeeds(cluster, split);
+      log(name);
+      const { report, perTokenSeconds } = await measureSpeeds(together, split);
       reports.set(name, report);
-      speeds.get(name)?.push(perTokenSeconds);
+      speedsOf.set(name, [...(speedsOf.get(name) ?? []), perTokenSeconds]);
     }
   }
   const measured = new Map<string, Measured>();
   for (const [name, split] of splits) {
     log(`${name}, largest batch`);
-    const rounds = speeds.get(name) ?? [];
     measured.set(name, {
       report: reports.get(name) as PlanReport,
-      perTokenSeconds: batches.map((_, column) => median(rounds.map((row) => row[column] ?? 0))),
-      ...(await measureThroughput(cluster, split)),
+      perTokenSeconds: mediansOf(speedsOf.get(name) ?? []),
+      ...(await measureThroughput(together, split)),
     });
   }
-  return measured;
+  const solo = speeds.map((_, worker) => mediansOf(solos.map((round) => round[worker] ?? [])));
+  return { solo, measured };
 }
 
 const size = (range: { begin: number; end: number } | null) =>
@@ -186,13 +209,8 @@ export const heterogeneous: Benchmark = {
     'three unequal workers, every policy in one run, against the speeds of each worker alone',
   async run(log) {
     const modelPath = await randomModel(shape110M);
-    const solo = await measureSolo(modelPath, log);
-    const splits = new Map<string, Split>(
-      policies.map((policy) => [policy, { modelPath, policy }] as const),
-    );
-    splits.set(byHand, { modelPath, ranks: proportionalRanks(solo) });
-    const measured = await withCluster(workersOf(true), 1, (cluster) =>
-      measureSplits(cluster, splits, log),
+    const { solo, measured } = await withCluster(workersOf(false), 1, (alone) =>
+      withCluster(workersOf(true), 1, (together) => compare(alone, together, modelPath, log)),
     );
     const rows = [...measured].map(([split, result]) => rowOf(split, result));
     const tpot = (policy: Policy, column: number) =>
@@ -239,14 +257,18 @@ export const heterogeneous: Benchmark = {
           atLeast(
             `TPOT of the best other policy / hels, ${row.streams} streams`,
             row['best other / hels'],
-            1,
+            1 - noise,
           ),
         ]),
-        atLeast('throughput of hels / best other policy', throughput('hels') / bestOther, 1),
+        atLeast(
+          'throughput of hels / best other policy',
+          throughput('hels') / bestOther,
+          1 - noise,
+        ),
       ],
       notes: [
         `${shape110M.name} in bf16, prompt ${promptTokens}, answer ${outputTokens} tokens; memory ${memories.join(', ')}`,
-        `TPOT: medians of ${speedRounds} rounds over all splits; two loads of one plan differ by up to 8 % here`,
+        `TPOT: medians of ${speedRounds} rounds over workers alone and all splits, of ${answers} answers a stream each; two loads of one plan differ by ${100 * noise} % or more here`,
         'fast worker on core 0; slow workers, controller and client on core 1; slow-down by sleeping after each kernel',
       ],
     };
