@@ -21,8 +21,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kChunkValues = 32768;  // 256 KiB: a rank's two slots stay in its second-level cache
 // Peers that have a core of their own come within microseconds. Then looking is cheapest; after that the core is
-// offered to whom may lack one; after that sleeping costs others nothing. With more ranks than cores a rank waits for
-// one that needs its core, and sleeps at once.
+// offered to whom may lack one; after that sleeping costs others nothing. A rank that shares its cores with more ranks
+// than there are waits for one that needs them, and sleeps at once.
 constexpr int kLooks = 64;
 constexpr std::chrono::microseconds kYielding{1000};
 /// A sleeper looks this often whether the peer still lives.
@@ -85,12 +85,17 @@ RankArea& areaOf(const SharedSegment& segment, int rank) {
   return reinterpret_cast<RankArea*>(segment.data() + sizeof(Header))[rank];
 }
 
-/// That the ranks may run on, all together. Ranks that are held to other cores later wait as if they were not.
-int coresOf(const SharedSegment& segment, int ranks) {
-  cpu_set_t together;
-  CPU_ZERO(&together);
-  for (int rank = 0; rank < ranks; ++rank) CPU_OR(&together, &together, &areaOf(segment, rank).cores);
-  return CPU_COUNT(&together);
+/// Whether a rank has fewer cores than there are ranks that may run on them. One that is held to other cores later
+/// waits as if it were not.
+bool sharesCores(const SharedSegment& segment, int rank, int ranks) {
+  const cpu_set_t& own = areaOf(segment, rank).cores;
+  int there = 0;
+  for (int other = 0; other < ranks; ++other) {
+    cpu_set_t both;
+    CPU_AND(&both, &own, &areaOf(segment, other).cores);
+    if (CPU_COUNT(&both) > 0) ++there;
+  }
+  return there > CPU_COUNT(&own);
 }
 
 class SharedMemoryCommunicator final : public Communicator {
@@ -100,7 +105,7 @@ class SharedMemoryCommunicator final : public Communicator {
         segment_(std::move(segment)),
         sent_(static_cast<size_t>(ranks())),
         received_(static_cast<size_t>(ranks())),
-        crowded_(coresOf(segment_, ranks()) < ranks()) {}
+        crowded_(sharesCores(segment_, rank(), ranks())) {}
   // One that leaves in order does not break the group: others may still exchange among themselves, and whoever waits
   // for this rank sees that its connection has ended.
   ~SharedMemoryCommunicator() override { leave(); }
@@ -270,7 +275,7 @@ class SharedMemoryCommunicator final : public Communicator {
   int64_t exchange_ = 0;
   std::vector<uint32_t> sent_;      // packets, by peer; wraps around
   std::vector<uint32_t> received_;  // packets, by peer
-  const bool crowded_;              // more ranks than cores
+  const bool crowded_;              // this rank has fewer cores than ranks that may run there
   std::chrono::nanoseconds deadline_{0};
   Clock::time_point deadlineAt_;
   std::atomic<bool> aborted_{false};
