@@ -11,7 +11,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'parts',
-          include: ['test/{unit,property,contract,golden,robustness,sim}/**/*.test.ts'],
+          include: ['test/{unit,property,contract,golden,robustness,sim,commands}/**/*.test.ts'],
         },
       },
       {

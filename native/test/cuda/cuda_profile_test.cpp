@@ -27,10 +27,10 @@ EngineOptions profiledOptions() {
 
 TEST(CudaProfile, MeasuresDecodePrefillAndMixedPoints) {
   Profiler profiler(profiledSpec(), profiledOptions());
-  EXPECT_GT(profiler.measure({false, 4, 400, 4, 56, 101}, 3), 0.0) << "all of the model: replayed";
-  EXPECT_GT(profiler.measure({false, 4, 400, 2, 24, 50}, 2), 0.0);
+  EXPECT_GT(profiler.measure({false, 4, 80, 4, 56, 101}, 3), 0.0) << "all of the model: replayed";
+  EXPECT_GT(profiler.measure({false, 4, 80, 2, 24, 50}, 2), 0.0);
   EXPECT_GT(profiler.measure({false, 2, 100, 0, 0, 0}, 2), 0.0) << "a rank with nothing";
-  EXPECT_GT(profiler.measure({true, 20, 20 * 30, 4, 56, 101}, 1), 0.0);
+  EXPECT_GT(profiler.measure({true, 20, 20 * 10, 4, 56, 101}, 1), 0.0);
   EXPECT_GT(profiler.measure({false, 3, 60, 4, 56, 101, 10, 100}, 1), 0.0) << "mixed";
 }
 
