@@ -42,12 +42,15 @@ class Streams {
 
   begin(): void {
     this.#running = Array.from({ length: streams }, (_, stream) => this.#run(stream));
+    // Told by end(); until then a stream that failed must not end the process.
+    for (const one of this.#running) one.catch(() => undefined);
   }
 
   /** Throws what an answer failed with. */
   async end(): Promise<void> {
     this.#ending = true;
-    await Promise.all(this.#running);
+    const ended = await Promise.allSettled(this.#running);
+    for (const one of ended) if (one.status === 'rejected') throw one.reason;
   }
 
   async #run(stream: number): Promise<void> {
