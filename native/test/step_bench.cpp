@@ -1,5 +1,5 @@
-// Seconds of whole steps, exact beside fast numerics, for the shape of a 1.1B Llama:
-// step_bench [threads] [f32|bf16|int8|int4]. Quantised weights have exact numerics only.
+// Seconds of whole steps, exact beside fast numerics, for the shapes of Llamas of 1.1B and 110M parameters:
+// step_bench [threads] [f32|bf16|int8|int4] [1.1b|110m]. Quantised weights have exact numerics only.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -9,18 +9,24 @@
 
 namespace {
 
-hels::ModelSpec llama1b(const std::string& weights) {
+hels::ModelSpec shapeOf(const std::string& name) {
   hels::ModelSpec model;
-  model.layers = 22;
-  model.hiddenSize = model.embeddingSize = 2048;
-  model.headGroups = 4;
-  model.queryHeadsPerGroup = 8;
+  const bool large = name == "1.1b";
+  model.layers = large ? 22 : 12;
+  model.hiddenSize = model.embeddingSize = large ? 2048 : 768;
+  model.headGroups = large ? 4 : 12;
+  model.queryHeadsPerGroup = large ? 8 : 1;
   model.headDim = 64;
-  model.ffnColumns = 5632;
-  model.ffnGranule = 352;
+  model.ffnColumns = large ? 5632 : 2048;
+  model.ffnGranule = model.ffnColumns / 16;
   model.vocabRows = 32000;
   model.maxPositions = 2048;
-  model.slidingWindows.assign(22, 0);
+  model.slidingWindows.assign(static_cast<size_t>(model.layers), 0);
+  return model;
+}
+
+hels::ModelSpec modelOf(const std::string& name, const std::string& weights) {
+  hels::ModelSpec model = shapeOf(name);
   for (const auto quantization : {hels::Quantization::kInt8, hels::Quantization::kInt4}) {
     if (weights == hels::quantizationName(quantization)) model.quantization = quantization;
   }
@@ -32,7 +38,7 @@ hels::ModelSpec llama1b(const std::string& weights) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const hels::ModelSpec model = llama1b(argc > 2 ? argv[2] : "bf16");
+  const hels::ModelSpec model = modelOf(argc > 3 ? argv[3] : "1.1b", argc > 2 ? argv[2] : "bf16");
   hels::EngineOptions options;
   options.threads = argc > 1 ? std::atoi(argv[1]) : 1;
   for (const auto numerics : {hels::Numerics::kExact, hels::Numerics::kFast}) {

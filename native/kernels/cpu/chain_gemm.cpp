@@ -2,6 +2,7 @@
 // first-level cache. Blocking the depth only pauses a chain, so none of this changes a bit.
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <vector>
 
 #include "base/error.h"
@@ -49,6 +50,17 @@ struct Operand {
     rowsOf.rows = count;
     return rowsOf;
   }
+};
+
+/// Of vectors that begin with a line of the cache: a tile's load takes one line a row, or two where they do not.
+template <typename Element>
+struct LineAllocator {
+  using value_type = Element;
+  static constexpr std::align_val_t kLine{64};
+
+  Element* allocate(size_t count) { return static_cast<Element*>(::operator new(count * sizeof(Element), kLine)); }
+  void deallocate(Element* elements, size_t /*count*/) { ::operator delete(elements, kLine); }
+  bool operator==(const LineAllocator& /*other*/) const { return true; }
 };
 
 class ChainGemm final : public Gemm {
@@ -342,7 +354,7 @@ class ChainGemm final : public Gemm {
 
   const int threads_;
   const ChainTileSet& tiles_;
-  std::vector<uint16_t> narrowed_;
+  std::vector<uint16_t, LineAllocator<uint16_t>> narrowed_;
 };
 
 }  // namespace

@@ -46,6 +46,12 @@ inline void prefetchTile(const std::byte* tile) {
   for (int64_t line = 0; line < kTileRows; ++line) __builtin_prefetch(tile + line * kLineBytes);
 }
 
+/// Where a tile of chains goes: its lines are far apart, which the hardware does not foresee.
+inline void prefetchRows(const float* target, int64_t stride) {
+#pragma GCC unroll 16
+  for (int64_t row = 0; row < kTileRows; ++row) __builtin_prefetch(target + row * stride, 1);
+}
+
 /// As the processor reads it.
 struct alignas(64) TileConfiguration {
   uint8_t palette = 1;
@@ -89,8 +95,9 @@ struct ShortBlock {
   }
 };
 
-/// Rows of a call that go through the tiles together: up to 16 with up to 4 panels, or up to 32 with up to 2.
-template <int panels, bool tall>
+/// Rows of a call that go through the tiles together: up to 16 with up to 4 panels, or up to 32 with up to 2. The first
+/// of a call bring the weights into the cache for those after them.
+template <int panels, bool tall, bool first>
 struct Part {
   template <typename Body>
   static void forSums(float* c, int64_t stride, const Body& body) {
@@ -103,7 +110,9 @@ struct Part {
   }
 
   static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride) {
-    for (int panel = 0; panel < panels; ++panel) prefetchTile(weights + panel * panelStride + kPrefetchBytes);
+    if constexpr (first) {
+      for (int panel = 0; panel < panels; ++panel) prefetchTile(weights + panel * panelStride + kPrefetchBytes);
+    }
     loadTile<4>(x, kLineBytes);
     if constexpr (tall) loadTile<5>(x + xTileBytes, kLineBytes);
     loadTile<6>(weights, kLineBytes);
@@ -131,6 +140,7 @@ struct Part {
         loadTile<tile>(target, strideBytes);
       } else {
         clearTile<tile>();
+        if (a.cStride > kPanelsMax * kPanelColumns) prefetchRows(target, a.cStride);
       }
     });
     const std::byte* weights = a.panel;
@@ -150,22 +160,31 @@ struct Part {
   }
 };
 
+template <int panels, bool first>
+void runPart(const TileArguments& a, int64_t row, int64_t lowerRows, int64_t upperRows) {
+  const std::byte* x = a.x + row / kTileRows * a.xTileBytes;
+  float* c = a.c + row * a.cStride;
+  if (upperRows == 0) {
+    setShapes(lowerRows, lowerRows);
+    Part<panels, false, first>::run(a, x, c);
+  } else if constexpr (panels <= 2) {
+    setShapes(lowerRows, upperRows);
+    Part<panels, true, first>::run(a, x, c);
+  }
+}
+
 /// Any number of rows; with more than two panels at most 16.
 template <int panels>
 void tile(const TileArguments& a) {
   for (int64_t row = 0; row < a.rows;) {
-    const std::byte* x = a.x + row / kTileRows * a.xTileBytes;
-    float* c = a.c + row * a.cStride;
-    const int64_t first = std::min(kTileRows, a.rows - row);
-    const int64_t second = panels > 2 ? 0 : std::min(kTileRows, a.rows - row - first);
-    if (second == 0) {
-      setShapes(first, first);
-      Part<panels, false>::run(a, x, c);
-    } else if constexpr (panels <= 2) {
-      setShapes(first, second);
-      Part<panels, true>::run(a, x, c);
+    const int64_t lower = std::min(kTileRows, a.rows - row);
+    const int64_t upper = panels > 2 ? 0 : std::min(kTileRows, a.rows - row - lower);
+    if (row == 0) {
+      runPart<panels, true>(a, row, lower, upper);
+    } else {
+      runPart<panels, false>(a, row, lower, upper);
     }
-    row += first + second;
+    row += lower + upper;
   }
 }
 

@@ -97,15 +97,16 @@ HELS_AVX512 void pairsTile(const TileArguments& a) {
 HELS_AVX512 bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
   const __m256 scale = _mm256_set1_ps(static_cast<float>(kFixedPointScale));
   const __m512 limit = _mm512_set1_ps(kFixedPointLimit);
-  __mmask16 good = 0xFFFF;
+  __mmask16 bad = 0;
   for (int64_t i = 0; i < count; i += 16) {
-    good = _mm512_mask_cmp_ps_mask(good, _mm512_abs_ps(_mm512_loadu_ps(values + i)), limit, _CMP_LT_OQ);
+    // NaN, too. Beside the sums, not one after the other as masked comparisons would be.
+    bad |= _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_loadu_ps(values + i)), limit, _CMP_NLT_UQ);
     for (int64_t k = i; k < i + 16; k += 8) {
       const __m512i fixed = _mm512_cvtps_epi64(_mm256_mul_ps(_mm256_loadu_ps(values + k), scale));
       _mm512_storeu_si512(sums + k, _mm512_add_epi64(_mm512_loadu_si512(sums + k), fixed));
     }
   }
-  return good == 0xFFFF;
+  return bad == 0;
 }
 
 constexpr int kRowsMax = 14;
