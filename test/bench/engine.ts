@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import type { Benchmark, Goal, Table } from './benchmark.ts';
+import { chosenShapes, orNote } from './engine/chosen.ts';
 import { installPeer, peerVersion } from './engine/install-peer.ts';
 import { repetitions } from './engine/interleave.ts';
 import { buildCeilingBench } from './engine/limits.ts';
@@ -16,41 +17,9 @@ import {
 } from './engine/rows.ts';
 import { sameNetwork } from './engine/same-network.ts';
 import { measureServer, serverOutputTokens, serverPromptTokens } from './engine/whole-server.ts';
-import { type ModelShape, randomModel, shape110M, shape1100M } from './random-model.ts';
+import { type ModelShape, randomModel } from './random-model.ts';
 
-const shapes: Readonly<Record<string, ModelShape>> = { '110m': shape110M, '1.1b': shape1100M };
-const shapesVariable = 'HELS_ENGINE_SHAPES';
 const threadCounts = [2, 1];
-
-function chosenShapes(): ModelShape[] {
-  const names = (process.env[shapesVariable] ?? Object.keys(shapes).join(',')).split(',');
-  return names.map((name) => {
-    const shape = shapes[name];
-    if (shape === undefined) {
-      const known = Object.keys(shapes).join(', ');
-      throw new Error(`${shapesVariable} has '${name}'; it is a list of ${known}`);
-    }
-    return shape;
-  });
-}
-
-const reasonOf = (error: unknown) =>
-  String((error as { stderr?: unknown }).stderr ?? '') ||
-  (error instanceof Error ? error.message : String(error));
-
-/** Null with a note where it fails: the other figures stand without it. */
-async function orNote<Value>(
-  notes: string[],
-  what: string,
-  body: () => Value | Promise<Value>,
-): Promise<Value | null> {
-  try {
-    return await body();
-  } catch (error) {
-    notes.push(`${what}: ${reasonOf(error).trim().slice(-500)}`);
-    return null;
-  }
-}
 
 async function subjectOf(
   shape: ModelShape,
@@ -69,7 +38,7 @@ const readingNotes = [
   'two threads read up to twice as fast at some times as at others, as the host places its cores: where both engines are equally far off the bandwidth limit, row and limit met different times',
   'memory: private and shared, page cache left out, what loading added; llama.cpp computes on the page cache itself',
   `whole server: prompts of ${serverPromptTokens} and answers of ${serverOutputTokens} tokens, greedy; ours through HTTP and three processes, llama.cpp by evaluate() of one context in one process, no HTTP and no text`,
-  '8-bit and 4-bit weights are not measured here',
+  '8-bit and 4-bit weights: npm run bench -- engine-quantized',
 ];
 
 function tablesOf(results: Results, server: Row[]): Table[] {

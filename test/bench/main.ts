@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { autoReplan } from './auto-replan.ts';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
 import { engine } from './engine.ts';
+import { engineQuantized } from './engine-quantized.ts';
 import { heterogeneous } from './heterogeneous.ts';
 import { kvResidency } from './kv-residency.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
@@ -22,6 +23,7 @@ const benchmarks: readonly Benchmark[] = [
   plannerSpeed,
   quantization,
   engine,
+  engineQuantized,
   serving,
   prefixCache,
   prediction,

@@ -19,6 +19,8 @@ interface HelsOptions {
   directory: string;
   threads: number;
   numerics: 'exact' | 'fast';
+  /** At load; as the files are unless given. */
+  quantization?: 'int8' | 'int4';
 }
 
 async function loadRank(
@@ -32,6 +34,7 @@ async function loadRank(
     await contender.call('ping');
     const before = contender.residentBytes();
     const loadSeconds = await contender.call<number>('load', {
+      quantization: 'auto',
       ...options,
       rank,
       ranks,

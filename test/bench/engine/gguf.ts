@@ -1,5 +1,7 @@
 /** The head of a GGUF file, version 3, little-endian: metadata and the table of tensors, padded to where the data begins. Pure. */
 
+import { blockBytes, blockElements, type QuantizedType } from './ggml-blocks.ts';
+
 export type GgufValue =
   | { type: 'u32' | 'f32'; value: number }
   | { type: 'string'; value: string }
@@ -8,7 +10,7 @@ export type GgufValue =
 
 export interface GgufTensor {
   name: string;
-  type: 'f32' | 'bf16';
+  type: 'f32' | 'bf16' | QuantizedType;
   /** Slowest first, as in safetensors: (rows, columns). */
   shape: readonly number[];
 }
@@ -18,8 +20,13 @@ export const ggufAlignmentBytes = 32;
 const version = 3;
 const valueTypes = { u32: 4, i32: 5, f32: 6, string: 8 } as const;
 const arrayType = 9;
-const tensorTypes = { f32: 0, bf16: 30 } as const;
-const elementBytes = { f32: 4, bf16: 2 } as const;
+const tensorTypes = { f32: 0, q4_0: 2, q8_0: 8, bf16: 30 } as const;
+const elementBytes = {
+  f32: 4,
+  bf16: 2,
+  q8_0: blockBytes.q8_0 / blockElements,
+  q4_0: blockBytes.q4_0 / blockElements,
+} as const;
 
 export function ggufTensorBytes({ type, shape }: GgufTensor): number {
   return shape.reduce((product, size) => product * size, elementBytes[type]);

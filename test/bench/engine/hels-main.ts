@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { modelSpecFromConfig } from '../../../proto/domain/model-config.ts';
+import type { QuantizationOption } from '../../../proto/domain/quantization.ts';
 import type { EngineReport, SequenceStep } from '../../../worker/binding/engine-types.ts';
 import { type Engine, loadEngine } from '../../../worker/binding/native.ts';
 import { splitModel } from '../../../worker/tools/split.ts';
@@ -11,6 +12,8 @@ interface Load {
   directory: string;
   threads: number;
   numerics: 'exact' | 'fast';
+  /** auto: as the files are. */
+  quantization: QuantizationOption;
   rank: number;
   ranks: number;
   sequences: number;
@@ -62,9 +65,10 @@ async function secondsOf(body: () => Promise<unknown>): Promise<number> {
 }
 
 serveCalls({
-  async load({ directory, threads, numerics, rank, ranks, sequences, contextTokens }: Load) {
+  async load(load: Load) {
+    const { directory, threads, numerics, rank, ranks, sequences, contextTokens } = load;
     const config: unknown = JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8'));
-    const model = modelSpecFromConfig(config);
+    const model = modelSpecFromConfig(config, { quantization: load.quantization });
     const share = { headGroups: model.headGroups / ranks, ffnWeight: 1 };
     const shares = Array.from({ length: ranks }, () => share);
     const shard = splitModel(model, shares)[rank];

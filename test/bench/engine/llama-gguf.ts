@@ -1,8 +1,12 @@
-/** A Llama model directory (config.json, model.safetensors) as a GGUF file with the same weights, for llama.cpp. */
+/** A Llama model directory (config.json, model.safetensors) as a GGUF file for llama.cpp: with the same weights, or quantised by its rules. */
 import { renameSync, rmSync } from 'node:fs';
 import { type FileHandle, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type QuantizedType, quantizedBlocks } from './ggml-blocks.ts';
 import { alignGguf, type GgufTensor, type GgufValue, ggufHead, ggufTensorBytes } from './gguf.ts';
+
+/** bf16: as they are; else matrices in 8 or 4 bits, of 4 the head in 8, as with ours. */
+export type WeightForm = 'bf16' | 'int8' | 'int4';
 
 interface LlamaConfig {
   hidden_size: number;
@@ -122,13 +126,25 @@ function metadataOf(config: LlamaConfig, headDim: number): Record<string, GgufVa
   };
 }
 
-function conversionOf(name: string, source: StoredTensor, config: LlamaConfig): Conversion {
+const isHead = (name: string) => name === 'lm_head.weight' || name === 'model.embed_tokens.weight';
+
+function matrixType(name: string, weights: WeightForm): 'bf16' | QuantizedType {
+  if (weights === 'bf16') return 'bf16';
+  return weights === 'int8' || isHead(name) ? 'q8_0' : 'q4_0';
+}
+
+function conversionOf(
+  name: string,
+  source: StoredTensor,
+  config: LlamaConfig,
+  weights: WeightForm,
+): Conversion {
   const matrix = source.shape.length > 1;
   if (source.dtype !== 'BF16' && source.dtype !== 'F32') {
     throw new Error(`the tensor ${name} is ${source.dtype}; only BF16 and F32 are converted`);
   }
   // llama.cpp wants norms in f32.
-  const type = matrix && source.dtype === 'BF16' ? 'bf16' : 'f32';
+  const type = matrix && source.dtype === 'BF16' ? matrixType(name, weights) : 'f32';
   let headCount: number | null = null;
   if (name.endsWith('q_proj.weight')) headCount = config.num_attention_heads;
   if (name.endsWith('k_proj.weight')) headCount = config.num_key_value_heads;
@@ -162,6 +178,8 @@ async function writeData(
     if (headCount !== null) {
       bytes = interleaveHeads(bytes, headCount, (tensor.shape[0] ?? 0) / headCount);
     }
+    if (tensor.type === 'q8_0' || tensor.type === 'q4_0')
+      bytes = quantizedBlocks(bytes, tensor.type);
     await target.writeFile(bytes);
     const size = ggufTensorBytes(tensor);
     await target.writeFile(Buffer.alloc(alignGguf(size) - size));
@@ -169,7 +187,11 @@ async function writeData(
 }
 
 /** Writes the whole model to `file`, which appears only when it is complete. */
-export async function writeLlamaGguf(modelDirectory: string, file: string): Promise<void> {
+export async function writeLlamaGguf(
+  modelDirectory: string,
+  file: string,
+  form: WeightForm = 'bf16',
+): Promise<void> {
   const config = JSON.parse(
     await readFile(join(modelDirectory, 'config.json'), 'utf8'),
   ) as LlamaConfig;
@@ -183,7 +205,7 @@ export async function writeLlamaGguf(modelDirectory: string, file: string): Prom
     >;
     const conversions = Object.entries(head)
       .filter(([name]) => name !== '__metadata__')
-      .map(([name, source]) => conversionOf(name, source, config));
+      .map(([name, source]) => conversionOf(name, source, config, form));
     const query = conversions.find(({ tensor }) => tensor.name === 'blk.0.attn_q.weight');
     const headDim = (query?.tensor.shape[0] ?? 0) / config.num_attention_heads;
     const target = await open(unfinished, 'w');
@@ -202,8 +224,13 @@ export async function writeLlamaGguf(modelDirectory: string, file: string): Prom
 }
 
 /** The GGUF file beside a model directory of random-model.ts; written when it is not there yet. */
-export async function randomModelGguf(modelDirectory: string): Promise<string> {
-  const file = `${modelDirectory}.gguf`;
-  if ((await stat(file).catch(() => null)) === null) await writeLlamaGguf(modelDirectory, file);
+export async function randomModelGguf(
+  modelDirectory: string,
+  form: WeightForm = 'bf16',
+): Promise<string> {
+  const file = form === 'bf16' ? `${modelDirectory}.gguf` : `${modelDirectory}.${form}.gguf`;
+  if ((await stat(file).catch(() => null)) === null) {
+    await writeLlamaGguf(modelDirectory, file, form);
+  }
   return file;
 }

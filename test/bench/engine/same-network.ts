@@ -6,7 +6,7 @@ import { bundledModel } from '../../support/daemons.ts';
 import { atLeast, atMost, type Goal } from '../benchmark.ts';
 import { prompt } from '../load.ts';
 import { startHels, startPeer } from './contenders.ts';
-import { writeLlamaGguf } from './llama-gguf.ts';
+import { type WeightForm, writeLlamaGguf } from './llama-gguf.ts';
 
 const prompts = 16;
 const promptTokens = 24;
@@ -31,13 +31,21 @@ function logitDifference(logits: readonly number[], probabilities: readonly numb
   );
 }
 
-/** Both engines round what they multiply to bf16, each in its own places: equal but for that. */
-export async function sameNetwork(installed: string): Promise<Goal[]> {
+/**
+ * bf16: both engines round what they multiply to bf16, each in its own places: equal but for that. 8 bits: llama.cpp rounds inputs to 8
+ * bits, too. 4 bits: the same, and each has its own rule for the scale of a group.
+ */
+const differenceMax = { bf16: 0.02, int8: 0.05, int4: 0.5 } as const;
+
+export async function sameNetwork(installed: string, form: WeightForm = 'bf16'): Promise<Goal[]> {
   const file = join(tmpdir(), `hels-bench-tiny-${process.pid}.gguf`);
-  await writeLlamaGguf(bundledModel, file);
+  await writeLlamaGguf(bundledModel, file, form);
   const stop: (() => Promise<void>)[] = [];
   try {
-    const hels = await startHels({ directory: bundledModel, threads: 1, numerics: 'exact' });
+    const hels = await startHels({
+      ...{ directory: bundledModel, threads: 1, numerics: 'exact' },
+      ...(form === 'bf16' ? {} : { quantization: form }),
+    });
     stop.push(() => hels.contender.stop());
     const peer = await startPeer(installed, file);
     stop.push(() => peer.contender.stop());
@@ -51,13 +59,14 @@ export async function sameNetwork(installed: string): Promise<Goal[]> {
       differences.push(logitDifference(ours, theirs));
       equal += indexOfLargest(ours) === indexOfLargest(theirs) ? 1 : 0;
     }
+    const name = `same network as llama.cpp, ${form}`;
     return [
       atMost(
-        'same network as llama.cpp: largest difference of logits, in their spread',
+        `${name}: largest difference of logits, in their spread`,
         Math.max(...differences),
-        0.02,
+        differenceMax[form],
       ),
-      atLeast('same network as llama.cpp: share of equal greedy tokens', equal / prompts, 0.9),
+      atLeast(`${name}: share of equal greedy tokens`, equal / prompts, 0.9),
     ];
   } finally {
     await Promise.all(stop.map((end) => end()));
