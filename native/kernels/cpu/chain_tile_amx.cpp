@@ -46,7 +46,7 @@ inline void prefetchTile(const std::byte* tile) {
   for (int64_t line = 0; line < kTileRows; ++line) __builtin_prefetch(tile + line * kLineBytes);
 }
 
-/// Where a tile of chains goes: its lines are far apart, which the hardware does not foresee.
+/// Where a tile of many rows goes: its lines are far apart, which the hardware does not foresee.
 inline void prefetchRows(const float* target, int64_t stride) {
 #pragma GCC unroll 16
   for (int64_t row = 0; row < kTileRows; ++row) __builtin_prefetch(target + row * stride, 1);
@@ -140,7 +140,7 @@ struct Part {
         loadTile<tile>(target, strideBytes);
       } else {
         clearTile<tile>();
-        if (a.cStride > kPanelsMax * kPanelColumns) prefetchRows(target, a.cStride);
+        if (tall && a.cStride > kPanelsMax * kPanelColumns) prefetchRows(target, a.cStride);
       }
     });
     const std::byte* weights = a.panel;
