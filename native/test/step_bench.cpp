@@ -38,7 +38,12 @@ hels::ModelSpec modelOf(const std::string& name, const std::string& weights) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const hels::ModelSpec model = modelOf(argc > 3 ? argv[3] : "1.1b", argc > 2 ? argv[2] : "bf16");
+  const std::string shape = argc > 3 ? argv[3] : "1.1b";
+  if (shape != "1.1b" && shape != "110m") {
+    std::fprintf(stderr, "the shape is '%s'; it must be 1.1b or 110m\n", shape.c_str());
+    return 2;
+  }
+  const hels::ModelSpec model = modelOf(shape, argc > 2 ? argv[2] : "bf16");
   hels::EngineOptions options;
   options.threads = argc > 1 ? std::atoi(argv[1]) : 1;
   for (const auto numerics : {hels::Numerics::kExact, hels::Numerics::kFast}) {

@@ -35,7 +35,7 @@ function logitDifference(logits: readonly number[], probabilities: readonly numb
  * bf16: both engines round what they multiply to bf16, each in its own places: equal but for that. 8 bits: llama.cpp rounds inputs to 8
  * bits, too. 4 bits: the same, and each has its own rule for the scale of a group.
  */
-const differenceMax = { bf16: 0.02, int8: 0.05, int4: 0.5 } as const;
+const differenceMax = { bf16: 0.02, int8: 0.05, int4: 0.15 } as const;
 
 export async function sameNetwork(installed: string, form: WeightForm = 'bf16'): Promise<Goal[]> {
   const file = join(tmpdir(), `hels-bench-tiny-${process.pid}.gguf`);
