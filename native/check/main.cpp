@@ -63,6 +63,7 @@ int run(const Options& options) {
     checkModels(options, report);
     checkGoldens(options, report);
   }
+  if (options.nccl && gpu) checkNccl(options, report);
   if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
     if (options.bench) {

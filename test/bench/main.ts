@@ -6,6 +6,7 @@ import { autoReplan } from './auto-replan.ts';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
 import { engine } from './engine.ts';
 import { engineQuantized } from './engine-quantized.ts';
+import { gpu } from './gpu.ts';
 import { heterogeneous } from './heterogeneous.ts';
 import { kvResidency } from './kv-residency.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
@@ -34,6 +35,7 @@ const benchmarks: readonly Benchmark[] = [
   redeploy,
   residencySchedules,
   autoReplan,
+  gpu,
 ];
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));

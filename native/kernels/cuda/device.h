@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "base/cuda/check.h"
+#include "base/cuda/shared_memory.h"
 #ifndef HELS_CUDA_EMULATION
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -52,10 +53,7 @@ void launchKernel(bool early, void (*kernel)(Parameters...), dim3 grid, dim3 blo
     emulation::runKernel(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
   });
 #else
-  if (sharedBytes > size_t{48} * 1024) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)),
-          "shared memory of a kernel");
-  }
+  if (sharedBytes > size_t{48} * 1024) allowSharedMemory(reinterpret_cast<const void*>(kernel), sharedBytes);
   static const bool possible = startsEarly();
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -226,6 +226,8 @@ namespace hels::emulation {
 void submit(cudaStream_t stream, std::function<void()> work);
 /// Limits what cudaMalloc gives in sum.
 void setMemoryBytes(size_t bytes);
+/// What cudaFuncSetAttribute() has last said of the kernel.
+int sharedBytesOf(const void* kernel);
 }  // namespace hels::emulation
 
 const char* cudaGetErrorString(cudaError_t error);
@@ -277,7 +279,4 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
-template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
-  return cudaSuccess;
-}
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);

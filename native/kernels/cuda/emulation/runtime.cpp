@@ -24,6 +24,7 @@ std::atomic<size_t> memoryBytes{size_t{1} << 30};
 std::mutex mutex;
 std::map<void*, size_t> allocations;
 size_t usedBytes = 0;
+std::map<const void*, int> sharedBytes;
 thread_local cudaError_t lastError = cudaSuccess;
 
 cudaError_t fail(cudaError_t error) {
@@ -44,6 +45,11 @@ void submit(cudaStream_t stream, std::function<void()> work) {
 }
 
 void setMemoryBytes(size_t bytes) { memoryBytes = bytes; }
+
+int sharedBytesOf(const void* kernel) {
+  const std::lock_guard lock(mutex);
+  return sharedBytes[kernel];
+}
 
 }  // namespace hels::emulation
 
@@ -235,5 +241,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
   delete executable;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute /*attribute*/, int value) {
+  const std::lock_guard lock(mutex);
+  sharedBytes[kernel] = value;
   return cudaSuccess;
 }
