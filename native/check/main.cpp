@@ -63,6 +63,7 @@ int run(const Options& options) {
     checkModels(options, report);
     checkGoldens(options, report);
   }
+  if (options.moves && gpu) checkMoves(options, report);
   if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
     if (options.bench) {
@@ -91,7 +92,7 @@ int main(int argc, char** argv) {
   }
   try {
     const check::Options options = check::parseOptions(arguments);
-    cuda::prepareProcess(options.goldens || options.partitions);
+    cuda::prepareProcess(options.goldens || options.moves || options.partitions);
     return check::run(options);
   } catch (const Error& error) {
     std::fprintf(stderr, "hels-native-check: %s\n", error.what());

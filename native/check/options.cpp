@@ -48,7 +48,7 @@ std::vector<std::string> shapesOf(const std::string& text) {
 
 const char* usage() {
   return "hels-native-check [--device cuda:0|cpu] [--json FILE] [--kernels] [--goldens [--models DIR...]] [--bench]\n"
-         "                  [--steps] [--partitions] [--shapes 8b,13b] [--quick] [--seconds N]\n"
+         "                  [--steps] [--moves] [--partitions] [--shapes 8b,13b] [--quick] [--seconds N]\n"
          "Checks the kernels of Hels on this GPU against their twins, whole models against goldens, and measures.\n"
          "Without a choice of parts: all but --partitions. --seconds is the limit of each section (60).\n"
          "Exit code: 0 all checks passed, 1 not, 2 wrong usage, 3 no such device.\n";
@@ -75,6 +75,8 @@ Options parseOptions(const std::vector<std::string>& arguments) {
       options.bench = true;
     } else if (name == "--steps") {
       options.steps = true;
+    } else if (name == "--moves") {
+      options.moves = true;
     } else if (name == "--partitions") {
       options.partitions = true;
     } else if (name == "--models") {
@@ -90,8 +92,9 @@ Options parseOptions(const std::vector<std::string>& arguments) {
       refuse("unknown argument '" + name + "'");
     }
   }
-  if (!options.kernels && !options.goldens && !options.bench && !options.steps && !options.partitions) {
-    options.kernels = options.goldens = options.bench = options.steps = true;
+  if (!options.kernels && !options.goldens && !options.bench && !options.steps && !options.moves &&
+      !options.partitions) {
+    options.kernels = options.goldens = options.bench = options.steps = options.moves = true;
   }
   return options;
 }

@@ -23,6 +23,8 @@ void checkModels(const Options& options, Report& report);
 void checkGoldens(const Options& options, Report& report);
 /// Whole decode and prefill steps.
 void benchSteps(const Options& options, const DeviceLimits& limits, Report& report);
+/// KV that is parked in host memory and brought back.
+void checkMoves(const Options& options, Report& report);
 /// Ranks on parts of one GPU.
 void checkPartitions(const Options& options, const DeviceLimits& limits, Report& report);
 

@@ -175,7 +175,9 @@ struct ProfilePoint {
 double profileStep(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point, int repetitions,
                    double secondsMax = std::numeric_limits<double>::infinity());
 
-/// Bytes a second that one thread copies from memory to memory: what KV that returns from host memory pays.
-double copyBandwidth();
+/// Bytes a second between the memory of `device` and that of its host: what KV that returns from there pays. On a CPU
+/// one thread copies from memory to memory; on a GPU the slower direction of the link counts. Throws kShapeInvalid, and
+/// for a GPU kMemoryExceeded, kDeviceMissing and kDeviceLost.
+double copyBandwidth(const std::string& device);
 
 }  // namespace hels

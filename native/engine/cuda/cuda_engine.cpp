@@ -41,6 +41,10 @@ CudaScratch layout(const ModelSpec& model, const ShardSpec& shard, const EngineO
   return layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, model.layers), arena);
 }
 
+CudaKv kvOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, const DeviceBuffer& buffer) {
+  return {cudaKvShape(model, shard, options, model.layers), buffer.data()};
+}
+
 /// As the CPU's: the whole rows that wait, then the candidates of all ranks.
 size_t hostSamplingSize(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options) {
   return static_cast<size_t>(kGatherRowsMax * divCeil(model.vocabRows, 2) +
@@ -61,6 +65,7 @@ std::unique_ptr<CudaEngine> loadRandomCudaEngine(const ModelSpec& model, const S
   validateModelSpec(model);
   validateShardSpec(model, shard);
   validateEngineOptions(model, options);
+  (void)kvHomesOf(model, shard, options);
   auto engine = std::make_unique<CudaEngine>(model, shard, options);
   engine->fillRandom(seed);
   return engine;
@@ -72,18 +77,20 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
       options_(options),
       device_(cudaDeviceOf(options.device).value_or(0)),
       memory_(checkedMemory(model_, shard_, options_, device_)),
+      kvHomes_(kvHomesOf(model_, shard_, options_)),
       partition_(takePartition(options_, device_)),
       stream_(partition_ ? Stream(partition_->addStream()) : Stream()),
       products_(options_.numerics, partition_ ? partition_->multiprocessors() : 0),
       fingerprint_(cudaFingerprint(model_, options_, products_, stream_.get())),
       weights_(model_, shard_, model_.layers),
       kvBuffer_(memory_.kvBytes, "KV"),
+      kvHostBuffer_(memory_.kvHostBytes, "parked KV"),
       scratchBuffer_(memory_.scratchBytes, "scratch"),
       scratch_(layout(model_, shard_, options_, scratchBuffer_)),
       collective_(shard_.rank, shard_.ranks),
       metadata_(largestStep(model_, options_), scratch_.metadata),
-      forward_(model_, shard_, weights_.views(),
-               CudaKv{cudaKvShape(model_, shard_, options_, model_.layers), kvBuffer_.data()}, scratch_, products_,
+      mover_(CudaKvPlaces(kvHomes_, kvOf(model_, shard_, options_, kvBuffer_), kvHostBuffer_.data())),
+      forward_(model_, shard_, weights_.views(), kvOf(model_, shard_, options_, kvBuffer_), scratch_, products_,
                collective_),
       sampler_(shard_, options_, model_.layers, scratch_, collective_),
       hostLogits_(
@@ -149,9 +156,6 @@ void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator)
 void CudaEngine::abort() noexcept { collective_.abort(); }
 
 StepResult CudaEngine::step(const StepBatch& batch) {
-  require(batch.kvMoves.empty(), ErrorCode::kShapeInvalid,
-          "kvMoves has " + std::to_string(batch.kvMoves.size()) + "; device " + options_.device +
-              " has no parked KV to move");
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   collective_.requireConnected();
   useDevice();
@@ -206,6 +210,25 @@ void CudaEngine::enqueue(bool noise) {
 
 StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   const auto start = std::chrono::steady_clock::now();
+  const bool moves = !batch.kvMoves.empty();
+  StepResult result;
+  if (moves) mover_.begin(batch.kvMoves, batch.sequences, stream_.get());
+  if (tokens.tokens() > 0) compute(batch, tokens, result);
+  if (moves) {
+    mover_.finish(stream_.get());
+    collective_.synchronize(stream_.get());
+  }
+  const std::chrono::duration<double> total = std::chrono::steady_clock::now() - start;
+  result.totalSeconds = total.count();
+  result.collectiveSeconds = std::min(result.totalSeconds, collective_.seconds());
+  if (moves) result.moveSeconds = std::min(result.totalSeconds - result.collectiveSeconds, mover_.seconds());
+  result.computeSeconds = result.totalSeconds - result.collectiveSeconds - result.moveSeconds;
+  moveSeconds_ += result.moveSeconds;
+  return result;
+}
+
+/// Enqueues the step, waits for it, and fills in what it has sampled and the logits that were asked for.
+void CudaEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {
   listLogitRows(batch, tokens);
   bool onHost = false;
   bool noise = false;
@@ -218,7 +241,6 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   const bool replayable = decode && graphsOn_ && shard_.ranks == 1;
   metadata_.write(batch, tokens, logitRows_, launchShape(tokens, replayable));
   metadata_.upload(stream_.get());
-  StepResult result;
   if (onHost) {
     sampleOnHost(batch, tokens, result);
   } else {
@@ -234,11 +256,6 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
     result.sampled = sampler_.read(batch, tokens, logitRows_);
   }
   keepSampled(result, onHost);
-  const std::chrono::duration<double> total = std::chrono::steady_clock::now() - start;
-  result.totalSeconds = total.count();
-  result.collectiveSeconds = std::min(result.totalSeconds, collective_.seconds());
-  result.computeSeconds = result.totalSeconds - result.collectiveSeconds;
-  return result;
 }
 
 /// The layers, then logits by way of the host, kLogitRowsMax at a time: kept in the result, offered to the sampler, or
@@ -311,10 +328,12 @@ EngineReport CudaEngine::report() const {
   report.weightBytesReplicated = accounting_.bytesReplicated;
   report.weightBytesResident = memory_.weightBytes;
   report.kvBytes = memory_.kvBytes;
+  report.kvHostBytes = memory_.kvHostBytes;
   report.scratchBytes = memory_.scratchBytes;
   report.residentBytes = memory_.weightBytes + memory_.kvBytes + memory_.scratchBytes;
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
+  report.moveSeconds = moveSeconds_;
   report.corrupted = accounting_.corrupted;
   report.fingerprint = fingerprint_;
   report.gemmImplementation = products_.implementation();

@@ -9,6 +9,7 @@
 #include "base/cuda/device_partition.h"
 #include "base/cuda/stream.h"
 #include "engine/cuda/cuda_forward.h"
+#include "engine/cuda/cuda_kv_mover.h"
 #include "engine/cuda/cuda_memory.h"
 #include "engine/cuda/cuda_sampler.h"
 #include "engine/cuda/cuda_weights.h"
@@ -44,6 +45,7 @@ class CudaEngine final : public Engine {
 
  private:
   StepResult run(const StepBatch& batch, const TokenBatch& tokens);
+  void compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
   void listLogitRows(const StepBatch& batch, const TokenBatch& tokens);
   StepShape launchShape(const TokenBatch& tokens, bool replayable) const;
   void enqueue(bool noise);
@@ -57,17 +59,20 @@ class CudaEngine final : public Engine {
   const ShardSpec shard_;
   const EngineOptions options_;
   const int device_;
-  const CudaMemory memory_;                           // also checked
+  const CudaMemory memory_;  // also checked
+  const KvHomes kvHomes_;
   const std::unique_ptr<DevicePartition> partition_;  // null: the whole device
   const Stream stream_;
   CudaProducts products_;
   const std::string fingerprint_;
   CudaWeights weights_;
   const DeviceBuffer kvBuffer_;
+  const PinnedBuffer kvHostBuffer_;
   const DeviceBuffer scratchBuffer_;
   CudaScratch scratch_;
   CudaCollective collective_;
   StepMetadata metadata_;
+  CudaKvMover mover_;
   CudaForward forward_;
   CudaSampler sampler_;
   GraphCache graphs_;
@@ -83,6 +88,7 @@ class CudaEngine final : public Engine {
   Sampler hostSampler_;
 
   LoadAccounting accounting_;
+  double moveSeconds_ = 0;
   std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet
 };
 

@@ -199,6 +199,7 @@ enum cudaStreamCaptureMode : int {
   cudaStreamCaptureModeRelaxed
 };
 enum cudaDeviceAttr : int {
+  cudaDevAttrMaxPitch = 11,
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
@@ -226,6 +227,8 @@ namespace hels::emulation {
 void submit(cudaStream_t stream, std::function<void()> work);
 /// Limits what cudaMalloc gives in sum.
 void setMemoryBytes(size_t bytes);
+/// Limits what each cudaMallocHost gives.
+void setPinnedBytesMax(size_t bytes);
 }  // namespace hels::emulation
 
 const char* cudaGetErrorString(cudaError_t error);
