@@ -184,7 +184,7 @@ TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   engine->connectDevice(cuda::LocalDeviceGroup::create(2)->communicator(0));
   refused("needs connect()");
   migration.previousHeadGroups[0] = {0, 3};
-  refused("this rank kept KV of [0, 4)");
+  refused("previousHeadGroups is [0, 3), [0, 0); together they must be [0, 4)");
 }
 
 }  // namespace
