@@ -109,7 +109,7 @@ std::vector<int32_t> decode(Engine& engine, int64_t vocabRows, int steps, bool p
 }
 
 TEST(CudaMoving, GoesOnBesideReplayedSteps) {
-  const TinyModel model = makeTinyModel(specOf(DataType::kBf16, false), 8);
+  const TinyModel model = makeTinyModel(specOf(DataType::kF32, false), 8);
   RankGroup undisturbed(model, {{4, 0, 0}}, poolOptions(9, 0, 9));
   RankGroup moving(model, {{4, 0, 0}}, poolOptions(9, 5, 11));
   const std::vector<int32_t> expected = decode(undisturbed.engine(0), 101, 4, false);

@@ -168,6 +168,7 @@ void CudaEngine::abort() noexcept {
 
 StepResult CudaEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
+  requireRoom(tokens);
   collective_.requireConnected();
   useDevice();
   collective_.beginStep(deadlineOrDefault(batch.collectiveDeadline));
@@ -182,6 +183,15 @@ StepResult CudaEngine::step(const StepBatch& batch) {
     collective_.abort();  // the peers would wait for this rank until their deadline
     throw;
   }
+}
+
+/// Of the tables that are sized for the largest step: blocks that are only read may be named more than once.
+void CudaEngine::requireRoom(const TokenBatch& tokens) const {
+  const int64_t context = shapeOf(tokens, {}, options_.kvBlockTokens).contextMax;
+  const int64_t largest = largestStep(model_, options_).contextMax;
+  require(context <= largest, ErrorCode::kShapeInvalid,
+          "step: a sequence has " + std::to_string(context) + " positions; the pool has room for " +
+              std::to_string(largest));
 }
 
 void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens) {
@@ -201,9 +211,6 @@ void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens)
 StepShape CudaEngine::launchShape(const TokenBatch& tokens, bool replayable) const {
   StepShape shape = shapeOf(tokens, logitRows_, options_.kvBlockTokens);
   const StepShape largest = largestStep(model_, options_);
-  require(shape.contextMax <= largest.contextMax, ErrorCode::kShapeInvalid,
-          "step: a sequence has " + std::to_string(shape.contextMax) + " positions; the pool has room for " +
-              std::to_string(largest.contextMax));
   if (!replayable) return shape;
   shape.sequences = sequenceBucket(shape.sequences, largest.sequences);
   shape.tokens = shape.logitRows = shape.sequences;
