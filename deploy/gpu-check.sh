@@ -4,7 +4,7 @@
 #
 #   deploy/gpu-check.sh [FOLDER [PART...]]      FOLDER (default gpu-check): where one JSON per part goes, device.csv, and
 #                                               failures.log with the output of the parts that did not pass
-#   parts: kernels goldens nccl bench steps partitions peer sanitizer; default: all but the sanitizer
+#   parts: kernels goldens nccl bench steps moves partitions peer sanitizer; default: all but the sanitizer
 #
 # HELS_CHECK_BINARY   a built hels-native-check; else it is built here with nvcc (CMake where there is one)
 # HELS_CHECK_ARCH     the architecture to build for (default: this machine's GPU, else 90)
@@ -22,7 +22,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-gpu-check}
 shift || true
 parts=("$@")
-[[ ${#parts[@]} -eq 0 ]] && parts=(kernels goldens nccl bench steps partitions peer)
+[[ ${#parts[@]} -eq 0 ]] && parts=(kernels goldens nccl bench steps moves partitions peer)
 device=${HELS_CHECK_DEVICE:-cuda:0}
 total=${HELS_CHECK_TOTAL:-280}
 shapes=${HELS_CHECK_SHAPES:-8b,13b}
@@ -33,9 +33,9 @@ quick=()
 [[ ${HELS_CHECK_QUICK:-0} == 1 ]] && quick=(--quick)
 for part in "${parts[@]}"; do
   case $part in
-    kernels | goldens | nccl | bench | steps | partitions | peer | sanitizer) ;;
+    kernels | goldens | nccl | bench | steps | moves | partitions | peer | sanitizer) ;;
     *)
-      echo "gpu-check: unknown part '$part'; known are kernels goldens nccl bench steps partitions peer sanitizer" >&2
+      echo "gpu-check: unknown part '$part'; known are kernels goldens nccl bench steps moves partitions peer sanitizer" >&2
       exit 2
       ;;
   esac
@@ -123,7 +123,7 @@ existing=()
 for model in "${models[@]}"; do [[ -d $model ]] && existing+=("$model"); done
 given=()
 [[ ${#existing[@]} -gt 0 ]] && given=(--models "${existing[@]}")
-declare -A usual=([kernels]=50 [goldens]=80 [nccl]=40 [bench]=60 [steps]=110 [partitions]=50 [peer]=70 [sanitizer]=60)
+declare -A usual=([kernels]=50 [goldens]=80 [nccl]=40 [bench]=60 [steps]=110 [moves]=40 [partitions]=50 [peer]=70 [sanitizer]=60)
 parts_started=$SECONDS
 for part in "${parts[@]}"; do
   remaining=$((total - SECONDS + parts_started))
@@ -139,7 +139,7 @@ for part in "${parts[@]}"; do
   [[ $part == steps ]] && section_seconds=$((limit / 5))
   common=("$binary" --device "$device" --json "$out/$part.json" --seconds "$section_seconds" --shapes "$shapes" "${quick[@]}")
   case $part in
-    kernels | nccl | bench | steps | partitions) run_part "$part" "${common[@]}" "--$part" ;;
+    kernels | nccl | bench | steps | moves | partitions) run_part "$part" "${common[@]}" "--$part" ;;
     goldens) run_part goldens "${common[@]}" --goldens "${given[@]}" ;;
     peer) run_part peer "$python" "$root/native/check/torch_peer.py" --shapes "$shapes" --seconds $((limit * 2 / 3)) --json "$out/peer.json" ;;
     sanitizer)

@@ -38,11 +38,12 @@ Napi::Value inspectModel(const Napi::CallbackInfo& info) {
   });
 }
 
-/// () -> Promise of the bytes a second that one thread copies in this host's memory.
+/// (device) -> Promise of the bytes a second between a device's memory and its host's.
 Napi::Value copyBandwidthAsync(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const auto work = []() -> MakeValue {
-      const double bytesPerSecond = copyBandwidth();
+    const std::string device = Argument(info[0], "device").string();
+    const auto work = [device]() -> MakeValue {
+      const double bytesPerSecond = copyBandwidth(device);
       return [bytesPerSecond](Napi::Env env, Napi::Object) -> Napi::Value {
         return Napi::Number::New(env, bytesPerSecond);
       };

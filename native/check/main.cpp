@@ -64,6 +64,10 @@ int run(const Options& options) {
     checkGoldens(options, report);
   }
   if (options.nccl && gpu) checkNccl(options, report);
+  if (options.moves && gpu) {
+    checkMoves(options, report);
+    checkReplan(options, report);
+  }
   if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
     if (options.bench) {
@@ -92,7 +96,7 @@ int main(int argc, char** argv) {
   }
   try {
     const check::Options options = check::parseOptions(arguments);
-    cuda::prepareProcess(options.goldens || options.partitions);
+    cuda::prepareProcess(options.goldens || options.moves || options.partitions);
     return check::run(options);
   } catch (const Error& error) {
     std::fprintf(stderr, "hels-native-check: %s\n", error.what());

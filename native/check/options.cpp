@@ -44,11 +44,24 @@ std::vector<std::string> shapesOf(const std::string& text) {
   return shapes;
 }
 
+/// The switch of the part that `argument` names; null: it names none.
+bool* partOf(const std::string& argument, Options& options) {
+  if (argument == "--kernels") return &options.kernels;
+  if (argument == "--goldens") return &options.goldens;
+  if (argument == "--nccl") return &options.nccl;
+  if (argument == "--bench") return &options.bench;
+  if (argument == "--steps") return &options.steps;
+  if (argument == "--moves") return &options.moves;
+  if (argument == "--partitions") return &options.partitions;
+  return nullptr;
+}
+
 }  // namespace
 
 const char* usage() {
   return "hels-native-check [--device cuda:0|cpu] [--json FILE] [--kernels] [--goldens [--models DIR...]] [--bench]\n"
-         "                  [--steps] [--nccl] [--partitions] [--shapes 8b,13b] [--quick] [--seconds N]\n"
+         "                  [--nccl] [--steps] [--moves] [--partitions] [--shapes 8b,13b] [--quick]\n"
+         "                  [--seconds N]\n"
          "Checks the kernels of Hels on this GPU against their twins, whole models against goldens, and measures.\n"
          "Without a choice of parts: all but --nccl and --partitions. --seconds is the limit of each section (60).\n"
          "Exit code: 0 all checks passed, 1 not, 2 wrong usage, 3 no such device.\n";
@@ -56,6 +69,7 @@ const char* usage() {
 
 Options parseOptions(const std::vector<std::string>& arguments) {
   Options options;
+  bool chosen = false;  // any part
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
     const auto value = [&]() -> const std::string& {
@@ -67,18 +81,6 @@ Options parseOptions(const std::vector<std::string>& arguments) {
       options.deviceIndex = deviceIndexOf(options.device);
     } else if (name == "--json") {
       options.json = value();
-    } else if (name == "--kernels") {
-      options.kernels = true;
-    } else if (name == "--goldens") {
-      options.goldens = true;
-    } else if (name == "--bench") {
-      options.bench = true;
-    } else if (name == "--steps") {
-      options.steps = true;
-    } else if (name == "--nccl") {
-      options.nccl = true;
-    } else if (name == "--partitions") {
-      options.partitions = true;
     } else if (name == "--models") {
       options.models.emplace_back(value());
       while (i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) options.models.emplace_back(value());
@@ -88,14 +90,14 @@ Options parseOptions(const std::vector<std::string>& arguments) {
       options.quick = true;
     } else if (name == "--seconds") {
       options.seconds = secondsOf(value());
+    } else if (bool* const part = partOf(name, options)) {
+      *part = true;
+      chosen = true;
     } else {
       refuse("unknown argument '" + name + "'");
     }
   }
-  if (!options.kernels && !options.goldens && !options.bench && !options.steps && !options.nccl &&
-      !options.partitions) {
-    options.kernels = options.goldens = options.bench = options.steps = true;
-  }
+  if (!chosen) options.kernels = options.goldens = options.bench = options.steps = options.moves = true;
   return options;
 }
 

@@ -54,6 +54,23 @@ def benchmark(result):
                 print(f"  {name:44} unavailable: {item['unavailable'][:140]}")
 
 
+def moves(result):
+    for section in result.get("sections", []):
+        for item in section["items"]:
+            name = f"{section['name']}: {item['name']}"
+            if "evictBytesPerSecond" in item:
+                print(
+                    f"  {name:44} evict {number(item['evictBytesPerSecond'], 1e9)} GB/s of {number(item['linkToHostBytesPerSecond'], 1e9)},"
+                    f" reload {number(item['reloadBytesPerSecond'], 1e9)} of {number(item['linkToDeviceBytesPerSecond'], 1e9)},"
+                    f" both {number(item['bothBytesPerSecond'], 1e9)}"
+                )
+            elif "neededReloadSeconds" in item:
+                print(
+                    f"  {name:44} {number(item['seconds'], 1e-3, 4)} ms; beside evict {number(item['besideEvictSeconds'], 1e-3, 4)},"
+                    f" beside reload {number(item['besideReloadSeconds'], 1e-3, 4)}, after reload {number(item['neededReloadSeconds'], 1e-3, 4)}"
+                )
+
+
 def peer(result):
     limits = result.get("limits", {})
     print(
@@ -71,13 +88,15 @@ def peer(result):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    for name in ("kernels", "goldens", "memcheck", "racecheck", "bench", "steps", "partitions"):
+    for name in ("kernels", "goldens", "memcheck", "racecheck", "bench", "steps", "moves", "partitions"):
         result = load(folder, name)
         if result is None:
             continue
         verdicts(result, name)
         if name in ("bench", "steps", "partitions"):
             benchmark(result)
+        if name == "moves":
+            moves(result)
     result = load(folder, "peer")
     if result is not None:
         peer(result)

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -14,6 +15,7 @@
 #include "engine/profile_point.h"
 #ifdef HELS_HAS_CUDA
 #include "engine/cuda/cuda_profile.h"
+#include "engine/cuda/host_link.h"
 #endif
 
 namespace hels {
@@ -184,7 +186,14 @@ double profileStep(const ModelSpec& model, const EngineOptions& options, const P
   return Profiler(model, options).measure(point, repetitions, secondsMax);
 }
 
-double copyBandwidth() {
+double copyBandwidth(const std::string& device) {
+  if (const std::optional<int> gpu = cudaDeviceOf(device)) {
+#ifdef HELS_HAS_CUDA
+    return cuda::measureHostLink(*gpu).slower();
+#else
+    throw Error(ErrorCode::kDeviceMissing, "device is " + device + ": this build has no CUDA backend");
+#endif
+  }
   constexpr size_t kBytes = size_t{64} << 20;  // beyond a last-level cache
   const std::vector<char> source(kBytes, 1);
   std::vector<char> target(kBytes);

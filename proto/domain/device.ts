@@ -1,6 +1,6 @@
 import { HelsError } from './errors.ts';
 
-/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB&host=2GiB`, `cuda:0?sm=32&memory=8GiB`. */
+/** A device as the operator describes it: `cpu?threads=1&speed=0.4&memory=1GiB&host=2GiB`, `cuda:0?sm=32&memory=8GiB&host=64GiB`. */
 export interface DeviceOption {
   kind: 'cpu' | 'cuda';
   /** Which GPU of the host; 0 for a cpu. */
@@ -12,7 +12,7 @@ export interface DeviceOption {
   speed: number;
   /** Budget for weights, KV and scratch; null = what the host has free. */
   memoryBytes: number | null;
-  /** Host memory for KV of sequences that wait, beside the budget above; 0 = none. */
+  /** Host memory for KV of sequences that wait, beside the budget above; page-locked for a GPU. 0 = none. */
   hostBytes: number;
 }
 
@@ -67,7 +67,7 @@ function parseNumber(text: string, field: string, low: number, high: number, who
 /** The options of each kind, in the words of its error. */
 const optionsOf = {
   cpu: 'threads, speed, memory and host',
-  cuda: 'sm, threads and memory',
+  cuda: 'sm, threads, memory and host',
 } as const;
 
 /** Parses a device option; throws config-invalid naming the part that is wrong. */
@@ -77,7 +77,7 @@ export function parseDeviceOption(text: string): DeviceOption {
   if (match === null || rest.length > 0) {
     throw new HelsError(
       'config-invalid',
-      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE, or cuda:N or cuda:N?sm=N&memory=SIZE`,
+      `device: '${text}' is not known; write cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE, or cuda:N or cuda:N?sm=N&memory=SIZE&host=SIZE`,
       { field: 'device' },
     );
   }
@@ -101,7 +101,7 @@ function setOption(device: DeviceOption, name: string, value: string): void {
   else if (name === 'memory') device.memoryBytes = parseBytes(value, 'device memory');
   else if (name === 'speed' && kind === 'cpu') {
     device.speed = parseNumber(value, 'device speed', 0.01, 1, false);
-  } else if (name === 'host' && kind === 'cpu') {
+  } else if (name === 'host') {
     device.hostBytes = value === '0' ? 0 : parseBytes(value, 'device host');
   } else if (name === 'sm' && kind === 'cuda') {
     device.multiprocessors = parseNumber(value, 'device sm', 1, 1024, true);

@@ -68,9 +68,10 @@ describe('the profiler', () => {
   });
 
   it('tells how fast the host copies memory', async () => {
-    const bytesPerSecond = await copyBandwidth();
+    const bytesPerSecond = await copyBandwidth('cpu');
     expect(bytesPerSecond).toBeGreaterThan(0);
     expect(Number.isFinite(bytesPerSecond)).toBe(true);
+    await expect(copyBandwidth('gpu')).rejects.toThrow('device is "gpu"');
   });
 });
 

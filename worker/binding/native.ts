@@ -165,7 +165,7 @@ interface NativeAddon {
       hostname: string;
     }): Promise<NativeCollectiveProbe>;
   };
-  copyBandwidth(): Promise<number>;
+  copyBandwidth(device: string): Promise<number>;
   NativeEngine: { load(request: LoadRequest): Promise<NativeEngineObject> };
   createLocalGroup(ranks: number): LocalGroup;
   inspectModel(directory: string): Promise<TensorDescription[]>;
@@ -349,10 +349,10 @@ export async function openProbe(
   };
 }
 
-/** Bytes a second that one thread copies from memory to memory on this host. */
-export async function copyBandwidth(): Promise<number> {
+/** Bytes a second between the memory of a device, as the engine calls it, and its host's: of a CPU those that one thread copies. */
+export async function copyBandwidth(device: string): Promise<number> {
   const native = loadAddon();
-  return translated(() => native.copyBandwidth());
+  return translated(() => native.copyBandwidth(device));
 }
 
 /** Of `options`: threads, speed, numerics, kvBlockTokens; memoryBytes bounds the buffers. */

@@ -73,7 +73,7 @@ export function workerCommand(version: string): Command {
     .addOption(
       option(
         '--device <device>',
-        'cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE; cuda:N or cuda:N?sm=N&memory=SIZE',
+        'cpu or cpu?threads=N&speed=S&memory=SIZE&host=SIZE; cuda:N or cuda:N?sm=N&memory=SIZE&host=SIZE',
         'DEVICE',
       ).default('cpu'),
     )

@@ -14,15 +14,16 @@ export interface DeviceFacts {
   name: string;
   /** What the operating system and the control group, or the GPU, would give now. */
   memoryAvailableBytes: number;
+  /** What the host would give now: for a CPU the same memory. */
+  hostAvailableBytes: number;
 }
 
 /** Throws config-invalid for a GPU that this host does not have, saying why. */
 export function measureDevice({ kind, index, multiprocessors }: DeviceOption): DeviceFacts {
+  const hostAvailableBytes = process.availableMemory();
   if (kind === 'cpu') {
-    return {
-      name: cpus()[0]?.model.trim() ?? 'unknown processor',
-      memoryAvailableBytes: process.availableMemory(),
-    };
+    const name = cpus()[0]?.model.trim() ?? 'unknown processor';
+    return { name, memoryAvailableBytes: hostAvailableBytes, hostAvailableBytes };
   }
   const { freeBytes } = cudaMemory(index);
   const gpu = cudaDevices().devices[index];
@@ -30,7 +31,8 @@ export function measureDevice({ kind, index, multiprocessors }: DeviceOption): D
     multiprocessors === null
       ? ''
       : `, partition of ${multiprocessors} of ${gpu?.multiprocessors ?? 0} multiprocessors`;
-  return { name: `${gpu?.name ?? 'GPU'}${part}`, memoryAvailableBytes: freeBytes };
+  const name = `${gpu?.name ?? 'GPU'}${part}`;
+  return { name, memoryAvailableBytes: freeBytes, hostAvailableBytes };
 }
 
 /** The device in the words of the engine. */
@@ -52,12 +54,13 @@ export interface DeviceDescription extends Device {
 }
 
 /** Throws config-invalid when the host has not got what is to be kept for parked KV. Pure. */
-export function checkHostBytes({ hostBytes }: DeviceOption, atStart: DeviceFacts): void {
-  const { memoryAvailableBytes } = atStart;
-  if (hostBytes < memoryAvailableBytes) return;
+export function checkHostBytes({ kind, hostBytes }: DeviceOption, atStart: DeviceFacts): void {
+  const { hostAvailableBytes } = atStart;
+  if (hostBytes < hostAvailableBytes) return;
+  const shared = kind === 'cpu' ? ', which weights and KV share' : '';
   throw new HelsError(
     'config-invalid',
-    `device host is ${formatBytes(hostBytes)}; this host has ${formatBytes(memoryAvailableBytes)} available, which weights and KV share`,
+    `device host is ${formatBytes(hostBytes)}; this host has ${formatBytes(hostAvailableBytes)} available${shared}`,
     { field: 'device.host' },
   );
 }
@@ -72,9 +75,10 @@ export function describeDevice(
   now: DeviceFacts,
 ): DeviceDescription {
   const { hostBytes } = option;
+  const shared = option.kind === 'cpu' ? hostBytes : 0;
   const memoryBytes = Math.min(
     option.memoryBytes ?? Infinity,
-    atStart.memoryAvailableBytes - hostBytes,
+    atStart.memoryAvailableBytes - shared,
   );
   return {
     kind: option.kind,
@@ -83,7 +87,7 @@ export function describeDevice(
     speed: option.speed,
     emulated: option.speed < 1 || option.memoryBytes !== null || option.multiprocessors !== null,
     memoryBytes,
-    memoryFreeBytes: Math.max(0, Math.min(memoryBytes, now.memoryAvailableBytes - hostBytes)),
+    memoryFreeBytes: Math.max(0, Math.min(memoryBytes, now.memoryAvailableBytes - shared)),
     hostMemoryBytes: hostBytes,
   };
 }

@@ -14,7 +14,7 @@ export interface ProfilingPorts {
   describeDevice(): DeviceDescription;
   engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   openProfiler(model: ModelSpec, options: EngineOptions): Profiler;
-  copyBandwidth(): Promise<number>;
+  copyBandwidth(device: string): Promise<number>;
   /** Monotonic. */
   nowMs(): number;
 }
@@ -92,7 +92,7 @@ function settledSeconds(rounds: readonly number[]): number {
  * what is known of it so far. When the budget ends in the first round, the last points stay unmeasured.
  */
 async function measureRounds(
-  { copyBandwidth, nowMs }: ProfilingPorts,
+  { copyBandwidth, engineDevice, nowMs }: ProfilingPorts,
   request: ProfileRequest__Output,
   native: Profiler,
   send: (event: ProfileEvent) => void,
@@ -101,7 +101,7 @@ async function measureRounds(
   const { points, budgetMs, roundsMax } = request;
   const startMs = nowMs();
   if (stops()) return;
-  send({ copyBytesPerSecond: await copyBandwidth() });
+  send({ copyBytesPerSecond: await copyBandwidth(engineDevice.device) });
   const measured = points.map((): number[] => []);
   const spentMs = points.map(() => 0);
   const shareMs = budgetMs / points.length;

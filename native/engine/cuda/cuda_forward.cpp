@@ -19,17 +19,6 @@ AttentionModel attentionModel(const ModelSpec& model, int64_t layer) {
   return attention;
 }
 
-DeviceKv CudaKv::layer(int64_t layer) const {
-  const int64_t layerBytes = shape.headGroups * shape.blocks * shape.blockBytes();
-  return {shape.type,
-          data + layer * layerBytes,
-          data + (shape.layers + layer) * layerBytes,
-          shape.headGroups,
-          shape.blocks,
-          shape.blockTokens,
-          shape.headDim};
-}
-
 void CudaForward::run(const StepMetadata& metadata, cudaStream_t stream) {
   embed(metadata, stream);
   for (int64_t layer = 0; layer < static_cast<int64_t>(weights_.layers.size()); ++layer) {

@@ -5,25 +5,17 @@
 #include <cuda_runtime.h>
 
 #include "engine/cuda/cuda_collective.h"
+#include "engine/cuda/cuda_kv.h"
 #include "engine/cuda/cuda_products.h"
 #include "engine/cuda/cuda_scratch.h"
 #include "engine/cuda/step_metadata.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/norm.h"
-#include "kv/kv_cache.h"
 
 namespace hels::cuda {
 
 /// What attention must know of the model; `layer` for its sliding window.
 AttentionModel attentionModel(const ModelSpec& model, int64_t layer);
-
-/// A rank's KV in device memory: keys and values each (layers, head groups, blocks, blockTokens, headDim).
-struct CudaKv {
-  KvShape shape;
-  std::byte* data = nullptr;
-
-  DeviceKv layer(int64_t layer) const;
-};
 
 class CudaForward {
  public:

@@ -6,9 +6,12 @@
 
 #include "base/cuda/check.h"
 #include "base/error.h"
+#include "base/host_memory.h"
+#include "engine/cpu_engine.h"
 #include "engine/cuda/cuda_forward.h"
 #include "engine/cuda/cuda_weights.h"
 #include "engine/scratch.h"
+#include "kv/kv_store.h"
 
 namespace hels::cuda {
 namespace {
@@ -35,14 +38,9 @@ void validateCudaOptions(const ModelSpec& model, const EngineOptions& options) {
               " takes weights in f32, bf16 and f16 only");
   require(options.speed == 1.0, ErrorCode::kShapeInvalid,
           "speed is " + std::to_string(options.speed) + "; device " + options.device + " cannot emulate a slower one");
-  const bool elsewhere = options.kvParkedBlocks > 0 ||
-                         options.kvDeviceBlocks.value_or(options.kvBlocks) != options.kvBlocks ||
-                         !options.kvLoans.empty();
-  require(!elsewhere, ErrorCode::kShapeInvalid,
-          "kvParkedBlocks is " + std::to_string(options.kvParkedBlocks) + ", kvDeviceBlocks " +
-              std::to_string(options.kvDeviceBlocks.value_or(options.kvBlocks)) + " of kvBlocks " +
-              std::to_string(options.kvBlocks) + ", kvLoans " + std::to_string(options.kvLoans.size()) + "; device " +
-              options.device + " keeps all KV of its heads itself: 0, all, and 0");
+  require(options.kvLoans.empty(), ErrorCode::kShapeInvalid,
+          "kvLoans has " + std::to_string(options.kvLoans.size()) + " entries; device " + options.device +
+              " neither lends nor holds KV: 0");
   requireGranule("queryHeadsPerGroup * headDim", model.queryHeadsPerGroup * model.headDim, model.headGroups, model);
   requireGranule("ffnGranule", model.ffnGranule, divCeil(model.ffnColumns, model.ffnGranule), model);
   DeviceKv kv;
@@ -55,7 +53,9 @@ void validateCudaOptions(const ModelSpec& model, const EngineOptions& options) {
 }
 
 KvShape cudaKvShape(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, int64_t layers) {
-  return {model.weightType, layers, shard.headGroups.size(), model.headDim, options.kvBlockTokens, options.kvBlocks};
+  return {model.weightType,        layers,
+          shard.headGroups.size(), model.headDim,
+          options.kvBlockTokens,   options.kvDeviceBlocks.value_or(options.kvBlocks)};
 }
 
 StepShape largestStep(const ModelSpec& model, const EngineOptions& options) {
@@ -90,11 +90,12 @@ CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, con
                              int64_t layers) {
   Arena scratch;
   layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, layers), scratch);
-  return {CudaWeights::measure(model, shard, layers), cudaKvShape(model, shard, options, layers).sizeBytes(),
-          scratch.usedBytes()};
+  const KvBytes kv = kvBytesOf(kvHomesOf(model, shard, options), cudaKvShape(model, shard, options, layers));
+  return {CudaWeights::measure(model, shard, layers), kv.device, scratch.usedBytes(), kv.host};
 }
 
-void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const EngineOptions& options) {
+void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
+                       const EngineOptions& options) {
   size_t freeBytes = 0;
   size_t deviceBytes = 0;
   check(cudaMemGetInfo(&freeBytes, &deviceBytes), "free memory of the device");
@@ -104,9 +105,15 @@ void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const E
   require(options.memoryBytes == 0 || memory.totalBytes() <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           parts + "its memory budget is " + gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
-  require(memory.totalBytes() <= freeBytes, ErrorCode::kMemoryExceeded,
-          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes) +
+  require(memory.totalBytes() <= freeBytes + heldBytes, ErrorCode::kMemoryExceeded,
+          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes + heldBytes) +
               " free; give it fewer head groups, FFN columns or KV blocks, or end what else runs there");
+  if (memory.kvHostBytes == 0) return;
+  const size_t hostBytes = availableHostBytes();
+  require(memory.kvHostBytes < hostBytes, ErrorCode::kMemoryExceeded,
+          "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.kvHostBytes) +
+              " of page-locked host memory for parked KV; the host has " + gibibytes(hostBytes) +
+              " available; park fewer KV blocks");
 }
 
 }  // namespace hels::cuda

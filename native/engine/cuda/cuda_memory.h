@@ -1,4 +1,4 @@
-// What a rank's engine on a GPU takes of its memory, known before any of it is taken.
+// What a rank's engine on a GPU takes of its memory and of the host's, known before any of it is taken.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,9 @@ struct CudaMemory {
   size_t weightBytes = 0;
   size_t kvBytes = 0;
   size_t scratchBytes = 0;
+  size_t kvHostBytes = 0;  // page-locked memory of the host: parked KV
 
+  /// On the device.
   size_t totalBytes() const { return weightBytes + kvBytes + scratchBytes; }
 };
 
@@ -33,7 +35,9 @@ CudaScratchSizes cudaScratchSizes(const ModelSpec& model, const ShardSpec& shard
 CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                              int64_t layers);
 
-/// Throws kMemoryExceeded naming the parts when they are more than options.memoryBytes or than the device has free.
-void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const EngineOptions& options);
+/// Throws kMemoryExceeded naming the parts when they are more than options.memoryBytes or, but for `heldBytes` that are
+/// taken already, than the device has free, or when the host has less than is to be page-locked.
+void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
+                       const EngineOptions& options);
 
 }  // namespace hels::cuda

@@ -8,6 +8,7 @@
 
 #include "base/cuda/check.h"
 #include "base/cuda/device_list.h"
+#include "base/cuda/event.h"
 #include "base/error.h"
 #include "engine/cuda/cuda_forward.h"
 #include "engine/cuda/cuda_memory.h"
@@ -25,25 +26,6 @@ namespace {
 constexpr size_t kMadeUpBytesMax = size_t{2} << 30;
 /// Runs before the first that counts: clocks rise, code is loaded, steps are recorded.
 constexpr int kWarmUps = 3;
-
-/// CUDA's events, with one owner.
-class Event {
- public:
-  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDefault), "event"); }
-  ~Event() { (void)cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "event"); }
-  double secondsSince(const Event& start) const {
-    float milliseconds = 0.0F;
-    check(cudaEventElapsedTime(&milliseconds, start.event_, event_), "time of a step");
-    return 1e-3 * static_cast<double>(milliseconds);
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 /// Seconds of a step's parts.
 struct StepTimes {
@@ -178,7 +160,7 @@ double CudaProfiler::measure(const ProfilePoint& point, int repetitions, double 
   memory.kvBytes = setup.kv.sizeBytes();
   EngineOptions unlimited = setup.options;
   unlimited.memoryBytes = 0;  // it bounds weights and KV already
-  requireCudaMemory(memory, setup.shard, unlimited);
+  requireCudaMemory(memory, 0, setup.shard, unlimited);
 
   // A device that owns all of the model has no peers, and its decode steps are replayed.
   const bool replay = !point.prefill && point.chunkTokens == 0 && ownsAll(model_, point);

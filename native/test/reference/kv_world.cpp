@@ -41,6 +41,7 @@ KvWorld::KvWorld(const TinyModel& model, RankGroup& group, const EngineOptions& 
                  uint64_t seed)
     : model_(model), group_(group), options_(options), shape_(shape), random_(seed) {
   EngineOptions aloneOptions = tinyOptions();
+  aloneOptions.device = options.device;
   aloneOptions.kvBlocks = 64;
   RankGroup alone(model, {{model.spec.headGroups, 0, 0}}, aloneOptions);
   for (int64_t i = 0; i < shape.sequences; ++i) {

@@ -34,11 +34,12 @@ describe('device options', () => {
       memoryBytes: null,
       hostBytes: 0,
     });
-    expect(parseDeviceOption('cuda:0?sm=32&memory=8GiB')).toMatchObject({
+    expect(parseDeviceOption('cuda:0?sm=32&memory=8GiB&host=1GiB')).toMatchObject({
       kind: 'cuda',
       index: 0,
       multiprocessors: 32,
       memoryBytes: 8 * 2 ** 30,
+      hostBytes: 2 ** 30,
     });
   });
 
@@ -49,7 +50,7 @@ describe('device options', () => {
     ['cuda:0?sm=0', "device sm: '0' is not a whole number from 1 to 1024"],
     [
       'cuda:0?speed=0.5',
-      "device option 'speed' is not known; the options are sm, threads and memory",
+      "device option 'speed' is not known; the options are sm, threads, memory and host",
     ],
     [
       'cpu?sm=8',

@@ -112,7 +112,8 @@ describe('host memory for parked KV', () => {
     speed: 1,
     memoryBytes: null,
   };
-  const host = { name: 'p', memoryAvailableBytes: 1000 };
+  const host = { name: 'p', memoryAvailableBytes: 1000, hostAvailableBytes: 1000 };
+  const gpu = { ...device, kind: 'cuda' as const };
 
   it('is not available to a device that lies in the host memory', () => {
     const now = { ...host, memoryAvailableBytes: 900 };
@@ -123,10 +124,23 @@ describe('host memory for parked KV', () => {
     });
   });
 
+  it('takes nothing from a GPU', () => {
+    const gpuFacts = { ...host, memoryAvailableBytes: 500 };
+    expect(describeDevice({ ...gpu, hostBytes: 900 }, gpuFacts, gpuFacts)).toMatchObject({
+      memoryBytes: 500,
+      memoryFreeBytes: 500,
+      hostMemoryBytes: 900,
+    });
+    checkHostBytes({ ...gpu, hostBytes: 999 }, gpuFacts);
+    expect(() => checkHostBytes({ ...gpu, hostBytes: 1000 }, gpuFacts)).toThrow(
+      /this host has 1000 B available$/,
+    );
+  });
+
   it('must be there', () => {
     checkHostBytes({ ...device, hostBytes: 999 }, host);
     expect(() => checkHostBytes({ ...device, hostBytes: 1000 }, host)).toThrow(
-      'device host is 1000 B; this host has 1000 B available',
+      'device host is 1000 B; this host has 1000 B available, which weights and KV share',
     );
   });
 });

@@ -199,6 +199,7 @@ enum cudaStreamCaptureMode : int {
   cudaStreamCaptureModeRelaxed
 };
 enum cudaDeviceAttr : int {
+  cudaDevAttrMaxPitch = 11,
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
@@ -228,6 +229,8 @@ void submit(cudaStream_t stream, std::function<void()> work);
 void setMemoryBytes(size_t bytes);
 /// What cudaFuncSetAttribute() has last said of the kernel.
 int sharedBytesOf(const void* kernel);
+/// Limits what each cudaMallocHost gives.
+void setPinnedBytesMax(size_t bytes);
 }  // namespace hels::emulation
 
 const char* cudaGetErrorString(cudaError_t error);

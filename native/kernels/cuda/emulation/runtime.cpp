@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -21,6 +22,7 @@ struct EmulatedEvent {
 namespace {
 
 std::atomic<size_t> memoryBytes{size_t{1} << 30};
+std::atomic<size_t> pinnedBytesMax{std::numeric_limits<size_t>::max()};
 std::mutex mutex;
 std::map<void*, size_t> allocations;
 size_t usedBytes = 0;
@@ -45,6 +47,7 @@ void submit(cudaStream_t stream, std::function<void()> work) {
 }
 
 void setMemoryBytes(size_t bytes) { memoryBytes = bytes; }
+void setPinnedBytesMax(size_t bytes) { pinnedBytesMax = bytes; }
 
 int sharedBytesOf(const void* kernel) {
   const std::lock_guard lock(mutex);
@@ -100,6 +103,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   cudaDeviceProp properties;
   if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) return cudaErrorInvalidDevice;
   switch (attribute) {
+    case cudaDevAttrMaxPitch:
+      *value = std::numeric_limits<int>::max();
+      break;
     case cudaDevAttrMultiProcessorCount:
       *value = properties.multiProcessorCount;
       break;
@@ -143,6 +149,7 @@ cudaError_t cudaFree(void* pointer) {
   return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+  if (bytes > pinnedBytesMax) return fail(cudaErrorMemoryAllocation);
   *pointer = std::malloc(bytes);
   return *pointer != nullptr ? cudaSuccess : fail(cudaErrorMemoryAllocation);
 }
