@@ -8,13 +8,29 @@ const isEmpty = (range: Interval) => range === null || range.end <= range.begin;
 const isPlain = ({ kvLoans, kvParkedBlocks }: ShardPlan__Output) =>
   kvLoans.length === 0 && kvParkedBlocks === 0;
 
-/** Both plans give every address one home that is the device of its heads, and everybody with KV stays. */
-export function canMigrate(former: ShardPlan__Output, next: ShardPlan__Output): boolean {
+/** What engines lay KV out for, by worker id. */
+export function deviceKindsOf(
+  workers: readonly { readonly id: string; readonly device: { readonly kind: string } }[],
+): ReadonlyMap<string, string> {
+  return new Map(workers.map(({ id, device }) => [id, device.kind]));
+}
+
+/**
+ * Both plans give every address one home that is the device of its heads, everybody with KV stays, and all devices that compute heads
+ * are of one kind: processors and GPUs lay KV out differently.
+ */
+export function canMigrate(
+  former: ShardPlan__Output,
+  next: ShardPlan__Output,
+  kinds: ReadonlyMap<string, string>,
+): boolean {
+  const computing = [...former.ranks, ...next.ranks].filter((rank) => !isEmpty(rank.headGroups));
   const staying = new Set(next.ranks.map(({ workerId }) => workerId));
   return (
     former.kvBlockTokens === next.kvBlockTokens &&
     isPlain(former) &&
     isPlain(next) &&
+    new Set(computing.map(({ workerId }) => kinds.get(workerId))).size <= 1 &&
     former.ranks.every(({ workerId, headGroups }) => isEmpty(headGroups) || staying.has(workerId))
   );
 }

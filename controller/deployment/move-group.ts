@@ -8,7 +8,7 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { allKept, canMigrate, commonBlocks, migrationOf } from './kv-migration.ts';
+import { allKept, canMigrate, commonBlocks, deviceKindsOf, migrationOf } from './kv-migration.ts';
 import {
   connectRanks,
   type HeldEpochs,
@@ -59,7 +59,7 @@ export interface Moved {
 
 const isMigration = ({ from, to, mayMigrate }: MoveRequest, prepared: PrepareResult__Output[]) =>
   mayMigrate &&
-  canMigrate(from.shardPlan, to.shardPlan) &&
+  canMigrate(from.shardPlan, to.shardPlan, deviceKindsOf([...from.workers, ...to.workers])) &&
   allKept(
     from.shardPlan,
     to.shardPlan,

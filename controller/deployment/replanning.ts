@@ -7,7 +7,7 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
-import { canMigrate } from './kv-migration.ts';
+import { canMigrate, deviceKindsOf } from './kv-migration.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { type Moved, type MoveTarget, moveGroup } from './move-group.ts';
 import { predictPause } from './pause-prediction.ts';
@@ -33,12 +33,13 @@ const gainOf = ({ currentSeconds, plannedSeconds }: Proposal) =>
 
 /** What moving to the proposed plan would cost now. */
 export function predictedPauseOf(
-  { made }: Proposal,
+  { made, candidates }: Proposal,
   { from, engine }: Pick<ReplanContext, 'from' | 'engine'>,
   ratio: number,
 ): PredictedPause__Output {
   const { addresses, computed } = engine.kvInUse();
-  const migrates = canMigrate(from.shardPlan, made.shardPlan);
+  const kinds = deviceKindsOf([...from.workers, ...candidates]);
+  const migrates = canMigrate(from.shardPlan, made.shardPlan, kinds);
   return predictPause({ from, to: made, migrates, computed, blocksUsed: addresses.length, ratio });
 }
 

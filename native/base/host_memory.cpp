@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <sstream>
 #include <string>
 
 namespace hels {
@@ -11,19 +12,20 @@ namespace {
 
 constexpr size_t kUnknown = std::numeric_limits<size_t>::max();
 
-size_t availableOfSystem() {
-  std::ifstream file("/proc/meminfo");
-  std::string name;
-  size_t kibibytes = 0;
-  std::string unit;
-  while (file >> name >> kibibytes) {
-    if (name == "MemAvailable:") return kibibytes * 1024;
-    std::getline(file, unit);
+/// The number behind `name` in a file of names and numbers, a line each. None: there is no such file or line.
+std::optional<size_t> numberIn(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  std::string line;
+  while (std::getline(file, line)) {
+    std::istringstream words(line);
+    std::string first;
+    size_t value = 0;
+    if (words >> first >> value && first == name) return value;
   }
-  return kUnknown;
+  return std::nullopt;
 }
 
-/// None: there is no such file, or no limit in it ("max").
+/// The number that a file consists of. None: there is no such file, or no limit in it ("max").
 std::optional<size_t> numberIn(const char* path) {
   std::ifstream file(path);
   size_t value = 0;
@@ -31,12 +33,21 @@ std::optional<size_t> numberIn(const char* path) {
   return value;
 }
 
-/// Of control groups, version 2; pages of files that it could drop are not counted as available.
+/// Of control groups, version 2. Pages of files go when others are wanted.
 size_t availableOfGroup() {
   const std::optional<size_t> limit = numberIn("/sys/fs/cgroup/memory.max");
   const std::optional<size_t> used = numberIn("/sys/fs/cgroup/memory.current");
   if (!limit || !used) return kUnknown;
-  return *limit > *used ? *limit - *used : 0;
+  size_t available = *limit > *used ? *limit - *used : 0;
+  for (const char* name : {"active_file", "inactive_file"}) {
+    available += numberIn("/sys/fs/cgroup/memory.stat", name).value_or(0);
+  }
+  return std::min(available, *limit);
+}
+
+size_t availableOfSystem() {
+  const std::optional<size_t> kibibytes = numberIn("/proc/meminfo", "MemAvailable:");
+  return kibibytes ? *kibibytes * 1024 : kUnknown;
 }
 
 }  // namespace

@@ -63,7 +63,10 @@ int run(const Options& options) {
     checkModels(options, report);
     checkGoldens(options, report);
   }
-  if (options.moves && gpu) checkMoves(options, report);
+  if (options.moves && gpu) {
+    checkMoves(options, report);
+    checkReplan(options, report);
+  }
   if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);
     if (options.bench) {

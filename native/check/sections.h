@@ -25,6 +25,8 @@ void checkGoldens(const Options& options, Report& report);
 void benchSteps(const Options& options, const DeviceLimits& limits, Report& report);
 /// KV that is parked in host memory and brought back.
 void checkMoves(const Options& options, Report& report);
+/// Engines that take over weights and KV of others.
+void checkReplan(const Options& options, Report& report);
 /// Ranks on parts of one GPU.
 void checkPartitions(const Options& options, const DeviceLimits& limits, Report& report);
 

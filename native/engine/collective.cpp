@@ -5,6 +5,15 @@
 #include "base/error.h"
 
 namespace hels {
+namespace {
+
+constexpr std::chrono::seconds kDefaultDeadline{30};
+
+}  // namespace
+
+std::chrono::nanoseconds deadlineOrDefault(std::chrono::nanoseconds deadline) {
+  return deadline.count() > 0 ? deadline : kDefaultDeadline;
+}
 
 void Collective::connect(std::shared_ptr<Communicator> communicator) {
   require(communicator != nullptr && communicator->rank() == rank_ && communicator->ranks() == ranks_,

@@ -12,6 +12,9 @@
 
 namespace hels {
 
+/// Every wait has a deadline: that of a step or migration, or a usual one where it names none (0).
+std::chrono::nanoseconds deadlineOrDefault(std::chrono::nanoseconds deadline);
+
 class Collective {
  public:
   Collective(int rank, int ranks, DeviceClock& clock) : rank_(rank), ranks_(ranks), clock_(clock) {}

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "engine/kv_migrator.h"
 #include "engine/self_check.h"
 #include "engine/weight_loader.h"
 #include "kernels/cpu/chain_tile.h"
@@ -13,13 +14,6 @@
 
 namespace hels {
 namespace {
-
-/// For a step that names no deadline: every wait has one.
-constexpr std::chrono::seconds kDefaultCollectiveDeadline{30};
-
-std::chrono::nanoseconds deadlineOr(std::chrono::nanoseconds deadline) {
-  return deadline.count() > 0 ? deadline : kDefaultCollectiveDeadline;
-}
 
 std::string gibibytes(size_t bytes) {
   char text[32];
@@ -167,12 +161,19 @@ CpuEngineRemains CpuEngine::remains() {
 void CpuEngine::connect(std::shared_ptr<Communicator> communicator) { collective_.connect(std::move(communicator)); }
 
 KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
-  validateKvMigration(migration, kvHomes_, model_.headGroups, previousKv_ ? &*previousKv_ : nullptr);
+  std::optional<KvCachePieces> pieces;
+  KvSource source;
+  if (previousKv_) {
+    pieces.emplace(previousKv_->cache);
+    source = {&*pieces, previousKv_->headGroups, previousKv_->memory == kvArena_};
+  }
+  const KvSource* kept = previousKv_ ? &source : nullptr;
+  validateKvMigration(migration, kvHomes_, model_.headGroups, kept);
   collective_.requireConnected();
-  collective_.setDeadline(deadlineOr(migration.deadline));
+  collective_.setDeadline(deadlineOrDefault(migration.deadline));
   try {
-    const KvMigrationResult result =
-        KvMigrator(migration, previousKv_ ? &*previousKv_ : nullptr, kv_.device(), collective_).run();
+    KvCachePieces target(kv_.device());
+    const KvMigrationResult result = KvMigrator(migration, kept, target, collective_).run();
     previousKv_.reset();
     kvWhole_ = true;
     return result;
@@ -190,7 +191,7 @@ void CpuEngine::abort() noexcept { collective_.abort(); }
 StepResult CpuEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   collective_.requireConnected();
-  collective_.setDeadline(deadlineOr(batch.collectiveDeadline));
+  collective_.setDeadline(deadlineOrDefault(batch.collectiveDeadline));
   dropPreviousKv();
   kvWhole_ = false;
   try {

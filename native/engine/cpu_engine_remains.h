@@ -5,9 +5,17 @@
 #include <optional>
 
 #include "engine/cpu_weights.h"
-#include "engine/kv_migrator.h"
+#include "engine/engine.h"
+#include "kv/kv_cache.h"
 
 namespace hels {
+
+/// KV of the engine before, of the head groups that it had.
+struct KeptKv {
+  std::shared_ptr<Arena> memory;
+  KvCache cache;
+  Range headGroups;
+};
 
 struct CpuEngineRemains {
   ModelSpec model;

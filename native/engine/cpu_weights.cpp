@@ -7,21 +7,6 @@
 namespace hels {
 namespace {
 
-Range rangeOf(WeightPart part, const ShardSpec& shard) {
-  switch (part) {
-    case WeightPart::kReplicated:
-    case WeightPart::kEmbedding:
-      return {};
-    case WeightPart::kAttention:
-      return shard.headGroups;
-    case WeightPart::kMlp:
-      return shard.ffnColumns;
-    case WeightPart::kHead:
-      return shard.vocabRows;
-  }
-  return {};
-}
-
 ModelWeights layoutIn(const WeightRegions& regions, const ModelSpec& model, const ShardSpec& shard,
                       const WeightPacker& packer) {
   const auto view = [&](WeightPart part) {

@@ -86,7 +86,7 @@ struct StepResult {
   std::vector<float> logits;          // (tokens with returnLogits in batch order, vocabRows of this rank)
   double computeSeconds = 0;          // kernels, emulated stretch included
   double collectiveSeconds = 0;       // sums, waiting for peers included
-  double moveSeconds = 0;             // KV moves, waiting for peers included
+  double moveSeconds = 0;             // KV moves, waiting for peers included; not what went on beside a GPU's kernels
   double remoteSeconds = 0;           // exchanges of remote attention, waiting for peers included
   double totalSeconds = 0;            // all of these
 };
@@ -130,9 +130,9 @@ struct EngineReport {
 class Engine {
  public:
   /// Loads this rank's slices and runs the self-check. `previous`, the engine of the plan before with the same model
-  /// files, ends, whether this succeeds or not: on a CPU the new one takes over the weights of unchanged ranges, and,
-  /// if it fits beside its own, the KV; the rest is free before anything is taken. Throws kModelInvalid, kShapeInvalid,
-  /// kMemoryExceeded, and for a GPU kDeviceMissing and kDeviceLost.
+  /// files, ends, whether this succeeds or not: on the same device the new one takes over the weights of unchanged
+  /// ranges, and, if it fits beside its own, the KV; the rest is free before anything is taken. Throws kModelInvalid,
+  /// kShapeInvalid, kMemoryExceeded, and for a GPU kDeviceMissing and kDeviceLost.
   static std::unique_ptr<Engine> load(const ModelSpec& model, const ShardSpec& shard,
                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options,
                                       std::unique_ptr<Engine> previous = nullptr);
@@ -142,9 +142,11 @@ class Engine {
   virtual void connect(std::shared_ptr<Communicator> communicator) = 0;
   /// The same with sums of device memory. Throws kShapeInvalid from an engine that is not on a GPU.
   virtual void connectDevice(std::shared_ptr<cuda::DeviceCommunicator> communicator);
+  /// Beside connectDevice(): how migrateKv() reaches the other ranks. Throws kShapeInvalid likewise.
+  virtual void connectExchange(std::shared_ptr<Communicator> communicator);
   /// After connect() and before the first step: KV of the plan before moves to the ranks that own its heads now; bits
   /// stay. Throws kShapeInvalid, before anything moves, and what an exchange throws; the engine is of no use then.
-  virtual KvMigrationResult migrateKv(const KvMigration& migration);
+  virtual KvMigrationResult migrateKv(const KvMigration& migration) = 0;
   /// Frees what was kept for migrateKv(); a step does so too.
   virtual void dropPreviousKv() {}
   /// Runs one forward step. On a throw KV and slots of the batch's sequences are undefined; the engine stays usable

@@ -74,6 +74,7 @@ std::string GroupConnector::connect(Engine& engine, const std::vector<std::strin
   if (devices_ != nullptr && haveOwnGpus(parsed)) {
     const std::shared_ptr<cuda::DeviceCommunicator> communicator = devices_->connect(devices, deadline);
     engine.connectDevice(communicator);
+    if (communicator->ranks() > 1) engine.connectExchange(host_.connect(hosts, deadline));
     return communicator->transport();
   }
 #endif

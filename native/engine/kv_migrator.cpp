@@ -58,7 +58,7 @@ void checkBlocks(const std::vector<Range>& blocks, int64_t addresses) {
 }  // namespace
 
 void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int64_t modelHeadGroups,
-                         const KeptKv* kept) {
+                         const KvSource* kept) {
   requireMigration(homes.loans.empty() && homes.parkedBlocks == 0,
                    "KV cannot be migrated to a plan with " + std::to_string(homes.loans.size()) + " kvLoans and " +
                        std::to_string(homes.parkedBlocks) + " kvParkedBlocks; both must be 0");
@@ -73,11 +73,11 @@ void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int
                    "previousHeadGroups[" + std::to_string(rank) + "] is " + textOf(before) + "; this rank kept KV of " +
                        (kept == nullptr ? "none" : textOf(kept->headGroups)));
   int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.deviceBlocks;
-  if (!before.empty()) addresses = std::min(addresses, kept->cache.shape().blocks);
+  if (!before.empty()) addresses = std::min(addresses, kept->pieces->shape().blocks);
   checkBlocks(migration.blocks, std::min(addresses, homes.blocks));
 }
 
-KvMigrator::KvMigrator(const KvMigration& migration, KeptKv* kept, KvCache& target, Collective& collective)
+KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective)
     : migration_(migration),
       kept_(kept),
       target_(target),
@@ -124,8 +124,8 @@ void KvMigrator::planRounds() {
     if (transfer.from == rank_) sent += pieces * pieceBytes_;
     if (transfer.to == rank_) received += pieces * pieceBytes_;
   }
-  send_.resize(sent);
-  receive_.resize(received);
+  send_ = target_.buffer(sent);
+  receive_ = target_.buffer(received);
 }
 
 int64_t KvMigrator::piecesOf(const Transfer& transfer) const {
@@ -142,59 +142,75 @@ Range KvMigrator::piecesOfRound(const Transfer& transfer, int64_t round) const {
   return {std::min(pieces, round * piecesAtOnce_), std::min(pieces, (round + 1) * piecesAtOnce_)};
 }
 
+template <typename Body>
+void KvMigrator::eachRun(const Transfer& transfer, const Range& pieces, const Body& body) const {
+  for (int64_t index = pieces.begin; index < pieces.end;) {
+    const auto [group, first] = pieceAt(transfer, index);
+    int64_t end = first;
+    while (index < pieces.end) {
+      const Piece next = pieceAt(transfer, index);
+      if (next.group != group || next.address != end) break;
+      ++end;
+      ++index;
+    }
+    body(group, Range{first, end});
+  }
+}
+
 KvMigrationResult KvMigrator::run() {
   const auto start = std::chrono::steady_clock::now();
-  const bool inPlace = kept_ != nullptr && kept_->memory->data() == target_.data();
+  const bool inPlace = kept_ != nullptr && kept_->inPlace;
   for (int64_t layer = 0; layer < target_.shape().layers; ++layer) {
     if (!inPlace) moveWithin(layer);
     for (int64_t round = 0; round < rounds_; ++round) moveBetween(layer, round);
-    if (kept_ != nullptr && !inPlace) kept_->cache.discardLayer(layer);
+    if (kept_ != nullptr && !inPlace) kept_->pieces->discardLayer(layer);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   return {seconds.count(), bytesReceived_};
 }
 
 void KvMigrator::moveWithin(int64_t layer) {
-  std::vector<std::byte> piece(pieceBytes_);
   for (const Transfer& transfer : within_) {
-    for (int64_t index = 0; index < piecesOf(transfer); ++index) {
-      const auto [group, address] = pieceAt(transfer, index);
-      kept_->cache.readGroup(layer, group - kept_->headGroups.begin, address, piece.data());
-      target_.writeGroup(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, address, piece.data());
-    }
+    eachRun(transfer, {0, piecesOf(transfer)}, [&](int64_t group, const Range& blocks) {
+      target_.copy(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, blocks, *kept_->pieces,
+                   group - kept_->headGroups.begin);
+    });
   }
+  target_.finish();
 }
 
 void KvMigrator::moveBetween(int64_t layer, int64_t round) {
   std::vector<ExchangePart> parts(migration_.headGroups.size());
-  std::byte* sent = send_.data();
-  std::byte* received = receive_.data();
+  std::byte* sent = send_.get();
+  std::byte* received = receive_.get();
   for (const Transfer& transfer : between_) {
     const Range pieces = piecesOfRound(transfer, round);
     const size_t bytes = static_cast<size_t>(pieces.size()) * pieceBytes_;
     if (transfer.from == rank_) {
       parts[static_cast<size_t>(transfer.to)].send = {sent, bytes};
-      for (int64_t index = pieces.begin; index < pieces.end; ++index, sent += pieceBytes_) {
-        const auto [group, address] = pieceAt(transfer, index);
-        kept_->cache.readGroup(layer, group - kept_->headGroups.begin, address, sent);
-      }
+      eachRun(transfer, pieces, [&](int64_t group, const Range& blocks) {
+        kept_->pieces->read(layer, group - kept_->headGroups.begin, blocks, sent);
+        sent += static_cast<size_t>(blocks.size()) * pieceBytes_;
+      });
     }
     if (transfer.to == rank_) {
       parts[static_cast<size_t>(transfer.from)].receive = {received, bytes};
       received += bytes;
     }
   }
+  if (kept_ != nullptr) kept_->pieces->finish();
   collective_.exchangeUntimed(parts);
   for (const Transfer& transfer : between_) {
     if (transfer.to != rank_) continue;
     const Range pieces = piecesOfRound(transfer, round);
     const std::byte* source = parts[static_cast<size_t>(transfer.from)].receive.data();
-    for (int64_t index = pieces.begin; index < pieces.end; ++index, source += pieceBytes_) {
-      const auto [group, address] = pieceAt(transfer, index);
-      target_.writeGroup(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, address, source);
-    }
+    eachRun(transfer, pieces, [&](int64_t group, const Range& blocks) {
+      target_.write(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, blocks, source);
+      source += static_cast<size_t>(blocks.size()) * pieceBytes_;
+    });
     bytesReceived_ += static_cast<uint64_t>(pieces.size()) * pieceBytes_;
   }
+  target_.finish();
 }
 
 }  // namespace hels

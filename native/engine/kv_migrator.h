@@ -4,21 +4,19 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <vector>
 
-#include "engine/arena.h"
 #include "engine/collective.h"
 #include "engine/engine.h"
-#include "kv/kv_cache.h"
+#include "kv/kv_pieces.h"
 
 namespace hels {
 
 /// KV of the engine before this one, of the head groups that it had.
-struct KeptKv {
-  std::shared_ptr<Arena> memory;
-  KvCache cache;
+struct KvSource {
+  KvPieces* pieces = nullptr;
   Range headGroups;
+  bool inPlace = false;  // it has the memory of what it is migrated to, and the same shape
 };
 
 /// Buffers of an exchange, on each rank, when no single block is larger: this much to send and as much to receive.
@@ -27,15 +25,14 @@ inline constexpr size_t kMigrationStagingBytes = size_t{2} << 20;
 /// Checks a migration to `homes` on a rank that kept `kept` (null: nothing). Throws kShapeInvalid naming the field, its
 /// value and what is allowed.
 void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int64_t modelHeadGroups,
-                         const KeptKv* kept);
+                         const KvSource* kept);
 
 class KvMigrator {
  public:
-  /// `migration` is checked; `kept` is null or, when it has the same memory as `target`, has the same shape.
-  KvMigrator(const KvMigration& migration, KeptKv* kept, KvCache& target, Collective& collective);
+  /// `migration` is checked; `kept` may be null.
+  KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective);
 
-  /// Once. Memory of `kept` that `target` does not use goes back to the system as the layers move. Throws what an
-  /// exchange throws.
+  /// Once. Memory of `kept` that `target` does not use is discarded as the layers move. Throws what an exchange throws.
   KvMigrationResult run();
 
  private:
@@ -55,14 +52,17 @@ class KvMigrator {
   void planRounds();
   int64_t piecesOf(const Transfer& transfer) const;
   Piece pieceAt(const Transfer& transfer, int64_t index) const;
+  /// Calls body(group, blocks) for runs of pieces of consecutive blocks that together are `pieces` of the transfer.
+  template <typename Body>
+  void eachRun(const Transfer& transfer, const Range& pieces, const Body& body) const;
   void moveWithin(int64_t layer);
   void moveBetween(int64_t layer, int64_t round);
   /// The pieces [first, end) of a transfer in a round.
   Range piecesOfRound(const Transfer& transfer, int64_t round) const;
 
   const KvMigration& migration_;
-  KeptKv* const kept_;
-  KvCache& target_;
+  const KvSource* const kept_;
+  KvPieces& target_;
   Collective& collective_;
   const int rank_;
   const size_t pieceBytes_;
@@ -71,8 +71,8 @@ class KvMigrator {
   std::vector<Transfer> between_;  // of all ranks, by sender, then receiver
   int64_t piecesAtOnce_ = 1;       // of each transfer in a round
   int64_t rounds_ = 0;             // of a layer
-  std::vector<std::byte> send_;
-  std::vector<std::byte> receive_;
+  std::shared_ptr<std::byte> send_;
+  std::shared_ptr<std::byte> receive_;
   uint64_t bytesReceived_ = 0;
 };
 

@@ -115,9 +115,22 @@ ModelWeights layout(const ModelSpec& model, const ShardSpec& shard, int64_t laye
   return weights;
 }
 
-ByWeightPart<Arena*> all(Arena& arena) { return {&arena, &arena, &arena, &arena, &arena}; }
-
 }  // namespace
+
+Range rangeOf(WeightPart part, const ShardSpec& shard) {
+  switch (part) {
+    case WeightPart::kReplicated:
+    case WeightPart::kEmbedding:
+      return {};
+    case WeightPart::kAttention:
+      return shard.headGroups;
+    case WeightPart::kMlp:
+      return shard.ffnColumns;
+    case WeightPart::kHead:
+      return shard.vocabRows;
+  }
+  return {};
+}
 
 bool hasEmbeddingProjection(const ModelSpec& model) { return model.embeddingSize != model.hiddenSize; }
 
@@ -135,13 +148,13 @@ ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64
 }
 
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
-                           Arena& matrices, Arena& others) {
-  return layout(model, shard, layers, packer, {all(matrices), all(others)});
+                           const ByWeightPart<Arena*>& matrices, const ByWeightPart<Arena*>& others) {
+  return layout(model, shard, layers, packer, {matrices, others});
 }
 
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            Arena& arena) {
-  return layoutWeights(model, shard, layers, packer, arena, arena);
+  return layoutWeights(model, shard, layers, packer, {&arena, &arena, &arena, &arena, &arena});
 }
 
 }  // namespace hels

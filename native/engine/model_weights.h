@@ -25,6 +25,9 @@ inline constexpr std::array kWeightParts = {WeightPart::kReplicated, WeightPart:
                                             WeightPart::kMlp, WeightPart::kHead};
 constexpr size_t indexOf(WeightPart part) { return static_cast<size_t>(part); }
 
+/// What a part holds of a shard's plan; of the replicated parts empty.
+Range rangeOf(WeightPart part, const ShardSpec& shard);
+
 /// One of each for every part; in the order of kWeightParts.
 template <typename Item>
 using ByWeightPart = std::array<Item, kWeightParts.size()>;
@@ -72,11 +75,11 @@ int64_t keyValueColumns(const ModelSpec& model, const ShardSpec& shard);  // key
 /// Lays out `layers` layers; with a counting arena every pointer is null.
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            Arena& arena);
-/// The same with what products multiply in one arena and tables, norms and biases in another.
-ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
-                           Arena& matrices, Arena& others);
 /// The same with an arena for each part.
 ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
                            const ByWeightPart<Arena*>& parts);
+/// The same with what products multiply apart from tables, norms and biases.
+ModelWeights layoutWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, const WeightPacker& packer,
+                           const ByWeightPart<Arena*>& matrices, const ByWeightPart<Arena*>& others);
 
 }  // namespace hels

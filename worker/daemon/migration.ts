@@ -11,8 +11,6 @@ export interface MigrationTarget {
   rank: number;
   /** Whether KV of the epoch before is here. */
   kvKept: boolean;
-  /** As the engine calls it. */
-  device: string;
 }
 
 const rangesField = 'migration.previous_head_groups';
@@ -30,8 +28,7 @@ export function migrationOf(
   target: MigrationTarget,
   deadlineMs: number,
 ): KvMigration {
-  const { plan, rank, device } = target;
-  if (device !== 'cpu') refuse('migration', `cannot be done on device ${device}; only on cpu`);
+  const { plan, rank } = target;
   const residency = checkedResidency(plan);
   if (residency.loans.length > 0 || residency.kvParkedBlocks > 0) {
     refuse(

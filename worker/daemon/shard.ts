@@ -134,11 +134,8 @@ export class Shard {
         { field: 'collective_addresses' },
       );
     }
-    const { device } = this.#dependencies.engineDevice;
     const migration =
-      request.migration === null
-        ? null
-        : migrationOf(request.migration, { ...hold, device }, deadlineMs);
+      request.migration === null ? null : migrationOf(request.migration, hold, deadlineMs);
     try {
       if (plan.ranks.length > 1) await engine.connect(collectiveAddresses, deadlineMs);
       // A newer Prepare may have taken over the engine.
@@ -314,11 +311,7 @@ export class Shard {
     predecessor: Hold | null,
     onProgress: (message: string) => void,
   ): Promise<Engine> {
-    // A GPU's engine has nothing to give: its memory is measured, and taken, when it is free.
-    const gives =
-      predecessor !== null &&
-      predecessor.plan.modelDigest === plan.modelDigest &&
-      this.#dependencies.engineDevice.device === 'cpu';
+    const gives = predecessor !== null && predecessor.plan.modelDigest === plan.modelDigest;
     if (!gives) await predecessor?.engine.close();
     const held = gives ? (await predecessor.engine.report()).residentBytes : 0;
     const memoryBytes = this.#memoryFor(plan, load.shard.rank, held);

@@ -16,16 +16,16 @@
 namespace hels::cuda {
 namespace {
 
-/// For a step that names no deadline: every wait has one.
-constexpr std::chrono::seconds kDefaultCollectiveDeadline{30};
 /// Bytes of the mark of a row-parallel product without a bad row: as an int32 beyond all rows.
 constexpr int kNoBadRow = 0x7F;
 
-CudaMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, int device) {
+/// Of `previous` there remains what will be used.
+CudaMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, int device,
+                         CudaEngineRemains& previous) {
   validateCudaOptions(model, options);
   cuda::useDevice(device);
   const CudaMemory memory = measureCudaMemory(model, shard, options, model.layers);
-  requireCudaMemory(memory, shard, options);
+  keepWhatFits(previous, model, shard, options, memory);
   return memory;
 }
 
@@ -41,8 +41,11 @@ CudaScratch layout(const ModelSpec& model, const ShardSpec& shard, const EngineO
   return layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, model.layers), arena);
 }
 
-CudaKv kvOf(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options, const DeviceBuffer& buffer) {
-  return {cudaKvShape(model, shard, options, model.layers), buffer.data()};
+/// Memory of this rank's KV: that of the engine before, with all that lies there, where it can stay.
+std::shared_ptr<DeviceBuffer> kvMemory(const std::optional<CudaKeptKv>& previous, const ShardSpec& shard,
+                                       const CudaMemory& memory) {
+  if (previous && staysInPlace(*previous, shard, memory)) return previous->memory;
+  return std::make_shared<DeviceBuffer>(memory.kvBytes, "KV");
 }
 
 /// As the CPU's: the whole rows that wait, then the candidates of all ranks.
@@ -54,8 +57,9 @@ size_t hostSamplingSize(const ModelSpec& model, const ShardSpec& shard, const En
 }  // namespace
 
 std::unique_ptr<Engine> loadCudaEngine(const ModelSpec& model, const ShardSpec& shard,
-                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options) {
-  auto engine = std::make_unique<CudaEngine>(model, shard, options);
+                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options,
+                                       std::unique_ptr<Engine> previous) {
+  auto engine = std::make_unique<CudaEngine>(model, shard, options, cudaRemainsOf(std::move(previous)));
   engine->load(std::move(weights));
   return engine;
 }
@@ -71,27 +75,28 @@ std::unique_ptr<CudaEngine> loadRandomCudaEngine(const ModelSpec& model, const S
   return engine;
 }
 
-CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options)
+CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
+                       CudaEngineRemains previous)
     : model_(model),
       shard_(shard),
       options_(options),
       device_(cudaDeviceOf(options.device).value_or(0)),
-      memory_(checkedMemory(model_, shard_, options_, device_)),
+      memory_(checkedMemory(model_, shard_, options_, device_, previous)),
       kvHomes_(kvHomesOf(model_, shard_, options_)),
+      previousKv_(std::move(previous.kv)),
       partition_(takePartition(options_, device_)),
       stream_(partition_ ? Stream(partition_->addStream()) : Stream()),
       products_(options_.numerics, partition_ ? partition_->multiprocessors() : 0),
       fingerprint_(cudaFingerprint(model_, options_, products_, stream_.get())),
-      weights_(model_, shard_, model_.layers),
-      kvBuffer_(memory_.kvBytes, "KV"),
+      weights_(model_, shard_, model_.layers, std::move(previous.weights)),
+      kvBuffer_(kvMemory(previousKv_, shard_, memory_)),
       kvHostBuffer_(memory_.kvHostBytes, "parked KV"),
       scratchBuffer_(memory_.scratchBytes, "scratch"),
       scratch_(layout(model_, shard_, options_, scratchBuffer_)),
       collective_(shard_.rank, shard_.ranks),
       metadata_(largestStep(model_, options_), scratch_.metadata),
-      mover_(CudaKvPlaces(kvHomes_, kvOf(model_, shard_, options_, kvBuffer_), kvHostBuffer_.data())),
-      forward_(model_, shard_, weights_.views(), kvOf(model_, shard_, options_, kvBuffer_), scratch_, products_,
-               collective_),
+      mover_(CudaKvPlaces(kvHomes_, kv(), kvHostBuffer_.data())),
+      forward_(model_, shard_, weights_.views(), kv(), scratch_, products_, collective_),
       sampler_(shard_, options_, model_.layers, scratch_, collective_),
       hostLogits_(
           static_cast<size_t>(std::min(kLogitRowsMax, options_.stepTokensMax) * scratch_.logitsStride) * sizeof(float),
@@ -99,6 +104,7 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
       hostSamplingBuffer_(hostSamplingSize(model_, shard_, options_)),
       hostClock_(1.0),
       hostCollective_(shard_.rank, shard_.ranks, hostClock_),
+      exchange_(shard_.rank, shard_.ranks, hostClock_),
       hostSampler_(model_, shard_, options_.threads, hostScratch_, hostCollective_),
       sampledTokens_(static_cast<size_t>(options_.sequencesMax), -1) {
   hostScratch_.sampling = hostSamplingBuffer_.data();
@@ -135,8 +141,9 @@ void CudaEngine::load(std::shared_ptr<WeightSource> weights) {
 void CudaEngine::fillRandom(uint64_t seed) {
   useDevice();
   // KV too: a step may then attend to positions that no step has written, which else hold anything, NaN too.
-  cuda::fillRandom(model_.weightType, kvBuffer_.data(),
-                   static_cast<int64_t>(kvBuffer_.sizeBytes() / bytesOf(model_.weightType)), 1.0F, seed, stream_.get());
+  cuda::fillRandom(model_.weightType, kvBuffer_->data(),
+                   static_cast<int64_t>(kvBuffer_->sizeBytes() / bytesOf(model_.weightType)), 1.0F, seed,
+                   stream_.get());
   weights_.fillRandom(seed, stream_.get());
 }
 
@@ -145,6 +152,7 @@ void CudaEngine::useDevice() const { check(cudaSetDevice(device_), options_.devi
 void CudaEngine::connect(std::shared_ptr<Communicator> communicator) {
   require(communicator != nullptr, ErrorCode::kShapeInvalid, "connect() needs a communicator");
   useDevice();
+  exchange_.connect(communicator);
   const int64_t valuesMax = std::max(options_.stepTokensMax * model_.hiddenSize, scratch_.hostSumsSize);
   connectDevice(stageThroughHost(std::move(communicator), static_cast<size_t>(valuesMax)));
 }
@@ -153,20 +161,37 @@ void CudaEngine::connectDevice(std::shared_ptr<DeviceCommunicator> communicator)
   collective_.connect(std::move(communicator));
 }
 
-void CudaEngine::abort() noexcept { collective_.abort(); }
+void CudaEngine::abort() noexcept {
+  collective_.abort();
+  exchange_.abort();
+}
 
 StepResult CudaEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
+  requireRoom(tokens);
   collective_.requireConnected();
   useDevice();
-  collective_.beginStep(batch.collectiveDeadline.count() > 0 ? batch.collectiveDeadline : kDefaultCollectiveDeadline);
+  collective_.beginStep(deadlineOrDefault(batch.collectiveDeadline));
   hostClock_.beginStep();
+  dropPreviousKv();
+  kvWhole_ = false;
   try {
-    return run(batch, tokens);
+    StepResult result = run(batch, tokens);
+    kvWhole_ = true;
+    return result;
   } catch (...) {
     collective_.abort();  // the peers would wait for this rank until their deadline
     throw;
   }
+}
+
+/// Of the tables that are sized for the largest step: blocks that are only read may be named more than once.
+void CudaEngine::requireRoom(const TokenBatch& tokens) const {
+  const int64_t context = shapeOf(tokens, {}, options_.kvBlockTokens).contextMax;
+  const int64_t largest = largestStep(model_, options_).contextMax;
+  require(context <= largest, ErrorCode::kShapeInvalid,
+          "step: a sequence has " + std::to_string(context) + " positions; the pool has room for " +
+              std::to_string(largest));
 }
 
 void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens) {
@@ -186,9 +211,6 @@ void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens)
 StepShape CudaEngine::launchShape(const TokenBatch& tokens, bool replayable) const {
   StepShape shape = shapeOf(tokens, logitRows_, options_.kvBlockTokens);
   const StepShape largest = largestStep(model_, options_);
-  require(shape.contextMax <= largest.contextMax, ErrorCode::kShapeInvalid,
-          "step: a sequence has " + std::to_string(shape.contextMax) + " positions; the pool has room for " +
-              std::to_string(largest.contextMax));
   if (!replayable) return shape;
   shape.sequences = sequenceBucket(shape.sequences, largest.sequences);
   shape.tokens = shape.logitRows = shape.sequences;
@@ -326,13 +348,18 @@ EngineReport CudaEngine::report() const {
   EngineReport report;
   report.weightBytesLoaded = accounting_.bytesLoaded;
   report.weightBytesReplicated = accounting_.bytesReplicated;
+  report.weightBytesAdopted = weights_.adoptedBytes();
   report.weightBytesResident = memory_.weightBytes;
   report.kvBytes = memory_.kvBytes;
   report.kvHostBytes = memory_.kvHostBytes;
   report.scratchBytes = memory_.scratchBytes;
+  report.kvKept = previousKv_.has_value();
   report.residentBytes = memory_.weightBytes + memory_.kvBytes + memory_.scratchBytes;
+  if (previousKv_ && previousKv_->memory != kvBuffer_) report.residentBytes += previousKv_->memory->sizeBytes();
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
+  report.exchangeCount = exchange_.exchangeCount();
+  report.exchangeBytes = exchange_.exchangeBytes();
   report.moveSeconds = moveSeconds_;
   report.corrupted = accounting_.corrupted;
   report.fingerprint = fingerprint_;

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/cuda/device_partition.h"
 #include "base/cuda/stream.h"
+#include "engine/cuda/cuda_engine_remains.h"
 #include "engine/cuda/cuda_forward.h"
 #include "engine/cuda/cuda_kv_mover.h"
 #include "engine/cuda/cuda_memory.h"
@@ -21,14 +23,20 @@ namespace hels::cuda {
 /// Engine::load() for options.device "cuda:N", after its checks. Throws kModelInvalid, kShapeInvalid, kMemoryExceeded,
 /// kDeviceMissing, kDeviceLost.
 std::unique_ptr<Engine> loadCudaEngine(const ModelSpec& model, const ShardSpec& shard,
-                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options);
+                                       std::shared_ptr<WeightSource> weights, const EngineOptions& options,
+                                       std::unique_ptr<Engine> previous);
 
 class CudaEngine final : public Engine {
  public:
   /// An engine whose weights are zero: load() or fillRandom() comes next. The arguments are checked already but for
-  /// what this engine does not do.
-  CudaEngine(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options);
+  /// what this engine does not do. `previous`: of the engine before; what is not taken over goes before anything is
+  /// taken.
+  CudaEngine(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
+             CudaEngineRemains previous = {});
   ~CudaEngine() override;
+
+  /// What the next engine may take over. This one is not used any more.
+  CudaEngineRemains remains();
 
   void load(std::shared_ptr<WeightSource> weights);
   /// Made-up weights and KV, for benchmarks of models that are not at hand.
@@ -39,6 +47,9 @@ class CudaEngine final : public Engine {
 
   void connect(std::shared_ptr<Communicator> communicator) override;
   void connectDevice(std::shared_ptr<DeviceCommunicator> communicator) override;
+  void connectExchange(std::shared_ptr<Communicator> communicator) override;
+  KvMigrationResult migrateKv(const KvMigration& migration) override;
+  void dropPreviousKv() override;
   StepResult step(const StepBatch& batch) override;
   EngineReport report() const override;
   void abort() noexcept override;
@@ -46,6 +57,7 @@ class CudaEngine final : public Engine {
  private:
   StepResult run(const StepBatch& batch, const TokenBatch& tokens);
   void compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
+  void requireRoom(const TokenBatch& tokens) const;
   void listLogitRows(const StepBatch& batch, const TokenBatch& tokens);
   StepShape launchShape(const TokenBatch& tokens, bool replayable) const;
   void enqueue(bool noise);
@@ -53,6 +65,7 @@ class CudaEngine final : public Engine {
   void keepSampled(const StepResult& result, bool upload);
   void requireNoBadRow(const TokenBatch& tokens) const;
   void useDevice() const;
+  CudaKv kv() const { return {cudaKvShape(model_, shard_, options_, model_.layers), kvBuffer_->data()}; }
   void uploadRopeTable() const;
 
   const ModelSpec model_;
@@ -61,12 +74,13 @@ class CudaEngine final : public Engine {
   const int device_;
   const CudaMemory memory_;  // also checked
   const KvHomes kvHomes_;
+  std::optional<CudaKeptKv> previousKv_;
   const std::unique_ptr<DevicePartition> partition_;  // null: the whole device
   const Stream stream_;
   CudaProducts products_;
   const std::string fingerprint_;
   CudaWeights weights_;
-  const DeviceBuffer kvBuffer_;
+  const std::shared_ptr<DeviceBuffer> kvBuffer_;  // the memory of previousKv_ where its shape stays
   const PinnedBuffer kvHostBuffer_;
   const DeviceBuffer scratchBuffer_;
   CudaScratch scratch_;
@@ -85,10 +99,12 @@ class CudaEngine final : public Engine {
   Scratch hostScratch_;
   DeviceClock hostClock_;
   Collective hostCollective_;
+  Collective exchange_;  // of bytes, by way of the host
   Sampler hostSampler_;
 
   LoadAccounting accounting_;
   double moveSeconds_ = 0;
+  bool kvWhole_ = false;                // a step or a migration has ended well, and none badly since
   std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet
 };
 

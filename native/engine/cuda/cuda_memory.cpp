@@ -94,7 +94,8 @@ CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, con
   return {CudaWeights::measure(model, shard, layers), kv.device, scratch.usedBytes(), kv.host};
 }
 
-void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const EngineOptions& options) {
+void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
+                       const EngineOptions& options) {
   size_t freeBytes = 0;
   size_t deviceBytes = 0;
   check(cudaMemGetInfo(&freeBytes, &deviceBytes), "free memory of the device");
@@ -104,8 +105,8 @@ void requireCudaMemory(const CudaMemory& memory, const ShardSpec& shard, const E
   require(options.memoryBytes == 0 || memory.totalBytes() <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           parts + "its memory budget is " + gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
-  require(memory.totalBytes() <= freeBytes, ErrorCode::kMemoryExceeded,
-          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes) +
+  require(memory.totalBytes() <= freeBytes + heldBytes, ErrorCode::kMemoryExceeded,
+          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes + heldBytes) +
               " free; give it fewer head groups, FFN columns or KV blocks, or end what else runs there");
   if (memory.kvHostBytes == 0) return;
   const size_t hostBytes = availableHostBytes();

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "base/cuda/check.h"
 #include "engine/weight_loader.h"
@@ -25,8 +26,9 @@ class DevicePacker final : public WeightPacker {
     if (count == 0 || matrix.depth == 0) return;
     const size_t sourceBytes = static_cast<size_t>(matrix.depth) * bytesOf(matrix.type);
     std::byte* target = matrix.data + static_cast<size_t>(firstColumn) * rowBytes(matrix);
+    // Of a tied head the source may be an embedding that is on the device already.
     check(cudaMemcpy2DAsync(target, rowBytes(matrix), source, sourceBytes, sourceBytes, static_cast<size_t>(count),
-                            cudaMemcpyHostToDevice, nullptr),
+                            cudaMemcpyDefault, nullptr),
           "copy of weights");
     check(cudaStreamSynchronize(nullptr), "copy of weights");  // the source is used again
   }
@@ -43,16 +45,26 @@ DeviceBuffer zeroed(size_t sizeBytes, const char* purpose) {
   return buffer;
 }
 
+/// Of one part.
 struct Sizes {
   size_t matrices = 0;
   size_t others = 0;
 };
 
-Sizes sizesOf(const ModelSpec& model, const ShardSpec& shard, int64_t layers) {
-  Arena matrices;
-  Arena others;
-  layoutWeights(model, shard, layers, DevicePacker(), matrices, others);
-  return {matrices.usedBytes(), others.usedBytes()};
+ByWeightPart<Arena*> pointersTo(ByWeightPart<Arena>& arenas) {
+  ByWeightPart<Arena*> pointers = {};
+  for (size_t part = 0; part < arenas.size(); ++part) pointers[part] = &arenas[part];
+  return pointers;
+}
+
+ByWeightPart<Sizes> sizesOf(const ModelSpec& model, const ShardSpec& shard, int64_t layers) {
+  ByWeightPart<Arena> matrices;
+  ByWeightPart<Arena> others;
+  layoutWeights(model, shard, layers, DevicePacker(), pointersTo(matrices), pointersTo(others));
+  ByWeightPart<Sizes> sizes = {};
+  for (size_t part = 0; part < sizes.size(); ++part)
+    sizes[part] = {matrices[part].usedBytes(), others[part].usedBytes()};
+  return sizes;
 }
 
 }  // namespace
@@ -66,30 +78,83 @@ DeviceMatrix deviceMatrix(const WeightMatrix& matrix) {
 }
 
 size_t CudaWeights::measure(const ModelSpec& model, const ShardSpec& shard, int64_t layers) {
-  const Sizes sizes = sizesOf(model, shard, layers);
-  return sizes.matrices + sizes.others;
+  size_t bytes = 0;
+  for (const Sizes& sizes : sizesOf(model, shard, layers)) bytes += sizes.matrices + sizes.others;
+  return bytes;
 }
 
-CudaWeights::CudaWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers)
-    : model_(model),
-      shard_(shard),
-      layers_(layers),
-      matrices_(zeroed(sizesOf(model, shard, layers).matrices, "weights")),
-      others_(zeroed(sizesOf(model, shard, layers).others, "tables, norms and biases")) {
-  Arena others(others_.data(), others_.sizeBytes());
+CudaWeightRegions CudaWeights::kept(const ModelSpec& model, const ShardSpec& shard, CudaWeightRegions previous) {
+  const ByWeightPart<Sizes> sizes = sizesOf(model, shard, model.layers);
+  for (const WeightPart part : kWeightParts) {
+    std::shared_ptr<CudaWeightRegion>& region = previous[indexOf(part)];
+    const Sizes& size = sizes[indexOf(part)];
+    const bool same = region != nullptr && region->range == rangeOf(part, shard) &&
+                      region->matrices.sizeBytes() == size.matrices && region->others.sizeBytes() == size.others;
+    if (!same) region.reset();
+  }
+  return previous;
+}
+
+CudaWeights::CudaWeights(const ModelSpec& model, const ShardSpec& shard, int64_t layers, CudaWeightRegions kept)
+    : model_(model), shard_(shard), layers_(layers), regions_(std::move(kept)) {
+  const ByWeightPart<Sizes> sizes = sizesOf(model, shard, layers);
+  ByWeightPart<std::byte*> others = {};
+  for (const WeightPart part : kWeightParts) {
+    std::shared_ptr<CudaWeightRegion>& region = regions_[indexOf(part)];
+    if (region != nullptr) {
+      adoptedBytes_ += region->accounting.bytesLoaded;
+    } else {
+      const Sizes& size = sizes[indexOf(part)];
+      region = std::make_shared<CudaWeightRegion>();
+      region->range = rangeOf(part, shard);
+      region->matrices = zeroed(size.matrices, "weights");
+      region->others = zeroed(size.others, "tables, norms and biases");
+      wanted_[indexOf(part)] = true;
+    }
+    others[indexOf(part)] = region->others.data();
+  }
   views_ = layout(others);
 }
 
-ModelWeights CudaWeights::layout(Arena& others) const {
-  Arena matrices(matrices_.data(), matrices_.sizeBytes());
-  return layoutWeights(model_, shard_, layers_, DevicePacker(), matrices, others);
+ModelWeights CudaWeights::layout(const ByWeightPart<std::byte*>& others) const {
+  const auto matricesOf = [&](WeightPart part) {
+    const DeviceBuffer& buffer = regions_[indexOf(part)]->matrices;
+    return Arena(buffer.data(), buffer.sizeBytes());
+  };
+  const auto othersOf = [&](WeightPart part) {
+    return Arena(others[indexOf(part)], regions_[indexOf(part)]->others.sizeBytes());
+  };
+  ByWeightPart<Arena> matrices = {matricesOf(WeightPart::kReplicated), matricesOf(WeightPart::kEmbedding),
+                                  matricesOf(WeightPart::kAttention), matricesOf(WeightPart::kMlp),
+                                  matricesOf(WeightPart::kHead)};
+  ByWeightPart<Arena> rest = {othersOf(WeightPart::kReplicated), othersOf(WeightPart::kEmbedding),
+                              othersOf(WeightPart::kAttention), othersOf(WeightPart::kMlp),
+                              othersOf(WeightPart::kHead)};
+  return layoutWeights(model_, shard_, layers_, DevicePacker(), pointersTo(matrices), pointersTo(rest));
 }
 
 void CudaWeights::load(WeightReader& reader) {
-  Arena host(others_.sizeBytes(), "tables, norms and biases on their way to the device");
-  const std::byte* first = host.takeBytes(0);
-  loadWeights(model_, shard_, DevicePacker(), reader, layout(host));
-  check(cudaMemcpy(others_.data(), first, others_.sizeBytes(), cudaMemcpyHostToDevice), "copy of weights");
+  const char* purpose = "tables, norms and biases on their way to the device";
+  ByWeightPart<std::unique_ptr<Arena>> host;
+  ByWeightPart<std::byte*> others = {};
+  for (const WeightPart part : kWeightParts) {
+    const DeviceBuffer& buffer = regions_[indexOf(part)]->others;
+    others[indexOf(part)] = buffer.data();
+    if (!wanted_[indexOf(part)]) continue;
+    host[indexOf(part)] = std::make_unique<Arena>(buffer.sizeBytes(), purpose);
+    others[indexOf(part)] = host[indexOf(part)]->data();
+  }
+  const ByWeightPart<LoadAccounting> loaded =
+      loadWeightParts(model_, shard_, DevicePacker(), reader, layout(others), wanted_);
+  for (const WeightPart part : kWeightParts) {
+    if (!wanted_[indexOf(part)]) continue;
+    CudaWeightRegion& region = *regions_[indexOf(part)];
+    region.accounting = loaded[indexOf(part)];
+    if (region.others.sizeBytes() == 0) continue;
+    check(cudaMemcpy(region.others.data(), others[indexOf(part)], region.others.sizeBytes(), cudaMemcpyHostToDevice),
+          "copy of weights");
+  }
+  wanted_ = {};
 }
 
 void CudaWeights::fillRandom(uint64_t seed, cudaStream_t stream) {

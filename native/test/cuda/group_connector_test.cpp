@@ -21,6 +21,7 @@ class ConnectedEngine final : public Engine {
   void connectDevice(std::shared_ptr<cuda::DeviceCommunicator> communicator) override {
     device = std::move(communicator);
   }
+  KvMigrationResult migrateKv(const KvMigration& /*migration*/) override { return {}; }
   StepResult step(const StepBatch& /*batch*/) override { return {}; }
   EngineReport report() const override { return {}; }
   void abort() noexcept override {}

@@ -3,6 +3,7 @@ import {
   allKept,
   canMigrate,
   commonBlocks,
+  deviceKindsOf,
   migrationOf,
 } from '../../../controller/deployment/kv-migration.ts';
 import { shardPlan } from '../../support/shard-plan.ts';
@@ -21,10 +22,14 @@ const next = shardPlan(
   { kvBlocks: 6 },
 );
 
+const kindsOf = (kinds: Readonly<Record<string, string>>) =>
+  deviceKindsOf(Object.entries(kinds).map(([id, kind]) => ({ id, device: { kind } })));
+const gpus = kindsOf({ a: 'cuda', b: 'cuda', c: 'cpu', d: 'cuda' });
+
 describe('KV that outlives its epoch', () => {
   it('moves when all that hold heads stay; who holds none may leave', () => {
-    expect(canMigrate(former, next)).toBe(true);
-    expect(canMigrate(next, former)).toBe(false);
+    expect(canMigrate(former, next, gpus)).toBe(true);
+    expect(canMigrate(next, former, gpus)).toBe(false);
   });
 
   it.each([
@@ -32,7 +37,14 @@ describe('KV that outlives its epoch', () => {
     ['parked addresses', { kvParkedBlocks: 1 }],
     ['loans', { kvLoans: [{ owner: 0, holder: 1, blocks: { begin: 1, end: 2 } }] }],
   ])('is computed again with %s', (_, changes) => {
-    expect(canMigrate(former, { ...next, ...changes })).toBe(false);
+    expect(canMigrate(former, { ...next, ...changes }, gpus)).toBe(false);
+  });
+
+  it.each([
+    ['a holder of another kind', { a: 'cpu', b: 'cuda', d: 'cuda' }],
+    ['a newcomer of another kind', { a: 'cuda', b: 'cuda', d: 'cpu' }],
+  ])('is computed again with %s', (_, kinds) => {
+    expect(canMigrate(former, next, kindsOf(kinds))).toBe(false);
   });
 
   it('is wanted of those that hold heads alone', () => {

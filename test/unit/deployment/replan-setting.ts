@@ -47,7 +47,11 @@ const planRequest: PlanRequest = {
   kvBlockTokens: 16,
   parks: true,
 };
-const candidates = ids.map((id) => ({ id, incarnation: `${id}1` }));
+const candidates = ids.map((id) => ({
+  id,
+  incarnation: `${id}1`,
+  device: { kind: 'cpu' },
+}));
 export const loaded = {
   ...makePlan(planRequest, () => 0),
   planRequest,

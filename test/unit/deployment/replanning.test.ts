@@ -19,6 +19,7 @@ function setUp() {
     ({
       id,
       incarnation: `${id}1`,
+      device: { kind: 'cpu' },
       client: {
         prepare: ({ fence }: { fence: { epoch: number } }) => {
           asked.push(`${id} prepare ${fence.epoch}`);

@@ -24,7 +24,7 @@ const translate = (
 ) =>
   migrationOf(
     { previousHeadGroups: previous, blocks, ...message },
-    { plan: { ...plan, ...changes }, rank, kvKept, device: 'cpu' },
+    { plan: { ...plan, ...changes }, rank, kvKept },
     700,
   );
 
@@ -78,13 +78,6 @@ describe('a migration', () => {
     ['migration.blocks[1]', 'within [3, 8)', [range(0, 3), range(4, 9)]],
   ])('is refused when addresses do not ascend or are not there: %s %s', (field, text, wrong) => {
     refused(field, text, () => translate({ blocks: wrong }));
-  });
-
-  it('is refused on a GPU', () => {
-    const target = { plan, rank: 0, kvKept: false, device: 'cuda:1' };
-    refused('migration', 'cannot be done on device cuda:1', () =>
-      migrationOf({ previousHeadGroups: previous, blocks }, target, 700),
-    );
   });
 
   it('is refused where KV may lie elsewhere', () => {

@@ -1,0 +1,49 @@
+// What an engine on a GPU leaves to the next one, and how KV comes to it.
+#include <utility>
+
+#include "engine/cuda/cuda_engine.h"
+#include "engine/cuda/cuda_kv_pieces.h"
+#include "engine/kv_migrator.h"
+
+namespace hels::cuda {
+
+void CudaEngine::connectExchange(std::shared_ptr<Communicator> communicator) {
+  exchange_.connect(std::move(communicator));
+}
+
+CudaEngineRemains CudaEngine::remains() {
+  CudaEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
+  if (kvWhole_ && kvHomes_.parkedBlocks == 0) {
+    remains.kv = CudaKeptKv{kvBuffer_, kv().shape, shard_.headGroups};
+  }
+  return remains;
+}
+
+KvMigrationResult CudaEngine::migrateKv(const KvMigration& migration) {
+  useDevice();
+  std::optional<CudaKvPieces> pieces;
+  KvSource source;
+  if (previousKv_) {
+    pieces.emplace(CudaKv{previousKv_->shape, previousKv_->memory->data()});
+    source = {&*pieces, previousKv_->headGroups, previousKv_->memory == kvBuffer_};
+  }
+  const KvSource* kept = previousKv_ ? &source : nullptr;
+  validateKvMigration(migration, kvHomes_, model_.headGroups, kept);
+  exchange_.requireConnected();
+  exchange_.setDeadline(deadlineOrDefault(migration.deadline));
+  try {
+    CudaKvPieces target(kv());
+    const KvMigrationResult result = KvMigrator(migration, kept, target, exchange_).run();
+    previousKv_.reset();
+    kvWhole_ = true;
+    return result;
+  } catch (...) {
+    previousKv_.reset();
+    abort();  // the peers would wait for this rank until their deadline
+    throw;
+  }
+}
+
+void CudaEngine::dropPreviousKv() { previousKv_.reset(); }
+
+}  // namespace hels::cuda

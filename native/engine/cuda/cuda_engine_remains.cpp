@@ -1,0 +1,58 @@
+#include "engine/cuda/cuda_engine_remains.h"
+
+#include <utility>
+
+#include "base/cuda/check.h"
+#include "engine/cuda/cuda_engine.h"
+
+namespace hels::cuda {
+namespace {
+
+/// Whether weights of both engines have one layout, and KV one meaning.
+bool alike(const CudaEngineRemains& remains, const ModelSpec& model, const EngineOptions& options) {
+  return remains.model == model && remains.options.device == options.device &&
+         remains.options.numerics == options.numerics && !options.corruption;
+}
+
+size_t weightBytes(const CudaEngineRemains& remains) {
+  size_t bytes = 0;
+  for (const auto& region : remains.weights) bytes += region == nullptr ? 0 : region->sizeBytes();
+  return bytes;
+}
+
+bool hasRoom(const CudaKeptKv& kv, const EngineOptions& options, const CudaMemory& memory, size_t adoptedBytes) {
+  size_t freeBytes = 0;
+  size_t deviceBytes = 0;
+  check(cudaMemGetInfo(&freeBytes, &deviceBytes), "free memory of the device");
+  const bool inBudget = options.memoryBytes == 0 || memory.totalBytes() + kv.memory->sizeBytes() <= options.memoryBytes;
+  return inBudget && memory.totalBytes() - adoptedBytes <= freeBytes;
+}
+
+}  // namespace
+
+CudaEngineRemains cudaRemainsOf(std::unique_ptr<Engine> engine) {
+  auto* const cuda = dynamic_cast<CudaEngine*>(engine.get());
+  if (cuda == nullptr) return {};
+  CudaEngineRemains remains = cuda->remains();
+  if (remains.options.corruption) return {};
+  return remains;
+}
+
+bool staysInPlace(const CudaKeptKv& kv, const ShardSpec& shard, const CudaMemory& memory) {
+  return kv.headGroups == shard.headGroups && kv.memory->sizeBytes() == memory.kvBytes;
+}
+
+void keepWhatFits(CudaEngineRemains& remains, const ModelSpec& model, const ShardSpec& shard,
+                  const EngineOptions& options, const CudaMemory& memory) {
+  if (!alike(remains, model, options)) remains = {};
+  remains.weights = CudaWeights::kept(model, shard, std::move(remains.weights));
+  const bool plain = options.kvParkedBlocks == 0;
+  if (remains.kv && (!plain || remains.kv->shape.blockTokens != options.kvBlockTokens)) remains.kv.reset();
+  size_t held = weightBytes(remains);
+  const bool inPlace = remains.kv && staysInPlace(*remains.kv, shard, memory);
+  if (inPlace) held += memory.kvBytes;
+  if (remains.kv && !inPlace && !hasRoom(*remains.kv, options, memory, held)) remains.kv.reset();
+  requireCudaMemory(memory, held, shard, options);
+}
+
+}  // namespace hels::cuda
