@@ -142,6 +142,7 @@ async function describeDevices(
         prefill: profile.fit.prefill,
         link,
         hostMemoryBytes: described.device.hostMemoryBytes,
+        withoutLoans: described.device.kind === 'cuda',
       };
     }),
   );

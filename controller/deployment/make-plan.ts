@@ -64,9 +64,20 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
 
 const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
 
-/** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model. */
+function requireLoans({ workload, devices }: PlanRequest): void {
+  const without = devices.find(({ withoutLoans }) => withoutLoans === true);
+  if (workload.allowRemoteKv !== true || without === undefined) return;
+  throw new HelsError(
+    'config-invalid',
+    `workload.allowRemoteKv: worker '${without.id}' is on a GPU, where KV lies with its heads or in the host's memory; leave it out, or deploy over workers on CPUs`,
+    { field: 'workload.allowRemoteKv' },
+  );
+}
+
+/** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model, or loans that a device cannot have. */
 export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   const { model, devices, workload, policy, manual, kvBlockTokens } = request;
+  requireLoans(request);
   const input = toPlanInput(model, devices, workload, policy);
   const solved: Solved = manual.length > 0 ? solveManual(input, manual) : plan(input, nowMs);
   if (!solved.feasible) {

@@ -23,6 +23,8 @@ export interface ProfiledDevice {
   readonly link: LinkLine;
   /** Host memory for parked KV; absent: none. */
   readonly hostMemoryBytes?: number;
+  /** Its engine neither lends room for KV nor borrows any. */
+  readonly withoutLoans?: boolean;
 }
 
 /** Bytes of a weight of the layers (the most of their matrices, which differ where groups are not full) and of the head. */

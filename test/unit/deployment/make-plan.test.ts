@@ -153,3 +153,14 @@ describe('where the KV of a group is', () => {
     expect(taxOf({ computedTokens: 8, recomputedTokens: 2 })).toBe(0.25);
   });
 });
+
+describe('loans of KV', () => {
+  const workload = { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 };
+  const devices = [device('left', 24 * MiB), { ...device('right', 60 * MiB), withoutLoans: true }];
+
+  it('are refused by name where a device cannot have any', () => {
+    const asked = { workload: { ...workload, allowRemoteKv: true } };
+    expect(() => planOf(devices, asked)).toThrow(/allowRemoteKv: worker 'right' is on a GPU/);
+    expect(planOf(devices, { workload }).shardPlan.kvLoans).toEqual([]);
+  });
+});
