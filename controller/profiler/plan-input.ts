@@ -73,7 +73,7 @@ export function toPlanInput(
   return {
     model: planModel(model),
     workload,
-    devices: devices.map(({ hostMemoryBytes: _, ...device }) => device),
+    devices: devices.map(({ hostMemoryBytes: _host, withoutLoans: _loans, ...device }) => device),
     policy,
     objective: deploymentObjective,
   };
