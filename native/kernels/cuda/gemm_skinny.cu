@@ -8,56 +8,68 @@ namespace {
 constexpr int kWarps = 8;
 static_assert(kWarps == kSlices);
 constexpr int kTileColumns = 16;
-/// How a kernel hides the latency of memory: by many blocks on a multiprocessor, or, where there are not as many, by
-/// more loads in flight. `unroll` blocks of depth are asked for before the last as many are multiplied.
-template <int rowTilesOfIt, int unrollOfIt, int blocksOfIt>
+constexpr int kStageElements = kTileColumns * kStageDepth;
+
+/// How a kernel hides the latency of memory: each warp copies the weights of `stages` - 1 stages ahead to shared
+/// memory.
+template <int rowTilesOfIt, int stagesOfIt, int blocksOfIt>
 struct Pace {
   static constexpr int kRowTiles = rowTilesOfIt;
-  static constexpr int kUnroll = unrollOfIt;
+  static constexpr int kStages = stagesOfIt;
   static constexpr int kBlocks = blocksOfIt;  // on a multiprocessor
   static constexpr int kRows = kRowTiles * 8;
+  static constexpr size_t kRingBytes = size_t{kWarps} * kStages * kStageElements * sizeof(uint16_t);
 };
 
-/// The operands of kUnroll blocks of depth: of 16 columns, rows g and g + 8 of the tile, and of 8 rows of x each.
+/// The lane's part of a stage's inputs: of each step of 16 inputs, four of 8 rows each.
 template <typename Pace>
-struct Operands {
-  uint4 weights[Pace::kUnroll][2];
-  uint4 inputs[Pace::kUnroll][Pace::kRowTiles];
+struct Inputs {
+  uint2 values[kStageDepth / kStepDepth][Pace::kRowTiles];
 };
 
-/// Where a lane reads its part of the depth.
+__device__ __forceinline__ int laneOf() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
+
+/// Where a lane reads.
 template <typename Pace>
 struct Sources {
-  const uint16_t* weights[2];
-  const uint16_t* inputs[Pace::kRowTiles];
+  static constexpr int kCopies = kTileColumns * kChunks / kWarpThreads;
+  const uint16_t* weights;  // of the block's first column
+  const uint16_t* inputs;
+  int columns[kCopies];  // from there to the lane's
+  int rows[Pace::kRowTiles];
+  uint16_t* ring;
 
-  __device__ __forceinline__ Sources(const ProductArguments& a, int column) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-    const int g = lane / 4;
-    const int first = lane % 4 * 8;
+  __device__ __forceinline__ Sources(const ProductArguments& a, int column, uint16_t* shared)
+      : weights(a.w + static_cast<int64_t>(column) * a.segments.total + laneOf() % kChunks * kChunkElements),
+        inputs(a.x + laneOf() % 4 * 4),
+        ring(shared) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total + first;
+    for (int i = 0; i < kCopies; ++i) {
+      columns[i] = min(laneOf() / kChunks + i * 4, a.columns - 1 - column) * a.segments.total;
     }
 #pragma unroll
-    for (int tile = 0; tile < Pace::kRowTiles; ++tile)
-      inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride + first;
-  }
-  /// Of the blocks from k on, zeros where they lie behind `end`.
-  __device__ __forceinline__ void loadWeights(int k, int end, Operands<Pace>& operands) const {
-    end -= static_cast<int>(threadIdx.x) % 4 * 8;
-#pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
-      operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
-      operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
+    for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
+      rows[tile] = min(tile * 8 + laneOf() / 4, a.rows - 1) * static_cast<int>(a.xStride);
     }
   }
-  __device__ __forceinline__ void loadInputs(int k, int end, Operands<Pace>& operands) const {
-    end -= static_cast<int>(threadIdx.x) % 4 * 8;
+  /// Starts the copies of the stage from k on, zeros behind `end`.
+  __device__ __forceinline__ void loadWeights(int stage, int k, int end) const {
+    const int lane = laneOf();
+    const bool inside = k + lane % kChunks * kChunkElements < end;
 #pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
+    for (int i = 0; i < kCopies; ++i) {
+      copyAsync16(ring + stage * kStageElements + chunkOffset(lane / kChunks + i * 4, lane % kChunks),
+                  weights + columns[i] + (inside ? k : 0), inside);
+    }
+    commitCopies();
+  }
+  __device__ __forceinline__ void loadInputs(int k, int end, Inputs<Pace>& result) const {
+    end -= static_cast<int>(threadIdx.x) % 4 * 4;
 #pragma unroll
-      for (int tile = 0; tile < Pace::kRowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
+    for (int step = 0; step < kStageDepth / kStepDepth; ++step, k += kStepDepth) {
+#pragma unroll
+      for (int tile = 0; tile < Pace::kRowTiles; ++tile)
+        result.values[step][tile] = load8(inputs + rows[tile] + k, k < end);
     }
   }
 };
@@ -86,32 +98,53 @@ struct GroupWalk {
   }
 };
 
+/// Adds the products of one stage to the sums.
+template <DataType type, typename Pace>
+__device__ __forceinline__ void multiplyStage(const uint16_t* stage, const Inputs<Pace>& inputs,
+                                              float (&sums)[Pace::kRowTiles][4]) {
+#pragma unroll
+  for (int step = 0; step < kStageDepth / kStepDepth; ++step) {
+    const uint2 w0 = stepInputs(stage, 0, step);
+    const uint2 w8 = stepInputs(stage, 8, step);
+#pragma unroll
+    for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
+      multiplyStep<type>(sums[tile], w0, w8, inputs.values[step][tile]);
+    }
+  }
+}
+
 /// The products of the warp's segments; endOfSegment(sums) takes each one's. Loads run ahead across segments.
 template <DataType type, typename Pace, typename EndOfSegment>
-__device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp,
+__device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp, uint16_t* shared,
                                                 const EndOfSegment& endOfSegment) {
-  using Walk = GroupWalk<Pace::kUnroll * kBlockDepth>;
-  const Sources<Pace> sources(a, column);
+  using Walk = GroupWalk<kStageDepth>;
+  const Sources<Pace> sources(a, column, shared + warp * Pace::kStages * kStageElements);
   Walk loading(a.segments, warp);
-  Operands<Pace> operands;
+  Walk walk = loading;
+  const auto load = [&](int stage) {
+    if (loading.done()) return commitCopies();  // also an empty group, so that the groups count the stages
+    sources.loadWeights(stage, loading.k, loading.end);
+    loading.next(a.segments);
+  };
   letNextStart();
-  sources.loadWeights(loading.k, loading.end, operands);  // no kernel writes them: they need not wait
+#pragma unroll
+  for (int stage = 0; stage < Pace::kStages - 1; ++stage) load(stage);  // no kernel writes weights: they need not wait
   waitForPrevious();
-  sources.loadInputs(loading.k, loading.end, operands);
+  Inputs<Pace> inputs;
+  sources.loadInputs(walk.k, walk.end, inputs);
   float sums[Pace::kRowTiles][4] = {};
-  for (Walk walk = loading; !walk.done(); walk.next(a.segments)) {
-    const Operands<Pace> current = operands;
-    if (!loading.done()) loading.next(a.segments);
-    sources.loadWeights(loading.k, loading.end, operands);
-    sources.loadInputs(loading.k, loading.end, operands);
-#pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i) {
-#pragma unroll
-      for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
-        multiplyBlock<type>(sums[tile], current.weights[i][0], current.weights[i][1], current.inputs[i][tile]);
-      }
-    }
-    if (!walk.lastOfSegment()) continue;
+  int stage = 0;
+  while (!walk.done()) {
+    const Inputs<Pace> current = inputs;
+    const bool last = walk.lastOfSegment();
+    walk.next(a.segments);
+    if (!walk.done()) sources.loadInputs(walk.k, walk.end, inputs);
+    waitForCopies<Pace::kStages - 2>();
+    __syncwarp();
+    load(stage == 0 ? Pace::kStages - 1 : stage - 1);  // the stage that all lanes have left behind
+    multiplyStage<type, Pace>(sources.ring + stage * kStageElements, current, sums);
+    stage = stage + 1 == Pace::kStages ? 0 : stage + 1;
+    if (!last) continue;
     endOfSegment(sums);
 #pragma unroll
     for (auto& tile : sums) {
@@ -133,7 +166,8 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKer
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   float totals[Pace::kRowTiles][4] = {};
-  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
+  HELS_DYNAMIC_SHARED(uint16_t, ring);
+  segmentProducts<type, Pace>(a, column, warp, ring, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
     for (int i = 0; i < Pace::kRowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
   });
@@ -163,7 +197,8 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyFix
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[Pace::kRowTiles][4] = {};
-  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
+  HELS_DYNAMIC_SHARED(uint16_t, ring);
+  segmentProducts<type, Pace>(a, column, warp, ring, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
     for (int i = 0; i < Pace::kRowTiles * 4; ++i) {
       totals[i / 4][i % 4] += fixedPoint(sums[i / 4][i % 4], rowOf(i / 4, i % 4), a);
@@ -188,7 +223,7 @@ template <DataType type, typename Pace>
 void launchPace(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
   launchEarly(fixedPoint ? skinnyFixedPointKernel<type, Pace> : skinnyKernel<type, Pace>, grid,
-              dim3(kWarps * kWarpThreads), 0, stream, arguments);
+              dim3(kWarps * kWarpThreads), Pace::kRingBytes, stream, arguments);
 }
 
 /// Columns up to which two blocks on each of the largest devices' multiprocessors are enough for all.
@@ -198,11 +233,11 @@ template <DataType type>
 void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
   const bool few = arguments.columns <= kFewColumns;
   if (arguments.rows <= 8) {
-    if (few) return launchPace<type, Pace<1, 4, 2>>(arguments, fixedPoint, stream);
-    return launchPace<type, Pace<1, 2, 4>>(arguments, fixedPoint, stream);
+    if (few) return launchPace<type, Pace<1, 6, 2>>(arguments, fixedPoint, stream);
+    return launchPace<type, Pace<1, 3, 4>>(arguments, fixedPoint, stream);
   }
-  if (few) return launchPace<type, Pace<2, 3, 2>>(arguments, fixedPoint, stream);
-  launchPace<type, Pace<2, 2, 3>>(arguments, fixedPoint, stream);
+  if (few) return launchPace<type, Pace<2, 6, 2>>(arguments, fixedPoint, stream);
+  launchPace<type, Pace<2, 3, 3>>(arguments, fixedPoint, stream);
 }
 
 }  // namespace
@@ -211,7 +246,6 @@ void multiplySkinny(DataType type, const ProductArguments& arguments, bool fixed
   if (type == DataType::kBf16) {
     launchSkinny<DataType::kBf16>(arguments, fixedPoint, stream);
   } else {
-    launchSkinny<DataType::kF16>(arguments, fixedPoint, stream);
   }
 }
 

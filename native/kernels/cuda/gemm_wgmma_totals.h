@@ -1,0 +1,141 @@
+// What becomes of the sums of a segment in gemm_wgmma.cu: totals of slices in f32, of granules in fixed point. A thread
+// holds `count` results; index i of it is row i / 4 * 8 + i % 2 and column i / 2 % 2 * 8 from its first.
+#pragma once
+
+#include "kernels/cuda/gemm_parts.h"
+#include "kernels/cuda/wgmma.h"
+
+namespace hels::cuda {
+
+/// Threads that hold results.
+inline constexpr int kConsumerThreads = 256;
+
+/// Adds up the slices of a block, in one or two parts: the halves of all eight, one half, or one or two slices alone.
+template <int count>
+struct SliceTotals {
+  using Value = float;
+  float first[count];
+  float second[count];
+  int slice = 0;
+  int firstPart;  // slices of the first part, if there are two
+
+  __device__ __forceinline__ explicit SliceTotals(int splits)
+      : firstPart(splits == 1   ? kHalfSlices
+                  : splits == 4 ? 1
+                                : 0) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) first[i] = second[i] = 0.0F;
+  }
+  static __device__ __forceinline__ int partsOf(int splits) { return splits == 1 || splits == 4 ? 2 : 1; }
+
+  __device__ __forceinline__ void addNothing(const ProductArguments&) { next(); }
+  __device__ __forceinline__ void add(const float (&sums)[count], int, const ProductArguments&) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) second[i] += sums[i];
+    next();
+  }
+  __device__ __forceinline__ void finish(const ProductArguments&, int) {}
+  __device__ __forceinline__ float total(int i) const { return first[i] + second[i]; }
+  __device__ __forceinline__ float part(int which, int i, int splits) const {
+    return which == 0 && partsOf(splits) == 2 ? first[i] : second[i];
+  }
+  /// The total of the parts of all blocks that share the results; read(block, part) gives each.
+  template <typename Read>
+  static __device__ __forceinline__ float join(int splits, const Read& read) {
+    const int parts = partsOf(splits);
+    const int half = splits * parts / 2;
+    float halves[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      halves[i] = 0.0F;
+      for (int at = i * half; at < (i + 1) * half; ++at) halves[i] += read(at / parts, at % parts);
+    }
+    return halves[0] + halves[1];
+  }
+  static __device__ __forceinline__ void store(const ProductArguments& a, int row, int column, float total) {
+    a.y[row * a.yStride + column] = total;
+  }
+
+ private:
+  __device__ __forceinline__ void next() {
+    if (++slice != firstPart) return;
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      first[i] = second[i];
+      second[i] = 0.0F;
+    }
+  }
+};
+
+/// Fixed-point totals of granules in parts of 32 bits. Partials that do not fit into parts, which are rare, go to local
+/// memory in 64 bits.
+template <int count>
+struct GranuleTotals {
+  using Value = int64_t;
+  uint32_t high[count];
+  uint32_t low[count];
+  int granules = 0;
+  bool hasWide = false;
+  int64_t wide[count];
+
+  __device__ __forceinline__ explicit GranuleTotals(int) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) high[i] = low[i] = 0;
+  }
+  static __device__ __forceinline__ int partsOf(int) { return 1; }
+
+  __device__ __forceinline__ void addNothing(const ProductArguments&) {}
+  /// `row` is the thread's first.
+  __device__ __forceinline__ void add(const float (&sums)[count], int row, const ProductArguments& a) {
+    uint32_t outside = 0;
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const FixedPointParts parts = fixedPointParts(sums[i]);
+      high[i] += parts.high;
+      low[i] += parts.low;
+      outside |= outsideBits(parts);
+    }
+    ++granules;
+    if (isOutside(outside)) addWide(sums, row, a);
+  }
+  __device__ __forceinline__ int64_t total(int i) const {
+    const int64_t narrow = joinParts(high[i], low[i], static_cast<uint32_t>(granules));
+    return hasWide ? narrow + wide[i] : narrow;
+  }
+  __device__ __forceinline__ int64_t part(int, int i, int) const { return total(i); }
+  template <typename Read>
+  static __device__ __forceinline__ int64_t join(int splits, const Read& read) {
+    int64_t sum = 0;
+    for (int block = 0; block < splits; ++block) sum += read(block, 0);
+    return sum;
+  }
+  static __device__ __forceinline__ void store(const ProductArguments& a, int row, int column, int64_t total) {
+    a.sums[row * a.sumStride + column] = total;
+  }
+
+ private:
+  /// Takes back what add() did to partials outside, and adds them in 64 bits. In loops that are not unrolled: it is
+  /// rare, and must not cost the rest registers.
+  __device__ __forceinline__ void addWide(const float (&sums)[count], int row, const ProductArguments& a) {
+    float partials[count];
+    uint2 undone[count];
+#pragma unroll
+    for (int i = 0; i < count; ++i) partials[i] = sums[i];
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) {
+      const FixedPointParts parts = fixedPointParts(partials[i]);
+      const bool isWide = isOutside(outsideBits(parts));
+      const int64_t before = hasWide ? wide[i] : 0;
+      wide[i] = isWide ? before + wideFixedPoint(partials[i], row + i / 4 * 8 + i % 2, a) : before;
+      undone[i] = isWide ? make_uint2(parts.high - kRounderBits, parts.low - kRounderBits) : make_uint2(0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      high[i] -= undone[i].x;
+      low[i] -= undone[i].y;
+    }
+    hasWide = true;
+  }
+};
+
+}  // namespace hels::cuda
