@@ -32,6 +32,10 @@ namespace hels::cuda {
 inline constexpr int kWarpThreads = 32;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
+/// Shared memory that a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090,
+/// 64 on a T4.
+size_t sharedBytesMax();
+
 #ifndef HELS_CUDA_EMULATION
 /// Whether the current device lets a kernel start before the one in front of it has ended (compute capability 9.0).
 inline bool startsEarly() {
@@ -257,11 +261,10 @@ __device__ __forceinline__ uint2 load8(const void* source, bool valid) {
   return valid ? *static_cast<const uint2*>(source) : make_uint2(0, 0);
 #else
   uint2 value;
-  asm volatile(
-      "{.reg .pred p; setp.ne.b32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0,%1}, [%2];}"
-      : "=r"(value.x), "=r"(value.y)
-      : "l"(source), "r"(static_cast<int>(valid))
-      : "memory");
+  asm volatile("{.reg .pred p; setp.ne.b32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0,%1}, [%2];}"
+               : "=r"(value.x), "=r"(value.y)
+               : "l"(source), "r"(static_cast<int>(valid))
+               : "memory");
   return value;
 #endif
 }

@@ -229,15 +229,19 @@ void launchPace(const ProductArguments& arguments, bool fixedPoint, cudaStream_t
 /// Columns up to which two blocks on each of the largest devices' multiprocessors are enough for all.
 constexpr int kFewColumns = 2 * 132 * kTileColumns;
 
+/// Rings for devices with less shared memory: a 3090, 4090 or T4.
+template <DataType type, int rowTiles>
+void launchRows(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
+  constexpr size_t kLargeDevice = size_t{160} * 1024;
+  if (sharedBytesMax() < kLargeDevice) return launchPace<type, Pace<rowTiles, 2, 2>>(arguments, fixedPoint, stream);
+  if (arguments.columns <= kFewColumns) return launchPace<type, Pace<rowTiles, 6, 2>>(arguments, fixedPoint, stream);
+  launchPace<type, Pace<rowTiles, 3, rowTiles == 1 ? 4 : 3>>(arguments, fixedPoint, stream);
+}
+
 template <DataType type>
 void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
-  const bool few = arguments.columns <= kFewColumns;
-  if (arguments.rows <= 8) {
-    if (few) return launchPace<type, Pace<1, 6, 2>>(arguments, fixedPoint, stream);
-    return launchPace<type, Pace<1, 3, 4>>(arguments, fixedPoint, stream);
-  }
-  if (few) return launchPace<type, Pace<2, 6, 2>>(arguments, fixedPoint, stream);
-  launchPace<type, Pace<2, 3, 3>>(arguments, fixedPoint, stream);
+  if (arguments.rows <= 8) return launchRows<type, 1>(arguments, fixedPoint, stream);
+  launchRows<type, 2>(arguments, fixedPoint, stream);
 }
 
 }  // namespace
@@ -246,6 +250,7 @@ void multiplySkinny(DataType type, const ProductArguments& arguments, bool fixed
   if (type == DataType::kBf16) {
     launchSkinny<DataType::kBf16>(arguments, fixedPoint, stream);
   } else {
+    launchSkinny<DataType::kF16>(arguments, fixedPoint, stream);
   }
 }
 

@@ -293,18 +293,6 @@ using FlatTile = Tile<64, 32, 32, 16, 4>;
 using SmallTile = Tile<64, 64, 32, 32, 4>;
 using LargeTile = Tile<128, 128, 64, 32, 3>;
 
-/// What a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090, 64 on a T4.
-size_t sharedBytesMax() {
-  static const size_t bytes = [] {
-    int device = 0;
-    int value = 0;
-    check(cudaGetDevice(&device), "current device");
-    check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory of a block");
-    return static_cast<size_t>(value);
-  }();
-  return bytes;
-}
-
 template <DataType type>
 void launchTiled(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
   if (arguments.rows > SmallTile::kRows && sharedBytesOf<LargeTile>(fixedPoint) <= sharedBytesMax()) {

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/gemm_parts.h"
 #ifdef HELS_WGMMA
+#include "kernels/cuda/gemm_wgmma_ring.h"
 #include "kernels/cuda/gemm_wgmma_totals.h"
 #include "kernels/cuda/wgmma.h"
 #include "kernels/cuda/wgmma_launch.h"
@@ -14,167 +15,6 @@
 namespace hels::cuda {
 #ifdef HELS_WGMMA
 namespace {
-
-constexpr int kWarpgroup = 128;
-constexpr int kThreads = kWarpgroup + kConsumerThreads;
-constexpr int kTileColumns = 128;  // 64 for each warpgroup
-constexpr int kStageRowBytes = kStageDepth * 2;
-constexpr int kStepBytes = kStepDepth * 2;
-constexpr int kWeightsBytes = kTileColumns * kStageRowBytes;
-constexpr int kSwizzleBytes = 1024;  // to which tiles are aligned
-
-/// How the blocks of a cluster belong together: rows x columns of tiles, or `splits` shares of one tile's depth.
-struct Layout {
-  int clusterRows = 1;
-  int clusterColumns = 1;
-  int splits = 1;
-  int rowClusters = 1;  // clusters across the rows of the product
-  int clusters = 1;     // in all
-  __host__ __device__ int clusterBlocks() const { return clusterRows * clusterColumns * splits; }
-};
-
-template <int rows>
-struct Tile {
-  static constexpr int kStageBytes = kWeightsBytes + rows * kStageRowBytes;
-  /// Few rows leave room for a second block on a multiprocessor, whose start and end hide in the other's work.
-  static constexpr int kBlocks = rows <= 32 ? 2 : 1;
-  static constexpr int kStages = 192 * 1024 / kBlocks / kStageBytes;
-  static constexpr int kProducerRegisters = 40;
-  static constexpr int kConsumerRegisters = kBlocks == 2 ? 96 : 232;
-  static constexpr int kResults = kTileColumns * rows / kConsumerThreads;  // of a thread
-  static constexpr size_t kSharedBytes = static_cast<size_t>(kStages) * kStageBytes + kSwizzleBytes;
-};
-
-/// The stages in shared memory, and for each a barrier that its bytes pass and one that its readers pass.
-template <int rows>
-struct Ring {
-  unsigned char* stages;
-  uint64_t* full;
-  uint64_t* empty;
-  int stage = 0;
-  int parity = 0;
-
-  __device__ __forceinline__ unsigned char* weights() const { return stages + stage * Tile<rows>::kStageBytes; }
-  __device__ __forceinline__ unsigned char* inputs() const { return weights() + kWeightsBytes; }
-  __device__ __forceinline__ void next() {
-    if (++stage < Tile<rows>::kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
-/// Where a block stands: in its cluster, and by that in the product.
-struct Place {
-  int inRows;
-  int inColumns;
-  int split;
-
-  __device__ __forceinline__ explicit Place(const Layout& layout) {
-    const int rank = rankInCluster();
-    split = layout.splits > 1 ? rank : 0;
-    inRows = layout.splits > 1 ? 0 : rank % layout.clusterRows;
-    inColumns = layout.splits > 1 ? 0 : rank / layout.clusterRows;
-  }
-  __device__ __forceinline__ int row(const Layout& layout, int cluster, int rows) const {
-    return (cluster % layout.rowClusters * layout.clusterRows + inRows) * rows;
-  }
-  __device__ __forceinline__ int column(const Layout& layout, int cluster) const {
-    return (cluster / layout.rowClusters * layout.clusterColumns + inColumns) * kTileColumns;
-  }
-  __device__ __forceinline__ int firstSegment(const Layout& layout, int count) const {
-    return split * count / layout.splits;
-  }
-  __device__ __forceinline__ int endSegment(const Layout& layout, int count) const {
-    return (split + 1) * count / layout.splits;
-  }
-};
-
-/// The cluster tiles of this cluster: the first, and how far the next is.
-__device__ __forceinline__ int firstCluster(const Layout& layout) {
-  return static_cast<int>(blockIdx.x) / layout.clusterBlocks();
-}
-__device__ __forceinline__ int clusterStep(const Layout& layout) {
-  return static_cast<int>(gridDim.x) / layout.clusterBlocks();
-}
-
-/// Asks for the stages of the block's tiles. Blocks of the same columns share their weights: each asks for its part of
-/// the tile, for all of them; blocks of the same rows likewise their inputs.
-template <int rows>
-struct Producer {
-  const TensorMap& weights;
-  const TensorMap& inputs;
-  const ProductArguments& a;
-  const Layout& layout;
-  const Place& place;
-
-  /// visit(k, row, column) for each stage, until it says false.
-  template <typename Visit>
-  __device__ __forceinline__ void forEachStage(const Visit& visit) const {
-    const int firstSegment = place.firstSegment(layout, a.segments.count);
-    const int endSegment = place.endSegment(layout, a.segments.count);
-    for (int cluster = firstCluster(layout); cluster < layout.clusters; cluster += clusterStep(layout)) {
-      const int row = place.row(layout, cluster, rows);
-      const int column = place.column(layout, cluster);
-      for (int segment = firstSegment; segment < endSegment; ++segment) {
-        for (int k = a.segments.begin(segment); k < a.segments.end(segment); k += kStageDepth) {
-          if (!visit(k, row, column)) return;
-        }
-      }
-    }
-  }
-  __device__ __forceinline__ void askForWeights(const Ring<rows>& ring, int k, int column) const {
-    uint64_t* full = &ring.full[ring.stage];
-    arriveExpecting(full, Tile<rows>::kStageBytes);
-    if (layout.clusterRows == 1) return copyBox(ring.weights(), &weights, k, column, full);
-    const int part = kTileColumns / layout.clusterRows;
-    const uint32_t sameColumns = ((1U << layout.clusterRows) - 1) << (place.inColumns * layout.clusterRows);
-    copyBox(ring.weights() + place.inRows * part * kStageRowBytes, &weights, k, column + place.inRows * part, full,
-            sameColumns);
-  }
-  __device__ __forceinline__ void askForInputs(const Ring<rows>& ring, int k, int row) const {
-    uint64_t* full = &ring.full[ring.stage];
-    if (layout.clusterColumns == 1) return copyBox(ring.inputs(), &inputs, k, row, full);
-    const int part = rows / layout.clusterColumns;
-    const uint32_t all = (1U << (layout.clusterRows * layout.clusterColumns)) - 1;
-    const uint32_t sameRows = all / ((1U << layout.clusterRows) - 1) << place.inRows;
-    copyBox(ring.inputs() + place.inColumns * part * kStageRowBytes, &inputs, k, row + place.inColumns * part, full,
-            sameRows);
-  }
-  /// No kernel writes weights: those of the first stages need not wait for the kernel in front.
-  __device__ __forceinline__ void run(Ring<rows> ring) const {
-    int ahead = 0;
-    Ring<rows> first = ring;
-    forEachStage([&](int k, int, int column) {
-      askForWeights(first, k, column);
-      first.next();
-      return ++ahead < Tile<rows>::kStages;
-    });
-    waitForPrevious();
-    forEachStage([&](int k, int row, int column) {
-      if (--ahead < 0) {
-        waitForPhase(&ring.empty[ring.stage], ring.parity ^ 1);
-        askForWeights(ring, k, column);
-      }
-      askForInputs(ring, k, row);
-      ring.next();
-      return true;
-    });
-  }
-};
-
-/// Tells all blocks that write into the stage that this warpgroup has read it.
-template <int rows>
-__device__ __forceinline__ void release(const Ring<rows>& ring, int stage, const Layout& layout, const Place& place) {
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  uint64_t* empty = &ring.empty[stage];
-  if (layout.clusterRows * layout.clusterColumns == 1) {
-    if (thread == 0) arrive(empty);
-  } else if (thread < layout.clusterRows) {
-    arriveAt(empty, place.inColumns * layout.clusterRows + thread);
-  } else if (thread < layout.clusterRows + layout.clusterColumns && thread - layout.clusterRows != place.inColumns) {
-    arriveAt(empty, (thread - layout.clusterRows) * layout.clusterRows + place.inRows);
-  }
-}
 
 /// Starts the products of the first `groups` times 16 inputs of a stage, once it is there, and releases the stage
 /// before.
@@ -224,7 +64,7 @@ __device__ __forceinline__ void joinSplits(const Totals& totals, const ProductAr
   constexpr int kResults = Tile<rows>::kResults;
   const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
   Value* values = reinterpret_cast<Value*>(shared) + thread;
-  syncThreads(kConsumerThreads);  // all have read the last stage
+  syncThreads(1, kConsumerThreads);  // all have read the last stage
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
     if (part >= Totals::partsOf(layout.splits)) break;
@@ -246,7 +86,40 @@ __device__ __forceinline__ void joinSplits(const Totals& totals, const ProductAr
         return loadI64(from);
       }
     });
-    if (toRow < a.rows && toColumn < a.columns) Totals::store(a, toRow, toColumn, total);
+    if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = total;
+  }
+}
+
+/// Stores a whole tile by way of shared memory, from where the copy engine takes it while the next tile is multiplied:
+/// all blocks end their tiles at about the same time, and plain stores would wait for each other.
+template <typename Totals>
+__device__ __forceinline__ void storeStaged(const Totals& totals, const ProductArguments& a, int tileRow, int column,
+                                            unsigned char* staging) {
+  using Value = typename Totals::Value;
+  constexpr int kRows = 512 / static_cast<int>(sizeof(Value));  // at a time
+  constexpr int kRowBytes = 64 * static_cast<int>(sizeof(Value)) + 16;
+  constexpr int kRowsInAll = 128;
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
+  const int lane = thread % kWarpThreads;
+  unsigned char* mine = staging + warpgroup * kRowsInAll * (64 * 4 + 16);
+#pragma unroll
+  for (int first = 0; first < kRowsInAll; first += kRows) {
+    waitUntilRead();
+    syncThreads(2 + warpgroup, kWarpgroup);
+#pragma unroll
+    for (int i = 0; i < kRows / 2; ++i) {
+      const int row = i / 4 * 8 + i % 2 + lane % 4 * 2;
+      const int toColumn = thread / kWarpThreads * 16 + lane / 4 + i / 2 % 2 * 8;
+      *reinterpret_cast<Value*>(mine + row * kRowBytes + toColumn * static_cast<int>(sizeof(Value))) =
+          totals.total(first / 2 + i);
+    }
+    publishWrites();
+    syncThreads(2 + warpgroup, kWarpgroup);
+    if (thread < kRows) {
+      copyOut(Totals::target(a, tileRow + first + thread, column + warpgroup * 64), mine + thread * kRowBytes,
+              64 * static_cast<int>(sizeof(Value)));
+    }
   }
 }
 
@@ -275,13 +148,22 @@ __device__ __forceinline__ void consume(const ProductArguments& a, const Layout&
       totals.add(sums, row, a);
     }
     if (layout.splits > 1) return joinSplits<rows>(totals, a, layout, place, row, column, ring.stages);
+    if constexpr (Tile<rows>::kStaged) {
+      const int tileRow = place.row(layout, cluster, rows);
+      const int tileColumn = place.column(layout, cluster);
+      if (tileRow + rows <= a.rows && tileColumn + kTileColumns <= a.columns && Totals::targetsAreAligned(a)) {
+        storeStaged(totals, a, tileRow, tileColumn, ring.stages + Tile<rows>::kStages * Tile<rows>::kStageBytes);
+        continue;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kResults; ++i) {
       const int toRow = row + i / 4 * 8 + i % 2;
       const int toColumn = column + i / 2 % 2 * 8;
-      if (toRow < a.rows && toColumn < a.columns) Totals::store(a, toRow, toColumn, totals.total(i));
+      if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = totals.total(i);
     }
   }
+  if constexpr (Tile<rows>::kStaged) waitUntilOut();
 }
 
 template <DataType type, int rows, typename Totals>
@@ -319,24 +201,24 @@ __global__ void __launch_bounds__(kThreads, Tile<rows>::kBlocks)
 }
 
 struct Device {
+  int index = -1;
   bool hasWgmma = false;
   int multiprocessors = 0;
 };
 
 const Device& currentDevice() {
-  static const Device device = [] {
-    Device found;
-    int index = 0;
-    int major = 0;
-    int minor = 0;
-    check(cudaGetDevice(&index), "current device");
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "compute capability");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "compute capability");
-    check(cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, index), "multiprocessors");
-    found.hasWgmma = major == 9 && minor == 0 && encodeTensorMap() != nullptr;
-    return found;
-  }();
-  return device;
+  thread_local Device known;
+  int index = 0;
+  check(cudaGetDevice(&index), "current device");
+  if (index == known.index) return known;
+  int major = 0;
+  int minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "compute capability");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "compute capability");
+  check(cudaDeviceGetAttribute(&known.multiprocessors, cudaDevAttrMultiProcessorCount, index), "multiprocessors");
+  known.hasWgmma = major == 9 && minor == 0 && encodeTensorMap() != nullptr;
+  known.index = index;
+  return known;
 }
 
 /// Shares of the depth that keep the device busy for the least time: rounds of blocks over shares, and what starting a

@@ -3,12 +3,8 @@
 #pragma once
 
 #include "kernels/cuda/gemm_parts.h"
-#include "kernels/cuda/wgmma.h"
 
 namespace hels::cuda {
-
-/// Threads that hold results.
-inline constexpr int kConsumerThreads = 256;
 
 /// Adds up the slices of a block, in one or two parts: the halves of all eight, one half, or one or two slices alone.
 template <int count>
@@ -52,8 +48,11 @@ struct SliceTotals {
     }
     return halves[0] + halves[1];
   }
-  static __device__ __forceinline__ void store(const ProductArguments& a, int row, int column, float total) {
-    a.y[row * a.yStride + column] = total;
+  static __device__ __forceinline__ float* target(const ProductArguments& a, int row, int column) {
+    return a.y + row * a.yStride + column;
+  }
+  static __device__ __forceinline__ bool targetsAreAligned(const ProductArguments& a) {
+    return a.yStride % 4 == 0 && reinterpret_cast<uintptr_t>(a.y) % 16 == 0;
   }
 
  private:
@@ -109,8 +108,11 @@ struct GranuleTotals {
     for (int block = 0; block < splits; ++block) sum += read(block, 0);
     return sum;
   }
-  static __device__ __forceinline__ void store(const ProductArguments& a, int row, int column, int64_t total) {
-    a.sums[row * a.sumStride + column] = total;
+  static __device__ __forceinline__ int64_t* target(const ProductArguments& a, int row, int column) {
+    return a.sums + row * a.sumStride + column;
+  }
+  static __device__ __forceinline__ bool targetsAreAligned(const ProductArguments& a) {
+    return a.sumStride % 2 == 0 && reinterpret_cast<uintptr_t>(a.sums) % 16 == 0;
   }
 
  private:

@@ -93,6 +93,19 @@ __device__ __forceinline__ void copyBox(void* target, const TensorMap* matrix, i
       : "memory");
 }
 
+/// Makes this thread's writes to shared memory seen by the copy engine, after a barrier with the thread that asks it.
+__device__ __forceinline__ void publishWrites() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// Copies `bytes` (a multiple of 16, both ends 16-byte aligned) from shared memory to device memory, in a group of its
+/// own.
+__device__ __forceinline__ void copyOut(void* target, const void* source, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2; cp.async.bulk.commit_group;" ::"l"(target),
+               "r"(sharedAddress(source)), "r"(bytes)
+               : "memory");
+}
+/// Until what this thread copied out has been read, or has arrived.
+__device__ __forceinline__ void waitUntilRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void waitUntilOut() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
 /// Registers of each thread of the warpgroup from here on.
 template <int count>
 __device__ __forceinline__ void giveRegisters() {
@@ -103,9 +116,9 @@ __device__ __forceinline__ void takeRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-/// Until the consumers' warpgroups (`threads` threads) are here.
-__device__ __forceinline__ void syncThreads(int threads) {
-  asm volatile("barrier.sync 1, %0;" ::"r"(threads) : "memory");
+/// Until `threads` threads are at the block's barrier of that number (1 to 15).
+__device__ __forceinline__ void syncThreads(int barrier, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 /// An operand in shared memory: rows of 128 bytes, 16-byte chunks exchanged as the copy engine's 128-byte swizzle does,
