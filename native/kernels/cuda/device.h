@@ -56,7 +56,7 @@ void launchKernel(bool early, void (*kernel)(Parameters...), dim3 grid, dim3 blo
     emulation::runKernel(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
   });
 #else
-  if (sharedBytes > size_t{48} * 1024) {
+  if (sharedBytes > size_t{24} * 1024) {  // more than 48 KiB, those of the kernel itself included, must be allowed
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)),
           "shared memory of a kernel");
   }

@@ -20,7 +20,7 @@ namespace {
 /// before.
 template <DataType type, int rows, int groups>
 __device__ __forceinline__ void multiplyStage(float (&sums)[Tile<rows>::kResults], bool adds, int& last,
-                                              Ring<rows>& ring, const Layout& layout, const Place& place) {
+                                              Ring<rows>& ring) {
   constexpr int kStep = kStepBytes / 16;  // operands count 16 bytes
   const int half = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
   waitForPhase(&ring.full[ring.stage], ring.parity);
@@ -35,7 +35,7 @@ __device__ __forceinline__ void multiplyStage(float (&sums)[Tile<rows>::kResults
   commitProducts();
   if (last >= 0) {
     waitForProducts<1>();
-    release(ring, last, layout, place);
+    release(ring, last);
   }
   last = ring.stage;
   ring.next();
@@ -44,126 +44,94 @@ __device__ __forceinline__ void multiplyStage(float (&sums)[Tile<rows>::kResults
 /// Sums of one segment for 64 columns and all rows of the tile.
 template <DataType type, int rows>
 __device__ __forceinline__ void multiplySegment(float (&sums)[Tile<rows>::kResults], int begin, int end,
-                                                Ring<rows>& ring, const Layout& layout, const Place& place) {
+                                                Ring<rows>& ring) {
   int last = -1;
   int k = begin;
   for (; k + kBlockDepth < end; k += kStageDepth) {
-    multiplyStage<type, rows, kStageDepth / kStepDepth>(sums, k > begin, last, ring, layout, place);
+    multiplyStage<type, rows, kStageDepth / kStepDepth>(sums, k > begin, last, ring);
   }
-  if (k < end) multiplyStage<type, rows, kBlockDepth / kStepDepth>(sums, k > begin, last, ring, layout, place);
+  if (k < end) multiplyStage<type, rows, kBlockDepth / kStepDepth>(sums, k > begin, last, ring);
   waitForProducts<0>();
   holdSums(sums);
-  release(ring, last, layout, place);
+  release(ring, last);
 }
 
-/// Stores the totals of a tile whose depth several blocks have shared: each block its part of the results.
+/// Stores the totals of a tile whose depth the blocks of a cluster have shared: each block its part of the results.
 template <int rows, typename Totals>
-__device__ __forceinline__ void joinSplits(const Totals& totals, const ProductArguments& a, const Layout& layout,
-                                           const Place& place, int row, int column, unsigned char* shared) {
+__device__ __forceinline__ void joinSplits(const Totals& totals, const typename Totals::Spare& spare,
+                                           const ProductArguments& a, int splits, int row, int column,
+                                           unsigned char* shared) {
   using Value = typename Totals::Value;
   constexpr int kResults = Tile<rows>::kResults;
-  const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
-  Value* values = reinterpret_cast<Value*>(shared) + thread;
+  Value* values = reinterpret_cast<Value*>(shared) + (threadIdx.x - kWarpgroup);
+  const int parts = Totals::partsOf(splits);
+  const int half = splits * parts / 2;
   syncThreads(1, kConsumerThreads);  // all have read the last stage
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    if (part >= Totals::partsOf(layout.splits)) break;
+    if (part >= parts) break;
 #pragma unroll
     for (int i = 0; i < kResults; ++i) {
-      values[(part * kResults + i) * kConsumerThreads] = totals.part(part, i, layout.splits);
+      values[(part * kResults + i) * kConsumerThreads] = totals.part(part, i, spare);
     }
   }
   syncCluster();
-  const int share = kResults / layout.splits;
-  for (int i = place.split * share; i < (place.split + 1) * share; ++i) {
+  const int share = kResults / splits;
+  const int rank = rankInCluster();
+#pragma unroll 2
+  for (int i = rank * share; i < (rank + 1) * share; ++i) {
+    // All at once, since they are far: up to four of each half, in order.
+    Value found[2][kHalfSlices];
+#pragma unroll
+    for (int at = 0; at < 2 * kHalfSlices; ++at) {
+      const int which = at / kHalfSlices * half + at % kHalfSlices;
+      found[at / kHalfSlices][at % kHalfSlices] = 0;
+      if (at % kHalfSlices >= half) continue;
+      loadFrom(found[at / kHalfSlices][at % kHalfSlices],
+               addressIn(values + (which % parts * kResults + i) * kConsumerThreads, which / parts));
+    }
+    Value halves[2] = {0, 0};
+#pragma unroll
+    for (int at = 0; at < 2 * kHalfSlices; ++at) {
+      halves[at / kHalfSlices] += found[at / kHalfSlices][at % kHalfSlices];
+    }
     const int toRow = row + i / 4 * 8 + i % 2;
     const int toColumn = column + i / 2 % 2 * 8;
-    const Value total = Totals::join(layout.splits, [&](int block, int part) {
-      const uint32_t from = addressIn(values + (part * kResults + i) * kConsumerThreads, block);
-      if constexpr (sizeof(Value) == sizeof(float)) {
-        return loadF32(from);
-      } else {
-        return loadI64(from);
-      }
-    });
-    if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = total;
-  }
-}
-
-/// Stores a whole tile by way of shared memory, from where the copy engine takes it while the next tile is multiplied:
-/// all blocks end their tiles at about the same time, and plain stores would wait for each other.
-template <typename Totals>
-__device__ __forceinline__ void storeStaged(const Totals& totals, const ProductArguments& a, int tileRow, int column,
-                                            unsigned char* staging) {
-  using Value = typename Totals::Value;
-  constexpr int kRows = 512 / static_cast<int>(sizeof(Value));  // at a time
-  constexpr int kRowBytes = 64 * static_cast<int>(sizeof(Value)) + 16;
-  constexpr int kRowsInAll = 128;
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
-  const int lane = thread % kWarpThreads;
-  unsigned char* mine = staging + warpgroup * kRowsInAll * (64 * 4 + 16);
-#pragma unroll
-  for (int first = 0; first < kRowsInAll; first += kRows) {
-    waitUntilRead();
-    syncThreads(2 + warpgroup, kWarpgroup);
-#pragma unroll
-    for (int i = 0; i < kRows / 2; ++i) {
-      const int row = i / 4 * 8 + i % 2 + lane % 4 * 2;
-      const int toColumn = thread / kWarpThreads * 16 + lane / 4 + i / 2 % 2 * 8;
-      *reinterpret_cast<Value*>(mine + row * kRowBytes + toColumn * static_cast<int>(sizeof(Value))) =
-          totals.total(first / 2 + i);
-    }
-    publishWrites();
-    syncThreads(2 + warpgroup, kWarpgroup);
-    if (thread < kRows) {
-      copyOut(Totals::target(a, tileRow + first + thread, column + warpgroup * 64), mine + thread * kRowBytes,
-              64 * static_cast<int>(sizeof(Value)));
-    }
+    if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = halves[0] + halves[1];
   }
 }
 
 template <DataType type, int rows, typename Totals>
-__device__ __forceinline__ void consume(const ProductArguments& a, const Layout& layout, const Place& place,
+__device__ __forceinline__ void consume(const ProductArguments& a, const Layout& layout, const Share<rows>& share,
                                         Ring<rows> ring) {
   constexpr int kResults = Tile<rows>::kResults;
-  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int firstColumn =
-      warpgroup * (kTileColumns / 2) + static_cast<int>(threadIdx.x) % kWarpgroup / kWarpThreads * 16 + lane / 4;
-  for (int cluster = firstCluster(layout); cluster < layout.clusters; cluster += clusterStep(layout)) {
-    const int row = place.row(layout, cluster, rows) + lane % 4 * 2;
-    const int column = place.column(layout, cluster) + firstColumn;
+  const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
+  const int firstColumn = thread / kWarpThreads * 16 + lane / 4;  // of a warp 16, of a warpgroup 64
+  for (int tile = share.firstTile; tile < layout.tiles; tile += share.tileStep) {
+    const int row = share.row(layout, tile) + lane % 4 * 2;
+    const int column = share.column(layout, tile) + firstColumn;
     Totals totals(layout.splits);
-    const int endSegment = place.endSegment(layout, a.segments.count);
-    for (int segment = place.firstSegment(layout, a.segments.count); segment < endSegment; ++segment) {
+    typename Totals::Spare spare;
+    for (int segment = share.firstSegment; segment < share.endSegment; ++segment) {
       const int begin = a.segments.begin(segment);
       const int end = a.segments.end(segment);
       if (begin >= end) {
-        totals.addNothing(a);
+        totals.addNothing();
         continue;
       }
       float sums[kResults];
-      multiplySegment<type, rows>(sums, begin, end, ring, layout, place);
-      totals.add(sums, row, a);
+      multiplySegment<type, rows>(sums, begin, end, ring);
+      totals.add(sums, spare, row, a);
     }
-    if (layout.splits > 1) return joinSplits<rows>(totals, a, layout, place, row, column, ring.stages);
-    if constexpr (Tile<rows>::kStaged) {
-      const int tileRow = place.row(layout, cluster, rows);
-      const int tileColumn = place.column(layout, cluster);
-      if (tileRow + rows <= a.rows && tileColumn + kTileColumns <= a.columns && Totals::targetsAreAligned(a)) {
-        storeStaged(totals, a, tileRow, tileColumn, ring.stages + Tile<rows>::kStages * Tile<rows>::kStageBytes);
-        continue;
-      }
-    }
+    if (layout.splits > 1) return joinSplits<rows>(totals, spare, a, layout.splits, row, column, ring.stages);
 #pragma unroll
     for (int i = 0; i < kResults; ++i) {
       const int toRow = row + i / 4 * 8 + i % 2;
       const int toColumn = column + i / 2 % 2 * 8;
-      if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = totals.total(i);
+      if (toRow < a.rows && toColumn < a.columns) *Totals::target(a, toRow, toColumn) = totals.total(i, spare);
     }
   }
-  if constexpr (Tile<rows>::kStaged) waitUntilOut();
 }
 
 template <DataType type, int rows, typename Totals>
@@ -176,27 +144,26 @@ __global__ void __launch_bounds__(kThreads, Tile<rows>::kBlocks)
   const uint32_t offset = sharedAddress(shared) % kSwizzleBytes;
   Ring<rows> ring{shared + (kSwizzleBytes - offset) % kSwizzleBytes, full, empty};
   if (threadIdx.x == 0) {
-    const int writers = layout.clusterRows + layout.clusterColumns - 1;
     for (int i = 0; i < Tile<rows>::kStages; ++i) {
       initBarrier(&full[i], 1);
-      initBarrier(&empty[i], writers * (kConsumerThreads / kWarpgroup));
+      initBarrier(&empty[i], kConsumerThreads / kWarpgroup);
     }
     publishBarriers();
   }
   __syncthreads();
-  syncCluster();
-  const Place place(layout);
+  const bool splits = layout.splits > 1;
+  const Share<rows> share(layout, a.segments.count, splits ? rankInCluster() : 0);
   letNextStart();
   if (threadIdx.x < kWarpgroup) {
     giveRegisters<Tile<rows>::kProducerRegisters>();
-    if (threadIdx.x == 0) Producer<rows>{weights, inputs, a, layout, place}.run(ring);
-    if (layout.splits > 1) syncCluster();  // as joinSplits() does
-    syncCluster();
+    if (threadIdx.x == 0) Producer<rows>{weights, inputs, a, layout, share}.run(ring);
+    if (splits) syncCluster();  // as joinSplits() does
+    if (splits) syncCluster();
   } else {
     takeRegisters<Tile<rows>::kConsumerRegisters>();
     waitForPrevious();
-    consume<type, rows, Totals>(a, layout, place, ring);
-    syncCluster();  // no block ends while another may write to it or read from it
+    consume<type, rows, Totals>(a, layout, share, ring);
+    if (splits) syncCluster();  // no block ends while another may read from it
   }
 }
 
@@ -221,62 +188,36 @@ const Device& currentDevice() {
   return known;
 }
 
-/// Shares of the depth that keep the device busy for the least time: rounds of blocks over shares, and what starting a
-/// round costs.
-int splitsFor(int tiles, int segments, bool fixedPoint, int multiprocessors) {
-  constexpr double kRoundCost = 0.04;  // of the time of a whole tile
-  int best = 1;
-  double least = 0;
-  for (const int splits : {1, 2, 4, 8}) {
-    if (fixedPoint && splits > segments) break;
-    const int rounds = (tiles * splits + multiprocessors - 1) / multiprocessors;
-    const double time = rounds * (1.0 / splits + kRoundCost);
-    if (splits == 1 || time < least) {
-      best = splits;
-      least = time;
-    }
-  }
-  return best;
-}
-
-Layout layoutOf(const ProductArguments& a, int rows, bool fixedPoint, int multiprocessors) {
-  const int rowTiles = (a.rows + rows - 1) / rows;
-  const int columnTiles = (a.columns + kTileColumns - 1) / kTileColumns;
-  Layout layout;
-  if (rowTiles * columnTiles < 2 * multiprocessors) {
-    layout.splits = splitsFor(rowTiles * columnTiles, a.segments.count, fixedPoint, multiprocessors);
-  }
-  // Pairs that leave no block without work, or few of many.
-  const auto pairs = [](int tiles) { return tiles % 2 == 0 || tiles > 8; };
-  if (layout.splits == 1) {
-    layout.clusterRows = pairs(rowTiles) ? 2 : 1;
-    layout.clusterColumns = pairs(columnTiles) ? 2 : 1;
-  }
-  layout.rowClusters = (rowTiles + layout.clusterRows - 1) / layout.clusterRows;
-  layout.clusters = layout.rowClusters * ((columnTiles + layout.clusterColumns - 1) / layout.clusterColumns);
-  return layout;
+/// Shares of the depth of a tile: more while every block still finds room at once. More than four, or two of large
+/// tiles, take longer to join than they save.
+int splitsFor(int tiles, int rows, int segments, int room) {
+  int splits = 1;
+  const int most = rows == 128 ? 2 : 4;
+  while (splits < most && tiles * splits * 2 <= room && splits * 2 <= segments) splits *= 2;
+  return splits;
 }
 
 template <DataType type, int rows, template <int> typename Totals>
-void launchTile(const ProductArguments& a, bool fixedPoint, cudaStream_t stream) {
-  const int multiprocessors = currentDevice().multiprocessors;
-  const Layout layout = layoutOf(a, rows, fixedPoint, multiprocessors);
+void launchTile(const ProductArguments& a, cudaStream_t stream) {
+  const int room = currentDevice().multiprocessors * Tile<rows>::kBlocks;
+  Layout layout;
+  layout.rowTiles = (a.rows + rows - 1) / rows;
+  layout.tiles = layout.rowTiles * ((a.columns + kTileColumns - 1) / kTileColumns);
+  layout.splits = splitsFor(layout.tiles, rows, a.segments.count, room);
   const auto depth = static_cast<int64_t>(a.segments.total);
-  const TensorMap weights = makeTensorMap(a.w, a.columns, depth, depth, kTileColumns / layout.clusterRows);
-  const TensorMap inputs = makeTensorMap(a.x, a.rows, depth, a.xStride, rows / layout.clusterColumns);
-  const int blocks = layout.clusterBlocks();
-  const int clusters = layout.splits > 1 ? layout.clusters : std::min(layout.clusters, multiprocessors / blocks);
-  launchCluster(wgmmaKernel<type, rows, Totals<Tile<rows>::kResults>>, dim3(static_cast<unsigned>(clusters * blocks)),
-                dim3(static_cast<unsigned>(blocks)), dim3(kThreads), Tile<rows>::kSharedBytes, stream, weights, inputs,
-                a, layout);
+  const TensorMap weights = makeTensorMap(a.w, a.columns, depth, depth, kTileColumns);
+  const TensorMap inputs = makeTensorMap(a.x, a.rows, depth, a.xStride, rows);
+  const int blocks = std::min(layout.tiles * layout.splits, room);
+  launchCluster(wgmmaKernel<type, rows, Totals<Tile<rows>::kResults>>, dim3(static_cast<unsigned>(blocks)),
+                dim3(static_cast<unsigned>(layout.splits)), dim3(kThreads), Tile<rows>::kSharedBytes, stream, weights,
+                inputs, a, layout);
 }
 
 template <DataType type, template <int> typename Totals>
-void launchType(const ProductArguments& a, bool fixedPoint, cudaStream_t stream) {
-  if (a.rows <= 16) return launchTile<type, 16, Totals>(a, fixedPoint, stream);
-  if (a.rows <= 32) return launchTile<type, 32, Totals>(a, fixedPoint, stream);
-  if (a.rows <= 64) return launchTile<type, 64, Totals>(a, fixedPoint, stream);
-  launchTile<type, 128, Totals>(a, fixedPoint, stream);
+void launchType(const ProductArguments& a, cudaStream_t stream) {
+  if (a.rows <= 32) return launchTile<type, 32, Totals>(a, stream);
+  if (a.rows <= 64) return launchTile<type, 64, Totals>(a, stream);
+  launchTile<type, 128, Totals>(a, stream);
 }
 
 }  // namespace
@@ -291,11 +232,11 @@ bool wgmmaTakes(const ProductArguments& a) {
 
 void multiplyWgmma(DataType type, const ProductArguments& a, bool fixedPoint, cudaStream_t stream) {
   if (type == DataType::kBf16) {
-    if (fixedPoint) return launchType<DataType::kBf16, GranuleTotals>(a, true, stream);
-    return launchType<DataType::kBf16, SliceTotals>(a, false, stream);
+    if (fixedPoint) return launchType<DataType::kBf16, GranuleTotals>(a, stream);
+    return launchType<DataType::kBf16, SliceTotals>(a, stream);
   }
-  if (fixedPoint) return launchType<DataType::kF16, GranuleTotals>(a, true, stream);
-  launchType<DataType::kF16, SliceTotals>(a, false, stream);
+  if (fixedPoint) return launchType<DataType::kF16, GranuleTotals>(a, stream);
+  launchType<DataType::kF16, SliceTotals>(a, stream);
 }
 
 #else

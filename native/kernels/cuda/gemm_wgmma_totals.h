@@ -10,6 +10,7 @@ namespace hels::cuda {
 template <int count>
 struct SliceTotals {
   using Value = float;
+  struct Spare {};
   float first[count];
   float second[count];
   int slice = 0;
@@ -22,37 +23,21 @@ struct SliceTotals {
 #pragma unroll
     for (int i = 0; i < count; ++i) first[i] = second[i] = 0.0F;
   }
-  static __device__ __forceinline__ int partsOf(int splits) { return splits == 1 || splits == 4 ? 2 : 1; }
+  /// Parts that a block hands to the others.
+  static __device__ __forceinline__ int partsOf(int splits) { return splits == 4 ? 2 : 1; }
 
-  __device__ __forceinline__ void addNothing(const ProductArguments&) { next(); }
-  __device__ __forceinline__ void add(const float (&sums)[count], int, const ProductArguments&) {
+  __device__ __forceinline__ void addNothing() { next(); }
+  __device__ __forceinline__ void add(const float (&sums)[count], Spare&, int, const ProductArguments&) {
 #pragma unroll
     for (int i = 0; i < count; ++i) second[i] += sums[i];
     next();
   }
-  __device__ __forceinline__ void finish(const ProductArguments&, int) {}
-  __device__ __forceinline__ float total(int i) const { return first[i] + second[i]; }
-  __device__ __forceinline__ float part(int which, int i, int splits) const {
-    return which == 0 && partsOf(splits) == 2 ? first[i] : second[i];
-  }
-  /// The total of the parts of all blocks that share the results; read(block, part) gives each.
-  template <typename Read>
-  static __device__ __forceinline__ float join(int splits, const Read& read) {
-    const int parts = partsOf(splits);
-    const int half = splits * parts / 2;
-    float halves[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      halves[i] = 0.0F;
-      for (int at = i * half; at < (i + 1) * half; ++at) halves[i] += read(at / parts, at % parts);
-    }
-    return halves[0] + halves[1];
+  __device__ __forceinline__ float total(int i, const Spare&) const { return first[i] + second[i]; }
+  __device__ __forceinline__ float part(int which, int i, const Spare&) const {
+    return which == 0 && firstPart > 0 ? first[i] : second[i];
   }
   static __device__ __forceinline__ float* target(const ProductArguments& a, int row, int column) {
     return a.y + row * a.yStride + column;
-  }
-  static __device__ __forceinline__ bool targetsAreAligned(const ProductArguments& a) {
-    return a.yStride % 4 == 0 && reinterpret_cast<uintptr_t>(a.y) % 16 == 0;
   }
 
  private:
@@ -75,7 +60,10 @@ struct GranuleTotals {
   uint32_t low[count];
   int granules = 0;
   bool hasWide = false;
-  int64_t wide[count];
+  /// An object of its own: it is indexed at run time, and what shares an object with it would leave the registers.
+  struct Spare {
+    int64_t wide[count];
+  };
 
   __device__ __forceinline__ explicit GranuleTotals(int) {
 #pragma unroll
@@ -83,9 +71,9 @@ struct GranuleTotals {
   }
   static __device__ __forceinline__ int partsOf(int) { return 1; }
 
-  __device__ __forceinline__ void addNothing(const ProductArguments&) {}
+  __device__ __forceinline__ void addNothing() {}
   /// `row` is the thread's first.
-  __device__ __forceinline__ void add(const float (&sums)[count], int row, const ProductArguments& a) {
+  __device__ __forceinline__ void add(const float (&sums)[count], Spare& spare, int row, const ProductArguments& a) {
     uint32_t outside = 0;
 #pragma unroll
     for (int i = 0; i < count; ++i) {
@@ -95,30 +83,22 @@ struct GranuleTotals {
       outside |= outsideBits(parts);
     }
     ++granules;
-    if (isOutside(outside)) addWide(sums, row, a);
+    if (isOutside(outside)) addWide(sums, spare, row, a);
   }
-  __device__ __forceinline__ int64_t total(int i) const {
+  __device__ __forceinline__ int64_t total(int i, const Spare& spare) const {
     const int64_t narrow = joinParts(high[i], low[i], static_cast<uint32_t>(granules));
-    return hasWide ? narrow + wide[i] : narrow;
+    return hasWide ? narrow + spare.wide[i] : narrow;
   }
-  __device__ __forceinline__ int64_t part(int, int i, int) const { return total(i); }
-  template <typename Read>
-  static __device__ __forceinline__ int64_t join(int splits, const Read& read) {
-    int64_t sum = 0;
-    for (int block = 0; block < splits; ++block) sum += read(block, 0);
-    return sum;
-  }
+  __device__ __forceinline__ int64_t part(int, int i, const Spare& spare) const { return total(i, spare); }
   static __device__ __forceinline__ int64_t* target(const ProductArguments& a, int row, int column) {
     return a.sums + row * a.sumStride + column;
-  }
-  static __device__ __forceinline__ bool targetsAreAligned(const ProductArguments& a) {
-    return a.sumStride % 2 == 0 && reinterpret_cast<uintptr_t>(a.sums) % 16 == 0;
   }
 
  private:
   /// Takes back what add() did to partials outside, and adds them in 64 bits. In loops that are not unrolled: it is
   /// rare, and must not cost the rest registers.
-  __device__ __forceinline__ void addWide(const float (&sums)[count], int row, const ProductArguments& a) {
+  __device__ __forceinline__ void addWide(const float (&sums)[count], Spare& spare, int row,
+                                          const ProductArguments& a) {
     float partials[count];
     uint2 undone[count];
 #pragma unroll
@@ -127,8 +107,8 @@ struct GranuleTotals {
     for (int i = 0; i < count; ++i) {
       const FixedPointParts parts = fixedPointParts(partials[i]);
       const bool isWide = isOutside(outsideBits(parts));
-      const int64_t before = hasWide ? wide[i] : 0;
-      wide[i] = isWide ? before + wideFixedPoint(partials[i], row + i / 4 * 8 + i % 2, a) : before;
+      const int64_t before = hasWide ? spare.wide[i] : 0;
+      spare.wide[i] = isWide ? before + wideFixedPoint(partials[i], row + i / 4 * 8 + i % 2, a) : before;
       undone[i] = isWide ? make_uint2(parts.high - kRounderBits, parts.low - kRounderBits) : make_uint2(0, 0);
     }
 #pragma unroll

@@ -30,16 +30,6 @@ __device__ __forceinline__ void arriveExpecting(uint64_t* barrier, int bytes) {
 __device__ __forceinline__ void arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(sharedAddress(barrier)) : "memory");
 }
-/// Arrives at the barrier in the same place of the cluster's block `rank`. It orders nothing beyond this block: a
-/// release to the whole cluster would wait for memory, a microsecond each time, and products and copies have no need of
-/// it.
-__device__ __forceinline__ void arriveAt(uint64_t* barrier, int rank) {
-  asm volatile(
-      "{.reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
-      " mbarrier.arrive.shared::cluster.b64 _, [remote];}" ::"r"(sharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
-}
 __device__ __forceinline__ void waitForPhase(uint64_t* barrier, int parity) {
   asm volatile(
       "{.reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
@@ -63,28 +53,15 @@ __device__ __forceinline__ uint32_t addressIn(const void* pointer, int rank) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(sharedAddress(pointer)), "r"(rank));
   return address;
 }
-__device__ __forceinline__ float loadF32(uint32_t address) {
-  float value;
+__device__ __forceinline__ void loadFrom(float& value, uint32_t address) {
   asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-  return value;
 }
-__device__ __forceinline__ int64_t loadI64(uint32_t address) {
-  int64_t value;
+__device__ __forceinline__ void loadFrom(int64_t& value, uint32_t address) {
   asm volatile("ld.shared::cluster.s64 %0, [%1];" : "=l"(value) : "r"(address) : "memory");
-  return value;
 }
 
-/// Copies a box at (row, k) of the matrix to the same place of every block of the cluster in `blocks`; each one's
-/// barrier gets its bytes. What lies outside of the matrix arrives as zeros.
-__device__ __forceinline__ void copyBox(void* target, const TensorMap* matrix, int k, int row, uint64_t* barrier,
-                                        uint32_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-      " [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(sharedAddress(target)),
-      "l"(matrix), "r"(sharedAddress(barrier)), "r"(k), "r"(row), "h"(static_cast<uint16_t>(blocks))
-      : "memory");
-}
-/// The same for this block alone.
+/// Copies a box at (row, k) of the matrix to shared memory; its bytes arrive at the barrier. What lies outside of the
+/// matrix arrives as zeros.
 __device__ __forceinline__ void copyBox(void* target, const TensorMap* matrix, int k, int row, uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
@@ -92,19 +69,6 @@ __device__ __forceinline__ void copyBox(void* target, const TensorMap* matrix, i
       "l"(matrix), "r"(sharedAddress(barrier)), "r"(k), "r"(row)
       : "memory");
 }
-
-/// Makes this thread's writes to shared memory seen by the copy engine, after a barrier with the thread that asks it.
-__device__ __forceinline__ void publishWrites() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-/// Copies `bytes` (a multiple of 16, both ends 16-byte aligned) from shared memory to device memory, in a group of its
-/// own.
-__device__ __forceinline__ void copyOut(void* target, const void* source, int bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2; cp.async.bulk.commit_group;" ::"l"(target),
-               "r"(sharedAddress(source)), "r"(bytes)
-               : "memory");
-}
-/// Until what this thread copied out has been read, or has arrived.
-__device__ __forceinline__ void waitUntilRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-__device__ __forceinline__ void waitUntilOut() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 /// Registers of each thread of the warpgroup from here on.
 template <int count>
@@ -145,7 +109,6 @@ __device__ __forceinline__ void holdSums(float (&sums)[count]) {
 
 #define HELS_SUMS4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define HELS_SUMS16(i) HELS_SUMS4(i), HELS_SUMS4((i) + 4), HELS_SUMS4((i) + 8), HELS_SUMS4((i) + 12)
-#define HELS_NAMES8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define HELS_NAMES16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define HELS_NAMES32 HELS_NAMES16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define HELS_NAMES64                                                                   \
@@ -162,14 +125,6 @@ __device__ __forceinline__ void holdSums(float (&sums)[count]) {
 /// d += weights (64 columns, 16 inputs) inputs (rows, 16 inputs) of the warpgroup, in f32; without `adds`, d = that.
 /// With g = lane / 4 and t = lane % 4, a lane of warp w holds for each 8 rows: columns 16w + g and 16w + g + 8 of rows
 /// 2t and 2t + 1, in the order (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-template <DataType type>
-__device__ __forceinline__ void multiplyGroup(float (&d)[8], uint64_t weights, uint64_t inputs, bool adds) {
-  if constexpr (type == DataType::kBf16) {
-    HELS_MULTIPLY_GROUP("16", "bf16", HELS_NAMES8, "%8", "%9", "%10", HELS_SUMS4(0), HELS_SUMS4(4));
-  } else {
-    HELS_MULTIPLY_GROUP("16", "f16", HELS_NAMES8, "%8", "%9", "%10", HELS_SUMS4(0), HELS_SUMS4(4));
-  }
-}
 template <DataType type>
 __device__ __forceinline__ void multiplyGroup(float (&d)[16], uint64_t weights, uint64_t inputs, bool adds) {
   if constexpr (type == DataType::kBf16) {
@@ -198,7 +153,6 @@ __device__ __forceinline__ void multiplyGroup(float (&d)[64], uint64_t weights, 
 }
 
 #undef HELS_MULTIPLY_GROUP
-#undef HELS_NAMES8
 #undef HELS_NAMES16
 #undef HELS_NAMES32
 #undef HELS_NAMES64
