@@ -255,20 +255,6 @@ __device__ __forceinline__ uint4 load16(const void* source, bool valid) {
 #endif
 }
 
-/// The same of 8 bytes.
-__device__ __forceinline__ uint2 load8(const void* source, bool valid) {
-#ifdef HELS_CUDA_EMULATION
-  return valid ? *static_cast<const uint2*>(source) : make_uint2(0, 0);
-#else
-  uint2 value;
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0,%1}, [%2];}"
-               : "=r"(value.x), "=r"(value.y)
-               : "l"(source), "r"(static_cast<int>(valid))
-               : "memory");
-  return value;
-#endif
-}
-
 /// The same for what no kernel writes and what is read once: it may be read before waitForPrevious(), and should not
 /// push other data out of the cache.
 __device__ __forceinline__ uint4 loadOnce16(const void* source, bool valid) {

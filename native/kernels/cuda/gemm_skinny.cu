@@ -1,5 +1,5 @@
 // Products with few rows, bound by reading the weights: a block owns 16 columns, its eight warps stream one segment of
-// the depth each from memory to registers, and meet once at the end.
+// the depth each through shared memory of their own, and meet once at the end.
 #include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
@@ -8,70 +8,46 @@ namespace {
 constexpr int kWarps = 8;
 static_assert(kWarps == kSlices);
 constexpr int kTileColumns = 16;
-constexpr int kStageElements = kTileColumns * kStageDepth;
-
-/// How a kernel hides the latency of memory: each warp copies the weights of `stages` - 1 stages ahead to shared
-/// memory.
+/// How a kernel hides the latency of memory: each warp copies `stages` - 1 stages ahead to shared memory.
 template <int rowTilesOfIt, int stagesOfIt, int blocksOfIt>
 struct Pace {
   static constexpr int kRowTiles = rowTilesOfIt;
   static constexpr int kStages = stagesOfIt;
   static constexpr int kBlocks = blocksOfIt;  // on a multiprocessor
   static constexpr int kRows = kRowTiles * 8;
+  static constexpr int kStageElements = (kTileColumns + kRows) * kStageDepth;  // the weights' before the inputs'
   static constexpr size_t kRingBytes = size_t{kWarps} * kStages * kStageElements * sizeof(uint16_t);
 };
 
-/// The lane's part of a stage's inputs: of each step of 16 inputs, four of 8 rows each.
-template <typename Pace>
-struct Inputs {
-  uint2 values[kStageDepth / kStepDepth][Pace::kRowTiles];
-};
+/// Copies of a warp: each lane the same chunk of every fourth column or row.
+template <int rows>
+struct RowCopies {
+  static constexpr int kRowsAtOnce = kWarpThreads / kChunks;
+  static constexpr int kCopies = rows / kRowsAtOnce;
+  const uint16_t* source;
+  int offsets[kCopies];  // from there to the lane's rows; the last one's again behind it, which no copy reads
+  int count;             // of the lane's rows that exist
 
-__device__ __forceinline__ int laneOf() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
-
-/// Where a lane reads.
-template <typename Pace>
-struct Sources {
-  static constexpr int kCopies = kTileColumns * kChunks / kWarpThreads;
-  const uint16_t* weights;  // of the block's first column
-  const uint16_t* inputs;
-  int columns[kCopies];  // from there to the lane's
-  int rows[Pace::kRowTiles];
-  uint16_t* ring;
-
-  __device__ __forceinline__ Sources(const ProductArguments& a, int column, uint16_t* shared)
-      : weights(a.w + static_cast<int64_t>(column) * a.segments.total + laneOf() % kChunks * kChunkElements),
-        inputs(a.x + laneOf() % 4 * 4),
-        ring(shared) {
+  /// Of the `existing` rows at `first`, `stride` elements apart.
+  __device__ __forceinline__ RowCopies(const uint16_t* first, int stride, int existing)
+      : source(first + lane() % kChunks * kChunkElements),
+        count((existing - lane() / kChunks + kRowsAtOnce - 1) / kRowsAtOnce) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) offsets[i] = min(lane() / kChunks + i * kRowsAtOnce, existing - 1) * stride;
+  }
+  /// Starts the copies of the stage from k on, zeros behind `end` and for rows that do not exist.
+  __device__ __forceinline__ void start(uint16_t* target, int k, int end) const {
+    const bool inside = k + lane() % kChunks * kChunkElements < end;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
-      columns[i] = min(laneOf() / kChunks + i * 4, a.columns - 1 - column) * a.segments.total;
-    }
-#pragma unroll
-    for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
-      rows[tile] = min(tile * 8 + laneOf() / 4, a.rows - 1) * static_cast<int>(a.xStride);
+      const bool valid = inside && i < count;
+      copyAsync16(target + chunkOffset(lane() / kChunks + i * kRowsAtOnce, lane() % kChunks),
+                  source + offsets[i] + (valid ? k : 0), valid);
     }
   }
-  /// Starts the copies of the stage from k on, zeros behind `end`.
-  __device__ __forceinline__ void loadWeights(int stage, int k, int end) const {
-    const int lane = laneOf();
-    const bool inside = k + lane % kChunks * kChunkElements < end;
-#pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      copyAsync16(ring + stage * kStageElements + chunkOffset(lane / kChunks + i * 4, lane % kChunks),
-                  weights + columns[i] + (inside ? k : 0), inside);
-    }
-    commitCopies();
-  }
-  __device__ __forceinline__ void loadInputs(int k, int end, Inputs<Pace>& result) const {
-    end -= static_cast<int>(threadIdx.x) % 4 * 4;
-#pragma unroll
-    for (int step = 0; step < kStageDepth / kStepDepth; ++step, k += kStepDepth) {
-#pragma unroll
-      for (int tile = 0; tile < Pace::kRowTiles; ++tile)
-        result.values[step][tile] = load8(inputs + rows[tile] + k, k < end);
-    }
-  }
+
+ private:
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
 };
 
 /// Walks over every kWarps-th segment, so many inputs at a time.
@@ -100,15 +76,14 @@ struct GroupWalk {
 
 /// Adds the products of one stage to the sums.
 template <DataType type, typename Pace>
-__device__ __forceinline__ void multiplyStage(const uint16_t* stage, const Inputs<Pace>& inputs,
-                                              float (&sums)[Pace::kRowTiles][4]) {
+__device__ __forceinline__ void multiplyStage(const uint16_t* stage, float (&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
   for (int step = 0; step < kStageDepth / kStepDepth; ++step) {
     const uint2 w0 = stepInputs(stage, 0, step);
     const uint2 w8 = stepInputs(stage, 8, step);
 #pragma unroll
     for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
-      multiplyStep<type>(sums[tile], w0, w8, inputs.values[step][tile]);
+      multiplyStep<type>(sums[tile], w0, w8, stepInputs(stage, kTileColumns + tile * 8, step));
     }
   }
 }
@@ -118,33 +93,50 @@ template <DataType type, typename Pace, typename EndOfSegment>
 __device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp, uint16_t* shared,
                                                 const EndOfSegment& endOfSegment) {
   using Walk = GroupWalk<kStageDepth>;
-  const Sources<Pace> sources(a, column, shared + warp * Pace::kStages * kStageElements);
+  const RowCopies<kTileColumns> weights(a.w + static_cast<int64_t>(column) * a.segments.total, a.segments.total,
+                                        a.columns - column);
+  const RowCopies<Pace::kRows> inputs(a.x, static_cast<int>(a.xStride), a.rows);
+  uint16_t* ring = shared + warp * Pace::kStages * Pace::kStageElements;
+  const auto loadInputs = [&](int stage, const Walk& at) {
+    inputs.start(ring + stage * Pace::kStageElements + kTileColumns * kStageDepth, at.k, at.end);
+  };
   Walk loading(a.segments, warp);
   Walk walk = loading;
-  const auto load = [&](int stage) {
-    if (loading.done()) return commitCopies();  // also an empty group, so that the groups count the stages
-    sources.loadWeights(stage, loading.k, loading.end);
-    loading.next(a.segments);
+  const auto loadWeights = [&](int stage) {
+    if (loading.done()) return;
+    weights.start(ring + stage * Pace::kStageElements, loading.k, loading.end);
   };
   letNextStart();
+  Walk first = loading;
 #pragma unroll
-  for (int stage = 0; stage < Pace::kStages - 1; ++stage) load(stage);  // no kernel writes weights: they need not wait
+  for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
+    loadWeights(stage);  // no kernel writes weights: they need not wait
+    if (!loading.done()) loading.next(a.segments);
+  }
   waitForPrevious();
-  Inputs<Pace> inputs;
-  sources.loadInputs(walk.k, walk.end, inputs);
+#pragma unroll
+  for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
+    if (!first.done()) {
+      loadInputs(stage, first);
+      first.next(a.segments);
+    }
+    commitCopies();  // also an empty group, so that the groups count the stages
+  }
   float sums[Pace::kRowTiles][4] = {};
   int stage = 0;
-  while (!walk.done()) {
-    const Inputs<Pace> current = inputs;
-    const bool last = walk.lastOfSegment();
-    walk.next(a.segments);
-    if (!walk.done()) sources.loadInputs(walk.k, walk.end, inputs);
+  for (; !walk.done(); walk.next(a.segments)) {
     waitForCopies<Pace::kStages - 2>();
     __syncwarp();
-    load(stage == 0 ? Pace::kStages - 1 : stage - 1);  // the stage that all lanes have left behind
-    multiplyStage<type, Pace>(sources.ring + stage * kStageElements, current, sums);
+    const int behind = stage == 0 ? Pace::kStages - 1 : stage - 1;  // the stage that all lanes have left
+    if (!loading.done()) {
+      loadWeights(behind);
+      loadInputs(behind, loading);
+      loading.next(a.segments);
+    }
+    commitCopies();
+    multiplyStage<type, Pace>(ring + stage * Pace::kStageElements, sums);
     stage = stage + 1 == Pace::kStages ? 0 : stage + 1;
-    if (!last) continue;
+    if (!walk.lastOfSegment()) continue;
     endOfSegment(sums);
 #pragma unroll
     for (auto& tile : sums) {
@@ -162,7 +154,6 @@ __device__ __forceinline__ int columnOf(int i) { return static_cast<int>(threadI
 
 template <DataType type, typename Pace>
 __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKernel(ProductArguments a) {
-  __shared__ float partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   float totals[Pace::kRowTiles][4] = {};
@@ -171,6 +162,8 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKer
 #pragma unroll
     for (int i = 0; i < Pace::kRowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
   });
+  __syncthreads();  // the partials lie where the stages were
+  auto* partials = reinterpret_cast<float(*)[Pace::kRows][kTileColumns]>(ring);
 #pragma unroll
   for (int i = 0; i < Pace::kRowTiles * 4; ++i)
     partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
@@ -193,7 +186,6 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKer
 
 template <DataType type, typename Pace>
 __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyFixedPointKernel(ProductArguments a) {
-  __shared__ int64_t partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[Pace::kRowTiles][4] = {};
@@ -204,6 +196,8 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyFix
       totals[i / 4][i % 4] += fixedPoint(sums[i / 4][i % 4], rowOf(i / 4, i % 4), a);
     }
   });
+  __syncthreads();  // the partials lie where the stages were
+  auto* partials = reinterpret_cast<int64_t(*)[Pace::kRows][kTileColumns]>(ring);
 #pragma unroll
   for (int i = 0; i < Pace::kRowTiles * 4; ++i)
     partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
@@ -233,9 +227,13 @@ constexpr int kFewColumns = 2 * 132 * kTileColumns;
 template <DataType type, int rowTiles>
 void launchRows(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
   constexpr size_t kLargeDevice = size_t{160} * 1024;
-  if (sharedBytesMax() < kLargeDevice) return launchPace<type, Pace<rowTiles, 2, 2>>(arguments, fixedPoint, stream);
-  if (arguments.columns <= kFewColumns) return launchPace<type, Pace<rowTiles, 6, 2>>(arguments, fixedPoint, stream);
-  launchPace<type, Pace<rowTiles, 3, rowTiles == 1 ? 4 : 3>>(arguments, fixedPoint, stream);
+  if (sharedBytesMax() < kLargeDevice) return launchPace<type, Pace<rowTiles, 2, 1>>(arguments, fixedPoint, stream);
+  if constexpr (rowTiles == 1) {
+    if (arguments.columns > kFewColumns) return launchPace<type, Pace<1, 3, 3>>(arguments, fixedPoint, stream);
+    launchPace<type, Pace<1, 4, 2>>(arguments, fixedPoint, stream);
+  } else {
+    launchPace<type, Pace<rowTiles, 3, 2>>(arguments, fixedPoint, stream);
+  }
 }
 
 template <DataType type>
