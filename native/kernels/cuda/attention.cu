@@ -90,18 +90,6 @@ void validateAttention(const AttentionModel& model, const DeviceKv& kv) {
           "scale is " + std::to_string(model.scale) + "; allowed is what is above 0");
 }
 
-size_t sharedBytesMax() {
-  thread_local int knownDevice = -1;
-  thread_local int bytes = 0;
-  int device = 0;
-  check(cudaGetDevice(&device), "current device");
-  if (device != knownDevice) {
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory of a device");
-    knownDevice = device;
-  }
-  return static_cast<size_t>(bytes);
-}
-
 void requireShared(int64_t headDim, size_t bytes) {
   require(bytes <= sharedBytesMax(), ErrorCode::kShapeInvalid,
           "attention with headDim " + std::to_string(headDim) + " needs " + std::to_string(bytes) +

@@ -225,8 +225,6 @@ void attendF32(const AttentionArguments& arguments, int64_t sequences, int64_t t
 /// Merges slots of rows that are sequences of the launch (partsBySequence) or tokens of the batch.
 void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax,
                 cudaStream_t stream);
-/// Shared memory that a block of the current device can have.
-size_t sharedBytesMax();
 /// Throws kShapeInvalid when a block of the current device cannot have `bytes`.
 void requireShared(int64_t headDim, size_t bytes);
 
