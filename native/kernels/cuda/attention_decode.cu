@@ -51,6 +51,17 @@ struct Loader {
     if (!walk.done()) offset = visibleUnitOffset(a, blockTable, position(), begin, end);
   }
 
+  /// Waits for the kernels in front, and starts as many units as the ring has places but one. They are all of one tile,
+  /// which is there already, unless it has the row's own position.
+  __device__ __forceinline__ void start(int endTile) {
+    find();
+    const bool early = a.kvIsOlder && walk.tile + 1 < endTile;
+    if (!early) waitForPrevious();
+#pragma unroll
+    for (int i = 0; i < Ring<kDim>::kUnits - 1; ++i) load();
+    if (early) waitForPrevious();
+  }
+
   /// Starts the next unit's copies, or an empty group of copies at the end, so that groups count units.
   __device__ __forceinline__ void load() {
     if (!walk.done()) {
@@ -99,13 +110,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
                       item.position + 1,
                       ring,
                       start};
-  loader.find();
-  // The first units are all of one tile. It is there already, unless it has the row's own position.
-  const bool early = a.kvIsOlder && start.tile + 1 < endTile;
-  if (!early) waitForPrevious();
-#pragma unroll
-  for (int i = 0; i < Ring<kDim>::kUnits - 1; ++i) loader.load();
-  if (early) waitForPrevious();
+  loader.start(endTile);
 
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const QueryRow rows[2] = {item.row(a, lane / 4), item.row(a, lane / 4 + 8)};
