@@ -51,6 +51,7 @@ bool nothingToDo(const DeviceKv& kv, const DeviceBatch& batch) {
 void decode(const DeviceKv& kv, AttentionArguments a, const DeviceBatch& batch, int64_t slots, std::byte* workspace,
             cudaStream_t stream) {
   const DecodePlan plan = planDecode(a, batch.sequences, slots, true);
+  a.kvIsOlder = batch.tokensPerSequenceMax == 1;
   const int64_t floats = a.queryHeads() * partFloatsPerRow(kv.headDim, slots);
   const int64_t atOnce = plan.merges ? kSequencesMax : std::clamp<int64_t>(kWorkspaceFloats / floats, 1, kSequencesMax);
   for (int64_t first = 0; first < batch.sequences; first += atOnce) {

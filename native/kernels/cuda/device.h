@@ -212,8 +212,18 @@ __device__ __forceinline__ void loadTransposed(uint32_t (&result)[4], const void
 #endif
 }
 
-/// Copies 16 bytes to shared memory, or zeros when not `valid` (`source` is then not read); done after waitForCopies().
-__device__ __forceinline__ void copyAsync16(void* target, const void* source, bool valid = true) {
+/// Copies 16 bytes to shared memory; done after waitForCopies().
+__device__ __forceinline__ void copyAsync16(void* target, const void* source) {
+#ifdef HELS_TENSOR_CORES
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(target));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+#else
+  *static_cast<uint4*>(target) = *static_cast<const uint4*>(source);
+#endif
+}
+
+/// The same, or zeros when not `valid`: `source` is then not read.
+__device__ __forceinline__ void copyAsync16(void* target, const void* source, bool valid) {
 #ifdef HELS_TENSOR_CORES
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(target));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(valid ? 16 : 0)
