@@ -52,14 +52,17 @@ architecture() {
 }
 
 # Without CMake: every source by nvcc, as many at a time as there are processors. The list is that of
-# native/check/CMakeLists.txt.
+# native/check/CMakeLists.txt; what native/cmake/wgmma.cmake builds apart gets its own target here too.
 build_by_nvcc() {
   local arch=$1 native=$root/native
   export HELS_NVCC_LINE="nvcc -std=c++20 -O3 --fmad=false -arch=sm_$arch -DHELS_HAS_CUDA -DHELS_CUDA_ARCHITECTURES=\"$arch\" -I$native -I$native/test -I$native/check/standalone -Xcompiler=-ffp-contract=off"
   find "$native"/{base,shard,model,kv,kernels,comm,engine,test/reference,check} \( -name '*.cpp' -o -name '*.cu' \) |
     grep -Ev '/emulation/|onednn_gemm|engine/group_connector|comm/(gloo|shared|socket|collective)|model/(bounded_json|safetensors_header|weight_source)' >"$build_folder/sources"
   echo "$native/check/standalone/onednn_gemm.cpp" >>"$build_folder/sources"
-  xargs -P "$(nproc)" -I{} bash -c 'exec $HELS_NVCC_LINE -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" <"$build_folder/sources" &&
+  xargs -P "$(nproc)" -I{} bash -c '
+    line=$HELS_NVCC_LINE
+    [[ $1 == */gemm_wgmma.cu ]] && line=${line/-arch=sm_90 /-gencode=arch=compute_90a,code=sm_90a -DHELS_WGMMA }
+    exec $line -c "$1" -o "$2/$(echo "$1" | tr / _).o"' _ {} "$build_folder" <"$build_folder/sources" &&
     nvcc -std=c++20 -arch="sm_$arch" "$build_folder"/*.o -o "$build_folder/hels-native-check" -lpthread -ldl
 }
 

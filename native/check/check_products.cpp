@@ -22,6 +22,7 @@ struct Case {
   DataType type = DataType::kBf16;
   MatrixShape shape;
   std::vector<int64_t> batches;  // numbers of rows, ascending
+  float inputScale = 1;
 };
 
 Case makeCase(DataType type, const MatrixShape& shape, std::vector<int64_t> batches) {
@@ -40,7 +41,7 @@ class Product {
         shape_(test.shape),
         rowsMax_(test.batches.back()),
         weights_(randomBuffer(type_, shape_.columns * shape_.depth, kWeightSeed)),
-        inputs_(randomBuffer(type_, rowsMax_ * shape_.depth, kInputSeed)),
+        inputs_(randomBuffer(type_, rowsMax_ * shape_.depth, kInputSeed, test.inputScale)),
         result_(static_cast<size_t>(rowsMax_ * shape_.columns) * elementBytes(), "a product"),
         workspace_(cuda::multiplyWorkspaceBytes(rowsMax_, shape_.columns), "a product"),
         bad_(sizeof(int32_t), "a product") {}
@@ -111,7 +112,8 @@ void compareWithF64(const Case& test, const Product& product, const std::vector<
   for (const int64_t row : rows) {
     auto& values = inputs.emplace_back(static_cast<size_t>(depth));
     for (int64_t k = 0; k < depth; ++k) {
-      values[static_cast<size_t>(k)] = hostValue(test.type, kInputSeed, static_cast<uint64_t>(row * depth + k));
+      values[static_cast<size_t>(k)] =
+          hostValue(test.type, kInputSeed, static_cast<uint64_t>(row * depth + k), test.inputScale);
     }
   }
   std::vector<double> weights(static_cast<size_t>(depth));
@@ -129,7 +131,7 @@ void compareWithF64(const Case& test, const Product& product, const std::vector<
     }
   }
   const double relative = std::sqrt(errorSquares / squares);
-  const double largestAllowed = 1e-4 * std::sqrt(static_cast<double>(depth));
+  const double largestAllowed = 1e-4 * test.inputScale * std::sqrt(static_cast<double>(depth));
   item.figure("relativeError", relative);
   item.figure("largestError", largest);
   item.expect(relative < 1e-4, "relative error against f64 is " + std::to_string(relative) + "; at most 0.0001");
@@ -173,7 +175,36 @@ void checkCase(const Case& test, Item& item) {
 std::string nameOf(const Case& test) {
   return std::string(test.shape.granuleDepth > 0 ? "fixed point " : "") + test.shape.name + " " +
          dataTypeName(test.type) + " " + std::to_string(test.shape.columns) + "x" + std::to_string(test.shape.depth) +
-         " to " + std::to_string(test.batches.back()) + " rows";
+         (test.shape.granuleDepth > 0 ? "/" + std::to_string(test.shape.granuleDepth) : "") +
+         (test.inputScale != 1 ? " large" : "") + " to " + std::to_string(test.batches.back()) + " rows";
+}
+
+/// Products of more rows than one kernel takes: tiles that rows and columns fill in part, depths that end inside of a
+/// stage, one to eight shares of the depth, tiles by twos, partials beyond the quick fixed point. Rows alone, which
+/// another kernel multiplies, must have the same bits.
+std::vector<Case> tileCases(bool quick) {
+  std::vector<Case> cases;
+  for (const DataType type : {DataType::kBf16, DataType::kF16}) {
+    if (quick && type == DataType::kF16) continue;
+    const std::vector<int64_t> batches =
+        quick ? std::vector<int64_t>{1, 33, 130} : std::vector<int64_t>{1, 16, 17, 32, 33, 64, 65, 128, 129, 300};
+    for (const MatrixShape& shape : {MatrixShape{"tiles", 200, 1088, 0}, MatrixShape{"tiles", 200, 1088, 96},
+                                     MatrixShape{"tiles", 72, 416, 32}, MatrixShape{"tiles", 136, 40, 64}}) {
+      cases.push_back(makeCase(type, shape, batches));
+    }
+    Case large = makeCase(type, MatrixShape{"tiles", 200, 1088, 96}, batches);
+    large.inputScale = 512;  // most partials above 4096, none above 2^24
+    cases.push_back(large);
+    if (quick) continue;
+    const std::vector<int64_t> few{1, 17, 64, 128};
+    for (const int64_t columns : {1100, 2100, 4200, 8500, 17000}) {
+      cases.push_back(makeCase(type, MatrixShape{"tiles", columns, 520, 0}, few));
+      cases.push_back(makeCase(type, MatrixShape{"tiles", columns, 512, 64}, few));
+    }
+    cases.push_back(makeCase(type, MatrixShape{"tiles", 8500, 264, 0}, {1, 256, 1100}));
+    cases.push_back(makeCase(type, MatrixShape{"tiles", 8500, 320, 64}, {1, 256, 1100}));
+  }
+  return cases;
 }
 
 }  // namespace
@@ -198,6 +229,7 @@ void checkProducts(const Options& options, Report& report) {
       MatrixShape matrix = matricesOf(shapeNamed("8b"))[3];
       cases.push_back(makeCase(DataType::kF16, matrix, {1, 16, 64, 256}));
     }
+    for (Case& test : tileCases(options.quick)) cases.push_back(std::move(test));
     for (const Case& test : cases) report.item(nameOf(test), [&](Item& item) { checkCase(test, item); });
   });
 }

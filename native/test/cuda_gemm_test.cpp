@@ -149,6 +149,39 @@ TEST_P(CudaGemm, APartialOutOfRangeNamesItsRow) {
   }
 }
 
+TEST_P(CudaGemm, LargePartialsAreSummedExactly) {
+  if (GetParam() == DataType::kF32) GTEST_SKIP() << "f32 products convert each partial alike";
+  // One product a granule, so that its partial is known: up to 150,000, of both signs, with the smallest steps in between.
+  const int64_t granule = 8;
+  const int64_t granules = 40;
+  for (const int64_t rows : {int64_t{3}, int64_t{20}, int64_t{70}}) {
+    HostMatrix w(GetParam(), 24, granule * granules, 9);
+    HostMatrix x(GetParam(), rows, granule * granules, 10);
+    for (HostMatrix* matrix : {&w, &x}) {
+      for (size_t i = 0; i < matrix->values.size(); ++i) {
+        const float scale = matrix == &w ? 1.0F : std::ldexp(1.0F, static_cast<int>(i / 8 * 7 % 21) - 6);
+        const float value =
+            i % 8 == 0 ? std::min(std::abs(matrix->values[i]), 3.0F) * scale * (i % 16 == 0 ? 1 : -1) : 0;
+        matrix->narrow[i] = GetParam() == DataType::kBf16 ? f32ToBf16(value) : f32ToF16(value);
+        matrix->values[i] = GetParam() == DataType::kBf16 ? bf16ToF32(matrix->narrow[i]) : f16ToF32(matrix->narrow[i]);
+      }
+    }
+    const FixedPointResult result = fixedPointProduct(w, x, rows, granule);
+    EXPECT_EQ(result.badRow, INT_MAX);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < 24; ++column) {
+        int64_t expected = 0;
+        for (int64_t k = 0; k < w.columns; k += granule) {
+          const auto partial = static_cast<float>(x.at(row, k) * w.at(column, k));
+          expected += static_cast<int64_t>(std::nearbyint(static_cast<double>(partial) * 0x1p32));
+        }
+        ASSERT_EQ(result.sums[static_cast<size_t>(row * 24 + column)], expected)
+            << rows << " rows: " << row << ", " << column;
+      }
+    }
+  }
+}
+
 TEST(CudaGemmEmpty, ARankWithoutDepthAddsNothing) {
   const DeviceBuffer sums(size_t{6} * sizeof(int64_t), "test");
   multiplyFixedPoint({DataType::kBf16, 3, 0, nullptr}, {nullptr, 8, 2}, 8, sums.as<int64_t>(), 3, nullptr, nullptr);

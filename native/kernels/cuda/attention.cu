@@ -51,6 +51,7 @@ bool nothingToDo(const DeviceKv& kv, const DeviceBatch& batch) {
 void decode(const DeviceKv& kv, AttentionArguments a, const DeviceBatch& batch, int64_t slots, std::byte* workspace,
             cudaStream_t stream) {
   const DecodePlan plan = planDecode(a, batch.sequences, slots, true);
+  a.kvIsOlder = batch.tokensPerSequenceMax == 1;
   const int64_t floats = a.queryHeads() * partFloatsPerRow(kv.headDim, slots);
   const int64_t atOnce = plan.merges ? kSequencesMax : std::clamp<int64_t>(kWorkspaceFloats / floats, 1, kSequencesMax);
   for (int64_t first = 0; first < batch.sequences; first += atOnce) {
@@ -88,18 +89,6 @@ void validateAttention(const AttentionModel& model, const DeviceKv& kv) {
   refuse(model.window >= 0, "window", model.window, "0 (all positions) and more");
   require(model.scale > 0.0F, ErrorCode::kShapeInvalid,
           "scale is " + std::to_string(model.scale) + "; allowed is what is above 0");
-}
-
-size_t sharedBytesMax() {
-  thread_local int knownDevice = -1;
-  thread_local int bytes = 0;
-  int device = 0;
-  check(cudaGetDevice(&device), "current device");
-  if (device != knownDevice) {
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory of a device");
-    knownDevice = device;
-  }
-  return static_cast<size_t>(bytes);
 }
 
 void requireShared(int64_t headDim, size_t bytes) {

@@ -10,8 +10,6 @@ namespace hels::cuda {
 namespace {
 
 constexpr int kWarpsMax = 4;
-/// Thread blocks that keep the largest devices busy to the end; more would only add starts.
-constexpr int64_t kBlocksWanted = kMultiprocessors * 24;
 
 /// The chunk of a warp, folded from its tiles.
 template <int kDim>
@@ -44,22 +42,40 @@ struct Loader {
   TileWalk walk;
   int unit = 0;  // of the tile: keys, then values
   int slot = 0;
+  int64_t offset = 0;  // of the next unit: found out ahead of time, for it is a read
+
+  __device__ __forceinline__ int position() const {
+    return walk.tile * kTileTokens + unit % kUnitsPerTile * kUnitTokens;
+  }
+  __device__ __forceinline__ void find() {
+    if (!walk.done()) offset = visibleUnitOffset(a, blockTable, position(), begin, end);
+  }
+
+  /// Waits for the kernels in front, and starts as many units as the ring has places but one. They are all of one tile,
+  /// which is there already, unless it has the row's own position.
+  __device__ __forceinline__ void start(int endTile) {
+    find();
+    const bool early = a.kvIsOlder && walk.tile + 1 < endTile;
+    if (!early) waitForPrevious();
+#pragma unroll
+    for (int i = 0; i < Ring<kDim>::kUnits - 1; ++i) load();
+    if (early) waitForPrevious();
+  }
 
   /// Starts the next unit's copies, or an empty group of copies at the end, so that groups count units.
   __device__ __forceinline__ void load() {
     if (!walk.done()) {
       uint16_t* target = ring + slot * Ring<kDim>::kUnitElements;
-      const int position = walk.tile * kTileTokens + unit % kUnitsPerTile * kUnitTokens;
-      const int64_t offset = visibleUnitOffset(a, blockTable, position, begin, end);
       if (unit < kUnitsPerTile) {
-        copyKeys<kDim>(a, target, keys + offset, position, begin, end);
+        copyKeys<kDim>(a, target, keys + offset, position(), begin, end);
       } else {
-        copyValues<kDim>(a, target, values + offset, position, begin, end);
+        copyValues<kDim>(a, target, values + offset, position(), begin, end);
       }
       if (++unit == 2 * kUnitsPerTile) {
         unit = 0;
         walk.next();
       }
+      find();
     }
     commitCopies();
     slot = Ring<kDim>::next(slot);
@@ -69,11 +85,12 @@ struct Loader {
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(AttentionArguments a) {
   HELS_DYNAMIC_SHARED(uint16_t, rings);
+  letNextStart();
   constexpr int kPending = Ring<kDim>::kUnits - 2;
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const DecodeItem item(a);
-  if (a.tokenCount[item.sequence] != 1) return;
+  if (a.tokenCount[item.sequence] != 1) return waitForPrevious();
   const int firstChunk = item.begin / kChunkTokens;
   const int endTile = item.position / kTileTokens + 1;
   const int stripe = static_cast<int>(blockIdx.x) * warps + warp;
@@ -81,7 +98,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
   const TileWalk start(item.begin / kTileTokens, endTile, firstChunk + stripe, stride,
                        a.chunkHere == nullptr ? nullptr : a.chunkHere + item.sequence * a.chunkStride);
   const bool merges = a.parts.outputs == nullptr;
-  if (start.done() && !merges) return;
+  if (start.done() && !merges) return waitForPrevious();
 
   uint16_t* ring = rings + warp * Ring<kDim>::kElements;
   const int64_t groupOffset = item.group * a.groupElements;
@@ -93,8 +110,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
                       item.position + 1,
                       ring,
                       start};
-#pragma unroll
-  for (int i = 0; i < Ring<kDim>::kUnits - 1; ++i) loader.load();
+  loader.start(endTile);
 
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const QueryRow rows[2] = {item.row(a, lane / 4), item.row(a, lane / 4 + 8)};
@@ -149,13 +165,11 @@ void launchDecode(const AttentionArguments& a, int64_t sequences, int64_t slots,
   int warps = merges ? static_cast<int>(slots) : warpsPerBlock<kDim>();
   // With fewer blocks than multiprocessors, blocks have fewer warps.
   while (!merges && warps > 1 && items * sequences * ((slots + warps - 1) / warps) < kMultiprocessors) warps /= 2;
-  const int64_t splits = std::clamp((kBlocksWanted + items * sequences - 1) / (items * sequences), int64_t{1},
-                                    (slots + warps - 1) / warps);
-  const dim3 grid(static_cast<unsigned>(merges ? 1 : splits), static_cast<unsigned>(items),
-                  static_cast<unsigned>(sequences));
+  const int64_t splits = merges ? 1 : (slots + warps - 1) / warps;  // a chunk for each warp: all end together
+  const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(items), static_cast<unsigned>(sequences));
   const size_t bytes = static_cast<size_t>(warps) * Ring<kDim>::kBytes;
   requireShared(a.headDim, bytes);
-  launch(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes, stream, a);
+  launchEarly(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes, stream, a);
 }
 
 template <DataType type>

@@ -69,8 +69,12 @@ template <DataType type, int kDim>
 __device__ __forceinline__ void attendTile(const AttentionArguments& a, const DecodeItem& item, uint16_t* shared,
                                            int tile, int depth) {
   const TileCopies<kDim> copies(a, item, shared, tile, depth);
+  // The tile is there already, unless it has the row's own position.
+  const bool early = a.kvIsOlder && (tile + 1) * kTileTokens <= item.position;
+  if (!early) waitForPrevious();
 #pragma unroll
   for (int unit = 0; unit < kUnits; ++unit) copies.start(unit, unit < depth);
+  if (early) waitForPrevious();
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   QueryRow rows[2] = {item.row(a, lane / 4), item.row(a, lane / 4 + 8)};
   const Queries<kDim, kDim <= 128> queries(a, rows[0], rows[1]);
@@ -106,19 +110,22 @@ __device__ __forceinline__ void attendTile(const AttentionArguments& a, const De
 template <DataType type, int kDim>
 __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) decodeTilesKernel(AttentionArguments a, int depth) {
   HELS_DYNAMIC_SHARED(uint16_t, shared);
+  letNextStart();
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const DecodeItem item(a);
-  if (a.tokenCount[item.sequence] != 1) return;
+  if (a.tokenCount[item.sequence] != 1) return waitForPrevious();
   const int chunk = item.begin / kChunkTokens + static_cast<int>(blockIdx.x) * (warps / kTilesPerChunk);
   const int firstTile = chunk * kTilesPerChunk;
   const int begin = max(item.begin / kTileTokens - firstTile, 0);
   const int end = min(item.position / kTileTokens + 1 - firstTile, warps);
-  if (begin >= end) return;
-  if (a.chunkHere != nullptr && a.chunkHere[item.sequence * a.chunkStride + chunk] == 0) return;
+  if (begin >= end) return waitForPrevious();
+  if (a.chunkHere != nullptr && a.chunkHere[item.sequence * a.chunkStride + chunk] == 0) return waitForPrevious();
   const int elements = depth * TileCopies<kDim>::kUnitElements;
   if (warp >= begin && warp < end) {
     attendTile<type, kDim>(a, item, shared + warp * elements, firstTile + warp, depth);
+  } else {
+    waitForPrevious();
   }
   __syncthreads();
   const KeptEntries entries = {reinterpret_cast<const float*>(shared), elements / 2, kTilesPerChunk, chunk, begin, end};
@@ -134,8 +141,8 @@ void launchTiles(const AttentionArguments& a, int64_t sequences, int64_t slots, 
   const int depth = blocks <= resident * kMultiprocessors ? kDepthMax : kDepthMin;
   const dim3 grid(static_cast<unsigned>(merges ? 1 : slots), static_cast<unsigned>(decodeItems(a)),
                   static_cast<unsigned>(sequences));
-  launch(decodeTilesKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
-         bytesOf(a.headDim, warps, depth), stream, a, depth);
+  launchEarly(decodeTilesKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
+              bytesOf(a.headDim, warps, depth), stream, a, depth);
 }
 
 template <DataType type>

@@ -43,6 +43,7 @@ struct AttentionArguments {
   bool partsBySequence = false;  // the token of a part is the sequence of this launch
   const uint8_t* chunkHere = nullptr;
   int64_t chunkStride = 0;
+  bool kvIsOlder = false;  // but for a row's own position no kernel of this step writes what it sees
 
   __host__ __device__ int queryHeads() const { return groups * queryHeadsPerGroup; }
   __device__ __forceinline__ int firstVisible(int position) const {
@@ -127,7 +128,9 @@ __device__ __forceinline__ int laneNow() {
 /// Where the 16 positions from `position` on lie in a group's keys or values.
 __device__ __forceinline__ int64_t unitOffset(const AttentionArguments& a, const int32_t* blockTable, int position) {
   const auto tokens = static_cast<unsigned>(a.blockTokens);
-  const unsigned block = static_cast<unsigned>(position) / tokens;
+  // Without a division where a block is a unit.
+  const unsigned block =
+      tokens == kUnitTokens ? static_cast<unsigned>(position) / kUnitTokens : static_cast<unsigned>(position) / tokens;
   const unsigned inside = static_cast<unsigned>(position) - block * tokens;
   return (static_cast<int64_t>(blockTable[block]) * a.blockTokens + inside) * a.headDim;
 }
@@ -138,12 +141,27 @@ __device__ __forceinline__ int64_t visibleUnitOffset(const AttentionArguments& a
   return position < end && position + kUnitTokens > begin ? unitOffset(a, blockTable, position) : 0;
 }
 
+/// Whether all of a unit is there to be copied, in rows without padding: then addresses are a lane's own and constants.
+template <int kDim>
+__device__ __forceinline__ bool isPlainUnit(const AttentionArguments& a, int position, int begin, int end) {
+  return a.headDim == kDim && position >= begin && position + kUnitTokens <= end;
+}
+
 /// A warp starts the copies of a unit's keys, which lie at `source`; positions outside of [begin, end) become zeros and
 /// are not read.
 template <int kDim>
 __device__ __forceinline__ void copyKeys(const AttentionArguments& a, uint16_t* target, const uint16_t* source,
                                          int position, int begin, int end) {
   const int lane = laneNow();
+  if (isPlainUnit<kDim>(a, position, begin, end)) {
+    uint16_t* to = target + lane * 8;
+    const uint16_t* from = source + lane / 4 * kDim + lane % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2 * Unit<kDim>::kBlocks; ++i) {
+      copyAsync16(to + i * kWarpThreads * 8, from + i / Unit<kDim>::kBlocks * 8 * kDim + i % Unit<kDim>::kBlocks * 32);
+    }
+    return;
+  }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = half * 8 + lane / 4;
@@ -164,6 +182,16 @@ __device__ __forceinline__ void copyValues(const AttentionArguments& a, uint16_t
                                            int position, int begin, int end) {
   constexpr int kPieces = kDim / 8;
   const int lane = laneNow();
+  if (kWarpThreads % kPieces == 0 && isPlainUnit<kDim>(a, position, begin, end)) {
+    constexpr int kRows = kWarpThreads / kPieces;  // that the lanes copy at once
+    uint16_t* to = target + lane / kPieces * Unit<kDim>::kValueStride + lane % kPieces * 8;
+    const uint16_t* from = source + lane * 8;
+#pragma unroll
+    for (int i = 0; i < kUnitTokens / (kRows == 0 ? 1 : kRows); ++i) {
+      copyAsync16(to + i * kRows * Unit<kDim>::kValueStride, from + i * kWarpThreads * 8);
+    }
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < kUnitTokens * kPieces / kWarpThreads; ++i) {
     const int item = i * kWarpThreads + lane;
@@ -225,8 +253,6 @@ void attendF32(const AttentionArguments& arguments, int64_t sequences, int64_t t
 /// Merges slots of rows that are sequences of the launch (partsBySequence) or tokens of the batch.
 void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax,
                 cudaStream_t stream);
-/// Shared memory that a block of the current device can have.
-size_t sharedBytesMax();
 /// Throws kShapeInvalid when a block of the current device cannot have `bytes`.
 void requireShared(int64_t headDim, size_t bytes);
 

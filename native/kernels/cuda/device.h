@@ -33,6 +33,10 @@ namespace hels::cuda {
 inline constexpr int kWarpThreads = 32;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
+/// Shared memory that a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090,
+/// 64 on a T4.
+size_t sharedBytesMax();
+
 #ifndef HELS_CUDA_EMULATION
 /// Whether the current device lets a kernel start before the one in front of it has ended (compute capability 9.0).
 inline bool startsEarly() {
@@ -53,7 +57,8 @@ void launchKernel(bool early, void (*kernel)(Parameters...), dim3 grid, dim3 blo
     emulation::runKernel(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
   });
 #else
-  if (sharedBytes > size_t{48} * 1024) allowSharedMemory(reinterpret_cast<const void*>(kernel), sharedBytes);
+  // More than 48 KiB, those of the kernel itself included, must be allowed.
+  if (sharedBytes > size_t{24} * 1024) allowSharedMemory(reinterpret_cast<const void*>(kernel), sharedBytes);
   static const bool possible = startsEarly();
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -207,8 +212,18 @@ __device__ __forceinline__ void loadTransposed(uint32_t (&result)[4], const void
 #endif
 }
 
-/// Copies 16 bytes to shared memory, or zeros when not `valid` (`source` is then not read); done after waitForCopies().
-__device__ __forceinline__ void copyAsync16(void* target, const void* source, bool valid = true) {
+/// Copies 16 bytes to shared memory; done after waitForCopies().
+__device__ __forceinline__ void copyAsync16(void* target, const void* source) {
+#ifdef HELS_TENSOR_CORES
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(target));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+#else
+  *static_cast<uint4*>(target) = *static_cast<const uint4*>(source);
+#endif
+}
+
+/// The same, or zeros when not `valid`: `source` is then not read.
+__device__ __forceinline__ void copyAsync16(void* target, const void* source, bool valid) {
 #ifdef HELS_TENSOR_CORES
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(target));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(valid ? 16 : 0)

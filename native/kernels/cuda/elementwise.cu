@@ -53,6 +53,8 @@ __global__ void valueKernel(float* values, int64_t count, float value) {
 }
 
 __global__ void fixedPointKernel(const float* partials, int64_t rows, int64_t columns, int64_t* sums, int32_t* badRow) {
+  letNextStart();
+  waitForPrevious();
   for (int64_t i = firstIndex(); i < rows * columns; i += indexStride()) {
     const float partial = partials[i];
     if (fabsf(partial) < 16777216.0F) {
@@ -86,8 +88,8 @@ void fillValue(float* values, int64_t count, float value, cudaStream_t stream) {
 void fixedPointRows(const float* partials, int64_t rows, int64_t columns, int64_t* sums, int32_t* badRow,
                     cudaStream_t stream) {
   if (rows == 0 || columns == 0) return;
-  launch(fixedPointKernel, dim3(blocksOf(rows * columns)), dim3(kThreads), 0, stream, partials, rows, columns, sums,
-         badRow);
+  launchEarly(fixedPointKernel, dim3(blocksOf(rows * columns)), dim3(kThreads), 0, stream, partials, rows, columns,
+              sums, badRow);
 }
 
 }  // namespace hels::cuda

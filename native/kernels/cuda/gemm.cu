@@ -56,6 +56,7 @@ void multiply(const DeviceMatrix& matrix, const DeviceRows& x, float* y, int64_t
   arguments.y = y;
   arguments.yStride = yStride;
   if (x.rows <= kSkinnyRows) return multiplySkinny(matrix.type, arguments, false, stream);
+  if (wgmmaTakes(arguments)) return multiplyWgmma(matrix.type, arguments, false, stream);
   if (!splitsInTwo(x.rows, matrix.columns)) return multiplyTiled(matrix.type, arguments, false, 1, stream);
   arguments.y = reinterpret_cast<float*>(workspace);
   arguments.yStride = matrix.columns;
@@ -84,6 +85,7 @@ void multiplyFixedPoint(const DeviceMatrix& matrix, const DeviceRows& x, int64_t
   arguments.sumStride = sumStride;
   arguments.badRow = badRow;
   if (x.rows <= kSkinnyRows) return multiplySkinny(matrix.type, arguments, true, stream);
+  if (wgmmaTakes(arguments)) return multiplyWgmma(matrix.type, arguments, true, stream);
   int64_t splits = 1;
   if (x.rows <= kSplitRowsMax) {
     splits = std::clamp<int64_t>(kBlocksWanted / smallTileBlocks(matrix.columns), 1, arguments.segments.count);

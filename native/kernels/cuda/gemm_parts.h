@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_fixed_point.h"
 
 namespace hels::cuda {
 
@@ -49,8 +50,8 @@ struct ProductArguments {
   int32_t* badRow = nullptr;
 };
 
-/// Fixed point of a granule's partial; an impossible one is reported.
-__device__ __forceinline__ int64_t fixedPoint(float partial, int row, const ProductArguments& arguments) {
+/// Fixed point of any granule's partial; an impossible one is reported.
+__device__ __forceinline__ int64_t wideFixedPoint(float partial, int row, const ProductArguments& arguments) {
   if (!(fabsf(partial) < 16777216.0F)) {  // true for NaN
     if (row < arguments.rows) atomicMin(arguments.badRow, row);
     return 0;
@@ -58,28 +59,47 @@ __device__ __forceinline__ int64_t fixedPoint(float partial, int row, const Prod
   return __double2ll_rn(static_cast<double>(partial) * 4294967296.0);
 }
 
-/// The product of a block of 32 inputs in two halves: each lane holds sixteen bytes of the rows g and g + 8 of W and of
-/// row g of x, eight inputs. The order of the inputs inside a block is that of the registers, for both operands alike.
+/// The same, quick where the partial is not large.
+__device__ __forceinline__ int64_t fixedPoint(float partial, int row, const ProductArguments& arguments) {
+  const FixedPointParts parts = fixedPointParts(partial);
+  if (isOutside(outsideBits(parts))) return wideFixedPoint(partial, row, arguments);
+  return joinParts(parts.high, parts.low, 1);
+}
+
+/// Operands in shared memory: stages of kStageDepth inputs, a row of 128 bytes for each column or row.
+inline constexpr int kStageDepth = 64;
+inline constexpr int kStepDepth = 16;     // of one product of the tensor cores
+inline constexpr int kChunkElements = 8;  // of 16 bytes
+inline constexpr int kChunks = kStageDepth / kChunkElements;
+
+/// Where a chunk of a row lies in its stage. Chunks are exchanged so that the 16 lanes that read two chunks of four
+/// rows, and the eight that write one row, meet all banks once.
+__device__ __forceinline__ int chunkOffset(int row, int chunk) {
+  return row * kStageDepth + (chunk ^ (row % 4 * 2)) * kChunkElements;
+}
+
+/// The lane's part of a step's inputs: four of row lane / 4 from `row` on. The tensor cores add the products of all 16
+/// inputs of a step at once (measured: their order changes no bit), so that these four may stand in the places of any.
+__device__ __forceinline__ uint2 stepInputs(const uint16_t* stage, int row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int chunk = step * (kStepDepth / kChunkElements) + lane % 4 / 2;
+  return *reinterpret_cast<const uint2*>(stage + chunkOffset(row + lane / 4, chunk) + lane % 2 * 4);
+}
+
+/// The product of a step: of the columns g and g + 8 of W, and of row g of x.
 template <DataType type>
-__device__ __forceinline__ void multiplyFirstHalf(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
+__device__ __forceinline__ void multiplyStep(float (&d)[4], const uint2& w0, const uint2& w8, const uint2& x) {
   const uint32_t a[4] = {w0.x, w8.x, w0.y, w8.y};
   const uint32_t b[2] = {x.x, x.y};
   multiplyTile<type>(d, a, b);
 }
-template <DataType type>
-__device__ __forceinline__ void multiplySecondHalf(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
-  const uint32_t a[4] = {w0.z, w8.z, w0.w, w8.w};
-  const uint32_t b[2] = {x.z, x.w};
-  multiplyTile<type>(d, a, b);
-}
-template <DataType type>
-__device__ __forceinline__ void multiplyBlock(float (&d)[4], const uint4& w0, const uint4& w8, const uint4& x) {
-  multiplyFirstHalf<type>(d, w0, w8, x);
-  multiplySecondHalf<type>(d, w0, w8, x);
-}
 
 void multiplySkinny(DataType type, const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream);
 void multiplyTiled(DataType type, const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream);
+/// Whether multiplyWgmma() can take such a product on the current device.
+bool wgmmaTakes(const ProductArguments& arguments);
+/// The same results by the tensor cores' warpgroup instructions. Fills all of its results at once, without a workspace.
+void multiplyWgmma(DataType type, const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream);
 void multiplyF32(const DeviceMatrix& matrix, const DeviceRows& x, float* y, int64_t yStride, cudaStream_t stream);
 void multiplyFixedPointF32(const DeviceMatrix& matrix, const DeviceRows& x, int64_t granuleDepth, int64_t* sums,
                            int64_t sumStride, int32_t* badRow, cudaStream_t stream);

@@ -1,5 +1,5 @@
 // Products with few rows, bound by reading the weights: a block owns 16 columns, its eight warps stream one segment of
-// the depth each from memory to registers, and meet once at the end.
+// the depth each through shared memory of their own, and meet once at the end.
 #include "kernels/cuda/gemm_parts.h"
 
 namespace hels::cuda {
@@ -8,58 +8,46 @@ namespace {
 constexpr int kWarps = 8;
 static_assert(kWarps == kSlices);
 constexpr int kTileColumns = 16;
-/// How a kernel hides the latency of memory: by many blocks on a multiprocessor, or, where there are not as many, by
-/// more loads in flight. `unroll` blocks of depth are asked for before the last as many are multiplied.
-template <int rowTilesOfIt, int unrollOfIt, int blocksOfIt>
+/// How a kernel hides the latency of memory: each warp copies `stages` - 1 stages ahead to shared memory.
+template <int rowTilesOfIt, int stagesOfIt, int blocksOfIt>
 struct Pace {
   static constexpr int kRowTiles = rowTilesOfIt;
-  static constexpr int kUnroll = unrollOfIt;
+  static constexpr int kStages = stagesOfIt;
   static constexpr int kBlocks = blocksOfIt;  // on a multiprocessor
   static constexpr int kRows = kRowTiles * 8;
+  static constexpr int kStageElements = (kTileColumns + kRows) * kStageDepth;  // the weights' before the inputs'
+  static constexpr size_t kRingBytes = size_t{kWarps} * kStages * kStageElements * sizeof(uint16_t);
 };
 
-/// The operands of kUnroll blocks of depth: of 16 columns, rows g and g + 8 of the tile, and of 8 rows of x each.
-template <typename Pace>
-struct Operands {
-  uint4 weights[Pace::kUnroll][2];
-  uint4 inputs[Pace::kUnroll][Pace::kRowTiles];
-};
+/// Copies of a warp: each lane the same chunk of every fourth column or row.
+template <int rows>
+struct RowCopies {
+  static constexpr int kRowsAtOnce = kWarpThreads / kChunks;
+  static constexpr int kCopies = rows / kRowsAtOnce;
+  const uint16_t* source;
+  int offsets[kCopies];  // from there to the lane's rows; the last one's again behind it, which no copy reads
+  int count;             // of the lane's rows that exist
 
-/// Where a lane reads its part of the depth.
-template <typename Pace>
-struct Sources {
-  const uint16_t* weights[2];
-  const uint16_t* inputs[Pace::kRowTiles];
+  /// Of the `existing` rows at `first`, `stride` elements apart.
+  __device__ __forceinline__ RowCopies(const uint16_t* first, int stride, int existing)
+      : source(first + lane() % kChunks * kChunkElements),
+        count((existing - lane() / kChunks + kRowsAtOnce - 1) / kRowsAtOnce) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) offsets[i] = min(lane() / kChunks + i * kRowsAtOnce, existing - 1) * stride;
+  }
+  /// Starts the copies of the stage from k on, zeros behind `end` and for rows that do not exist.
+  __device__ __forceinline__ void start(uint16_t* target, int k, int end) const {
+    const bool inside = k + lane() % kChunks * kChunkElements < end;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const bool valid = inside && i < count;
+      copyAsync16(target + chunkOffset(lane() / kChunks + i * kRowsAtOnce, lane() % kChunks),
+                  source + offsets[i] + (valid ? k : 0), valid);
+    }
+  }
 
-  __device__ __forceinline__ Sources(const ProductArguments& a, int column) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-    const int g = lane / 4;
-    const int first = lane % 4 * 8;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      weights[i] = a.w + static_cast<int64_t>(min(column + g + i * 8, a.columns - 1)) * a.segments.total + first;
-    }
-#pragma unroll
-    for (int tile = 0; tile < Pace::kRowTiles; ++tile)
-      inputs[tile] = a.x + min(tile * 8 + g, a.rows - 1) * a.xStride + first;
-  }
-  /// Of the blocks from k on, zeros where they lie behind `end`.
-  __device__ __forceinline__ void loadWeights(int k, int end, Operands<Pace>& operands) const {
-    end -= static_cast<int>(threadIdx.x) % 4 * 8;
-#pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
-      operands.weights[i][0] = loadOnce16(weights[0] + k, k < end);
-      operands.weights[i][1] = loadOnce16(weights[1] + k, k < end);
-    }
-  }
-  __device__ __forceinline__ void loadInputs(int k, int end, Operands<Pace>& operands) const {
-    end -= static_cast<int>(threadIdx.x) % 4 * 8;
-#pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i, k += kBlockDepth) {
-#pragma unroll
-      for (int tile = 0; tile < Pace::kRowTiles; ++tile) operands.inputs[i][tile] = load16(inputs[tile] + k, k < end);
-    }
-  }
+ private:
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
 };
 
 /// Walks over every kWarps-th segment, so many inputs at a time.
@@ -86,31 +74,68 @@ struct GroupWalk {
   }
 };
 
+/// Adds the products of one stage to the sums.
+template <DataType type, typename Pace>
+__device__ __forceinline__ void multiplyStage(const uint16_t* stage, float (&sums)[Pace::kRowTiles][4]) {
+#pragma unroll
+  for (int step = 0; step < kStageDepth / kStepDepth; ++step) {
+    const uint2 w0 = stepInputs(stage, 0, step);
+    const uint2 w8 = stepInputs(stage, 8, step);
+#pragma unroll
+    for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
+      multiplyStep<type>(sums[tile], w0, w8, stepInputs(stage, kTileColumns + tile * 8, step));
+    }
+  }
+}
+
 /// The products of the warp's segments; endOfSegment(sums) takes each one's. Loads run ahead across segments.
 template <DataType type, typename Pace, typename EndOfSegment>
-__device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp,
+__device__ __forceinline__ void segmentProducts(const ProductArguments& a, int column, int warp, uint16_t* shared,
                                                 const EndOfSegment& endOfSegment) {
-  using Walk = GroupWalk<Pace::kUnroll * kBlockDepth>;
-  const Sources<Pace> sources(a, column);
+  using Walk = GroupWalk<kStageDepth>;
+  const RowCopies<kTileColumns> weights(a.w + static_cast<int64_t>(column) * a.segments.total, a.segments.total,
+                                        a.columns - column);
+  const RowCopies<Pace::kRows> inputs(a.x, static_cast<int>(a.xStride), a.rows);
+  uint16_t* ring = shared + warp * Pace::kStages * Pace::kStageElements;
+  const auto loadInputs = [&](int stage, const Walk& at) {
+    inputs.start(ring + stage * Pace::kStageElements + kTileColumns * kStageDepth, at.k, at.end);
+  };
   Walk loading(a.segments, warp);
-  Operands<Pace> operands;
+  Walk walk = loading;
+  const auto loadWeights = [&](int stage) {
+    if (loading.done()) return;
+    weights.start(ring + stage * Pace::kStageElements, loading.k, loading.end);
+  };
   letNextStart();
-  sources.loadWeights(loading.k, loading.end, operands);  // no kernel writes them: they need not wait
-  waitForPrevious();
-  sources.loadInputs(loading.k, loading.end, operands);
-  float sums[Pace::kRowTiles][4] = {};
-  for (Walk walk = loading; !walk.done(); walk.next(a.segments)) {
-    const Operands<Pace> current = operands;
+  Walk first = loading;
+#pragma unroll
+  for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
+    loadWeights(stage);  // no kernel writes weights: they need not wait
     if (!loading.done()) loading.next(a.segments);
-    sources.loadWeights(loading.k, loading.end, operands);
-    sources.loadInputs(loading.k, loading.end, operands);
+  }
+  waitForPrevious();
 #pragma unroll
-    for (int i = 0; i < Pace::kUnroll; ++i) {
-#pragma unroll
-      for (int tile = 0; tile < Pace::kRowTiles; ++tile) {
-        multiplyBlock<type>(sums[tile], current.weights[i][0], current.weights[i][1], current.inputs[i][tile]);
-      }
+  for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
+    if (!first.done()) {
+      loadInputs(stage, first);
+      first.next(a.segments);
     }
+    commitCopies();  // also an empty group, so that the groups count the stages
+  }
+  float sums[Pace::kRowTiles][4] = {};
+  int stage = 0;
+  for (; !walk.done(); walk.next(a.segments)) {
+    waitForCopies<Pace::kStages - 2>();
+    __syncwarp();
+    const int behind = stage == 0 ? Pace::kStages - 1 : stage - 1;  // the stage that all lanes have left
+    if (!loading.done()) {
+      loadWeights(behind);
+      loadInputs(behind, loading);
+      loading.next(a.segments);
+    }
+    commitCopies();
+    multiplyStage<type, Pace>(ring + stage * Pace::kStageElements, sums);
+    stage = stage + 1 == Pace::kStages ? 0 : stage + 1;
     if (!walk.lastOfSegment()) continue;
     endOfSegment(sums);
 #pragma unroll
@@ -129,14 +154,16 @@ __device__ __forceinline__ int columnOf(int i) { return static_cast<int>(threadI
 
 template <DataType type, typename Pace>
 __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKernel(ProductArguments a) {
-  __shared__ float partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   float totals[Pace::kRowTiles][4] = {};
-  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
+  HELS_DYNAMIC_SHARED(uint16_t, ring);
+  segmentProducts<type, Pace>(a, column, warp, ring, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
     for (int i = 0; i < Pace::kRowTiles * 4; ++i) totals[i / 4][i % 4] = sums[i / 4][i % 4];
   });
+  __syncthreads();  // the partials lie where the stages were
+  auto* partials = reinterpret_cast<float(*)[Pace::kRows][kTileColumns]>(ring);
 #pragma unroll
   for (int i = 0; i < Pace::kRowTiles * 4; ++i)
     partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
@@ -159,16 +186,18 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyKer
 
 template <DataType type, typename Pace>
 __global__ void __launch_bounds__(kWarps* kWarpThreads, Pace::kBlocks) skinnyFixedPointKernel(ProductArguments a) {
-  __shared__ int64_t partials[kWarps][Pace::kRows][kTileColumns];
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int column = static_cast<int>(blockIdx.x) * kTileColumns;
   int64_t totals[Pace::kRowTiles][4] = {};
-  segmentProducts<type, Pace>(a, column, warp, [&](const float(&sums)[Pace::kRowTiles][4]) {
+  HELS_DYNAMIC_SHARED(uint16_t, ring);
+  segmentProducts<type, Pace>(a, column, warp, ring, [&](const float(&sums)[Pace::kRowTiles][4]) {
 #pragma unroll
     for (int i = 0; i < Pace::kRowTiles * 4; ++i) {
       totals[i / 4][i % 4] += fixedPoint(sums[i / 4][i % 4], rowOf(i / 4, i % 4), a);
     }
   });
+  __syncthreads();  // the partials lie where the stages were
+  auto* partials = reinterpret_cast<int64_t(*)[Pace::kRows][kTileColumns]>(ring);
 #pragma unroll
   for (int i = 0; i < Pace::kRowTiles * 4; ++i)
     partials[warp][rowOf(i / 4, i % 4)][columnOf(i % 4)] = totals[i / 4][i % 4];
@@ -188,21 +217,29 @@ template <DataType type, typename Pace>
 void launchPace(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((arguments.columns + kTileColumns - 1) / kTileColumns));
   launchEarly(fixedPoint ? skinnyFixedPointKernel<type, Pace> : skinnyKernel<type, Pace>, grid,
-              dim3(kWarps * kWarpThreads), 0, stream, arguments);
+              dim3(kWarps * kWarpThreads), Pace::kRingBytes, stream, arguments);
 }
 
 /// Columns up to which two blocks on each of the largest devices' multiprocessors are enough for all.
 constexpr int kFewColumns = 2 * 132 * kTileColumns;
 
+/// Rings for devices with less shared memory: a 3090, 4090 or T4.
+template <DataType type, int rowTiles>
+void launchRows(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
+  constexpr size_t kLargeDevice = size_t{160} * 1024;
+  if (sharedBytesMax() < kLargeDevice) return launchPace<type, Pace<rowTiles, 2, 1>>(arguments, fixedPoint, stream);
+  if constexpr (rowTiles == 1) {
+    if (arguments.columns > kFewColumns) return launchPace<type, Pace<1, 3, 3>>(arguments, fixedPoint, stream);
+    launchPace<type, Pace<1, 4, 2>>(arguments, fixedPoint, stream);
+  } else {
+    launchPace<type, Pace<rowTiles, 3, 2>>(arguments, fixedPoint, stream);
+  }
+}
+
 template <DataType type>
 void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
-  const bool few = arguments.columns <= kFewColumns;
-  if (arguments.rows <= 8) {
-    if (few) return launchPace<type, Pace<1, 4, 2>>(arguments, fixedPoint, stream);
-    return launchPace<type, Pace<1, 2, 4>>(arguments, fixedPoint, stream);
-  }
-  if (few) return launchPace<type, Pace<2, 3, 2>>(arguments, fixedPoint, stream);
-  launchPace<type, Pace<2, 2, 3>>(arguments, fixedPoint, stream);
+  if (arguments.rows <= 8) return launchRows<type, 1>(arguments, fixedPoint, stream);
+  launchRows<type, 2>(arguments, fixedPoint, stream);
 }
 
 }  // namespace

@@ -6,17 +6,6 @@
 namespace hels::cuda {
 namespace {
 
-constexpr int kStageDepth = 64;           // inputs of one stage
-constexpr int kChunkElements = 8;         // of 16 bytes
-constexpr int kChunks = kStageDepth / 8;  // in a row of a stage
-constexpr int kBlocks = kStageDepth / kBlockDepth;
-
-/// Where a chunk of a row lies in its stage. Rows of 128 bytes; every other one has its halves exchanged, so that the
-/// eight lanes that read half a row of two rows each meet all banks once.
-__device__ __forceinline__ int chunkOffset(int row, int chunk) {
-  return row * kStageDepth + (chunk ^ (row % 2 * (kChunks / 2))) * kChunkElements;
-}
-
 /// A block's tile and its warps' parts of it.
 template <int columns, int rows, int warpColumns, int warpRows, int stages>
 struct Tile {
@@ -128,28 +117,18 @@ struct RowCopies {
 template <DataType type, typename Shape>
 __device__ __forceinline__ void multiplyStage(const uint16_t* w, const uint16_t* x,
                                               float (&sums)[Shape::kColumnTiles][Shape::kRowTiles][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int g = lane / 4;
 #pragma unroll
-  for (int block = 0; block < kBlocks; ++block) {
-    const int chunk = block * (kBlockDepth / kChunkElements) + lane % 4;
-    uint4 inputs[Shape::kRowTiles];
+  for (int step = 0; step < kStageDepth / kStepDepth; ++step) {
+    uint2 inputs[Shape::kRowTiles];
 #pragma unroll
-    for (int tile = 0; tile < Shape::kRowTiles; ++tile) {
-      inputs[tile] = *reinterpret_cast<const uint4*>(x + chunkOffset(tile * 8 + g, chunk));
-    }
+    for (int tile = 0; tile < Shape::kRowTiles; ++tile) inputs[tile] = stepInputs(x, tile * 8, step);
 #pragma unroll
     for (int tile = 0; tile < Shape::kColumnTiles; ++tile) {
-      const uint4 w0 = *reinterpret_cast<const uint4*>(w + chunkOffset(tile * 16 + g, chunk));
-      const uint4 w8 = *reinterpret_cast<const uint4*>(w + chunkOffset(tile * 16 + g + 8, chunk));
-      // Both halves of a block go to the same sums: all first halves, then all second ones, so that none waits.
+      const uint2 w0 = stepInputs(w, tile * 16, step);
+      const uint2 w8 = stepInputs(w, tile * 16 + 8, step);
 #pragma unroll
       for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
-        multiplyFirstHalf<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
-      }
-#pragma unroll
-      for (int rowTile = 0; rowTile < Shape::kRowTiles; ++rowTile) {
-        multiplySecondHalf<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
+        multiplyStep<type>(sums[tile][rowTile], w0, w8, inputs[rowTile]);
       }
     }
   }
@@ -313,18 +292,6 @@ using TinyTile = Tile<64, 64, 32, 32, 2>;
 using FlatTile = Tile<64, 32, 32, 16, 4>;
 using SmallTile = Tile<64, 64, 32, 32, 4>;
 using LargeTile = Tile<128, 128, 64, 32, 3>;
-
-/// What a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090, 64 on a T4.
-size_t sharedBytesMax() {
-  static const size_t bytes = [] {
-    int device = 0;
-    int value = 0;
-    check(cudaGetDevice(&device), "current device");
-    check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory of a block");
-    return static_cast<size_t>(value);
-  }();
-  return bytes;
-}
 
 template <DataType type>
 void launchTiled(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {

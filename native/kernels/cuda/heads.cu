@@ -83,6 +83,8 @@ __device__ __forceinline__ int64_t cacheOffset(const HeadArguments& a, int seque
 /// Rows are (query heads, key heads, value heads).
 template <DataType type>
 __global__ void __launch_bounds__(kWarps* kWarpThreads) headsKernel(HeadArguments a) {
+  letNextStart();
+  waitForPrevious();
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int64_t token = blockIdx.x;
   const int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
@@ -150,7 +152,7 @@ void launchHeads(DataType type, const HeadArguments& a, int64_t tokens, cudaStre
   const auto kernel = type == DataType::kF32    ? headsKernel<DataType::kF32>
                       : type == DataType::kBf16 ? headsKernel<DataType::kBf16>
                                                 : headsKernel<DataType::kF16>;
-  launch(kernel, grid, dim3(kWarps * kWarpThreads), 0, stream, a);
+  launchEarly(kernel, grid, dim3(kWarps * kWarpThreads), 0, stream, a);
 }
 
 constexpr int kMoveThreads = 128;

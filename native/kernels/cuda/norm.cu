@@ -32,47 +32,73 @@ class Row {
       : residual_(step.residual + token * step.stride),
         columns_(static_cast<int>(step.columns)),
         threads_(static_cast<int>(blockDim.x)) {
-    const int64_t* sums = step.sums == nullptr ? nullptr : step.sums + token * step.columns;
 #pragma unroll
-    for (int j = 0; j < kKept; ++j) {
-      const int i = index(j);
-      kept_[j] = i < columns_ ? advanced(step, sums, i) : 0.0F;
-    }
-    for (int i = index(kKept); i < columns_; i += threads_) (void)advanced(step, sums, i);
+    for (int j = 0; j < kKept; ++j) kept_[j] = index(j) < columns_ ? residual_[index(j)] : 0.0F;
+    if (step.sums != nullptr) advance(step, step.sums + token * step.columns);
   }
 
-  /// use(i, value) of the thread's elements, i ascending.
+  /// use(j, i, value) of the thread's elements, i ascending: j counts those that are kept, then stays kKept.
   template <typename Use>
   __device__ __forceinline__ void each(const Use& use) const {
 #pragma unroll
     for (int j = 0; j < kKept; ++j) {
       const int i = index(j);
-      if (i < columns_) use(i, kept_[j]);
+      if (i < columns_) use(j, i, kept_[j]);
     }
-    for (int i = index(kKept); i < columns_; i += threads_) use(i, residual_[i]);
+    for (int i = index(kKept); i < columns_; i += threads_) use(kKept, i, residual_[i]);
   }
   template <typename Term>
   __device__ __forceinline__ double sum(const Term& term, double* warps) const {
     double value = 0.0;
-    each([&](int, float x) { value += term(static_cast<double>(x)); });
+    each([&](int, int, float x) { value += term(static_cast<double>(x)); });
     return blockSum(value, warps);
   }
   __device__ __forceinline__ void replace(int i, float value) { residual_[i] = value; }
 
  private:
   __device__ __forceinline__ int index(int j) const { return static_cast<int>(threadIdx.x) + j * threads_; }
-  __device__ __forceinline__ float advanced(const ResidualStep& step, const int64_t* sums, int i) const {
-    float value = residual_[i];
-    if (sums == nullptr) return value;
-    const auto sum = static_cast<float>(static_cast<double>(sums[i]) * 0x1p-32);
-    value += step.bias == nullptr ? sum : sum + step.bias[i];
-    residual_[i] = value;
-    return value;
+  /// Everything is read before anything is written: the reads are under way at once.
+  __device__ __forceinline__ void advance(const ResidualStep& step, const int64_t* sums) {
+    int64_t added[kKept];
+#pragma unroll
+    for (int j = 0; j < kKept; ++j) added[j] = index(j) < columns_ ? sums[index(j)] : 0;
+#pragma unroll
+    for (int j = 0; j < kKept; ++j) {
+      if (index(j) < columns_) kept_[j] += addend(step, added[j], index(j));
+    }
+#pragma unroll
+    for (int j = 0; j < kKept; ++j) {
+      if (index(j) < columns_) residual_[index(j)] = kept_[j];
+    }
+    for (int i = index(kKept); i < columns_; i += threads_) residual_[i] += addend(step, sums[i], i);
+  }
+  __device__ __forceinline__ static float addend(const ResidualStep& step, int64_t fixed, int i) {
+    const auto sum = static_cast<float>(static_cast<double>(fixed) * 0x1p-32);
+    return step.bias == nullptr ? sum : sum + step.bias[i];
   }
 
   float* residual_;
   const int columns_;
   const int threads_;
+  float kept_[kKept];
+};
+
+/// A norm's weights or biases, null for none, of the elements that a thread keeps. No kernel writes them: they are read
+/// while the kernel waits.
+class KeptWeights {
+ public:
+  __device__ __forceinline__ KeptWeights(const float* weights, int64_t columns) : weights_(weights) {
+#pragma unroll
+    for (int j = 0; j < kKept; ++j) {
+      const int64_t i = threadIdx.x + j * static_cast<int64_t>(blockDim.x);
+      kept_[j] = weights != nullptr && i < columns ? weights[i] : 0.0F;
+    }
+  }
+  /// Of element i, the thread's j-th.
+  __device__ __forceinline__ float at(int j, int i) const { return j < kKept ? kept_[j] : weights_[i]; }
+
+ private:
+  const float* weights_;
   float kept_[kKept];
 };
 
@@ -89,6 +115,8 @@ template <DataType type>
 __global__ void __launch_bounds__(kThreadsMax) residualKernel(ResidualStep step) {
   __shared__ double warps[2][kThreadsMax / kWarpThreads];
   letNextStart();
+  const KeptWeights weights(step.weight, step.columns);
+  const KeptWeights biases(step.normBias, step.columns);
   waitForPrevious();
   const int64_t rowIndex = blockIdx.x;
   Row row(step, step.tokens == nullptr ? rowIndex : step.tokens[rowIndex]);
@@ -101,10 +129,10 @@ __global__ void __launch_bounds__(kThreadsMax) residualKernel(ResidualStep step)
     scale = static_cast<float>(1.0 / sqrt(squares / columns + step.epsilon));
   }
   const auto center = static_cast<float>(mean);
-  row.each([&](int i, float x) {
+  row.each([&](int j, int i, float x) {
     float value = x;
-    if (step.norm == RowNorm::kRms) value = x * scale * step.weight[i];
-    if (step.norm == RowNorm::kLayer) value = (x - center) * scale * step.weight[i] + step.normBias[i];
+    if (step.norm == RowNorm::kRms) value = x * scale * weights.at(j, i);
+    if (step.norm == RowNorm::kLayer) value = (x - center) * scale * weights.at(j, i) + biases.at(j, i);
     if (step.normStays) row.replace(i, value);
     if (step.output != nullptr) store<type>(step.output, rowIndex * step.outputStride + i, value);
   });
