@@ -151,7 +151,8 @@ TEST_P(CudaGemm, APartialOutOfRangeNamesItsRow) {
 
 TEST_P(CudaGemm, LargePartialsAreSummedExactly) {
   if (GetParam() == DataType::kF32) GTEST_SKIP() << "f32 products convert each partial alike";
-  // One product a granule, so that its partial is known: up to 150,000, of both signs, with the smallest steps in between.
+  // One product a granule, so that its partial is known: up to 150,000, of both signs, with the smallest steps in
+  // between.
   const int64_t granule = 8;
   const int64_t granules = 40;
   for (const int64_t rows : {int64_t{3}, int64_t{20}, int64_t{70}}) {

@@ -106,7 +106,6 @@ __device__ __forceinline__ void segmentProducts(const ProductArguments& a, int c
     if (loading.done()) return;
     weights.start(ring + stage * Pace::kStageElements, loading.k, loading.end);
   };
-  letNextStart();
   Walk first = loading;
 #pragma unroll
   for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
@@ -114,6 +113,7 @@ __device__ __forceinline__ void segmentProducts(const ProductArguments& a, int c
     if (!loading.done()) loading.next(a.segments);
   }
   waitForPrevious();
+  letNextStart();  // not before: a kernel that only waits would take room from blocks that could work
 #pragma unroll
   for (int stage = 0; stage < Pace::kStages - 1; ++stage) {
     if (!first.done()) {
