@@ -4,6 +4,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { PredictedPause__Output } from '../../proto/gen/hels/v1/PredictedPause.ts';
 import type { Replan__Output } from '../../proto/gen/hels/v1/Replan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { planDevices } from '../profiler/plan-input.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
@@ -162,7 +163,7 @@ export class Replanning {
     return {
       shardPlan: { ...made.shardPlan, epoch },
       planRequest: { ...planRequest, epoch, devices: fitted },
-      input: { ...made.input, devices: fitted.map(({ hostMemoryBytes: _, ...device }) => device) },
+      input: { ...made.input, devices: planDevices(fitted) },
       candidates: [...candidates],
       workers: [...workers],
     };

@@ -63,6 +63,11 @@ export function planModel(model: ModelSpec): PlanModel {
   };
 }
 
+/** Without what only deployments know of a device: the planner takes no field that it does not know. */
+export function planDevices(devices: readonly ProfiledDevice[]): PlanInput['devices'] {
+  return devices.map(({ hostMemoryBytes: _host, withoutLoans: _loans, ...device }) => device);
+}
+
 /** The planner's input from profiles. */
 export function toPlanInput(
   model: ModelSpec,
@@ -73,7 +78,7 @@ export function toPlanInput(
   return {
     model: planModel(model),
     workload,
-    devices: devices.map(({ hostMemoryBytes: _host, withoutLoans: _loans, ...device }) => device),
+    devices: planDevices(devices),
     policy,
     objective: deploymentObjective,
   };

@@ -3,7 +3,7 @@ import { makePlan, type PlanRequest } from '../../../controller/deployment/make-
 import { parkingNote } from '../../../controller/deployment/parking-note.ts';
 import { restoreCostsOf } from '../../../controller/deployment/restore-costs.ts';
 import { kvOfRanks, taxOf } from '../../../controller/engine/kv-of-ranks.ts';
-import type { ProfiledDevice } from '../../../controller/profiler/plan-input.ts';
+import { type ProfiledDevice, planDevices } from '../../../controller/profiler/plan-input.ts';
 import { checkResidency, residencyOf } from '../../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
 import { smallModel } from '../profiler/models.ts';
@@ -162,5 +162,12 @@ describe('loans of KV', () => {
     const asked = { workload: { ...workload, allowRemoteKv: true } };
     expect(() => planOf(devices, asked)).toThrow(/allowRemoteKv: worker 'right' is on a GPU/);
     expect(planOf(devices, { workload }).shardPlan.kvLoans).toEqual([]);
+  });
+
+  it('are nothing that the planner is told of', () => {
+    for (const told of planDevices(devices)) {
+      expect(Object.keys(told)).not.toContain('withoutLoans');
+      expect(Object.keys(told)).not.toContain('hostMemoryBytes');
+    }
   });
 });
