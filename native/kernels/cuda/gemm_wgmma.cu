@@ -1,7 +1,6 @@
 // Products of more rows than gemm_skinny.cu takes on compute capability 9.0: one thread of a block asks the copy engine
-// for tiles of both operands, two warpgroups multiply them from shared memory. Blocks of a cluster share what they
-// read, or the depth of one tile where there are few of those. A step of 16 inputs gives the bits of that of
-// gemm_skinny.cu.
+// for tiles of both operands, two warpgroups multiply them from shared memory. Where tiles are few, the
+// blocks of a cluster share the depth of one. A step of 16 inputs gives the bits of that of gemm_skinny.cu.
 #include <algorithm>
 
 #include "kernels/cuda/gemm_parts.h"

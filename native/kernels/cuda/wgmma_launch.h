@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "base/cuda/shared_memory.h"
 #include "base/error.h"
 #include "kernels/cuda/wgmma.h"
 
@@ -54,8 +55,7 @@ inline TensorMap makeTensorMap(const uint16_t* data, int64_t rows, int64_t depth
 template <typename... Parameters, typename... Arguments>
 void launchCluster(void (*kernel)(Parameters...), dim3 grid, dim3 cluster, dim3 block, size_t sharedBytes,
                    cudaStream_t stream, const Arguments&... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)),
-        "shared memory of a kernel");
+  allowSharedMemory(reinterpret_cast<const void*>(kernel), sharedBytes);
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = cluster.x;
