@@ -6,24 +6,14 @@
 #include <vector>
 
 #include "base/cuda/check.h"
+#include "base/cuda/event.h"
 #include "base/cuda/stream.h"
 
 namespace hels::check {
 namespace {
 
 using cuda::check;
-
-class Event {
- public:
-  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDefault), "event"); }
-  ~Event() { (void)cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
+using cuda::Event;
 
 class Graph {
  public:
@@ -52,13 +42,11 @@ class Graph {
 };
 
 double secondsOf(const Graph& graph, const Event& begin, const Event& end, cudaStream_t stream) {
-  check(cudaEventRecord(begin.get(), stream), "event");
+  begin.record(stream);
   graph.launch(stream);
-  check(cudaEventRecord(end.get(), stream), "event");
-  check(cudaEventSynchronize(end.get()), "measured work");
-  float milliseconds = 0;
-  check(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()), "event");
-  return std::max(static_cast<double>(milliseconds) * 1e-3, 1e-9);
+  end.record(stream);
+  check(cudaStreamSynchronize(stream), "measured work");
+  return std::max(end.secondsSince(begin), 1e-9);
 }
 
 }  // namespace
