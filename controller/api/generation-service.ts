@@ -158,22 +158,6 @@ export class GenerationService {
     prepared: PreparedText,
     context: CallContext,
   ): AsyncGenerator<TextEvent, void, undefined> {
-    try {
-      for await (const event of this.#answer(prepared, context)) {
-        if (event.type === 'finished') this.#metrics.requestEnded(event.reason);
-        yield event;
-      }
-    } catch (error) {
-      const failure = failureOf(error, context.signal);
-      this.#metrics.requestEnded(failure.code);
-      throw failure;
-    }
-  }
-
-  async *#answer(
-    prepared: PreparedText,
-    context: CallContext,
-  ): AsyncGenerator<TextEvent, void, undefined> {
     const { request, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
     const endIds = request.ignoreEndOfText ? [] : prepared.model.text.endOfTextIds;
@@ -181,15 +165,18 @@ export class GenerationService {
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
     let cachedTokens = 0;
-    const finish = (reason: 'stop' | 'length'): FinishedText => ({
-      type: 'finished',
-      reason,
-      promptTokens: promptTokenIds.length,
-      completionTokens: resumed.length + timing.tokens,
-      // The engine counts the tokens of `resume` to the prompt.
-      cachedTokens: Math.min(cachedTokens, promptTokenIds.length),
-      ...timing.summary(),
-    });
+    const finish = (reason: 'stop' | 'length'): FinishedText => {
+      this.#metrics.requestEnded(reason);
+      return {
+        type: 'finished',
+        reason,
+        promptTokens: promptTokenIds.length,
+        completionTokens: resumed.length + timing.tokens,
+        // The engine counts the tokens of `resume` to the prompt.
+        cachedTokens: Math.min(cachedTokens, promptTokenIds.length),
+        ...timing.summary(),
+      };
+    };
 
     const ended = replay(text, resumed, endIds, maxTokens);
     if (ended !== null) {
@@ -199,9 +186,9 @@ export class GenerationService {
     }
     const stopEngine = new AbortController();
     const signal = AbortSignal.any([context.signal, stopEngine.signal]);
-    const engineRequest = this.#engineRequest(prepared, started.requestId, endIds);
     let first = true;
     try {
+      const engineRequest = this.#engineRequest(prepared, started.requestId, endIds);
       for await (const event of this.#engine.generate(engineRequest, signal)) {
         if (event.type === 'failed') throw event.error;
         // Only now is it sure that the engine took the request, and an edge can still answer with a status.
@@ -226,12 +213,16 @@ export class GenerationService {
           return;
         }
       }
+      throw new HelsError('internal', 'the engine ended an answer without saying why');
+    } catch (error) {
+      const failure = failureOf(error, context.signal);
+      this.#metrics.requestEnded(failure.code);
+      throw failure;
     } finally {
       // A stop string or a client that left ends the answer before the engine does: its KV blocks go back now.
       stopEngine.abort(new HelsError('cancelled', 'the answer is complete'));
       timing.end();
     }
-    throw new HelsError('internal', 'the engine ended an answer without saying why');
   }
 
   async #tokenize(

@@ -1,44 +1,66 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 
-/** A bounded queue between the step loop and one reader. Ends after `end`. */
-export class AsyncQueue<T> {
+/** Says of a read: an iterator without a generator around it, for what passes here is every token of every answer. */
+type Read<T> = IteratorResult<T, undefined>;
+const over: Read<never> = { done: true, value: undefined };
+
+/** A bounded queue between the step loop and one reader, who iterates over it. Ends after `end`, and when the reader leaves. */
+export class AsyncQueue<T> implements AsyncIterableIterator<T, undefined> {
   readonly #capacity: number;
+  readonly #onLeft: () => void;
   readonly #items: T[] = [];
   #ended = false;
-  #wake: (() => void) | null = null;
+  /** The reader waits; there are no items then. */
+  #wake: ((read: Read<T>) => void) | null = null;
 
-  constructor(capacity: number) {
+  /** `onLeft`: the reader stopped before the end. */
+  constructor(capacity: number, onLeft: () => void) {
     this.#capacity = capacity;
+    this.#onLeft = onLeft;
   }
 
   /** Throws overloaded when the reader is `capacity` items behind. Pushes after `end` are dropped. */
   push(item: T): void {
     if (this.#ended) return;
+    if (this.#wake !== null) {
+      this.#answer({ done: false, value: item });
+      return;
+    }
     if (this.#items.length >= this.#capacity) {
       throw new HelsError('overloaded', `the reader is ${this.#capacity} events behind`);
     }
     this.#items.push(item);
-    this.#wake?.();
   }
 
   end(): void {
     this.#ended = true;
-    this.#wake?.();
+    this.#answer(over);
   }
 
-  /** One reader at a time. */
-  async *read(): AsyncGenerator<T, void, undefined> {
-    for (;;) {
-      const item = this.#items.shift();
-      if (item !== undefined) {
-        yield item;
-        continue;
-      }
-      if (this.#ended) return;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      this.#wake = null;
-    }
+  /** One at a time. */
+  next(): Promise<Read<T>> {
+    const item = this.#items.shift();
+    if (item !== undefined) return Promise.resolve({ done: false, value: item });
+    if (this.#ended) return Promise.resolve(over);
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  return(): Promise<Read<T>> {
+    this.#items.length = 0;
+    this.end();
+    this.#onLeft();
+    return Promise.resolve(over);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  #answer(read: Read<T>): void {
+    const wake = this.#wake;
+    this.#wake = null;
+    wake?.(read);
   }
 }

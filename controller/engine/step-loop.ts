@@ -162,7 +162,7 @@ export class StepLoop {
   }
 
   /** Queues the request; throws what the scheduler refuses, draining, or what ended the epoch. */
-  submit(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent> {
+  submit(request: GenerationRequest, signal: AbortSignal): AsyncQueue<GenerationEvent> {
     if (this.#failure !== null) throw this.#failure;
     if (this.#draining) {
       throw new HelsError('draining', 'the server is stopping and takes no new requests');
@@ -172,9 +172,11 @@ export class StepLoop {
     this.#scheduler.add(request);
     const { requestId } = request;
     // One token event per token and one end: the queue never fills by itself.
-    const queue = new AsyncQueue<GenerationEvent>(request.maxTokens + 2);
     // Listened to from now on: the caller may go away before it reads anything.
     const cancel = () => this.#cancel(requestId);
+    const queue = new AsyncQueue<GenerationEvent>(request.maxTokens + 2, () => {
+      if (this.#clients.get(requestId)?.queue === queue) cancel();
+    });
     signal.addEventListener('abort', cancel, { once: true });
     const client: Client = {
       queue,
@@ -186,7 +188,7 @@ export class StepLoop {
     this.#clients.set(requestId, client);
     if (signal.aborted) cancel();
     this.#pump();
-    return this.#deliver(requestId, client);
+    return queue;
   }
 
   /** Running requests go on, new ones are refused; resolves when all have ended or after `deadlineMs`: closing then fails the rest. */
@@ -218,14 +220,6 @@ export class StepLoop {
     this.#proof = null;
     for (const requestId of [...this.#clients.keys()])
       this.#finish(requestId, { type: 'failed', error });
-  }
-
-  async *#deliver(requestId: string, client: Client): AsyncGenerator<GenerationEvent> {
-    try {
-      yield* client.queue.read();
-    } finally {
-      if (this.#clients.get(requestId) === client) this.#cancel(requestId);
-    }
   }
 
   #cancel(requestId: string): void {

@@ -1,6 +1,5 @@
 #include "engine/device_clock.h"
 
-#include <sched.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -18,9 +17,6 @@ nanoseconds processorTime() {
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return std::chrono::seconds(time.tv_sec) + nanoseconds(time.tv_nsec);
 }
-
-/// A sleep may end so much too late, most on a virtual machine; the rest of it is spent yielding the core.
-constexpr std::chrono::microseconds kWakeUp{150};
 
 }  // namespace
 
@@ -45,8 +41,7 @@ void DeviceClock::beginCompute(std::optional<Clock::time_point> ready) {
 void DeviceClock::sleepOff() {
   const nanoseconds measured = processorTime() - segmentProcessorStart_;
   const auto due = segmentStart_ + std::chrono::duration_cast<nanoseconds>(measured / speed_) - late_;
-  if (due - Clock::now() > kWakeUp) std::this_thread::sleep_until(due - kWakeUp);
-  while (Clock::now() < due) sched_yield();
+  std::this_thread::sleep_until(due);
   late_ = std::max(nanoseconds::zero(), std::chrono::duration_cast<nanoseconds>(Clock::now() - due));
 }
 

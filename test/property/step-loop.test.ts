@@ -54,7 +54,7 @@ interface Stream {
   abort: AbortController;
   /** Left in mid-stream by its reader, who then sees no end. */
   left: boolean;
-  iterator: AsyncGenerator<GenerationEvent>;
+  iterator: AsyncIterableIterator<GenerationEvent>;
 }
 
 const limitsWith = (kvBlocks: number) => ({

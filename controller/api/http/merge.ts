@@ -5,6 +5,12 @@
 export async function* merge<T>(
   sources: readonly AsyncIterable<T>[],
 ): AsyncGenerator<{ index: number; item: T }, void, undefined> {
+  // Most answers have one choice: nothing to wait for side by side.
+  const [only, ...others] = sources;
+  if (only !== undefined && others.length === 0) {
+    for await (const item of only) yield { index: 0, item };
+    return;
+  }
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
   const next = async (index: number) => ({ index, result: await iterators[index]?.next() });
   const pending = new Map(iterators.map((_, index) => [index, next(index)]));

@@ -325,7 +325,7 @@ describe('a client that goes away', () => {
     const stream = test.loop.submit(requestOf('a', 5, 9), new AbortController().signal);
     for (const rank of test.ranks) rank.answer();
     expect((await stream.next()).value).toMatchObject({ type: 'token' });
-    await stream.return(undefined);
+    await stream.return();
     answerAll(test);
     expect(test.loop.scheduler.counts).toMatchObject(empty);
   });
