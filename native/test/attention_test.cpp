@@ -179,8 +179,9 @@ TEST(Attention, HasTheSameBitsHoweverItIsRun) {
           ASSERT_EQ(run(scene), outputs) << "blocks of " << blockTokens;
         }
         for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
-          if (!isaSupported(isa)) continue;
+          if (!isaSupported(isa) || isa == base.isa) continue;
           for (const int rows : {8, 3}) {
+            if (isa == Isa::kPortable && rows != (window == 0 ? 8 : 3)) continue;  // slow, and a loop over rows
             Scene scene = base;
             scene.isa = isa;
             scene.rowsAtOnce = rows;
@@ -196,16 +197,17 @@ TEST(Attention, HasTheSameBitsWhenChunksAreLent) {
   for (const DataType type : {DataType::kF32, DataType::kBf16, DataType::kF16}) {
     for (const int64_t window : {0, 65}) {
       for (const int64_t headDim : {6, 64}) {
+        Scene base;
+        base.type = type;
+        base.window = window;
+        base.headDim = headDim;
+        const std::vector<float> outputs = run(base);
         for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
           if (!isaSupported(isa)) continue;
-          Scene base;
-          base.type = type;
-          base.window = window;
-          base.headDim = headDim;
-          base.isa = isa;
-          const std::vector<float> outputs = run(base);
           for (const uint32_t lent : {2U, 5U, 7U}) {
+            if (isa == Isa::kPortable && lent != 5U) continue;  // slow; here a chunk of its own between two lent ones
             Scene scene = base;
+            scene.isa = isa;
             scene.lentChunks = lent;
             scene.rowsAtOnce = lent % 2 == 0 ? 8 : 3;
             ASSERT_EQ(run(scene), outputs) << isaName(isa) << ", chunks " << lent;

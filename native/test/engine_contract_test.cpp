@@ -206,15 +206,15 @@ TEST(Emulation, StretchesComputeBySpeed) {
   RankGroup slow(model, {{4, 0, 0}}, options);
   StepBatch batch;
   batch.sequences.push_back(sequenceStep(0, randomTokens(16, 101, 1), 0, {0}));
-  // The fast one's seconds are those on the wall: on a busy machine only the best of many is its own.
-  double fastest[2] = {1e9, 1e9};
-  for (int i = 0; i < 20; ++i) {
-    fastest[0] = std::min(fastest[0], fast.step(batch).computeSeconds);
+  // The fast one's seconds are those on the wall: on a busy machine only the best of many is its own. The slow one
+  // takes ten times as long, and no machine makes it faster than it is: a few do.
+  double fastest = 1e9;
+  for (int i = 0; i < 20; ++i) fastest = std::min(fastest, fast.step(batch).computeSeconds);
+  for (int i = 0; i < 3; ++i) {
     const StepResult result = slow.step(batch);
-    fastest[1] = std::min(fastest[1], result.computeSeconds);
+    EXPECT_GT(result.computeSeconds, 5 * fastest);
     EXPECT_GE(result.totalSeconds, result.computeSeconds);
   }
-  EXPECT_GT(fastest[1], 5 * fastest[0]);
 }
 
 TEST(Profile, GrowsWithTheShareAndNamesBadFields) {

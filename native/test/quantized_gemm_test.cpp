@@ -120,13 +120,13 @@ TEST_P(QuantizedGemm, EqualsTheBf16MatrixOfTheSameValues) {
   for (const auto& [depth, granule] : {Shape{1, 1}, {37, 37}, {96, 32}, {704, 352}, {54, 54}, {1080, 1080}}) {
     const Weights weights(quantization, 150, depth, granule);
     const std::vector<float> x = randomValues(70 * depth, 3);
-    const auto oracle = makeChainGemm(1, Isa::kPortable);
+    const auto oracle = makeChainGemm(1, bestIsa());  // gemm_test compares it with plain chains
     const std::vector<float> expected = multiply(*oracle, weights.packBf16(*oracle, inputs), x, 70);
     for (const Isa isa : isas()) {
       const auto gemm = makeChainGemm(2, isa);
       const Packed packed = weights.pack(*gemm, inputs, 0, 150, 0, depth);
       for (const int64_t rows : {1, 3, 7, 8, 15, 70}) {
-        if (isa == Isa::kPortable && rows > 15) continue;  // slow under the sanitizers, and a loop over tiles
+        if (isa == Isa::kPortable && rows > 3) continue;  // its tiles are one row high: weights as they are, or widened
         const std::vector<float> y = multiply(*gemm, packed, x, rows);
         ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
             << isaName(isa) << " rows " << rows << " depth " << depth << " granule " << granule;

@@ -1,12 +1,13 @@
 // Blocks of CUDA threads as fibers of one thread of the host.
 #include <cuda_runtime.h>
 #include <sched.h>
-#include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <vector>
+
+#include "kernels/cuda/emulation/fiber_switch.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -25,8 +26,8 @@ struct Barrier {
 };
 
 struct Fiber {
-  ucontext_t context{};
-  std::vector<std::byte> stack = std::vector<std::byte>(kStackBytes);
+  FiberContext context;
+  std::unique_ptr<std::byte[]> stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
   Position position{};
   int index = 0;
   bool done = false;
@@ -47,7 +48,7 @@ struct Block {
   Barrier barrier;
   std::vector<std::byte> shared;
   int predicate = 0;
-  ucontext_t scheduler{};
+  FiberContext scheduler;
   Fiber* current = nullptr;
   const std::function<void()>* thread = nullptr;
   void* sanitizerStack = nullptr;
@@ -66,7 +67,7 @@ void yield(bool last = false) {
 #else
   (void)last;
 #endif
-  swapcontext(&fiber->context, &block->scheduler);
+  fiber->context.switchTo(block->scheduler);
 #ifdef HELS_FIBER_SANITIZER
   __sanitizer_finish_switch_fiber(fiber->sanitizerStack, nullptr, nullptr);
 #endif
@@ -108,9 +109,9 @@ void fiberMain() {
 void resume(Fiber& fiber) {
   block->current = &fiber;
 #ifdef HELS_FIBER_SANITIZER
-  __sanitizer_start_switch_fiber(&block->sanitizerStack, fiber.stack.data(), fiber.stack.size());
+  __sanitizer_start_switch_fiber(&block->sanitizerStack, fiber.stack.get(), kStackBytes);
 #endif
-  swapcontext(&block->scheduler, &fiber.context);
+  block->scheduler.switchTo(fiber.context);
 #ifdef HELS_FIBER_SANITIZER
   __sanitizer_finish_switch_fiber(block->sanitizerStack, nullptr, nullptr);
 #endif
@@ -133,11 +134,7 @@ void prepare(dim3 grid, dim3 size, uint3 index) {
     fiber.done = false;
     fiber.waiting = nullptr;
     fiber.exchanges = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiberMain, 0);
+    fiber.context.start(fiber.stack.get(), kStackBytes, fiberMain);
   }
 }
 
