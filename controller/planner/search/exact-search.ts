@@ -2,9 +2,11 @@ import { better, type Candidate, candidateOf } from '../evaluate.ts';
 import type { Problem } from '../problem.ts';
 import { balanceRows } from './balance-rows.ts';
 import { splitOf } from './exact-oracle.ts';
-import { optionsWithin } from './options.ts';
+import { optionsBetween } from './options.ts';
+import { Pruning } from './pruning.ts';
+import { reachWithin } from './reach.ts';
 import { sumsFloor } from './sums.ts';
-import { type Corridor, windowsOf, windowsWork } from './windows.ts';
+import { type Corridor, type Window, windowsOf, windowsWork } from './windows.ts';
 
 export interface ExactSearch {
   /** The fastest split found, at least as fast as the one given; null when none is feasible. */
@@ -67,19 +69,24 @@ export function searchExactly(
   let low = bounds.floorSeconds;
   let workLeft = bounds.workMax;
   let iterations = 0;
+  const pruning = new Pruning(problem);
   const high = (): number => best?.evaluation.decodeSeconds ?? bounds.ceilingSeconds;
   /** Whether a split meets the time. Null: too much work to tell. */
   const probe = (seconds: number): boolean | null => {
-    const devices = optionsWithin(problem, seconds, workLeft);
-    if (devices === null) return null;
+    const reaches = reachWithin(problem, seconds, workLeft);
+    if (reaches === null) return null;
     iterations += 1;
-    const windows = windowsOf(problem, devices, bounds.corridor);
-    const work = windowsWork(devices, windows);
+    const windows = windowsOf(problem, reaches, bounds.corridor);
+    const work = windowsWork(reaches, windows);
     // Near the lower bound the oracle is at its cheapest: what that leaves no room to repeat is not worth starting.
     const expected = iterations === 1 ? probesExpected * work : work;
     if (expected > workLeft) return null;
     workLeft -= work;
-    const counts = splitOf(problem, devices, windows);
+    const options = reaches.map((reach, index) =>
+      optionsBetween(problem, reach, windows[index] as Window, windows[index + 1] as Window),
+    );
+    const promising = pruning.promising(options);
+    const counts = promising === null ? null : splitOf(problem, promising, windows);
     if (counts === null) return false;
     best = better(best, balanceRows(problem, candidateOf(problem, counts)));
     return true;

@@ -30,8 +30,8 @@ function worthOf(capacity: Capacity, weights: Weights): number {
   return worth;
 }
 
-/** The single sums, and all three together weighted by the seconds that they take on average. */
-function weightings(problem: Problem): Weights[] {
+/** All three sums together, weighted by the seconds that they take on average. */
+export function meanWeights(problem: Problem): Weights {
   const mean = { perHeadGroup: 0, perColumn: 0, perRow: 0 };
   for (const device of problem.devices) {
     const line = device.decode[0];
@@ -45,8 +45,18 @@ function weightings(problem: Problem): Weights[] {
     mean.perColumn += line.perColumn / whole;
     mean.perRow += line.perRow / whole;
   }
+  return mean;
+}
+
+/** The single sums, and all three together. */
+function weightings(problem: Problem): Weights[] {
   const none = { perHeadGroup: 0, perColumn: 0, perRow: 0 };
-  return [{ ...none, perHeadGroup: 1 }, { ...none, perColumn: 1 }, { ...none, perRow: 1 }, mean];
+  return [
+    { ...none, perHeadGroup: 1 },
+    { ...none, perColumn: 1 },
+    { ...none, perRow: 1 },
+    meanWeights(problem),
+  ];
 }
 
 /** Relative width of the bisection, and the share of the upper end below which it stops. */

@@ -1,5 +1,5 @@
 import type { Problem } from '../problem.ts';
-import type { DeviceOptions } from './options.ts';
+import type { DeviceReach } from './reach.ts';
 
 /** Closed ranges of the sums of heads and granules over the devices so far. */
 export interface Window {
@@ -42,11 +42,11 @@ function within(window: Window, corridor: Corridor, index: number): Window {
  */
 export function windowsOf(
   problem: Problem,
-  devices: readonly DeviceOptions[],
+  devices: readonly DeviceReach[],
   corridor: Corridor | null,
 ): Window[] {
-  let headsAfter = devices.reduce((sum, options) => sum + options.headsMax, 0);
-  let granulesAfter = devices.reduce((sum, options) => sum + options.granulesMax, 0);
+  let headsAfter = devices.reduce((sum, reach) => sum + reach.headsMax, 0);
+  let granulesAfter = devices.reduce((sum, reach) => sum + reach.granulesMax, 0);
   let headsBefore = 0;
   let granulesBefore = 0;
   const windows: Window[] = [];
@@ -59,23 +59,23 @@ export function windowsOf(
     };
     const inner = index > 0 && index < devices.length;
     windows.push(corridor !== null && inner ? within(window, corridor, index) : window);
-    const options = devices[index];
-    if (options === undefined) break;
-    headsBefore += options.headsMax;
-    granulesBefore += options.granulesMax;
-    headsAfter -= options.headsMax;
-    granulesAfter -= options.granulesMax;
+    const reach = devices[index];
+    if (reach === undefined) break;
+    headsBefore += reach.headsMax;
+    granulesBefore += reach.granulesMax;
+    headsAfter -= reach.headsMax;
+    granulesAfter -= reach.granulesMax;
   }
   return windows;
 }
 
 /** Cell updates of a search over these windows, its set-up included. */
-export function windowsWork(devices: readonly DeviceOptions[], windows: readonly Window[]): number {
+export function windowsWork(devices: readonly DeviceReach[], windows: readonly Window[]): number {
   let work = 0;
-  for (const [index, options] of devices.entries()) {
+  for (const [index, reach] of devices.entries()) {
     const before = windowCells(windows[index] as Window);
     const after = windowCells(windows[index + 1] as Window);
-    work += options.heads.length * Math.min(before, after) + after;
+    work += reach.count * Math.min(before, after) + after;
   }
   return work;
 }
