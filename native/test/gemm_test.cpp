@@ -100,15 +100,29 @@ std::vector<float> multiply(Gemm& gemm, const Weights& weights, int64_t begin, i
 
 float narrow(float value) { return bf16ToF32(f32ToBf16(value)); }
 
+/// Inputs as chains take them: as they are, narrowed, or narrowed and then what narrowing has left of them.
+std::vector<std::vector<float>> termsOf(Inputs inputs, const std::vector<float>& x) {
+  std::vector<std::vector<float>> terms{x};
+  if (inputs != Inputs::kF32) {
+    for (float& value : terms[0]) value = narrow(value);
+  }
+  if (inputs == Inputs::kTwoBf16) {
+    terms.emplace_back(x.size());
+    for (size_t i = 0; i < x.size(); ++i) terms[1][i] = narrow(x[i] - terms[0][i]);
+  }
+  return terms;
+}
+
 /// Of inputs in bf16, as chain_tile.h defines it; no value of these tests is subnormal.
-float blockChain(const Weights& weights, const float* w, const float* x, int64_t begin, int64_t end) {
+float blockChain(const std::vector<std::vector<float>>& terms, const float* w, int64_t row, int64_t begin,
+                 int64_t end) {
   float sum = 0.0F;
   for (; begin < end; begin += 32) {
-    for (int term = 0; term < (weights.inputs == Inputs::kTwoBf16 ? 2 : 1); ++term) {
+    for (const std::vector<float>& term : terms) {
+      const float* x = term.data() + row;
       float halves[2] = {};
       for (int64_t k = begin; k < std::min(begin + 32, end); ++k) {
-        const float value = term == 0 ? narrow(x[k]) : narrow(x[k] - narrow(x[k]));
-        halves[(k - begin) % 2] = std::fma(value, w[k], halves[(k - begin) % 2]);
+        halves[(k - begin) % 2] = std::fma(x[k], w[k], halves[(k - begin) % 2]);
       }
       sum += halves[0] + halves[1];
     }
@@ -116,9 +130,12 @@ float blockChain(const Weights& weights, const float* w, const float* x, int64_t
   return sum;
 }
 
-float chain(const Weights& weights, int64_t column, const float* x, int64_t begin, int64_t end) {
+/// Inputs [begin, end) of the row that begins at element `row` of each of `terms`.
+float chain(const Weights& weights, int64_t column, const std::vector<std::vector<float>>& terms, int64_t row,
+            int64_t begin, int64_t end) {
   const float* w = weights.values.data() + column * weights.depth;
-  if (weights.inputs != Inputs::kF32) return blockChain(weights, w, x, begin, end);
+  if (weights.inputs != Inputs::kF32) return blockChain(terms, w, row, begin, end);
+  const float* x = terms[0].data() + row;
   float sum = 0.0F;
   for (int64_t k = begin; k < end; ++k) sum = std::fma(x[k], w[k], sum);
   return sum;
@@ -138,10 +155,11 @@ TEST_P(GemmForms, EveryElementIsItsOwnChain) {
   for (const int64_t depth : {1, 37, 520, 544}) {  // two or three depth blocks; the last of whole blocks of 32
     const Weights weights(GetParam(), 150, depth);
     const std::vector<float> x = randomValues(70 * depth, 3);
+    const std::vector<std::vector<float>> terms = termsOf(GetParam().inputs, x);
     std::vector<float> expected;
     for (int64_t row = 0; row < 70; ++row) {
       for (int64_t column = 0; column < 150; ++column) {
-        expected.push_back(chain(weights, column, x.data() + row * depth, 0, depth));
+        expected.push_back(chain(weights, column, terms, row * depth, 0, depth));
       }
     }
     for (const Isa isa : isas()) {
@@ -234,18 +252,18 @@ TEST_P(GemmForms, FixedPointSumsDoNotDependOnGrouping) {
   const int64_t depth = 7 * granule + 10;  // the last granule is shorter
   const Weights weights(GetParam(), 45, depth);
   const std::vector<float> x = randomValues(70 * depth, 6);
+  const std::vector<std::vector<float>> terms = termsOf(GetParam().inputs, x);
+  std::vector<int64_t> all(70 * 45, 5);  // sums are added to what is there
+  for (int64_t begin = 0; begin < depth; begin += granule) {
+    for (int64_t i = 0; i < 70 * 45; ++i) {
+      all[static_cast<size_t>(i)] +=
+          toFixedPoint(chain(weights, i % 45, terms, i / 45 * depth, begin, std::min(begin + granule, depth)));
+    }
+  }
   for (const Isa isa : isas()) {
     const auto gemm = makeChainGemm(2, isa);
     for (const int64_t rows : {1, 3, 6, 8, 65, 66, 70}) {
-      std::vector<int64_t> expected(static_cast<size_t>(rows * 45), 5);  // sums are added to what is there
-      for (int64_t begin = 0; begin < depth; begin += granule) {
-        for (int64_t row = 0; row < rows; ++row) {
-          for (int64_t column = 0; column < 45; ++column) {
-            expected[static_cast<size_t>(row * 45 + column)] +=
-                toFixedPoint(chain(weights, column, x.data() + row * depth, begin, std::min(begin + granule, depth)));
-          }
-        }
-      }
+      const std::vector<int64_t> expected(all.begin(), all.begin() + rows * 45);
       std::vector<int64_t> sums(expected.size(), 5);
       for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 3 * granule},
                                        {3 * granule, 3 * granule},
