@@ -4,7 +4,11 @@ import { expect, it } from 'vitest';
 import { candidateOf } from '../../controller/planner/evaluate.ts';
 import { plan } from '../../controller/planner/plan.ts';
 import { compileProblem, type Problem } from '../../controller/planner/problem.ts';
-import { phaseCosts, phaseSplit, spreadRows } from '../../controller/planner/search/phase-split.ts';
+import {
+  phaseCosts,
+  phaseSplits,
+  spreadRows,
+} from '../../controller/planner/search/phase-split.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
 import { propertyRuns } from '../support/property-runs.ts';
 
@@ -157,9 +161,7 @@ function bestOfAllSets(problem: Problem): number {
   let best = Number.POSITIVE_INFINITY;
   for (let mask = 1; mask < 2 ** all.length; mask += 1) {
     const members = all.filter((index) => (mask >> index) & 1);
-    for (const headsFirst of [true, false]) {
-      const counts = phaseSplit(costs, members, headsFirst);
-      if (counts === null) continue;
+    for (const counts of phaseSplits(costs, members)) {
       const { evaluation } = candidateOf(problem, counts);
       if (evaluation.feasible) best = Math.min(best, evaluation.decodeSeconds);
     }

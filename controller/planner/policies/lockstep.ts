@@ -9,7 +9,7 @@ import {
 } from '../problem.ts';
 import { allSetsMax, trySets } from '../search/device-sets.ts';
 import { repair } from '../search/lockstep-repair.ts';
-import { phaseCosts, phaseSplit } from '../search/phase-split.ts';
+import { phaseCosts, phaseSplits } from '../search/phase-split.ts';
 import { isUsed } from '../share-bytes.ts';
 import { bestBaseline, helsSplit, type Split } from './hels.ts';
 
@@ -78,9 +78,7 @@ function splitsByPhase(problem: Problem, shortlist: Shortlist): void {
   trySets(problem, costs, (members) => {
     let least = Number.POSITIVE_INFINITY;
     if (!holdsSharedKv(problem, members)) return least;
-    for (const headsFirst of [true, false]) {
-      const counts = phaseSplit(costs, members, headsFirst);
-      if (counts === null) continue;
+    for (const counts of phaseSplits(costs, members)) {
       const seconds = secondsOf(problem, members, counts);
       least = Math.min(least, seconds);
       shortlist.add({ counts, seconds });

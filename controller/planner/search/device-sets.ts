@@ -107,8 +107,8 @@ class Best {
 /** One device less, more or, of not too many, in place of another, as long as that helps. Members stay in the order of `all`. */
 function exchange(best: Best, all: readonly number[]): void {
   const flipped = (one: number, other: number) => {
-    const { members } = best;
-    return all.filter((each) => members.includes(each) !== (each === one || each === other));
+    const members = new Set(best.members);
+    return all.filter((each) => members.has(each) !== (each === one || each === other));
   };
   const tryFlip = (one: number, other: number) => {
     const next = flipped(one, other);

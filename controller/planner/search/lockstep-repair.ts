@@ -99,15 +99,22 @@ class Workpiece {
     const all = [...counts.keys()];
     const phase = unit === 'headGroups' ? 'attention' : 'mlp';
     const givers = all.length > anyGiverMax ? [this.#maxima.slowest(phase)] : all;
-    const amount = { headGroups: 0, granules: 0, [unit]: 1 };
-    return givers
-      .filter((from) => (counts[from] ?? 0) > 0)
-      .flatMap((from) => all.filter((to) => to !== from).map((to) => ({ ...amount, from, to })));
+    const [headGroups, granules] = unit === 'headGroups' ? [1, 0] : [0, 1];
+    const moves: Move[] = [];
+    for (const from of givers) {
+      if ((counts[from] ?? 0) === 0) continue;
+      for (const to of all) if (to !== from) moves.push({ from, to, headGroups, granules });
+    }
+    return moves;
   }
 
   /** A lower bound of the step after the moves, the rows spread anew; of several lines to a device an estimate. */
   secondsAfter(moves: readonly Move[]): number {
-    const changed = [...new Set(moves.flatMap(({ from, to }) => [from, to]))];
+    const changed: number[] = [];
+    for (const { from, to } of moves) {
+      if (!changed.includes(from)) changed.push(from);
+      if (!changed.includes(to)) changed.push(to);
+    }
     let attention = this.#maxima.without(changed, 'attention');
     let mlp = this.#maxima.without(changed, 'mlp');
     let link = this.#link;

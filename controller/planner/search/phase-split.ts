@@ -51,10 +51,16 @@ function unitsWithin({ members, begin, each, caps }: Takers, place: number, seco
   return price === 0 ? cap : Math.min(cap, Math.floor(left / price));
 }
 
-function sumWithin(takers: Takers, seconds: number): number {
+/** The sum of `unitsWithin` over all members: the innermost loop of the search. */
+function sumWithin({ members, begin, each, caps }: Takers, seconds: number): number {
   let sum = 0;
-  for (let place = 0; place < takers.members.length; place += 1) {
-    sum += unitsWithin(takers, place, seconds);
+  for (let place = 0; place < members.length; place += 1) {
+    const member = members[place] as number;
+    const cap = caps[place] as number;
+    const left = begin === null ? seconds : seconds - (begin[member] as number);
+    if (left < 0) continue;
+    const price = each[member] as number;
+    sum += price === 0 ? cap : Math.min(cap, Math.floor(left / price));
   }
   return sum;
 }
@@ -67,7 +73,8 @@ const bisectionsMax = 60;
 function secondsFor(units: number, takers: Takers): number {
   const { members, begin, each, caps } = takers;
   let high = 0;
-  for (const [place, member] of members.entries()) {
+  for (let place = 0; place < members.length; place += 1) {
+    const member = members[place] as number;
     const most = Math.min(units, caps[place] as number);
     if (most === 0) continue;
     const start = begin === null ? 0 : (begin[member] as number);
@@ -77,7 +84,9 @@ function secondsFor(units: number, takers: Takers): number {
   let above = sumWithin(takers, high);
   let below = 0;
   for (let step = 0; step < bisectionsMax && above - below > singlesMax; step += 1) {
-    const middle = (low + high) / 2;
+    // The sum grows nearly in proportion where no cap binds; halving bounds the steps where some do.
+    const portion = step % 2 === 0 ? (units - below) / (above - below) : 0.5;
+    const middle = low + portion * (high - low);
     const sum = sumWithin(takers, middle);
     if (sum > units) [high, above] = [middle, sum];
     else [low, below] = [middle, sum];
@@ -94,7 +103,8 @@ function spread(units: number, takers: Takers): number[] | null {
   const seconds = secondsFor(units, takers);
   const counts = new Array<number>(each.length).fill(0);
   let left = units;
-  for (const [place, member] of members.entries()) {
+  for (let place = 0; place < members.length; place += 1) {
+    const member = members[place] as number;
     const taken = Math.min(left, unitsWithin(takers, place, seconds));
     counts[member] = taken;
     left -= taken;
@@ -122,10 +132,13 @@ function capsBeside(
   units: number,
   heldBytes: (member: number) => number,
 ): Float64Array {
-  return Float64Array.from(members, (member) => {
+  const caps = new Float64Array(members.length);
+  for (let place = 0; place < members.length; place += 1) {
+    const member = members[place] as number;
     const fit = Math.floor(((roomBytes[member] as number) - heldBytes(member)) / bytes);
-    return Math.max(0, Math.min(units, fit));
-  });
+    caps[place] = Math.max(0, Math.min(units, fit));
+  }
+  return caps;
 }
 
 /** Vocabulary rows with the least possible maximum of their seconds, within the room that is left. Null when they do not fit. */
@@ -143,28 +156,61 @@ export function spreadRows(
   return spread(vocabRows, { members, begin: null, each: costs.perRow, caps });
 }
 
-/** Heads and granules each with the least maximum of their own seconds; `headsFirst` decides who gets scarce memory. */
-export function phaseSplit(
+/**
+ * Heads and granules each with the least maximum of their own seconds: once with heads, once with granules the first to be given scarce memory. Empty
+ * when not even one kind fits.
+ */
+export function phaseSplits(costs: PhaseCosts, members: readonly number[]): Counts[] {
+  const { headGroups, granules } = costs.problem;
+  const { constant, perHeadGroup, perGranule, headGroupBytes, granuleBytes } = costs;
+  const headCaps = (held: (member: number) => number): Takers => {
+    const caps = capsBeside(costs, members, headGroupBytes, headGroups, held);
+    return { members, begin: constant, each: perHeadGroup, caps };
+  };
+  const granuleCaps = (held: (member: number) => number): Takers => {
+    const caps = capsBeside(costs, members, granuleBytes, granules, held);
+    return { members, begin: null, each: perGranule, caps };
+  };
+  const freeHeads = spread(
+    headGroups,
+    headCaps(() => 0),
+  );
+  const freeGranules = spread(
+    granules,
+    granuleCaps(() => 0),
+  );
+  if (freeHeads === null || freeGranules === null) return [];
+  const besideHeads = granuleCaps((member) => (freeHeads[member] as number) * headGroupBytes);
+  const besideGranules = headCaps((member) => (freeGranules[member] as number) * granuleBytes);
+  const headsFirst = withRows(
+    costs,
+    members,
+    freeHeads,
+    within(freeGranules, granules, besideHeads),
+  );
+  const headsLeft = within(freeHeads, headGroups, besideGranules);
+  // Where there is room for both, the order does not matter.
+  const same = headsLeft === freeHeads && headsFirst?.granules === freeGranules;
+  const granulesFirst = same ? headsFirst : withRows(costs, members, headsLeft, freeGranules);
+  return [headsFirst, granulesFirst].filter((split) => split !== null);
+}
+
+/** What was spread where nothing else took room, if it is within the takers' caps; else spread within them. */
+function within(free: number[], units: number, takers: Takers): number[] | null {
+  const { members, caps } = takers;
+  const fits = members.every(
+    (member, place) => (free[member] as number) <= (caps[place] as number),
+  );
+  return fits ? free : spread(units, takers);
+}
+
+function withRows(
   costs: PhaseCosts,
   members: readonly number[],
-  headsFirst: boolean,
+  headGroups: number[] | null,
+  granules: number[] | null,
 ): Counts | null {
-  const { headGroups: heads, granules } = costs.problem;
-  const { constant, perHeadGroup, perGranule, headGroupBytes, granuleBytes } = costs;
-  const give = (first: boolean, held: (member: number) => number): number[] | null => {
-    if (first) {
-      const caps = capsBeside(costs, members, headGroupBytes, heads, held);
-      return spread(heads, { members, begin: constant, each: perHeadGroup, caps });
-    }
-    const caps = capsBeside(costs, members, granuleBytes, granules, held);
-    return spread(granules, { members, begin: null, each: perGranule, caps });
-  };
-  const first = give(headsFirst, () => 0);
-  if (first === null) return null;
-  const bytes = headsFirst ? headGroupBytes : granuleBytes;
-  const second = give(!headsFirst, (member) => (first[member] as number) * bytes);
-  if (second === null) return null;
-  const [given, columns] = headsFirst ? [first, second] : [second, first];
-  const vocabRows = spreadRows(costs, members, given, columns);
-  return vocabRows === null ? null : { headGroups: given, granules: columns, vocabRows };
+  if (headGroups === null || granules === null) return null;
+  const vocabRows = spreadRows(costs, members, headGroups, granules);
+  return vocabRows === null ? null : { headGroups, granules, vocabRows };
 }
