@@ -1,10 +1,12 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 
-/** Says of a read: an iterator without a generator around it, for what passes here is every token of every answer. */
 type Read<T> = IteratorResult<T, undefined>;
 const over: Read<never> = { done: true, value: undefined };
 
-/** A bounded queue between the step loop and one reader, who iterates over it. Ends after `end`, and when the reader leaves. */
+/**
+ * A bounded queue between the step loop and one reader, who iterates over it. Ends after `end`, and when the reader leaves. An iterator itself, without
+ * a generator around it: every token of every answer passes here.
+ */
 export class AsyncQueue<T> implements AsyncIterableIterator<T, undefined> {
   readonly #capacity: number;
   readonly #onLeft: () => void;
