@@ -178,16 +178,16 @@ export class GenerationService {
       };
     };
 
-    const ended = replay(text, resumed, endIds, maxTokens);
-    if (ended !== null) {
-      yield started;
-      yield finish(ended);
-      return;
-    }
     const stopEngine = new AbortController();
     const signal = AbortSignal.any([context.signal, stopEngine.signal]);
     let first = true;
     try {
+      const ended = replay(text, resumed, endIds, maxTokens);
+      if (ended !== null) {
+        yield started;
+        yield finish(ended);
+        return;
+      }
       const engineRequest = this.#engineRequest(prepared, started.requestId, endIds);
       for await (const event of this.#engine.generate(engineRequest, signal)) {
         if (event.type === 'failed') throw event.error;

@@ -1,7 +1,11 @@
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TextRequest } from '../../../controller/api/generation-request.ts';
-import { GenerationService, type TextEvent } from '../../../controller/api/generation-service.ts';
+import {
+  GenerationService,
+  type PreparedText,
+  type TextEvent,
+} from '../../../controller/api/generation-service.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
@@ -174,6 +178,21 @@ describe('an answer', () => {
 });
 
 describe('resume', () => {
+  it('counts an answer that breaks before the engine is asked, once', async () => {
+    const { service, registry } = setUp();
+    const broken = {
+      push: () => {
+        throw new Error('no such token');
+      },
+    };
+    const prepared = await service.prepare(request({ resume: { tokenIds: [20], seed: 1 } }));
+    const model = { ...prepared.model, text: { endOfTextIds: [], detokenizer: () => broken } };
+    const context = { arrivalMs: 600, signal: new AbortController().signal };
+    const answer = service.run({ ...prepared, model } as unknown as PreparedText, context);
+    await expect(answer.next()).rejects.toMatchObject({ code: 'internal' });
+    expect(await registry.metrics()).toMatch(/requests_total\{outcome="internal"\} 1/);
+  });
+
   it('goes on after any token with the tokens and the text that were still to come', async () => {
     const { service } = setUp();
     const sampled = { temperature: 1, stop: ['\uFFFDzz', 'never'] };
