@@ -1,5 +1,5 @@
 // Weights in 8 or 4 bits: each a small integer, with one scale for a group of neighbouring inputs of an output column
-// (docs/weight-format.md). A weight's value is integer * scale, rounded to bf16 once.
+// (docs/weight-format.md). A weight's value is integer * scale.
 #pragma once
 
 #include <algorithm>
@@ -37,11 +37,6 @@ inline int64_t groupCount(int64_t depth, int64_t granule) {
 inline int64_t groupInputs(int64_t input, int64_t depth, int64_t granule) {
   const int64_t granuleEnd = std::min(depth, (input / granule + 1) * granule);
   return std::min(kGroupInputs, granuleEnd - input);
-}
-
-/// The product is exact in f32: at most 8 by 11 bits. A zero is +0, also with a scale below zero.
-inline uint16_t dequantized(int value, uint16_t scaleF16) {
-  return f32ToBf16(static_cast<float>(value) * f16ToF32(scaleF16) + 0.0F);
 }
 
 }  // namespace hels

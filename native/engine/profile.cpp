@@ -30,8 +30,8 @@ uint32_t weightPattern(DataType type) {
   if (type == DataType::kF32) return 0x3b03126f;
   return type == DataType::kBf16 ? 0x3b033b03 : 0x18181818;
 }
-/// Integers of 8 or 4 bits and their scales: weights of -0.009 to 0.005.
-constexpr uint32_t kQuantizedPattern = 0x90909090;
+/// Integers of 8 or 4 bits and their scales: weights of 0 to 0.008.
+constexpr uint32_t kQuantizedPattern = 0x10101010;
 
 /// Of one thread its processor time: what other processes take from a shared core is not the device's. Several threads
 /// wait for each other, so only the clock on the wall tells their time.

@@ -14,15 +14,6 @@ function f16(bits: number): number {
     : sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
 }
 
-const scratch = new DataView(new ArrayBuffer(4));
-
-/** Nearest, ties to even. */
-function bf16(value: number): number {
-  scratch.setFloat32(0, value + 0);
-  const bits = scratch.getUint32(0);
-  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
-}
-
 function granuleOf(name: string, columns: number, directory: string): number {
   const config = JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as Record<
     string,
@@ -37,7 +28,7 @@ function granuleOf(name: string, columns: number, directory: string): number {
 function dequantized(integers: StoredTensor, scales: StoredTensor, granule: number): StoredTensor {
   const [rows = 0, width = 0] = integers.shape;
   const columns = integers.dtype === 'I8' ? width : 2 * width;
-  const data = Buffer.alloc(2 * rows * columns);
+  const data = Buffer.alloc(4 * rows * columns);
   let group = 0;
   for (let row = 0; row < rows; row += 1) {
     for (let column = 0; column < columns; column += 1) {
@@ -48,11 +39,11 @@ function dequantized(integers: StoredTensor, scales: StoredTensor, granule: numb
           ? integers.data.readInt8(row * width + column)
           : ((integers.data.readUInt8(row * width + (column >> 1)) >> (4 * (column % 2))) & 15) - 8;
       const value = integer * f16(scales.data.readUInt16LE(2 * group));
-      data.writeUInt16LE(bf16(value), 2 * (row * columns + column));
+      data.writeFloatLE(value, 4 * (row * columns + column));
     }
     group += 1;
   }
-  return { dtype: 'BF16', shape: [rows, columns], data };
+  return { dtype: 'F32', shape: [rows, columns], data };
 }
 
 /** Of the tensors of a quantised file; `directory` has the model's config.json. Matrices of an even number of columns. */

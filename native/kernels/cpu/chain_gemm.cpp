@@ -65,7 +65,9 @@ struct LineAllocator {
 
 class ChainGemm final : public Gemm {
  public:
-  ChainGemm(int threads, Isa isa) : threads_(threads), tiles_(chainTileSet(isa)) {}
+  ChainGemm(int threads, const ChainTileSet& tiles) : threads_(threads), tiles_(tiles) {
+    if (tiles.forFewRows != nullptr) few_ = std::make_unique<ChainGemm>(threads, *tiles.forFewRows);
+  }
 
   std::string implementation() const override { return std::string("chain/") + isaName(tiles_.isa); }
 
@@ -83,21 +85,25 @@ class ChainGemm final : public Gemm {
 
   void packQuantized(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
                      const uint16_t* scales) const override {
-    packQuantizedRows(matrix, tiles_.pairOrder, firstColumn, count, values, scales);
+    packQuantizedRows(matrix, firstColumn, count, values, scales);
   }
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     if (type != DataType::kBf16) return 0;
-    return static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding)) *
-           sizeof(uint16_t);
+    const size_t own =
+        static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding)) *
+        sizeof(uint16_t);
+    return few_ == nullptr ? own : own + few_->workspaceBytes(type, fewOf(rows), depth);
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
     narrowed_.reserve(workspaceBytes(type, rows, depth) / sizeof(uint16_t));
+    if (few_ != nullptr) few_->reserve(type, fewOf(rows), depth);
   }
 
   void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                 int64_t yStride) override {
+    if (areFew(matrix, rows)) return few_->multiply(matrix, x, xStride, rows, y, yStride);
     const Operand operand = operandOf(matrix, x, xStride, rows, matrix.depth);
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       chains(matrix, panel, panels, 0, matrix.depth, operand, y + panel * kPanelColumns, yStride);
@@ -106,6 +112,9 @@ class ChainGemm final : public Gemm {
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                              int64_t granuleDepth, int64_t* sums, int64_t sumStride) override {
+    if (areFew(matrix, rows)) {
+      return few_->multiplyFixedPoint(matrix, x, xStride, rows, granuleDepth, sums, sumStride);
+    }
     const Operand operand = operandOf(matrix, x, xStride, rows, granuleDepth);
     std::atomic<int64_t> badRow{-1};
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
@@ -124,6 +133,11 @@ class ChainGemm final : public Gemm {
   }
 
  private:
+  int64_t fewOf(int64_t rows) const { return std::min<int64_t>(rows, tiles_.fewRowsMax); }
+  bool areFew(const WeightMatrix& matrix, int64_t rows) const {
+    return few_ != nullptr && matrix.quantization != Quantization::kNone && rows <= tiles_.fewRowsMax;
+  }
+
   int64_t firstOfBlock(int64_t rows, int64_t block, int64_t blocks) const {
     const int64_t row = block * rows / blocks;
     return tiles_.inputTiles ? std::min(rows, roundUp(row, kInputTileRows)) : row;
@@ -241,21 +255,27 @@ class ChainGemm final : public Gemm {
   /// The same for quantised weights, whatever the rows: a block of the panels is widened to bf16 while it is in cache.
   void quantizedChains(const WeightMatrix& matrix, int64_t panel, int64_t panels, int64_t begin, int64_t depth,
                        const Operand& x, float* c, int64_t cStride) const {
-    alignas(64) uint16_t pairs[kDequantizedElements + kDequantizedExcess];
+    alignas(64) uint16_t pairs[kDequantizedElements];
+    alignas(64) float scales[kDequantizedElements / kBlockInputs];
     const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns;
     for (int64_t k = begin, end = begin; k < begin + depth; k = end) {
       end = blockEnd(matrix, k, blockDepth, begin + depth);
-      const int64_t stride = packedDepth(matrix.inputs, end - k) * kPanelColumns;
-      for (int64_t i = 0; i < panels; ++i) dequantizePanel(matrix, panel + i, k, end, pairs + i * stride);
+      const int64_t blocks = divCeil(end - k, kBlockInputs);
+      const int64_t stride = blocks * kBlockInputs * kPanelColumns;
       TileArguments a = argumentsOf(x);
+      a.scaleStride = blocks * kPanelColumns;
+      for (int64_t i = 0; i < panels; ++i) {
+        dequantizePanel(matrix, panel + i, k, end, pairs + i * stride, scales + i * a.scaleStride);
+      }
       a.x = x.at(k);
       a.panel = reinterpret_cast<const std::byte*>(pairs);
       a.panelStrideBytes = stride * static_cast<int64_t>(sizeof(uint16_t));
+      a.scales = scales;
       a.depth = end - k;
       a.accumulate = k > begin;
       a.c = c;
       a.cStride = cStride;
-      runTiles(kTilePairs, panels, a);
+      runTiles(kTileScaled, panels, a);
     }
   }
 
@@ -267,13 +287,15 @@ class ChainGemm final : public Gemm {
   }
 
   /// Inputs [k, end) of a panel, groups of one granule at a time.
-  void dequantizePanel(const WeightMatrix& matrix, int64_t panel, int64_t k, int64_t end, uint16_t* target) const {
+  void dequantizePanel(const WeightMatrix& matrix, int64_t panel, int64_t k, int64_t end, uint16_t* target,
+                       float* scales) const {
     const std::byte* data = matrix.data + panel * panelBytes(matrix);
     const auto dequantize = tiles_.dequantize[static_cast<int>(matrix.quantization) - 1];
     while (k < end) {
       const int64_t inputs = std::min(end - k, matrix.granule - k % matrix.granule);
-      dequantize(data + groupOffset(matrix, k), inputs, target);
+      dequantize(data + groupOffset(matrix, k), inputs, target, scales);
       target += inputs * kPanelColumns;
+      scales += divCeil(inputs, kGroupInputs) * kPanelColumns;
       k += inputs;
     }
   }
@@ -282,7 +304,8 @@ class ChainGemm final : public Gemm {
   void runTiles(TileKind kind, int64_t panels, TileArguments a) const {
     const auto& kernels = (panels > 1 ? tiles_.wide : tiles_.single)[kind];
     const int64_t rows = a.rows;
-    if (tiles_.inputTiles && kind == kTilePairs) return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
+    if (tiles_.inputTiles && (kind == kTilePairs || kind == kTileScaled))
+      return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
     const int64_t tileCount = divCeil(rows, tiles_.rowsMax[kind]);
     const std::byte* x = a.x;
     float* c = a.c;
@@ -301,7 +324,7 @@ class ChainGemm final : public Gemm {
   TileKind kindOf(const WeightMatrix& matrix, int64_t rows) const {
     if (matrix.quantization == Quantization::kNone) return tileKind(matrix.type, matrix.inputs);
     const TileKind direct = matrix.quantization == Quantization::kInt8 ? kTileInt8 : kTileInt4;
-    return rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr ? direct : kTilePairs;
+    return rows <= kTileRowsMax && tiles_.single[direct][rows - 1] != nullptr ? direct : kTileScaled;
   }
 
   static TileArguments argumentsOf(const Operand& x) {
@@ -354,6 +377,7 @@ class ChainGemm final : public Gemm {
 
   const int threads_;
   const ChainTileSet& tiles_;
+  std::unique_ptr<ChainGemm> few_;  // for products of few rows, if other kernels take them
   std::vector<uint16_t, LineAllocator<uint16_t>> narrowed_;
 };
 
@@ -364,6 +388,8 @@ void WeightPacker::packQuantized(const WeightMatrix& /*matrix*/, int64_t /*first
   throw Error(ErrorCode::kShapeInvalid, implementation() + " has no products with quantised weights");
 }
 
-std::unique_ptr<Gemm> makeChainGemm(int threads, Isa isa) { return std::make_unique<ChainGemm>(threads, isa); }
+std::unique_ptr<Gemm> makeChainGemm(int threads, Isa isa) {
+  return std::make_unique<ChainGemm>(threads, chainTileSet(isa));
+}
 
 }  // namespace hels

@@ -68,4 +68,9 @@ HELS_AVX512 inline __m512 sumOfBlock(__m512 even, __m512 odd, int64_t inputs) {
   return _mm512_add_ps(even, odd);
 }
 
+/// The chain after such a block, whose weights have a scale.
+HELS_AVX512 inline __m512 withScaled(__m512 chain, __m512 ofBlock, __m512 scale) {
+  return _mm512_fmadd_ps(scale, _mm512_add_ps(ofBlock, _mm512_setzero_ps()), chain);
+}
+
 }  // namespace hels::avx512

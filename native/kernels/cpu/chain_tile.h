@@ -6,6 +6,8 @@
 // zero. A shorter last block is one filled up with zeros. Inputs in two terms give two such blocks, first of the upper
 // terms, then of the lower. This is how processors with tiles multiply bf16 (AMX). A bf16 dot product that takes the
 // pairs (2, 0), (6, 4) ... and (3, 1), (7, 5) ... gives the same bits, and so do multiply-adds everywhere else.
+// Quantised weights are integers, exact in bf16, whose groups are such blocks, with a scale for each column:
+// c = fma(scale, +0 + (even + odd), c).
 #pragma once
 
 #include <cstddef>
@@ -34,8 +36,10 @@ struct TileArguments {
   // First panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs, or the groups of one granule from one's start on.
   const std::byte* panel = nullptr;
   int64_t panelStrideBytes = 0;
-  int64_t depth = 0;   // of bf16 weights: a multiple of 4, or what is there up to the next one is zeros
-  float* c = nullptr;  // (rows, panels * 16)
+  const float* scales = nullptr;  // (blocks, 16) of each panel, or null: all 1
+  int64_t scaleStride = 0;        // from panel to panel
+  int64_t depth = 0;              // of bf16 weights: a multiple of 4, or what is there up to the next one is zeros
+  float* c = nullptr;             // (rows, panels * 16)
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
 };
@@ -43,12 +47,10 @@ struct TileArguments {
 using TileKernel = void (*)(const TileArguments&);
 
 inline constexpr int kTileRowsMax = 32;
-/// 8 inputs but one, rounded to pairs, of 16 columns.
-inline constexpr int64_t kDequantizedExcess = int64_t{6} * 16;
 
-/// Which kernels multiply with a matrix: by its type, those for bf16 inputs, or those that widen quantised weights as
-/// they load them.
-enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileInt8, kTileInt4, kTileKinds };
+/// Which kernels multiply with a matrix: by its type, those for bf16 inputs, those for integers that were widened to
+/// bf16, with scales, or those that widen them as they load them.
+enum TileKind : uint8_t { kTileF32, kTileBf16, kTileF16, kTilePairs, kTileScaled, kTileInt8, kTileInt4, kTileKinds };
 
 inline TileKind tileKind(DataType type, Inputs inputs) {
   return inputs == Inputs::kF32 ? static_cast<TileKind>(type) : kTilePairs;
@@ -59,10 +61,13 @@ struct ChainTileSet {
   /// How bf16 inputs and their weights lie.
   PairOrder pairOrder = PairOrder::kNeighbours;
   /// Largest number of rows of one tile.
-  int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1};
-  /// Whether inputs of kTilePairs lie in tiles of 16 rows, each term of a block (16, 32), and its kernels for rowsMax
-  /// rows take any number above it.
+  int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1, 1};
+  /// Whether bf16 inputs lie in tiles of 16 rows, each term of a block (16, 32), and kernels for rowsMax rows of them
+  /// take any number above it.
   bool inputTiles = false;
+  /// Takes products of up to fewRowsMax rows with quantised weights instead of this set, if not null.
+  const ChainTileSet* forFewRows = nullptr;
+  int fewRowsMax = 0;
   /// Inputs of a block of the panels that stays in cache for all rows: a multiple of kBlockInputs.
   int64_t depthBlock = 256;
   /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
@@ -81,9 +86,10 @@ struct ChainTileSet {
   /// A row of the operand of kTilePairs: (blocks, terms) of 32 in this set's order, `stride` elements from one to the
   /// next, filled up with zeros to whole blocks.
   void (*narrowBlocks)(const float* source, int64_t count, int terms, uint16_t* target, int64_t stride) = nullptr;
-  /// Values of a panel's groups as bf16 in pairs, by quantization - 1: `inputs` of one granule from `groups` on, where
-  /// one of its groups begins. Writes whole units: up to kDequantizedExcess more.
-  void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target) = {};
+  /// Integers of a panel's groups as bf16 in pairs and their scales(groups, 16), by quantization - 1: `inputs` of one
+  /// granule from `groups` on, where one of its groups begins. Writes whole units, with inputTiles whole blocks, filled
+  /// up with zeros.
+  void (*dequantize[2])(const std::byte* groups, int64_t inputs, uint16_t* target, float* scales) = {};
   /// sums[i] += toFixedPoint(values[i]), i < count, a multiple of 16; false when a value is out of range (sums are then
   /// undefined).
   bool (*addFixedPoint)(const float* values, int64_t* sums, int64_t count) = nullptr;

@@ -11,6 +11,8 @@
 
 #include "kernels/cpu/chain_sums_avx512.h"
 #include "kernels/cpu/narrow_blocks.h"
+#include "kernels/cpu/vector_avx2.h"
+#include "kernels/cpu/widen_integers_avx512.h"
 
 namespace hels {
 namespace {
@@ -188,6 +190,109 @@ void tile(const TileArguments& a) {
   }
 }
 
+/// The chains of up to 16 rows with one panel of integers, in registers: each product of tiles is one block's, which
+/// has a scale. Two products are on their way while the two before them are added.
+template <int height>
+class ScaledChains {
+ public:
+  HELS_AVX512 ScaledChains(const TileArguments& arguments, int64_t panel, int64_t firstRow)
+      : a_(arguments),
+        rows_(std::min(kTileRows, a_.rows - firstRow)),
+        x_(a_.x + firstRow / kTileRows * a_.xTileBytes),
+        weights_(a_.panel + panel * a_.panelStrideBytes),
+        scales_(a_.scales + panel * a_.scaleStride),
+        c_(a_.c + firstRow * a_.cStride + panel * kPanelColumns) {}
+
+  HELS_AVX512 void run() {
+    __m512 sums[height];
+#pragma GCC unroll 16
+    for (int64_t row = 0; row < height; ++row) {
+      sums[row] = a_.accumulate && row < rows_ ? _mm512_loadu_ps(c_ + row * a_.cStride) : _mm512_setzero_ps();
+    }
+    const int64_t products = divCeil(a_.depth, kBlockInputs) * a_.terms;
+    int64_t i = 0;
+    for (; i + 2 <= products; i += 2) {
+      multiply<0>(i);
+      multiply<1>(i + 1);
+      if (i > 0) {
+        add(i - 2, sums);
+        add(i - 1, sums);
+      }
+      storeTile<0>(products_[i % kHeld], kLineBytes);
+      storeTile<1>(products_[(i + 1) % kHeld], kLineBytes);
+    }
+    if (i > 0) {
+      add(i - 2, sums);
+      add(i - 1, sums);
+    }
+    if (i < products) {
+      multiply<0>(i);
+      storeTile<0>(products_[i % kHeld], kLineBytes);
+      add(i, sums);
+    }
+#pragma GCC unroll 16
+    for (int64_t row = 0; row < height; ++row) {
+      if (row < rows_) _mm512_storeu_ps(c_ + row * a_.cStride, sums[row]);
+    }
+  }
+
+ private:
+  static constexpr int64_t kHeld = 4;
+
+  /// The product of a term of a block: its block is i / terms.
+  template <int tile>
+  void multiply(int64_t i) {
+    clearTile<tile>();
+    loadTile<4 + tile>(x_ + i * a_.xBlockBytes, kLineBytes);
+    loadTile<6 + tile>(weights_ + i / a_.terms * kTileBytes, kLineBytes);
+    multiplyTiles<tile, 4 + tile, 6 + tile>();
+  }
+
+  HELS_AVX512 void add(int64_t i, __m512 (&sums)[height]) const {
+    const __m512 scale = _mm512_loadu_ps(scales_ + i / a_.terms * kPanelColumns);
+#pragma GCC unroll 16
+    for (int64_t row = 0; row < height; ++row) {
+      const __m512 product = _mm512_load_ps(&products_[i % kHeld][row * kPanelColumns]);
+      sums[row] = _mm512_fmadd_ps(scale, product, sums[row]);
+    }
+  }
+
+  const TileArguments& a_;
+  const int64_t rows_;
+  const std::byte* x_;
+  const std::byte* weights_;
+  const float* scales_;
+  float* c_;
+  alignas(64) float products_[kHeld][kTileRows * kPanelColumns];
+};
+
+/// Functions of their own, so that no arithmetic moves out of the caller's SubnormalFlush.
+template <int height>
+HELS_AVX512 __attribute__((noinline)) void addScaled(const TileArguments& a, int panels, int64_t firstRow) {
+  const int64_t rows = std::min(kTileRows, a.rows - firstRow);
+  setShapes(rows, rows);
+  for (int panel = 0; panel < panels; ++panel) ScaledChains<height>(a, panel, firstRow).run();
+}
+
+/// Any number of rows.
+template <int panels>
+HELS_AVX512 void scaledTile(const TileArguments& a) {
+  const avx2::SubnormalFlush flush;
+  for (int64_t row = 0; row < a.rows; row += kTileRows) {
+    const int64_t rows = a.rows - row;
+    const auto add = rows <= 4 ? addScaled<4> : rows <= 8 ? addScaled<8> : addScaled<kTileRows>;
+    add(a, panels, row);
+  }
+}
+
+/// As ChainTileSet::dequantize.
+template <Quantization quantization>
+void dequantizeBlocks(const std::byte* groups, int64_t inputs, uint16_t* target, float* scales) {
+  avx512::dequantize<quantization, PairOrder::kNeighbours>(groups, inputs, target, scales);
+  const int64_t written = roundUp(inputs, unitInputs(quantization));
+  std::fill(target + written * kPanelColumns, target + roundUp(inputs, kBlockInputs) * kPanelColumns, uint16_t{0});
+}
+
 /// 32 inputs as one or two terms in the order kNeighbours.
 HELS_AVX512 void narrowBlock(const float* source, uint16_t* upperTerms, uint16_t* lowerTerms) {
   const __m512 values[] = {_mm512_loadu_ps(source), _mm512_loadu_ps(source + 16)};
@@ -203,22 +308,26 @@ void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* targe
 }
 
 ChainTileSet makeSet() {
-  const ChainTileSet& vectors = avx512Bf16TileSet();
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAmx;
   set.narrowBlocks = narrowBlocks;
   set.depthBlock = 512;
-  set.rowsMax[kTilePairs] = kTileRowsMax;
+  set.rowsMax[kTilePairs] = set.rowsMax[kTileScaled] = kTileRowsMax;
   set.inputTiles = true;
+  set.forFewRows = &avx512Bf16TileSet();
+  set.fewRowsMax = 2;
   set.begin = beginTiles;
   set.end = endTiles;
   for (int rows = 1; rows <= kTileRowsMax; ++rows) {
     const bool tall = rows > kTileRows;
-    set.panels[kTilePairs][rows - 1] = tall ? 2 : kPanelsMax;
+    set.panels[kTilePairs][rows - 1] = set.panels[kTileScaled][rows - 1] = tall ? 2 : kPanelsMax;
     set.wide[kTilePairs][rows - 1] = tall ? tile<2> : tile<kPanelsMax>;
     set.single[kTilePairs][rows - 1] = tile<1>;
+    set.wide[kTileScaled][rows - 1] = tall ? scaledTile<2> : scaledTile<kPanelsMax>;
+    set.single[kTileScaled][rows - 1] = scaledTile<1>;
   }
-  std::copy_n(vectors.dequantize, 2, set.dequantize);
+  set.dequantize[0] = dequantizeBlocks<Quantization::kInt8>;
+  set.dequantize[1] = dequantizeBlocks<Quantization::kInt4>;
   return set;
 }
 

@@ -68,10 +68,16 @@ HELS_AVX2 inline PairsOfEight split8(__m256i pairs) {
           _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))};
 }
 
+/// The chain after a block; `scales` of its 8 columns, or null.
+HELS_AVX2 inline __m256 withBlock(__m256 chain, __m256 ofBlock, const float* scales) {
+  if (scales == nullptr) return _mm256_add_ps(chain, ofBlock);
+  return _mm256_fmadd_ps(_mm256_loadu_ps(scales), _mm256_add_ps(ofBlock, _mm256_setzero_ps()), chain);
+}
+
 /// Adds a block's chains of `inputs` inputs to c(rows, 8).
 template <int rows>
 HELS_AVX2 inline void addBlock(const TileArguments& a, const std::byte* x, const __m256i* weights, int64_t inputs,
-                               float* c) {
+                               const float* scales, float* c) {
   PairsOfEight sums[rows];
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) sums[row].even = sums[row].odd = _mm256_setzero_ps();
@@ -91,7 +97,8 @@ HELS_AVX2 inline void addBlock(const TileArguments& a, const std::byte* x, const
       sums[row].odd = _mm256_add_ps(sums[row].odd, _mm256_setzero_ps());
     }
     float* target = c + row * a.cStride;
-    _mm256_storeu_ps(target, _mm256_add_ps(_mm256_loadu_ps(target), _mm256_add_ps(sums[row].even, sums[row].odd)));
+    const __m256 ofBlock = _mm256_add_ps(sums[row].even, sums[row].odd);
+    _mm256_storeu_ps(target, withBlock(_mm256_loadu_ps(target), ofBlock, scales));
   }
 }
 
@@ -105,8 +112,9 @@ HELS_AVX2 inline void pairsHalf(const TileArguments& a, int64_t half) {
   const std::byte* x = a.x;
   for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
     const auto* weights = reinterpret_cast<const __m256i*>(a.panel) + k + half;
+    const float* scales = a.scales == nullptr ? nullptr : a.scales + k / kBlockInputs * kPanelColumns + 8 * half;
     for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
-      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k), c);
+      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k), scales, c);
     }
   }
 }
@@ -156,56 +164,34 @@ void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* targe
   narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
-/// The scales of a panel's group beside its values: of columns 4i to 4i + 3, each for both inputs of a pair.
-struct PairScales {
-  __m256 quarter[4];
-};
-HELS_AVX2 inline PairScales loadScales(const std::byte* group) {
-  const auto* scales = reinterpret_cast<const F16*>(group);
-  const __m256i first = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-  const __m256i second = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
-  const __m256 low = load8(scales);
-  const __m256 high = load8(scales + 8);
-  return {{_mm256_permutevar8x32_ps(low, first), _mm256_permutevar8x32_ps(low, second),
-           _mm256_permutevar8x32_ps(high, first), _mm256_permutevar8x32_ps(high, second)}};
-}
-
-/// As f32ToBf16, for values that are not NaN: the upper halves of the result are the bits.
-HELS_AVX2 inline __m256i roundedToBf16(__m256i values, __m256 scales) {
-  const __m256i bits = _mm256_castps_si256(_mm256_fmadd_ps(_mm256_cvtepi32_ps(values), scales, _mm256_setzero_ps()));
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i bias = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), odd);
-  return _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
-}
-
-/// Half a row of pairs: 8 columns, whose first and last four are given.
-HELS_AVX2 inline void storePairs(uint16_t* target, __m256i first, __m256i second) {
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), _MM_SHUFFLE(3, 1, 2, 0));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), packed);
+/// Eight integers of one input as floats; `unit` is that of the 8 columns.
+template <Quantization quantization>
+HELS_AVX2 inline __m256i floatsAt(const std::byte* unit, int64_t input) {
+  if constexpr (quantization == Quantization::kInt8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(unit + input * kPanelColumns));
+    return _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+  }
+  const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(unit));
+  const __m256i upmost = _mm256_slli_epi32(lanes, 28 - kNibbleBits[input]);
+  return _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(upmost, 28)));
 }
 
 template <Quantization quantization>
-HELS_AVX2 inline __m256i fieldOf(__m256i lanes, int64_t field) {
-  const __m256i shifted = _mm256_srli_epi32(lanes, static_cast<int>(field * bitsOf(quantization)));
-  const __m256i value = _mm256_and_si256(shifted, _mm256_set1_epi32((1 << bitsOf(quantization)) - 1));
-  return _mm256_sub_epi32(value, _mm256_set1_epi32(offsetOf(quantization)));
-}
-
-template <Quantization quantization>
-HELS_AVX2 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
+HELS_AVX2 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target, float* scales) {
   constexpr int64_t perUnit = unitInputs(quantization);
-  for (; inputs > 0; inputs -= kGroupInputs) {
+  constexpr int64_t half = quantization == Quantization::kInt8 ? 8 : 32;  // bytes to the upper 8 columns
+  for (; inputs > 0; inputs -= kGroupInputs, scales += kPanelColumns) {
     const int64_t count = std::min(kGroupInputs, inputs);
-    const PairScales scales = loadScales(groups);
-    const auto* lanes = reinterpret_cast<const __m256i*>(groups + kPackedScaleBytes);
-    for (int64_t k = 0; k < count; k += perUnit, lanes += 2) {
-      const __m256i first = _mm256_loadu_si256(lanes);
-      const __m256i second = _mm256_loadu_si256(lanes + 1);
+    widenTyped(reinterpret_cast<const F16*>(groups), scales, kPanelColumns);
+    const std::byte* units = groups + kPackedScaleBytes;
+    for (int64_t k = 0; k < count; k += perUnit, units += kUnitBytes) {
 #pragma GCC unroll 8
-      for (int64_t field = 0; field < perUnit; ++field) {  // two to a pair of inputs, for 8 columns each
-        storePairs(target + (k + field) * kPanelColumns,
-                   roundedToBf16(fieldOf<quantization>(first, field), scales.quarter[field % 2 * 2]),
-                   roundedToBf16(fieldOf<quantization>(second, field), scales.quarter[field % 2 * 2 + 1]));
+      for (int64_t i = 0; i < perUnit; ++i) {  // two to a pair of inputs, for 8 columns each
+        const std::byte* unit = units + i % 2 * half;
+        const __m256i even = floatsAt<quantization>(unit, i / 2 * 2);
+        const __m256i odd = floatsAt<quantization>(unit, i / 2 * 2 + 1);
+        const __m256i pairs = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + (k + i) * kPanelColumns), pairs);
       }
     }
     groups += groupBytes(quantization, count);
@@ -254,9 +240,10 @@ void fillRows(ChainTileSet& set, TileKind kind) {
 
 template <int rows>
 void fillPairs(ChainTileSet& set) {
-  constexpr TileKind kind = kTilePairs;
-  set.panels[kind][rows - 1] = 1;
-  set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  for (const TileKind kind : {kTilePairs, kTileScaled}) {
+    set.panels[kind][rows - 1] = 1;
+    set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  }
   if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 

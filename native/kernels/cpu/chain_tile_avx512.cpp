@@ -9,6 +9,7 @@
 #include "kernels/cpu/chain_sums_avx512.h"
 #include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/vector_avx2.h"
+#include "kernels/cpu/widen_integers_avx512.h"
 
 namespace hels {
 namespace {
@@ -50,7 +51,8 @@ HELS_AVX512 void tile(const TileArguments& a) {
 /// Adds a block's chains of `inputs` inputs to c(rows, 16): pairs of bf16 as two multiply-adds, for processors without
 /// their dot product.
 template <int rows>
-HELS_AVX512 inline void addBlock(const TileArguments& a, const std::byte* x, const std::byte* weights, int64_t inputs) {
+HELS_AVX512 inline void addBlock(const TileArguments& a, const std::byte* x, const std::byte* weights, int64_t inputs,
+                                 const float* scales) {
   const __m512i oddMask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
   __m512 even[rows], odd[rows];
 #pragma GCC unroll 16
@@ -69,7 +71,10 @@ HELS_AVX512 inline void addBlock(const TileArguments& a, const std::byte* x, con
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
     float* c = a.c + row * a.cStride;
-    _mm512_storeu_ps(c, _mm512_add_ps(_mm512_loadu_ps(c), avx512::sumOfBlock(even[row], odd[row], inputs)));
+    const __m512 chain = _mm512_loadu_ps(c);
+    const __m512 ofBlock = avx512::sumOfBlock(even[row], odd[row], inputs);
+    _mm512_storeu_ps(c, scales == nullptr ? _mm512_add_ps(chain, ofBlock)
+                                          : avx512::withScaled(chain, ofBlock, _mm512_loadu_ps(scales)));
   }
 }
 
@@ -81,8 +86,9 @@ HELS_AVX512 __attribute__((noinline)) void pairsSums(const TileArguments& a) {
   const std::byte* x = a.x;
   for (int64_t k = 0; k < a.depth; k += kBlockInputs) {
     const std::byte* weights = a.panel + k * kPanelColumns * static_cast<int64_t>(sizeof(uint16_t));
+    const float* scales = a.scales == nullptr ? nullptr : a.scales + k / kBlockInputs * kPanelColumns;
     for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
-      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k));
+      addBlock<rows>(a, x, weights, std::min(kBlockInputs, a.depth - k), scales);
     }
   }
 }
@@ -122,9 +128,10 @@ void fillRows(ChainTileSet& set, TileKind kind) {
 
 template <int rows>
 void fillPairs(ChainTileSet& set) {
-  constexpr TileKind kind = kTilePairs;
-  set.panels[kind][rows - 1] = 1;
-  set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  for (const TileKind kind : {kTilePairs, kTileScaled}) {
+    set.panels[kind][rows - 1] = 1;
+    set.wide[kind][rows - 1] = set.single[kind][rows - 1] = pairsTile<rows>;
+  }
   if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 
@@ -136,6 +143,8 @@ ChainTileSet makeSet() {
   fillRows<Bf16, 1>(set, kTileBf16);
   fillRows<F16, 1>(set, kTileF16);
   fillPairs<1>(set);
+  set.dequantize[0] = avx512::dequantize<Quantization::kInt8, PairOrder::kNeighbours>;
+  set.dequantize[1] = avx512::dequantize<Quantization::kInt4, PairOrder::kNeighbours>;
   set.addFixedPoint = addFixedPoint;
   return set;
 }

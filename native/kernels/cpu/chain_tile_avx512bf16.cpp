@@ -11,6 +11,7 @@
 #include "kernels/cpu/chain_sums_avx512.h"
 #include "kernels/cpu/narrow_blocks.h"
 #include "kernels/cpu/vector_avx2.h"
+#include "kernels/cpu/widen_integers_avx512.h"
 
 namespace hels {
 namespace {
@@ -29,6 +30,8 @@ struct Block {
   int64_t xStrideBytes;
   const std::byte* weights;
   int64_t panelStrideBytes;
+  const float* scales;  // as of TileArguments
+  int64_t scaleStride;
   int64_t inputs;
 };
 
@@ -60,6 +63,22 @@ HELS_AVX512_BF16 inline void clear(__m512 (&sums)[rows][panels]) {
   }
 }
 
+template <int rows, int panels>
+HELS_AVX512_BF16 inline void addSums(__m512 (&sums)[rows][panels], const __m512 (&even)[rows][panels],
+                                     const __m512 (&odd)[rows][panels], const Block& block) {
+#pragma GCC unroll 16
+  for (int panel = 0; panel < panels; ++panel) {
+    const bool scaled = block.scales != nullptr;
+    const __m512 scale = scaled ? _mm512_loadu_ps(block.scales + panel * block.scaleStride) : _mm512_setzero_ps();
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; ++row) {
+      const __m512 sum = avx512::sumOfBlock(even[row][panel], odd[row][panel], block.inputs);
+      sums[row][panel] =
+          scaled ? avx512::withScaled(sums[row][panel], sum, scale) : _mm512_add_ps(sums[row][panel], sum);
+    }
+  }
+}
+
 /// Adds a block to the chains: its even and odd chains side by side, or, where that takes too many registers, one after
 /// the other.
 template <int rows, int panels>
@@ -84,14 +103,7 @@ HELS_AVX512_BF16 inline void addBlock(__m512 (&sums)[rows][panels], const Block&
       addPair(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
     }
   }
-#pragma GCC unroll 16
-  for (int row = 0; row < rows; ++row) {
-#pragma GCC unroll 16
-    for (int panel = 0; panel < panels; ++panel) {
-      const __m512 sum = avx512::sumOfBlock(even[row][panel], odd[row][panel], block.inputs);
-      sums[row][panel] = _mm512_add_ps(sums[row][panel], sum);
-    }
-  }
+  addSums(sums, even, odd, block);
 }
 
 /// A function of its own, so that no arithmetic moves out of the caller's SubnormalFlush.
@@ -99,10 +111,11 @@ template <int rows, int panels>
 HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a) {
   __m512 sums[rows][panels];
   loadSums(a, sums);
-  Block block{a.x, a.xStrideBytes, a.panel, a.panelStrideBytes, kBlockInputs};
+  Block block{a.x, a.xStrideBytes, a.panel, a.panelStrideBytes, a.scales, a.scaleStride, kBlockInputs};
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs, block.weights += kBlockWeightBytes) {
     block.inputs = std::min(kBlockInputs, left);
     for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
+    if (block.scales != nullptr) block.scales += kPanelColumns;
   }
   storeSums(a, sums);
 }
@@ -129,97 +142,25 @@ void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* targe
 }
 
 constexpr int kQuantizedRowsMax = 8;
-constexpr int64_t kPrefetchBytes = 1088;  // ahead of the hardware: 2 groups of 8 bits, 4 of 4 bits
-
-/// Where a unit's field lies in the mantissa of a float that its lane is turned into: bit `position`, after a shift to
-/// the right (left if below zero). With the exponent of 2^(23 - position) above it the float is that power of two plus
-/// the field, and one multiply-add with the scale takes both the power and the offset off again: integer * scale,
-/// exactly, as the power plus the offset has 13 bits and the scale 11.
-struct Field {
-  int shift, position;
-};
-template <Quantization quantization>
-constexpr Field fieldAt(int64_t field) {
-  const int bit = static_cast<int>(field * bitsOf(quantization));
-  if (quantization == Quantization::kInt8) return {bit - 8, 8};
-  return bit < 8 ? Field{-8, bit + 8} : bit < 20 ? Field{0, bit} : Field{12, bit - 12};
-}
-constexpr int kPositions = 3;  // 8, 12 and 16
-constexpr int positionIndex(int position) { return position / 4 - 2; }
-
-/// Scales for the halves of the columns, each for both inputs of a pair, and what the power and the offset come to.
-template <Quantization quantization>
-struct PairScales {
-  __m512 scale[2];
-  __m512 excess[2][kPositions];
-
-  HELS_AVX512_BF16 void load(const std::byte* group) {
-    const __m512i first = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(group)));
-    scale[0] = _mm512_permutexvar_ps(first, scales);
-    scale[1] = _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(8)), scales);
-#pragma GCC unroll 3
-    for (int i = 0; i < kPositions; ++i) {
-      const auto value = static_cast<float>((1 << (15 - 4 * i)) + offsetOf(quantization));
-      excess[0][i] = _mm512_mul_ps(scale[0], _mm512_set1_ps(value));
-      excess[1][i] = _mm512_mul_ps(scale[1], _mm512_set1_ps(value));
-    }
-  }
-};
-
-template <Quantization quantization>
-HELS_AVX512_BF16 inline __m512 scaledField(__m512i unit, int64_t field, const PairScales<quantization>& scales) {
-  const auto [shift, position] = fieldAt<quantization>(field);
-  const __m512i shifted = shift < 0 ? _mm512_slli_epi32(unit, static_cast<unsigned>(-shift))
-                                    : _mm512_srli_epi32(unit, static_cast<unsigned>(shift));
-  const __m512i mask = _mm512_set1_epi32(((1 << bitsOf(quantization)) - 1) << position);
-  const __m512i power = _mm512_set1_epi32((127 + 23 - position) << 23);
-  constexpr int kAndThenOr = 0xEA;
-  const __m512 value = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(shifted, mask, power, kAndThenOr));
-  return _mm512_fmsub_ps(value, scales.scale[field % 2], scales.excess[field % 2][positionIndex(position)]);
-}
-
-/// A row of pairs of the 16 columns. No value is subnormal, so the instruction rounds as f32ToBf16.
-template <Quantization quantization>
-HELS_AVX512_BF16 inline __m512bh pairsOf(__m512i unit, int64_t pair, const PairScales<quantization>& scales) {
-  return _mm512_cvtne2ps_pbh(scaledField(unit, 2 * pair + 1, scales), scaledField(unit, 2 * pair, scales));
-}
-
-template <Quantization quantization>
-HELS_AVX512_BF16 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
-  constexpr int64_t perUnit = unitInputs(quantization);
-  for (; inputs > 0; inputs -= kGroupInputs) {
-    const int64_t count = std::min(kGroupInputs, inputs);
-    PairScales<quantization> scales;
-    scales.load(groups);
-    const std::byte* units = groups + kPackedScaleBytes;
-    for (int64_t k = 0; k < count; k += perUnit, units += kUnitBytes) {
-      const __m512i unit = _mm512_loadu_si512(units);
-      _mm_prefetch(reinterpret_cast<const char*>(units) + kPrefetchBytes, _MM_HINT_T0);
-#pragma GCC unroll 4
-      for (int64_t pair = 0; pair < perUnit / 2; ++pair) {
-        _mm512_storeu_si512(target + (k + 2 * pair) * kPanelColumns, (__m512i)pairsOf(unit, pair, scales));
-      }
-    }
-    groups += groupBytes(quantization, count);
-    target += count * kPanelColumns;
-  }
-}
 
 /// For few rows, which would wait for weights to be widened in advance: group by group.
 template <Quantization quantization, int rows, int panels>
-HELS_AVX512_BF16 __attribute__((noinline)) void addQuantizedBlocks(const TileArguments& a) {
+HELS_AVX512_BF16 __attribute__((noinline)) void addGroups(const TileArguments& a) {
   static_assert(kGroupInputs == kBlockInputs);
   alignas(64) uint16_t weights[panels][kBlockInputs * kPanelColumns];
+  alignas(64) float scales[panels][kPanelColumns];
   __m512 sums[rows][panels];
   loadSums(a, sums);
   const std::byte* groups = a.panel;
-  Block block{a.x, a.xStrideBytes, reinterpret_cast<const std::byte*>(weights), kBlockWeightBytes, kBlockInputs};
+  Block block{a.x,           a.xStrideBytes, reinterpret_cast<const std::byte*>(weights), kBlockWeightBytes, scales[0],
+              kPanelColumns, kBlockInputs};
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs) {
     block.inputs = std::min(kBlockInputs, left);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int panel = 0; panel < panels; ++panel) {
-      dequantize<quantization>(groups + panel * a.panelStrideBytes, block.inputs, weights[panel]);
+      const std::byte* group = groups + panel * a.panelStrideBytes;
+      _mm512_store_ps(scales[panel], avx512::scalesOf(group));
+      avx512::widenGroup<quantization, PairOrder::kStraddled>(group + kPackedScaleBytes, block.inputs, weights[panel]);
     }
     groups += groupBytes(quantization, block.inputs);
     for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
@@ -230,13 +171,14 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addQuantizedBlocks(const TileArg
 template <Quantization quantization, int rows, int panels>
 HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
   const avx2::SubnormalFlush flush;
-  addQuantizedBlocks<quantization, rows, panels>(a);
+  addGroups<quantization, rows, panels>(a);
 }
 
 template <Quantization quantization, int rows = 1>
 void fillQuantized(ChainTileSet& set, TileKind kind) {
-  set.panels[kind][rows - 1] = 2;
-  set.wide[kind][rows - 1] = quantizedTile<quantization, rows, 2>;
+  constexpr int panels = rows <= 2 ? 4 : 2;
+  set.panels[kind][rows - 1] = panels;
+  set.wide[kind][rows - 1] = quantizedTile<quantization, rows, panels>;
   set.single[kind][rows - 1] = quantizedTile<quantization, rows, 1>;
   if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, rows + 1>(set, kind);
 }
@@ -245,11 +187,12 @@ constexpr int kRowsMax = 14;
 
 template <int rows>
 void fillPairs(ChainTileSet& set) {
-  constexpr TileKind kind = kTilePairs;
   constexpr int panels = rows <= 2 ? 8 : rows <= 4 ? 4 : 2;
-  set.panels[kind][rows - 1] = panels;
-  set.wide[kind][rows - 1] = tile<rows, panels>;
-  set.single[kind][rows - 1] = tile<rows, 1>;
+  for (const TileKind kind : {kTilePairs, kTileScaled}) {
+    set.panels[kind][rows - 1] = panels;
+    set.wide[kind][rows - 1] = tile<rows, panels>;
+    set.single[kind][rows - 1] = tile<rows, 1>;
+  }
   if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
 }
 
@@ -261,8 +204,8 @@ ChainTileSet makeSet() {
   fillPairs<1>(set);
   fillQuantized<Quantization::kInt8>(set, kTileInt8);
   fillQuantized<Quantization::kInt4>(set, kTileInt4);
-  set.dequantize[0] = dequantize<Quantization::kInt8>;
-  set.dequantize[1] = dequantize<Quantization::kInt4>;
+  set.dequantize[0] = avx512::dequantize<Quantization::kInt8, PairOrder::kStraddled>;
+  set.dequantize[1] = avx512::dequantize<Quantization::kInt4, PairOrder::kStraddled>;
   return set;
 }
 

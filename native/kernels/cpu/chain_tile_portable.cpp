@@ -46,6 +46,12 @@ float blockSum(const uint16_t* x, const uint16_t* weights, int64_t inputs) {
   return flushed(sums[0] + sums[1]);
 }
 
+/// The chain after a block.
+float withBlock(const TileArguments& a, int64_t block, int64_t column, float sum, float ofBlock) {
+  if (a.scales == nullptr) return flushed(sum + ofBlock);
+  return flushed(std::fma(a.scales[block * kPanelColumns + column], ofBlock + 0.0F, sum));
+}
+
 void pairsTile(const TileArguments& a) {
   for (int64_t column = 0; column < kPanelColumns; ++column) {
     const std::byte* x = a.x;
@@ -54,7 +60,8 @@ void pairsTile(const TileArguments& a) {
     for (int64_t begin = 0; begin < a.depth; begin += kBlockInputs) {
       const int64_t inputs = std::min(kBlockInputs, a.depth - begin);
       for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
-        sum = flushed(sum + blockSum(reinterpret_cast<const uint16_t*>(x), weights + begin * kPanelColumns, inputs));
+        const float ofBlock = blockSum(reinterpret_cast<const uint16_t*>(x), weights + begin * kPanelColumns, inputs);
+        sum = withBlock(a, begin / kBlockInputs, column, sum, ofBlock);
       }
     }
     a.c[column] = sum;
@@ -75,23 +82,26 @@ void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* targe
   narrowNeighbours(source, count, terms, target, stride, narrow);
 }
 
-int valueAt(const std::byte* units, Quantization quantization, int64_t k, int64_t column) {
-  const auto* lanes = reinterpret_cast<const uint32_t*>(units);
-  const int64_t inUnit = k % unitInputs(quantization);
-  const uint32_t lane = lanes[k / unitInputs(quantization) * kPanelColumns + column % 8 * 2 + inUnit % 2];
-  const int64_t bit = (inUnit / 2 * 2 + column / 8) * bitsOf(quantization);
-  return static_cast<int>(lane >> bit & ((1U << bitsOf(quantization)) - 1)) - offsetOf(quantization);
+template <Quantization quantization>
+float integerAt(const std::byte* units, int64_t k, int64_t column) {
+  if constexpr (quantization == Quantization::kInt8) {
+    return static_cast<float>(reinterpret_cast<const int8_t*>(units)[k * kPanelColumns + column]);
+  }
+  constexpr int64_t perUnit = unitInputs(quantization);
+  const uint32_t lane = reinterpret_cast<const uint32_t*>(units)[k / perUnit * kPanelColumns + column];
+  const auto nibble = static_cast<int>(lane >> kNibbleBits[k % perUnit] & 15U);
+  return static_cast<float>(nibble < 8 ? nibble : nibble - 16);
 }
 
 template <Quantization quantization>
-void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target) {
-  for (int64_t begin = 0; begin < inputs; begin += kGroupInputs) {
+void dequantize(const std::byte* groups, int64_t inputs, uint16_t* target, float* scales) {
+  for (int64_t begin = 0; begin < inputs; begin += kGroupInputs, scales += kPanelColumns) {
     const int64_t count = std::min(kGroupInputs, inputs - begin);
-    const auto* scales = reinterpret_cast<const uint16_t*>(groups);
+    widen(DataType::kF16, groups, scales, kPanelColumns);
     for (int64_t k = 0; k < roundUp(count, unitInputs(quantization)); ++k) {
       for (int64_t column = 0; column < kPanelColumns; ++column) {
         target[(k / 2 * kPanelColumns + column) * 2 + k % 2] =
-            dequantized(valueAt(groups + kPackedScaleBytes, quantization, k, column), scales[column]);
+            f32ToBf16(integerAt<quantization>(groups + kPackedScaleBytes, k, column));
       }
     }
     groups += groupBytes(quantization, count);
@@ -109,8 +119,9 @@ bool addFixedPoint(const float* values, int64_t* sums, int64_t count) {
 
 ChainTileSet makeSet() {
   ChainTileSet set;
-  const TileKernel kernels[] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile};
-  for (int kind = 0; kind <= kTilePairs; ++kind) {
+  const TileKernel kernels[] = {tile<DataType::kF32>, tile<DataType::kBf16>, tile<DataType::kF16>, pairsTile,
+                                pairsTile};
+  for (int kind = 0; kind <= kTileScaled; ++kind) {
     set.panels[kind][0] = 1;
     set.wide[kind][0] = set.single[kind][0] = kernels[kind];
   }

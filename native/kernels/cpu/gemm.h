@@ -24,7 +24,7 @@ inline constexpr int64_t kColumnPadding = 16;
 enum class Inputs : uint8_t { kF32, kBf16, kTwoBf16 };
 
 /// W(columns, depth), a view: `data` has Gemm::packedBytes() bytes in the implementation's own layout, owned by the
-/// arena. A quantised matrix multiplies as the bf16 matrix of its values would, to the bit; its type is kBf16.
+/// arena. The type of a quantised matrix is kBf16, which holds its integers.
 struct WeightMatrix {
   DataType type = DataType::kF32;
   int64_t columns = 0;

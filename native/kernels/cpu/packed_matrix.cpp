@@ -36,23 +36,23 @@ void unpackTyped(const WeightMatrix& matrix, PairOrder order, int64_t column, fl
 }
 
 /// The values of one group of one column; `target` is where the group's units begin.
-void packGroup(Quantization quantization, PairOrder order, const int8_t* values, int64_t inputs, int64_t column,
-               std::byte* target) {
+void packGroup(Quantization quantization, const int8_t* values, int64_t inputs, int64_t column, std::byte* target) {
+  if (quantization == Quantization::kInt8) {
+    for (int64_t k = 0; k < inputs; ++k) target[k * kPanelColumns + column] = static_cast<std::byte>(values[k]);
+    return;
+  }
+  constexpr int64_t perUnit = unitInputs(Quantization::kInt4);
   auto* lanes = reinterpret_cast<uint32_t*>(target);
-  const int64_t perUnit = unitInputs(quantization);
-  for (int64_t place = 0; place < roundUp(inputs, perUnit); ++place) {
-    const int64_t k = inputAt(order, place);
-    const auto value = static_cast<uint32_t>((k < inputs ? values[k] : 0) + offsetOf(quantization));
-    const int64_t lane = column % 8 * 2 + place % 2;
-    const int64_t field = place % perUnit / 2 * 2 + column / 8;
-    lanes[place / perUnit * kPanelColumns + lane] |= value << (field * bitsOf(quantization));  // beside other columns'
+  for (int64_t k = 0; k < inputs; ++k) {
+    const auto nibble = static_cast<uint32_t>(values[k]) & 15U;
+    lanes[k / perUnit * kPanelColumns + column] |= nibble << kNibbleBits[k % perUnit];
   }
 }
 
 }  // namespace
 
-void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
-                       const int8_t* values, const uint16_t* scales) {
+void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                       const uint16_t* scales) {
   const int64_t stride = panelBytes(matrix);
   for (int64_t row = 0; row < count; ++row, values += matrix.depth) {
     const int64_t lane = (firstColumn + row) % kPanelColumns;
@@ -60,7 +60,7 @@ void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firs
     for (int64_t begin = 0; begin < matrix.depth;) {
       const int64_t inputs = groupInputs(begin, matrix.depth, matrix.granule);
       reinterpret_cast<uint16_t*>(group)[lane] = *scales++;
-      packGroup(matrix.quantization, order, values + begin, inputs, lane, group + kPackedScaleBytes);
+      packGroup(matrix.quantization, values + begin, inputs, lane, group + kPackedScaleBytes);
       group += groupBytes(matrix.quantization, inputs);
       begin += inputs;
     }

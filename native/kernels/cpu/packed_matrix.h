@@ -2,10 +2,9 @@
 // type, the last panel filled up with zeros. Reading a panel from front to back is one stream of memory. For bf16
 // inputs they lie in pairs, [ceil(columns / 16)][ceil(depth / 4)][2][16][2], in one of two orders; the depth is filled
 // up with zeros.
-// A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the values in units of 64 bytes: 4
-// inputs of 8 bits or 8 inputs of 4. Of a unit's sixteen 32-bit lanes, lane i holds from bit bits * (2p + h) on the
-// input at 2p + i % 2 (in the order of the pairs) of column 8h + i / 2, plus offsetOf(). A last unit is filled up with
-// zeros.
+// A panel of quantised weights is a sequence of groups, each 16 scales in f16, then the integers, two's complement, in
+// units of 64 bytes, the last one filled up with zeros: 4 inputs of 8 bits, (4, 16), or 8 inputs of 4 bits, of which
+// lane i of sixteen 32-bit lanes holds those of column i, each from bit kNibbleBits on.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +31,8 @@ inline int64_t inputAt(PairOrder order, int64_t place) {
 inline int64_t packedDepth(Inputs inputs, int64_t depth) { return inputs == Inputs::kF32 ? depth : roundUp(depth, 4); }
 
 inline constexpr int64_t kUnitBytes = 64;
+/// By input: every four bits of a lane's two halves look up a straddled pair, the first in the lower half.
+inline constexpr int kNibbleBits[8] = {16, 20, 0, 4, 24, 28, 8, 12};
 inline constexpr int64_t unitInputs(Quantization quantization) {
   return 8 * kUnitBytes / bitsOf(quantization) / kPanelColumns;
 }
@@ -65,7 +66,7 @@ void packRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, 
 /// target(matrix.depth) = the weights of one column, widened.
 void unpackColumn(const WeightMatrix& matrix, PairOrder order, int64_t column, float* target);
 /// The same from integers and scales, as Gemm::packQuantized().
-void packQuantizedRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count,
-                       const int8_t* values, const uint16_t* scales);
+void packQuantizedRows(const WeightMatrix& matrix, int64_t firstColumn, int64_t count, const int8_t* values,
+                       const uint16_t* scales);
 
 }  // namespace hels
