@@ -92,7 +92,7 @@ async function measure(results: Results, subject: Subject): Promise<void> {
 const readingNotes = [
   `medians of ${repetitions} measurements in turn (quantised, bf16, llama.cpp, quantised ...), after one that warms up; no two run at once`,
   'ours: exact numerics, groups of 32 with f16 scales, the head in 8 bits; llama.cpp: Q8_0, or Q4_0 with token embedding and head in Q8_0, quantised from the same bf16',
-  'llama.cpp also quantises the inputs of its products to 8 bits; ours multiply bf16 inputs, exactly as the model of the same values in bf16',
+  'llama.cpp also quantises the inputs of its products to 8 bits; ours multiply bf16 inputs with the integers',
 ];
 
 export const engineQuantized: Benchmark = {
