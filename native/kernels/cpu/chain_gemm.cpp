@@ -246,6 +246,7 @@ class ChainGemm final : public Gemm {
     for (int64_t k = begin; k < begin + depth; k += a.depth) {
       a.x = x.at(k);
       a.panel = matrix.data + panel * a.panelStrideBytes + groupOffset(matrix, k);
+      a.panelBytesLeft = a.panelStrideBytes - groupOffset(matrix, k);
       a.depth = std::min(begin + depth - k, matrix.granule - k % matrix.granule);
       a.accumulate = k > begin;
       kernel(a);
@@ -342,8 +343,9 @@ class ChainGemm final : public Gemm {
     TileArguments a = argumentsOf(x);
     a.x = x.at(begin);
     a.panelStrideBytes = panelBytes(matrix);
-    a.panel =
-        matrix.data + panel * a.panelStrideBytes + begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
+    const int64_t offset = begin * kPanelColumns * static_cast<int64_t>(bytesOf(matrix.type));
+    a.panel = matrix.data + panel * a.panelStrideBytes + offset;
+    a.panelBytesLeft = a.panelStrideBytes - offset;
     return a;
   }
 

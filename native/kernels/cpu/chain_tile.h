@@ -36,6 +36,7 @@ struct TileArguments {
   // First panel, (depth, 16), or (depth / 2, 16, 2) for bf16 inputs, or the groups of one granule from one's start on.
   const std::byte* panel = nullptr;
   int64_t panelStrideBytes = 0;
+  int64_t panelBytesLeft = 0;     // from `panel` to the end of its matrix's panel; the next call begins behind the last
   const float* scales = nullptr;  // (blocks, 16) of each panel, or null: all 1
   int64_t scaleStride = 0;        // from panel to panel
   int64_t depth = 0;              // of bf16 weights: a multiple of 4, or what is there up to the next one is zeros
@@ -43,6 +44,13 @@ struct TileArguments {
   int64_t cStride = 0;
   bool accumulate = false;  // continue the chains in c instead of starting from +0
 };
+
+/// Where to ask memory for what is read `aheadBytes` after `weights`: behind the end of a panel the next call's panels
+/// follow.
+inline const std::byte* readAhead(const TileArguments& a, int panels, const std::byte* weights, int64_t aheadBytes) {
+  const bool inPanel = weights + aheadBytes < a.panel + a.panelBytesLeft;
+  return weights + aheadBytes + (inPanel ? 0 : (panels - 1) * a.panelStrideBytes);
+}
 
 using TileKernel = void (*)(const TileArguments&);
 

@@ -111,9 +111,10 @@ struct Part {
     if constexpr (tall && panels > 1) body(std::integral_constant<int, 3>(), c + kTileRows * stride + kPanelColumns);
   }
 
-  static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride) {
+  static void multiplyBlock(const std::byte* x, int64_t xTileBytes, const std::byte* weights, int64_t panelStride,
+                            const std::byte* ahead) {
     if constexpr (first) {
-      for (int panel = 0; panel < panels; ++panel) prefetchTile(weights + panel * panelStride + kPrefetchBytes);
+      for (int panel = 0; panel < panels; ++panel) prefetchTile(ahead + panel * panelStride);
     }
     loadTile<4>(x, kLineBytes);
     if constexpr (tall) loadTile<5>(x + xTileBytes, kLineBytes);
@@ -149,13 +150,13 @@ struct Part {
     int64_t left = a.depth;
     for (; left >= kBlockInputs; left -= kBlockInputs, weights += kTileBytes) {
       for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
-        multiplyBlock(x, a.xTileBytes, weights, a.panelStrideBytes);
+        multiplyBlock(x, a.xTileBytes, weights, a.panelStrideBytes, readAhead(a, panels, weights, kPrefetchBytes));
       }
     }
     if (left > 0) {
       const ShortBlock block(weights, a.panelStrideBytes, panels, left);
       for (int term = 0; term < a.terms; ++term, x += a.xBlockBytes) {
-        multiplyBlock(x, a.xTileBytes, block.weights[0], kTileBytes);
+        multiplyBlock(x, a.xTileBytes, block.weights[0], kTileBytes, readAhead(a, panels, weights, kPrefetchBytes));
       }
     }
     forSums(c, a.cStride, [&](auto tile, float* target) { storeTile<tile>(target, strideBytes); });

@@ -156,11 +156,14 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addGroups(const TileArguments& a
               kPanelColumns, kBlockInputs};
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs) {
     block.inputs = std::min(kBlockInputs, left);
+    const std::byte* firstAhead = readAhead(a, panels, groups, avx512::kPrefetchBytes);
 #pragma GCC unroll 4
     for (int panel = 0; panel < panels; ++panel) {
       const std::byte* group = groups + panel * a.panelStrideBytes;
+      const std::byte* ahead = firstAhead + panel * a.panelStrideBytes;
       _mm512_store_ps(scales[panel], avx512::scalesOf(group));
-      avx512::widenGroup<quantization, PairOrder::kStraddled>(group + kPackedScaleBytes, block.inputs, weights[panel]);
+      avx512::widenGroup<quantization, PairOrder::kStraddled>(group + kPackedScaleBytes, block.inputs, ahead,
+                                                              weights[panel]);
     }
     groups += groupBytes(quantization, block.inputs);
     for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);

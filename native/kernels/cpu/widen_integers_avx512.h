@@ -55,12 +55,12 @@ HELS_AVX512 inline void widenNibbles(__m512i unit, __m512i* pairs) {
   pairs[1] = straddled ? odd : _mm512_mask_blend_epi16(kUpperHalves, even, _mm512_slli_epi32(odd, 16));
 }
 
-/// The integers of a group's units: `inputs` rounded up to whole units.
+/// The integers of a group's units: `inputs` rounded up to whole units. `ahead`: what to ask memory for meanwhile.
 template <Quantization quantization, PairOrder order>
-HELS_AVX512 inline void widenGroup(const std::byte* units, int64_t inputs, uint16_t* target) {
+HELS_AVX512 inline void widenGroup(const std::byte* units, int64_t inputs, const std::byte* ahead, uint16_t* target) {
   constexpr int64_t kPairs = unitInputs(quantization) / 2;
-  for (int64_t k = 0; k < inputs; k += 2 * kPairs, units += kUnitBytes) {
-    _mm_prefetch(reinterpret_cast<const char*>(units) + kPrefetchBytes, _MM_HINT_T0);
+  for (int64_t k = 0; k < inputs; k += 2 * kPairs, units += kUnitBytes, ahead += kUnitBytes) {
+    _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
     __m512i pairs[kPairs];
     if constexpr (quantization == Quantization::kInt8) {
       widenFour<order>(units, pairs);
@@ -84,7 +84,7 @@ HELS_AVX512 void dequantize(const std::byte* groups, int64_t inputs, uint16_t* t
   for (; inputs > 0; inputs -= kGroupInputs) {
     const int64_t count = std::min(kGroupInputs, inputs);
     _mm512_storeu_ps(scales, scalesOf(groups));
-    widenGroup<quantization, order>(groups + kPackedScaleBytes, count, target);
+    widenGroup<quantization, order>(groups + kPackedScaleBytes, count, groups + kPrefetchBytes, target);
     groups += groupBytes(quantization, count);
     target += count * kPanelColumns;
     scales += kPanelColumns;
