@@ -1,6 +1,7 @@
 // Products with quantised weights: bit for bit the chains that chain_tile.h defines, however they are cut.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -205,6 +206,29 @@ TEST_P(QuantizedGemm, SlicesOfColumnsAndGranulesKeepTheBits) {
                               39 * sizeof(float)),
                   0);
       }
+    }
+  }
+}
+
+/// Products and sums around the smallest normal number, zeros of both signs: subnormals count as zero, a block's -0 as
+/// +0, whatever the kernels and the rows.
+TEST_P(QuantizedGemm, TinyInputsHaveOneSetOfBits) {
+  const auto [quantization, inputs] = GetParam();
+  const int64_t depth = 108;
+  const Weights weights(quantization, 70, depth, depth);
+  std::vector<float> x = randomValues(20 * depth, 8);
+  for (size_t i = 0; i < x.size(); ++i) x[i] *= i % 7 == 0 ? 0.0F : std::ldexp(1.0F, -133 + static_cast<int>(i % 16));
+  const auto portable = makeChainGemm(1, Isa::kPortable);
+  const std::vector<float> expected = multiply(*portable, weights.pack(*portable, inputs, 0, 70, 0, depth), x, 20);
+  EXPECT_TRUE(std::any_of(expected.begin(), expected.end(), [](float value) { return value != 0; }));
+  EXPECT_TRUE(std::any_of(expected.begin(), expected.end(), [](float value) { return value == 0; }));
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(2, isa);
+    const Packed packed = weights.pack(*gemm, inputs, 0, 70, 0, depth);
+    for (const int64_t rows : {1, 2, 3, 8, 20}) {
+      const std::vector<float> y = multiply(*gemm, packed, x, rows);
+      ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+          << isaName(isa) << " rows " << rows;
     }
   }
 }

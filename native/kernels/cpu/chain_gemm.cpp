@@ -90,14 +90,12 @@ class ChainGemm final : public Gemm {
 
   size_t workspaceBytes(DataType type, int64_t rows, int64_t depth) const override {
     if (type != DataType::kBf16) return 0;
-    const size_t own =
-        static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding)) *
-        sizeof(uint16_t);
+    const size_t own = narrowedElements(rows, depth) * sizeof(uint16_t);
     return few_ == nullptr ? own : own + few_->workspaceBytes(type, fewOf(rows), depth);
   }
 
   void reserve(DataType type, int64_t rows, int64_t depth) override {
-    narrowed_.reserve(workspaceBytes(type, rows, depth) / sizeof(uint16_t));
+    if (type == DataType::kBf16) narrowed_.reserve(narrowedElements(rows, depth));
     if (few_ != nullptr) few_->reserve(type, fewOf(rows), depth);
   }
 
@@ -133,6 +131,9 @@ class ChainGemm final : public Gemm {
   }
 
  private:
+  static size_t narrowedElements(int64_t rows, int64_t depth) {
+    return static_cast<size_t>(roundUp(rows, kInputTileRows) * (roundUp(depth, kBlockInputs) + kNarrowedPadding));
+  }
   int64_t fewOf(int64_t rows) const { return std::min<int64_t>(rows, tiles_.fewRowsMax); }
   bool areFew(const WeightMatrix& matrix, int64_t rows) const {
     return few_ != nullptr && matrix.quantization != Quantization::kNone && rows <= tiles_.fewRowsMax;
