@@ -23,8 +23,8 @@ inline constexpr int64_t bitsOf(Quantization quantization) { return quantization
 /// split holds whole groups; the last group of a granule may be shorter.
 inline constexpr int64_t kGroupInputs = 32;
 
-/// What is added to an integer where its bits must not have a sign.
-inline constexpr int offsetOf(Quantization quantization) { return quantization == Quantization::kInt4 ? 8 : 128; }
+/// What files add to an integer of 4 bits, so that it has no sign.
+inline constexpr int kNibbleOffset = 8;
 
 /// The groups of `depth` inputs that begin at a granule of `granule` inputs; the last granule may be shorter.
 inline int64_t groupCount(int64_t depth, int64_t granule) {

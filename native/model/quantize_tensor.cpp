@@ -14,7 +14,7 @@ namespace {
 /// Two to a byte, the first in the low half; an odd last one has a zero beside it.
 std::vector<uint8_t> nibblesOf(const std::vector<int8_t>& values, int64_t columns) {
   std::vector<uint8_t> bytes;
-  const auto bits = [](int value) { return static_cast<unsigned>(value + offsetOf(Quantization::kInt4)); };
+  const auto bits = [](int value) { return static_cast<unsigned>(value + kNibbleOffset); };
   for (auto row = values.begin(); row != values.end(); row += columns) {
     for (int64_t i = 0; i < columns; i += 2) {
       bytes.push_back(static_cast<uint8_t>(bits(row[i]) | bits(i + 1 < columns ? row[i + 1] : 0) << 4));

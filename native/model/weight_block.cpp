@@ -171,7 +171,7 @@ void WeightReader::readQuantized(const std::string& name, const std::vector<int6
     const uint8_t* source = bytes.data() + row * rowBytes;
     int8_t* target = destination.values.data() + row * columns.size();
     for (int64_t i = 0; i < columns.size(); ++i) {
-      target[i] = nibbles ? static_cast<int8_t>((source[i / 2] >> (i % 2 * 4) & 15) - offsetOf(quantization))
+      target[i] = nibbles ? static_cast<int8_t>((source[i / 2] >> (i % 2 * 4) & 15) - kNibbleOffset)
                           : static_cast<int8_t>(source[i]);
     }
   }
