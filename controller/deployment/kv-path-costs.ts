@@ -13,8 +13,8 @@ export interface KvPathCosts {
   moveSeconds(blocks: number): number | null;
   /** A whole step, collectives included. */
   stepSeconds(load: StepLoad): number;
-  /** Exchanging so many bytes, by rank, in two exchanges a layer: of the rank that needs longest. */
-  exchangeSeconds(bytes: readonly number[]): number;
+  /** One rank's exchanges of so many bytes, two exchanges a layer. */
+  exchangeSeconds(rank: number, bytes: number): number;
 }
 
 export function kvPathCostsOf(
@@ -33,14 +33,11 @@ export function kvPathCostsOf(
       const used = rankSeconds(input, shares, load).filter((rank) => rank !== null);
       return groupSeconds(used, input.objective === 'lockstep');
     },
-    exchangeSeconds(bytes) {
-      const seconds = bytes.map((count, rank) => {
-        const device = deviceOf[rank] ?? -1;
-        if (count === 0 || remote === null) return 0;
-        const begun = remote.exchangeSeconds[device] ?? 0;
-        return begun + count * (remote.secondsPerByte[device] ?? 0);
-      });
-      return Math.max(0, ...seconds);
+    exchangeSeconds(rank, bytes) {
+      const device = deviceOf[rank] ?? -1;
+      if (bytes === 0 || remote === null) return 0;
+      const begun = remote.exchangeSeconds[device] ?? 0;
+      return begun + bytes * (remote.secondsPerByte[device] ?? 0);
     },
   };
 }

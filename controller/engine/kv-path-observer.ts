@@ -16,10 +16,11 @@ interface KvPathGroup {
   readonly model: PlanModel;
 }
 
-/** The least of ranks that exchange: it waits for nobody, so its seconds are the exchange's own. */
+/** Of the ranks that exchange, the one with the least seconds: ranks of other hosts cannot tell waiting apart, and it waits least. */
 function leastWaiting(bytes: readonly number[], seconds: readonly number[]): number {
-  const busy = seconds.filter((_, rank) => (bytes[rank] ?? 0) > 0);
-  return busy.length === 0 ? 0 : Math.min(...busy);
+  const busy = [...bytes.keys()].filter((rank) => (bytes[rank] ?? 0) > 0);
+  const secondsOf = (rank: number) => seconds[rank] ?? 0;
+  return busy.reduce((least, rank) => (secondsOf(rank) < secondsOf(least) ? rank : least));
 }
 
 export class KvPathObserver {
@@ -57,8 +58,9 @@ export class KvPathObserver {
     }
     const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
     if (bytes !== null) {
-      const measured = leastWaiting(bytes, moves.rankRemoteSeconds);
-      tracker.observe('remote', costs.exchangeSeconds(bytes), measured);
+      const rank = leastWaiting(bytes, moves.rankRemoteSeconds);
+      const predicted = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
+      tracker.observe('remote', predicted, moves.rankRemoteSeconds[rank] ?? 0);
     }
   }
 }

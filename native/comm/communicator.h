@@ -36,9 +36,9 @@ class Communicator {
   /// allReduceSum does, and kShapeInvalid when a peer sends another size than is expected.
   virtual void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds deadline) = 0;
 
-  /// When the last sum had the values of all ranks, which may be before a rank that waited got a core again. None: not
-  /// known.
-  virtual std::optional<std::chrono::steady_clock::time_point> lastSumAt() const { return std::nullopt; }
+  /// When all that the last sum or exchange brings to this rank was there, which may be before a rank that waited got a
+  /// core again. None: not known.
+  virtual std::optional<std::chrono::steady_clock::time_point> lastReadyAt() const { return std::nullopt; }
 
   /// From any thread: a running or later collective throws kAborted soon. Idempotent.
   virtual void abort() noexcept = 0;

@@ -48,6 +48,7 @@ constexpr uint32_t kPackets = 2;
 
 /// A piece of what one rank sends to another in one exchange.
 struct Packet {
+  Clock::rep publishedAt;
   int64_t exchange;  // number of the exchange and its bytes for this pair, to find ranks that exchange different things
   int64_t size;
   std::array<std::byte, kPacketBytes> bytes;
@@ -130,6 +131,7 @@ class SharedMemoryCommunicator final : public Communicator {
     for (const ExchangePart& part : parts) longest = std::max({longest, part.send.size(), part.receive.size()});
     run(deadline, [&] {
       ++exchange_;
+      lastReadyAt_ = Clock::now();
       for (size_t begin = 0; begin < longest; begin += kPacketBytes) {
         for (int peer = 0; peer < ranks(); ++peer) sendPacket(peer, parts[static_cast<size_t>(peer)].send, begin);
         for (int peer = 0; peer < ranks(); ++peer) receivePacket(peer, parts[static_cast<size_t>(peer)].receive, begin);
@@ -137,7 +139,7 @@ class SharedMemoryCommunicator final : public Communicator {
     });
   }
 
-  std::optional<Clock::time_point> lastSumAt() const override { return lastSumAt_; }
+  std::optional<Clock::time_point> lastReadyAt() const override { return lastReadyAt_; }
 
   void abort() noexcept override {
     aborted_.store(true);
@@ -176,6 +178,7 @@ class SharedMemoryCommunicator final : public Communicator {
     packet.exchange = exchange_;
     packet.size = static_cast<int64_t>(bytes.size());
     std::ranges::copy(bytes.subspan(begin, std::min(kPacketBytes, bytes.size() - begin)), packet.bytes.begin());
+    packet.publishedAt = Clock::now().time_since_epoch().count();
     box.filled.publish(++sent);
   }
 
@@ -192,6 +195,7 @@ class SharedMemoryCommunicator final : public Communicator {
                 "; all ranks must make the same calls");
     const std::span<std::byte> target = bytes.subspan(begin, std::min(kPacketBytes, bytes.size() - begin));
     std::copy_n(packet.bytes.begin(), target.size(), target.begin());
+    noteReady(packet.publishedAt);
     box.taken.publish(++received);
   }
 
@@ -201,16 +205,20 @@ class SharedMemoryCommunicator final : public Communicator {
     Slot& slot = own.slots[sequence_ % 2];
     slot.count = static_cast<int64_t>(count);
     std::ranges::copy(values, slot.values.begin());
-    lastSumAt_ = Clock::now();
-    slot.publishedAt = lastSumAt_.time_since_epoch().count();
+    lastReadyAt_ = Clock::now();
+    slot.publishedAt = lastReadyAt_.time_since_epoch().count();
     own.arrived.publish(sequence_);
     for (int step = 1; step < ranks(); ++step) {
       const int peer = (rank() + step) % ranks();
       await(peer, area(peer).arrived, sequence_);
       const Slot& other = area(peer).slots[sequence_ % 2];
       add(other, peer, values, count);
-      lastSumAt_ = std::max(lastSumAt_, Clock::time_point(Clock::duration(other.publishedAt)));
+      noteReady(other.publishedAt);
     }
+  }
+
+  void noteReady(Clock::rep publishedAt) {
+    lastReadyAt_ = std::max(lastReadyAt_, Clock::time_point(Clock::duration(publishedAt)));
   }
 
   void add(const Slot& slot, int peer, std::span<int64_t> values, size_t count) const {
@@ -271,7 +279,7 @@ class SharedMemoryCommunicator final : public Communicator {
   const std::shared_ptr<GlooCommunicator> connections_;
   const SharedSegment segment_;
   uint32_t sequence_ = 0;
-  Clock::time_point lastSumAt_;
+  Clock::time_point lastReadyAt_;
   int64_t exchange_ = 0;
   std::vector<uint32_t> sent_;      // packets, by peer; wraps around
   std::vector<uint32_t> received_;  // packets, by peer

@@ -1,5 +1,6 @@
 #include "engine/collective.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -32,7 +33,7 @@ void Collective::sum(std::span<int64_t> values) {
   if (ranks_ == 1) return;
   clock_.endCompute();
   communicator_->allReduceSum(values, deadline_);
-  clock_.beginCompute(communicator_->lastSumAt());
+  clock_.beginCompute(communicator_->lastReadyAt());
   ++count_;
   bytes_ += values.size_bytes();
 }
@@ -41,7 +42,9 @@ void Collective::exchange(std::span<const ExchangePart> parts) {
   clock_.endCompute();
   const auto start = std::chrono::steady_clock::now();
   exchangeUntimed(parts);
+  const auto ready = std::max(start, communicator_->lastReadyAt().value_or(start));
   exchangeSeconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  exchangeWaitSeconds_ += std::chrono::duration<double>(ready - start).count();
   clock_.beginCompute();
 }
 

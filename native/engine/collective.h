@@ -44,6 +44,8 @@ class Collective {
   uint64_t exchangeBytes() const { return exchangeBytes_; }
   /// In exchange(), waiting for peers included.
   double exchangeSeconds() const { return exchangeSeconds_; }
+  /// Of these, until all that was to come was there; 0 where the communicator does not know.
+  double exchangeWaitSeconds() const { return exchangeWaitSeconds_; }
 
  private:
   const int rank_;
@@ -57,6 +59,7 @@ class Collective {
   uint64_t exchangeCount_ = 0;
   uint64_t exchangeBytes_ = 0;
   double exchangeSeconds_ = 0;
+  double exchangeWaitSeconds_ = 0;
 };
 
 }  // namespace hels

@@ -209,11 +209,13 @@ StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   StepResult result;
   if (!batch.kvMoves.empty()) result.moveSeconds = move(batch.kvMoves);
   const double exchangedBefore = collective_.exchangeSeconds();
+  const double waitedBefore = collective_.exchangeWaitSeconds();
   if (tokens.tokens() > 0) compute(batch, tokens, result);
   clock_.endStep();
-  result.remoteSeconds = collective_.exchangeSeconds() - exchangedBefore;
+  const double exchangeSeconds = collective_.exchangeSeconds() - exchangedBefore;
+  result.remoteSeconds = exchangeSeconds - (collective_.exchangeWaitSeconds() - waitedBefore);
   result.computeSeconds = clock_.computeSeconds();
-  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - result.moveSeconds - result.remoteSeconds);
+  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - result.moveSeconds - exchangeSeconds);
   result.totalSeconds = clock_.totalSeconds();
   moveSeconds_ += result.moveSeconds;
   remoteSeconds_ += result.remoteSeconds;

@@ -229,7 +229,7 @@ TEST(SharedMemory, KnowsWhenTheLastRankCame) {
       if (call % 3 == rank) std::this_thread::sleep_for(3ms);
       const Clock::time_point before = Clock::now();
       if (!sumIsRight(*communicator, 40'000, call)) return 1;
-      const auto last = communicator->lastSumAt();
+      const auto last = communicator->lastReadyAt();
       if (!last || *last < before || *last > Clock::now()) return 2;
       // Every rank knows the same moment.
       std::array<int64_t, 1> moments{last->time_since_epoch().count()};
@@ -240,6 +240,32 @@ TEST(SharedMemory, KnowsWhenTheLastRankCame) {
     return kSuccess;
   });
   for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
+}
+
+TEST(SharedMemory, KnowsWhenTheLastMessageCame) {
+  ProcessGroup group(2, [](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    using Clock = std::chrono::steady_clock;
+    const auto communicator = connector.connect(addresses, kAmple);
+    // More than the packets between two ranks hold, so that the sender goes on when the receiver has begun.
+    std::vector<std::byte> message(300'000);
+    for (int call = 0; call < 20; ++call) {
+      const int sender = call % 2;
+      if (rank == sender) std::this_thread::sleep_for(3ms);
+      const Clock::time_point before = Clock::now();
+      std::array<ExchangePart, 2> parts;
+      (rank == sender ? parts[1 - rank].send : parts[1 - rank].receive) = message;
+      communicator->exchange(parts, kAmple);
+      const auto ready = communicator->lastReadyAt();
+      if (!ready || *ready < before || *ready > Clock::now()) return 1;
+      // The receiver's moment is not before the sender began.
+      std::array<int64_t, 2> moments{};
+      moments[rank == sender ? 0 : 1] = (rank == sender ? before : *ready).time_since_epoch().count();
+      communicator->allReduceSum(moments, kAmple);
+      if (moments[1] < moments[0]) return 2;
+    }
+    return kSuccess;
+  });
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(group.wait(rank), kSuccess);
 }
 
 /// Which of two ends waits for the other to dial in depends on their addresses, so each rank is the absent one once.

@@ -23,10 +23,10 @@ const batches = [1, 8] as const;
 /** Tried from above until the plan has room. */
 const throughputBatches = [64, 48, 32, 24, 16, 8];
 const idealShare = 0.8;
-/** Of deploying a split and measuring its TPOT. */
-const speedRounds = 3;
+/** Of deploying and measuring everything. */
+const rounds = 5;
 /** Answers of a stream, one after another: a load takes some seconds at least. */
-const answers = 3;
+const answers = 2;
 /** Two loads of one plan differ by so much here: a policy that is within it is as good. */
 const noise = 0.05;
 const byHand = 'by hand, proportional to the speeds';
@@ -71,7 +71,8 @@ async function measureSolo(
 }
 
 interface Measured {
-  report: PlanReport;
+  /** By batch: a plan is made for the load it serves. */
+  reports: PlanReport[];
   perTokenSeconds: number[];
   largestBatch: number;
   tokensPerSecond: number;
@@ -88,14 +89,16 @@ async function deployOrNull(cluster: BenchCluster, options: DeployOptions) {
 
 type Split = Pick<DeployOptions, 'modelPath' | 'policy' | 'ranks'>;
 
-/** Seconds per token at each batch, and the plan that gave them. */
+/** Seconds per token at each batch, and the plans, each made for its batch, that gave them. */
 async function measureSpeeds(cluster: BenchCluster, split: Split) {
-  const report = await cluster.deploy({ ...split, workersMin: 3, workload: workloadOf(8) });
+  const reports: PlanReport[] = [];
   const perTokenSeconds: number[] = [];
   for (const streams of batches) {
+    const options = { ...split, workersMin: 3, workload: workloadOf(streams) };
+    reports.push(await cluster.deploy(options));
     perTokenSeconds.push((await loadOf(cluster, streams)).perTokenSeconds);
   }
-  return { report, perTokenSeconds };
+  return { reports, perTokenSeconds };
 }
 
 async function measureThroughput(cluster: BenchCluster, split: Split) {
@@ -117,8 +120,22 @@ interface Compared {
   measured: Map<string, Measured>;
 }
 
+async function measureSplit(cluster: BenchCluster, split: Split): Promise<Measured> {
+  return { ...(await measureSpeeds(cluster, split)), ...(await measureThroughput(cluster, split)) };
+}
+
+/** The plans of the last round. */
+function mediansOfRounds(rounds: readonly Measured[]): Measured {
+  const last = rounds.at(-1) as Measured;
+  return {
+    ...last,
+    perTokenSeconds: mediansOf(rounds.map(({ perTokenSeconds }) => perTokenSeconds)),
+    tokensPerSecond: median(rounds.map(({ tokensPerSecond }) => tokensPerSecond)),
+  };
+}
+
 /**
- * Each worker alone, then all splits in turn, `speedRounds` times: what disturbs the machine for a while disturbs all of them. Medians.
+ * Each worker alone, then all splits in turn, `rounds` times: what disturbs the machine for a while disturbs all of them. Medians.
  * Alone they have memory for the whole model, and are other daemons; those that wait take no time.
  */
 async function compare(
@@ -129,65 +146,51 @@ async function compare(
 ): Promise<Compared> {
   const splits = new Map<string, Split>(policies.map((policy) => [policy, { modelPath, policy }]));
   const solos: number[][][] = [];
-  const speedsOf = new Map<string, number[][]>();
-  const reports = new Map<string, PlanReport>();
+  const measured = new Map<string, Measured[]>();
   // Daemons that are new compile what they run: their first load takes twice the processor time a step.
   log('warming up');
   for (const cluster of [alone, together]) {
     await cluster.deploy({ modelPath, workersMin: 3, workload: workloadOf(8) });
     await loadOf(cluster, 8);
   }
-  for (let round = 1; round <= speedRounds; round += 1) {
-    log(`round ${round} of ${speedRounds}`);
+  for (let round = 1; round <= rounds; round += 1) {
+    log(`round ${round} of ${rounds}`);
     solos.push(await measureSolo(alone, modelPath, log));
     if (round === 1) splits.set(byHand, { modelPath, ranks: proportionalRanks(solos[0] ?? []) });
     for (const [name, split] of splits) {
       log(name);
-      const { report, perTokenSeconds } = await measureSpeeds(together, split);
-      reports.set(name, report);
-      speedsOf.set(name, [...(speedsOf.get(name) ?? []), perTokenSeconds]);
+      measured.set(name, [...(measured.get(name) ?? []), await measureSplit(together, split)]);
     }
   }
-  const measured = new Map<string, Measured>();
-  for (const [name, split] of splits) {
-    log(`${name}, largest batch`);
-    measured.set(name, {
-      report: reports.get(name) as PlanReport,
-      perTokenSeconds: mediansOf(speedsOf.get(name) ?? []),
-      ...(await measureThroughput(together, split)),
-    });
-  }
   const solo = speeds.map((_, worker) => mediansOf(solos.map((round) => round[worker] ?? [])));
-  return { solo, measured };
+  const medians = [...measured].map(([name, all]) => [name, mediansOfRounds(all)] as const);
+  return { solo, measured: new Map(medians) };
 }
 
 const size = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
 
-function shares(report: PlanReport, part: 'headGroups' | 'ffnColumns' | 'vocabRows'): string {
-  return (report.plan?.ranks ?? [])
+type Part = 'headGroups' | 'ffnColumns' | 'vocabRows';
+
+function shares(report: PlanReport | undefined, part: Part): string {
+  return (report?.plan?.ranks ?? [])
     .map((rank) => `${rank.workerId.replace('worker-', '')}:${size(rank[part])}`)
     .join(' ');
 }
 
-function rowOf(
-  split: string,
-  { report, perTokenSeconds, largestBatch, tokensPerSecond }: Measured,
-) {
+function rowOf(split: string, { reports, perTokenSeconds }: Measured, column: number) {
+  const report = reports[column];
+  const compute = report?.ranks.map((rank) => rank.measuredDecodeSeconds) ?? [];
   return {
     split,
     heads: shares(report, 'headGroups'),
     'FFN columns': shares(report, 'ffnColumns'),
     'vocabulary rows': shares(report, 'vocabRows'),
-    'TPOT ms, 1': 1000 * (perTokenSeconds[0] ?? 0),
-    'TPOT ms, 8': 1000 * (perTokenSeconds[1] ?? 0),
-    'step ms, 8: predicted': 1000 * report.predictedDecodeSeconds,
-    measured: 1000 * report.measuredDecodeSeconds,
+    'TPOT ms': 1000 * (perTokenSeconds[column] ?? Number.NaN),
+    'step ms: predicted': 1000 * (report?.predictedDecodeSeconds ?? Number.NaN),
+    measured: 1000 * (report?.measuredDecodeSeconds ?? Number.NaN),
     // Well below the step: the ranks wait for each other between layers.
-    'slowest rank computes':
-      1000 * Math.max(...report.ranks.map((rank) => rank.measuredDecodeSeconds)),
-    'largest batch': largestBatch,
-    'tokens/s there': tokensPerSecond,
+    'slowest rank computes': 1000 * Math.max(...compute),
   };
 }
 
@@ -218,7 +221,6 @@ export const heterogeneous: Benchmark = {
     const { solo, measured } = await withCluster(workersOf(false), 1, (alone) =>
       withCluster(workersOf(true), 1, (together) => compare(alone, together, modelPath, log)),
     );
-    const rows = [...measured].map(([split, result]) => rowOf(split, result));
     const tpot = (policy: Policy, column: number) =>
       measured.get(policy)?.perTokenSeconds[column] ?? Number.NaN;
     const others = policies.filter((policy) => policy !== 'hels');
@@ -250,7 +252,18 @@ export const heterogeneous: Benchmark = {
             'TPOT ms, 8': 1000 * (seconds[1] ?? 0),
           })),
         },
-        { title: 'all three together', rows },
+        ...batches.map((streams, column) => ({
+          title: `all three together, plans for ${streams} sequence${streams === 1 ? '' : 's'}`,
+          rows: [...measured].map(([split, result]) => rowOf(split, result, column)),
+        })),
+        {
+          title: 'all three together, plans for the largest batch that fits',
+          rows: [...measured].map(([split, { largestBatch, tokensPerSecond }]) => ({
+            split,
+            'largest batch': largestBatch,
+            'tokens/s there': tokensPerSecond,
+          })),
+        },
         { title: 'gain of hels over equal', rows: gains },
       ],
       goals: [
@@ -273,8 +286,9 @@ export const heterogeneous: Benchmark = {
         ),
       ],
       notes: [
+        'each TPOT with the plan that the policy makes for so many sequences; shares are those of the last round',
         `${shape110M.name} in bf16, prompt ${promptTokens}, answer ${outputTokens} tokens; memory ${memories.join(', ')}`,
-        `TPOT: medians of ${speedRounds} rounds over workers alone and all splits, of ${answers} answers a stream each; two loads of one plan differ by ${100 * noise} % or more here`,
+        `medians of ${rounds} rounds over workers alone and all splits; TPOT of ${answers} answers a stream; two loads of one plan differ by ${100 * noise} % or more here`,
         'fast worker on core 0; slow workers, controller and client on core 1; slow-down by sleeping after each kernel',
       ],
     };

@@ -61,7 +61,7 @@ describe('paths of KV', () => {
   const costs = {
     moveSeconds: (blocks: number) => blocks * 0.001,
     stepSeconds: () => 0.1,
-    exchangeSeconds: () => 0.01,
+    exchangeSeconds: (rank: number) => [0.03, 0.01][rank] ?? 0,
   };
   const observer = () =>
     new KvPathObserver({ costs, residency, headGroups, model: shape as PlanModel });
@@ -97,7 +97,7 @@ describe('paths of KV', () => {
     const [reload, replay, remote] = kv.tracker.predictions();
     expect(reload).toMatchObject({ path: 'reload', predictedSeconds: 0.002, ratio: 2 });
     expect(replay).toMatchObject({ path: 'replay', predictedSeconds: 0.05, ratio: 2.5 });
-    // The rank that waits least waits for nobody.
+    // The rank that waits least waits for nobody; it is held against its own link.
     expect(remote).toMatchObject({ path: 'remote', measuredSeconds: 0.02, ratio: 2 });
   });
 
