@@ -87,8 +87,8 @@ struct StepResult {
   double computeSeconds = 0;          // kernels, emulated stretch included
   double collectiveSeconds = 0;       // sums, waiting for peers included
   double moveSeconds = 0;             // KV moves, waiting for peers included; not what went on beside a GPU's kernels
-  double remoteSeconds = 0;           // exchanges of remote attention; without waiting for peers where they share memory
-  double totalSeconds = 0;            // all of these
+  double remoteSeconds = 0;  // exchanges of remote attention; without waiting for peers where they share memory
+  double totalSeconds = 0;   // all of these
 };
 
 /// How KV of the plan before comes to the ranks that own its heads now; every rank is told the same.
