@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SchedulerLimits } from '../../controller/scheduler/scheduler.ts';
 import { hashVocabRows } from '../support/kv-hash-rank.ts';
-import { propertyRuns } from '../support/property-runs.ts';
+import { propertyDeadlineMs, propertyRuns } from '../support/property-runs.ts';
 import {
   type Action,
   checkEmpty,
@@ -105,35 +105,43 @@ function run(
 }
 
 describe('sequences that go to another epoch', () => {
-  it('are computed again where nothing stays, also when steps under way are lost', () => {
-    let again = 0;
-    fc.assert(
-      fc.property(epochs(blockTokens), (plans) => {
-        again += run(plans, () => 0).scheduler.counts.recomputedTokens;
-      }),
-      { numRuns: propertyRuns(150) },
-    );
-    expect(again).toBeGreaterThan(100);
-  }, 60_000);
+  it(
+    'are computed again where nothing stays, also when steps under way are lost',
+    () => {
+      let again = 0;
+      fc.assert(
+        fc.property(epochs(blockTokens), (plans) => {
+          again += run(plans, () => 0).scheduler.counts.recomputedTokens;
+        }),
+        { numRuns: propertyRuns(150) },
+      );
+      expect(again).toBeGreaterThan(100);
+    },
+    propertyDeadlineMs(60_000),
+  );
 
-  it('go on from the KV that stays, and lose only what lies beyond it', () => {
-    let computed = 0;
-    let kept = 0;
-    fc.assert(
-      fc.property(
-        blockTokens.chain((tokens) => epochs(fc.constant(tokens))),
-        (plans) => {
-          kept += run(plans, (former, next) =>
-            Math.min(former.kvBlocks, next.kvBlocks),
-          ).computedTokens;
-          computed += run(plans, () => 0).computedTokens;
-        },
-      ),
-      { numRuns: propertyRuns(150) },
-    );
-    // Otherwise keeping would not be worth its trouble.
-    expect(kept).toBeLessThan(computed);
-  }, 60_000);
+  it(
+    'go on from the KV that stays, and lose only what lies beyond it',
+    () => {
+      let computed = 0;
+      let kept = 0;
+      fc.assert(
+        fc.property(
+          blockTokens.chain((tokens) => epochs(fc.constant(tokens))),
+          (plans) => {
+            kept += run(plans, (former, next) =>
+              Math.min(former.kvBlocks, next.kvBlocks),
+            ).computedTokens;
+            computed += run(plans, () => 0).computedTokens;
+          },
+        ),
+        { numRuns: propertyRuns(150) },
+      );
+      // Otherwise keeping would not be worth its trouble.
+      expect(kept).toBeLessThan(computed);
+    },
+    propertyDeadlineMs(60_000),
+  );
 
   it('show KV that is believed to stay and does not: the checks above can fail', () => {
     const limits = { kvBlocks: 20, kvBlockTokens: 2, stepTokensMax: 8, sequencesMax: 2 };

@@ -6,7 +6,7 @@ import { largestLoans } from '../../controller/planner/kv-loans.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { checkResidency, residencyOf } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
-import { propertyRuns } from '../support/property-runs.ts';
+import { propertyDeadlineMs, propertyRuns } from '../support/property-runs.ts';
 import { smallModel } from '../unit/profiler/models.ts';
 
 const rank = fc.record({
@@ -62,68 +62,75 @@ const profiled = fc.record({
   slowness: fc.double({ min: 0.5, max: 4, noNaN: true }),
 });
 
-it('makes plans that workers accept, on loan and parked at once', () => {
-  const seen = { plans: 0, loans: 0, parked: 0 };
-  fc.assert(
-    fc.property(
-      fc.array(profiled, { minLength: 2, maxLength: 4 }),
-      fc.integer({ min: 1, max: 24 }),
-      (ranks, sequences) => {
-        const devices = ranks.map(({ memory, host, slowness }, index) => {
-          const line = {
-            perHeadGroup: 1e-3 * slowness,
-            perFfnColumn: 1e-5 * slowness,
-            perContextHeadGroup: 1e-8 * slowness,
-          };
-          const link = { constant: 1e-5, perToken: 1e-7 };
-          const lines = { decode: [line], prefill: [line], link };
-          const bytes = { memoryBytes: memory, reservedBytes: 0, hostMemoryBytes: host };
-          return { id: `w${index}`, ...bytes, ...lines };
-        });
-        const workload = { sequences, contextTokens: 128, prefillChunk: 64, outputTokens: 8 };
-        try {
-          const { shardPlan } = makePlan(
-            {
-              epoch: 1,
-              modelId: 'm',
-              modelPath: '/m',
-              modelDigest: 'd',
-              model: smallModel,
-              devices,
-              workload: { ...workload, allowRemoteKv: true },
-              policy: 'hels',
-              manual: [],
-              numerics: 'exact',
-              stepTokensMax: 512,
-              sequencesMax: 64,
-              parks: true,
-              kvBlockTokens: 64,
-            },
-            () => 0,
-          );
-          checkResidency(residencyOf(shardPlan));
-          expect(shardPlan.kvBlocks * 64).toBeGreaterThanOrEqual(sequences * 128);
-          for (const { workerId, weightBytes, kvBytes, kvHostBytes } of shardPlan.ranks) {
-            const device = devices.find(({ id }) => id === workerId);
-            expect(weightBytes + kvBytes).toBeLessThanOrEqual(device?.memoryBytes ?? 0);
-            expect(kvHostBytes).toBeLessThanOrEqual(device?.hostMemoryBytes ?? 0);
+it(
+  'makes plans that workers accept, on loan and parked at once',
+  () => {
+    const seen = { plans: 0, loans: 0, parked: 0 };
+    fc.assert(
+      fc.property(
+        fc.array(profiled, { minLength: 2, maxLength: 4 }),
+        fc.integer({ min: 1, max: 24 }),
+        (ranks, sequences) => {
+          const devices = ranks.map(({ memory, host, slowness }, index) => {
+            const line = {
+              perHeadGroup: 1e-3 * slowness,
+              perFfnColumn: 1e-5 * slowness,
+              perContextHeadGroup: 1e-8 * slowness,
+            };
+            const link = { constant: 1e-5, perToken: 1e-7 };
+            const lines = { decode: [line], prefill: [line], link };
+            const bytes = { memoryBytes: memory, reservedBytes: 0, hostMemoryBytes: host };
+            return { id: `w${index}`, ...bytes, ...lines };
+          });
+          const workload = { sequences, contextTokens: 128, prefillChunk: 64, outputTokens: 8 };
+          try {
+            const { shardPlan } = makePlan(
+              {
+                epoch: 1,
+                modelId: 'm',
+                modelPath: '/m',
+                modelDigest: 'd',
+                model: smallModel,
+                devices,
+                workload: { ...workload, allowRemoteKv: true },
+                policy: 'hels',
+                manual: [],
+                numerics: 'exact',
+                stepTokensMax: 512,
+                sequencesMax: 64,
+                parks: true,
+                kvBlockTokens: 64,
+              },
+              () => 0,
+            );
+            checkResidency(residencyOf(shardPlan));
+            expect(shardPlan.kvBlocks * 64).toBeGreaterThanOrEqual(sequences * 128);
+            for (const { workerId, weightBytes, kvBytes, kvHostBytes } of shardPlan.ranks) {
+              const device = devices.find(({ id }) => id === workerId);
+              expect(weightBytes + kvBytes).toBeLessThanOrEqual(device?.memoryBytes ?? 0);
+              expect(kvHostBytes).toBeLessThanOrEqual(device?.hostMemoryBytes ?? 0);
+            }
+            const stored = shardPlan.ranks.reduce((sum, { kvBytes, kvHostBytes }) => {
+              return sum + kvBytes + kvHostBytes;
+            }, 0);
+            const { kvBlocks, kvParkedBlocks } = shardPlan;
+            const all = kvBytesPerToken(smallModel, smallModel.headGroups) * 64;
+            expect(stored).toBeCloseTo((kvBlocks + kvParkedBlocks) * all, 3);
+            expect(shardPlan.ranks.reduce((sum, { kvShare }) => sum + kvShare, 0)).toBeCloseTo(
+              1,
+              9,
+            );
+            seen.plans += 1;
+            seen.loans += Number(shardPlan.kvLoans.length > 0);
+            seen.parked += Number(kvParkedBlocks > 0);
+          } catch (error) {
+            if (!(error instanceof HelsError) || error.code !== 'plan-infeasible') throw error;
           }
-          const stored = shardPlan.ranks.reduce((sum, { kvBytes, kvHostBytes }) => {
-            return sum + kvBytes + kvHostBytes;
-          }, 0);
-          const { kvBlocks, kvParkedBlocks } = shardPlan;
-          const all = kvBytesPerToken(smallModel, smallModel.headGroups) * 64;
-          expect(stored).toBeCloseTo((kvBlocks + kvParkedBlocks) * all, 3);
-          expect(shardPlan.ranks.reduce((sum, { kvShare }) => sum + kvShare, 0)).toBeCloseTo(1, 9);
-          seen.plans += 1;
-          seen.loans += Number(shardPlan.kvLoans.length > 0);
-          seen.parked += Number(kvParkedBlocks > 0);
-        } catch (error) {
-          if (!(error instanceof HelsError) || error.code !== 'plan-infeasible') throw error;
-        }
-      },
-    ),
-    { numRuns: propertyRuns(150) },
-  );
-  expect(Math.min(...Object.values(seen))).toBeGreaterThan(10);
-}, 60_000);
+        },
+      ),
+      { numRuns: propertyRuns(150) },
+    );
+    expect(Math.min(...Object.values(seen))).toBeGreaterThan(10);
+  },
+  propertyDeadlineMs(60_000),
+);

@@ -1,6 +1,6 @@
 /** The prefix cache over many requests: what it saves, that it leaks nothing, and that it changes no token. */
 import { describe, expect, it } from 'vitest';
-import { propertyRuns } from '../support/property-runs.ts';
+import { propertyDeadlineMs, propertyRuns } from '../support/property-runs.ts';
 import { finish, prefixHashes, World } from '../support/scheduler-world.ts';
 
 /** Repeatable whole numbers from 0 to `below` - 1. */
@@ -53,22 +53,30 @@ function serve(requests: number, hash: keyof typeof prefixHashes, seed: number):
 }
 
 describe('prefix cache', () => {
-  it('is back where it began after 10,000 requests with cancels: nothing is held, nothing is lost', () => {
-    const world = serve(propertyRuns(10_000), 'good', 7);
-    const { counts } = world.scheduler;
-    expect(counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
-    expect(counts.kvBlocksCached).toBeGreaterThan(0);
-    expect(counts.prefixHitTokens).toBeGreaterThan(counts.prefixQueryTokens / 3);
-    expect(counts.prefixEvictions).toBeGreaterThan(1_000);
-    world.scheduler.checkIntegrity();
-    // Everything can still be allocated at once.
-    world.add([1], world.scheduler.contextTokensMax - 1, []);
-    finish(world, 1);
-  }, 60_000);
+  it(
+    'is back where it began after 10,000 requests with cancels: nothing is held, nothing is lost',
+    () => {
+      const world = serve(propertyRuns(10_000), 'good', 7);
+      const { counts } = world.scheduler;
+      expect(counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+      expect(counts.kvBlocksCached).toBeGreaterThan(0);
+      expect(counts.prefixHitTokens).toBeGreaterThan(counts.prefixQueryTokens / 3);
+      expect(counts.prefixEvictions).toBeGreaterThan(1_000);
+      world.scheduler.checkIntegrity();
+      // Everything can still be allocated at once.
+      world.add([1], world.scheduler.contextTokensMax - 1, []);
+      finish(world, 1);
+    },
+    propertyDeadlineMs(60_000),
+  );
 
-  it('computes less for the same answers', () => {
-    const [off, on] = [serve(1_000, 'none', 11), serve(1_000, 'good', 11)];
-    expect(on.computedTokens).toBeLessThan(0.7 * off.computedTokens);
-    expect(off.scheduler.counts.prefixQueryTokens).toBe(0);
-  }, 60_000);
+  it(
+    'computes less for the same answers',
+    () => {
+      const [off, on] = [serve(1_000, 'none', 11), serve(1_000, 'good', 11)];
+      expect(on.computedTokens).toBeLessThan(0.7 * off.computedTokens);
+      expect(off.scheduler.counts.prefixQueryTokens).toBe(0);
+    },
+    propertyDeadlineMs(60_000),
+  );
 });
