@@ -132,7 +132,7 @@ install_tree() {
   cp native/build/Release/hels.node "$new/native/build/Release/"
   cp -R proto/hels/v1 "$new/proto/hels/"
   cp -R deploy/models/hels-tiny "$new/deploy/models/"
-  cp -R deploy/examples "$new/deploy/"
+  cp -R deploy/examples deploy/profiles "$new/deploy/"
   cp deploy/install.sh "$new/deploy/"
   chmod 755 "$new/dist/client/helsctl/main.js"
   if [ -n "$node_modules" ]; then

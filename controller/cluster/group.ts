@@ -210,7 +210,9 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       const fallback = group.attended ? group.fallback : group.request;
       const next = { ...group, fallback: attended ? fallback : null };
       const step = begin(next, request, attended, `deploying ${request.modelPath}`);
-      return { ...step, effects: [{ type: 'persist-deployment', request }, ...step.effects] };
+      // Unattended it comes from the store, or from a file that may change before the next start.
+      const persist: GroupEffect[] = attended ? [{ type: 'persist-deployment', request }] : [];
+      return { ...step, effects: [...persist, ...step.effects] };
     }
     case 'members-chosen':
       return { group: { ...group, members: event.members }, effects: [] };
