@@ -141,6 +141,7 @@ async function startController(
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
   const ticker = setInterval(() => {
     registry.tick();
+    coordinator.tick();
     autoReplan.tick();
   }, tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);

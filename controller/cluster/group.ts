@@ -7,7 +7,7 @@ import type { KvPolicy } from '../../proto/domain/kv-policy.ts';
  *   empty ------------> deploying(epoch) ------------------------> ready
  *     ^                  |  ^  ^                                     |
  *     | undeploy         |  |  +-- worker-lost, epoch-failed --------+   epoch + 1, over the workers that are left
- *     | (from anywhere)  |  +-- a worker joins or is lost -- waiting
+ *     | (from anywhere)  |  +-- a worker joins or is lost, retry-due -- waiting
  *                        |                                    ^
  *                        +-- deploy-failed, unattended -------+   at once again when the workers changed meanwhile
  *                        +-- deploy-failed, attended: back to what served before, else --> failed
@@ -20,7 +20,8 @@ import type { KvPolicy } from '../../proto/domain/kv-policy.ts';
  *                            +----+ twice, or without them: as after a loss
  *
  * The loss of one of its workers fails a deployment under way. Epochs only grow; an event of another epoch than the current one
- * changes nothing, and the loss of a worker that takes no part does not disturb what runs.
+ * changes nothing, and the loss of a worker that takes no part does not disturb what runs. A deployment that somebody asked for is
+ * remembered once it serves: a controller that takes over before goes on with what served last.
  */
 export interface DeploymentRequest {
   modelPath: string;
@@ -76,6 +77,8 @@ export interface Group {
   readonly fallback: DeploymentRequest | null;
   /** A worker joined or was lost since this attempt began: should it fail, the next one may not. */
   readonly workersChanged: boolean;
+  /** Unattended attempts that failed since something served. */
+  readonly failures: number;
 }
 
 export type GroupEvent =
@@ -100,6 +103,8 @@ export type GroupEvent =
   | { type: 'epoch-failed'; epoch: number; reason: string }
   | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
   | { type: 'worker-joined' }
+  /** It has waited for `retryDelayMs`. */
+  | { type: 'retry-due' }
   | { type: 'undeploy' };
 
 export type GroupEffect =
@@ -127,7 +132,16 @@ export function initialGroup(epoch: number): Group {
     attended: false,
     fallback: null,
     workersChanged: false,
+    failures: 0,
   };
+}
+
+const firstRetryMs = 5_000;
+const retryMsMax = 300_000;
+
+/** How long a group that waits gives whatever was wrong before it tries again: what passed, passed, and what did not costs little. */
+export function retryDelayMs({ failures }: Group): number {
+  return Math.min(retryMsMax, firstRetryMs * 2 ** Math.max(0, failures - 1));
 }
 
 /** Requests are served, or wait for a moment. */
@@ -210,9 +224,7 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       const fallback = group.attended ? group.fallback : group.request;
       const next = { ...group, fallback: attended ? fallback : null };
       const step = begin(next, request, attended, `deploying ${request.modelPath}`);
-      // Unattended it comes from the store, or from a file that may change before the next start.
-      const persist: GroupEffect[] = attended ? [{ type: 'persist-deployment', request }] : [];
-      return { ...step, effects: [...persist, ...step.effects] };
+      return { ...step, group: { ...step.group, failures: 0 } };
     }
     case 'members-chosen':
       return { group: { ...group, members: event.members }, effects: [] };
@@ -239,6 +251,8 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       return workerLost(group, event);
     case 'worker-joined':
       return workersChanged(group, 'a worker joined');
+    case 'retry-due':
+      return group.phase === 'waiting' ? recover(group, group.detail) : unchanged;
     case 'undeploy':
       return {
         group: { ...initialGroup(group.epoch), detail: '' },
@@ -250,12 +264,14 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
   }
 }
 
+/** Unattended deployments come from the store, or from a file that may change before the next start. */
 function serving(group: Group): GroupStep {
   const request = nextRequest(group);
-  const ready = { phase: 'ready', replan: null, detail: '', attended: false } as const;
+  const isNew = group.attended || request !== group.request;
+  const ready = { phase: 'ready', replan: null, detail: '', attended: false, failures: 0 } as const;
   return {
     group: { ...group, ...ready, request, fallback: null },
-    effects: request === group.request ? [] : [{ type: 'persist-deployment', request }],
+    effects: isNew ? [{ type: 'persist-deployment', request }] : [],
   };
 }
 
@@ -311,19 +327,15 @@ function deployFailed(group: Group, reason: string): GroupStep {
   const effects = endEffects(group, reason);
   if (!group.attended) {
     if (group.workersChanged) return recover(group, reason);
-    // Nobody is there to correct it: wait until the cluster changes.
-    return { group: { ...group, phase: 'waiting', members: new Map(), detail: reason }, effects };
+    // Nobody is there to correct it: wait until the cluster changes, or what was wrong has passed.
+    const failures = group.failures + 1;
+    const waiting = { phase: 'waiting', members: new Map(), detail: reason, failures } as const;
+    return { group: { ...group, ...waiting }, effects };
   }
   const { fallback } = group;
-  if (fallback !== null) {
-    const step = begin({ ...group, fallback: null }, fallback, false, reason);
-    return {
-      ...step,
-      effects: [{ type: 'persist-deployment', request: fallback }, ...step.effects],
-    };
-  }
+  if (fallback !== null) return begin({ ...group, fallback: null }, fallback, false, reason);
   return {
     group: { ...group, phase: 'failed', request: null, members: new Map(), detail: reason },
-    effects: [...effects, { type: 'persist-deployment', request: null }],
+    effects,
   };
 }

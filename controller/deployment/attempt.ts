@@ -2,6 +2,7 @@ import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { Corrections } from './corrections.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
+import type { GroupWorker } from './group-worker.ts';
 import type { HeldEpochs } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import type { Replanning } from './replanning.ts';
@@ -20,6 +21,8 @@ export interface Attempt {
   epoch: number;
   /** Whose workers hold shards, and of which epoch. */
   held: HeldEpochs;
+  /** Who loads, from when the plan has chosen them. */
+  chosen: readonly GroupWorker[];
   replanning: Replanning | null;
   abort: AbortController;
   channel: PhaseChannel<PlanReport>;

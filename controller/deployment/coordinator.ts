@@ -24,11 +24,13 @@ import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import { RememberedDeployment } from './remembered-deployment.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { runPortsOf } from './run-ports.ts';
-import { readServedFiles, type ServedFiles } from './served-files.ts';
+import { modelIdOf, readServedFiles, type ServedFiles } from './served-files.ts';
 import { refuseLost, storeAhead } from './store-ahead.ts';
+import { WaitingRetry } from './waiting-retry.ts';
 import { WorkerClients } from './worker-clients.ts';
 
 const workersTimeoutMsDefault = 60_000;
@@ -39,6 +41,8 @@ const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients: WorkerClients;
+  readonly #remembered: RememberedDeployment;
+  readonly #waitingRetry = new WaitingRetry();
   #group: Group;
   #attempt: Attempt | null = null;
   /** For the next start-deployment effect. */
@@ -50,6 +54,7 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#clients = new WorkerClients(options.credentials, options.clock);
+    this.#remembered = new RememberedDeployment(options.store, options.log);
     this.#group = initialGroup(options.lastEpoch);
   }
 
@@ -148,6 +153,10 @@ export class Coordinator {
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, void, undefined> {
     const files = await readServedFiles(request.modelPath, request.modelId, request);
+    if (signal.aborted) {
+      await files.text.close();
+      throw toHelsError(signal.reason);
+    }
     const channel = new PhaseChannel<PlanReport>();
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
     this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
@@ -174,7 +183,9 @@ export class Coordinator {
   }
 
   async undeploy(modelId: string): Promise<void> {
-    const current = this.#attempt?.files?.modelId;
+    const { request } = this.#group;
+    const current =
+      this.#attempt?.files?.modelId ?? (request === null ? undefined : modelIdOf(request));
     if (current !== modelId) {
       const what = current === undefined ? 'no model is deployed' : `the model is '${current}'`;
       throw new HelsError('model-not-found', `model: '${modelId}' is not deployed; ${what}`, {
@@ -182,7 +193,7 @@ export class Coordinator {
       });
     }
     this.#dispatch({ type: 'undeploy' });
-    await this.#ending;
+    await Promise.all([this.#ending, this.#remembered.settled()]);
   }
 
   workerLost(id: string, incarnation: string, reason: string): void {
@@ -197,6 +208,13 @@ export class Coordinator {
 
   workerJoined(): void {
     this.#dispatch({ type: 'worker-joined' });
+  }
+
+  /** Tries again what has failed for want of something that may be there now. */
+  tick(): void {
+    this.#remembered.tick();
+    const due = this.#waitingRetry.isDue(this.#group, this.#options.clock.nowMs());
+    if (due) this.#dispatch({ type: 'retry-due' });
   }
 
   /** Ends what runs; resolves when the workers have been told. */
@@ -219,9 +237,7 @@ export class Coordinator {
   #execute(effect: GroupEffect): void {
     switch (effect.type) {
       case 'persist-deployment':
-        this.#options.store.saveDeployment(effect.request).catch((error: unknown) => {
-          this.#options.log.error('the deployment could not be stored', { error: String(error) });
-        });
+        this.#remembered.save(effect.request);
         return;
       case 'end-epoch':
         this.#endAttempt(new HelsError('worker-lost', effect.reason));
@@ -245,9 +261,10 @@ export class Coordinator {
     const end = async () => {
       await attempt.engineGroup?.close(error);
       const fence = { term: this.#options.term, epoch: attempt.epoch };
-      const candidates = attempt.replanning?.candidates ?? attempt.loaded?.candidates ?? [];
+      const candidates =
+        attempt.replanning?.candidates ?? attempt.loaded?.candidates ?? attempt.chosen;
       const registered = new Set(this.#options.registry.members().map(({ id }) => id));
-      // Of a move under way nobody knows who has begun to load.
+      // Of a load or move under way nobody knows who has begun.
       const holders = candidates.filter(({ id }) => attempt.held.has(id) || registered.has(id));
       await releaseRanks(holders, fence);
       await attempt.files?.text.close();
@@ -262,6 +279,7 @@ export class Coordinator {
       ...inherited,
       epoch,
       held: new Map(),
+      chosen: [],
       replanning: null,
       abort: new AbortController(),
       loaded: null,
@@ -290,8 +308,10 @@ export class Coordinator {
       detail: (name) => {
         this.#group = { ...this.#group, detail: name };
       },
-      membersChosen: (workers) =>
-        this.#dispatch({ type: 'members-chosen', epoch, members: incarnations(workers) }),
+      membersChosen: (workers) => {
+        attempt.chosen = workers;
+        this.#dispatch({ type: 'members-chosen', epoch, members: incarnations(workers) });
+      },
     });
     const { files, corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
@@ -308,6 +328,7 @@ export class Coordinator {
     attempt.report = planReportOf(attempt.loaded, measured);
     group.attach();
     this.#dispatch({ type: 'serving', epoch });
+    await this.#remembered.settled();
     attempt.channel.ready(attempt.report);
     this.#options.log.info('serving', {
       epoch,

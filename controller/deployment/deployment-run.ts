@@ -9,7 +9,13 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { applicable, type Corrections, correctDevices } from './corrections.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { connectRanks, loadRatesOf, numericsClassOf, prepareRanks } from './load-plan.ts';
+import {
+  connectRanks,
+  loadRatesOf,
+  numericsClassOf,
+  prepareRanks,
+  releaseRanks,
+} from './load-plan.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
@@ -160,6 +166,8 @@ export async function runDeployment(
   const fence = { term, epoch };
   ports.phase('waiting')(`for ${request.workersMin} workers`, 0);
   const workers = await ports.workers(request.workersMin);
+  // What they hold for an epoch of which nobody told them the end, of an earlier controller even, would lack in the plan.
+  await releaseRanks(workers, fence);
 
   const profiling = ports.phase('profiling');
   const { stepTokensMax } = engineSizes;

@@ -15,6 +15,11 @@ export interface ServedFiles {
   text: TextModel;
 }
 
+/** Under which a request's model is served. */
+export function modelIdOf({ modelPath, modelId }: { modelPath: string; modelId: string }): string {
+  return modelId === '' ? basename(modelPath) : modelId;
+}
+
 /** What a deployment asks of the weights; absent or empty: as the files are, exact numerics. */
 interface WeightsRequest {
   quantization?: string;
@@ -52,7 +57,7 @@ export async function readServedFiles(
   const digest = await modelDigest(files.directory);
   const text = await TextModel.load(files.directory);
   return {
-    modelId: modelId === '' ? basename(files.directory) : modelId,
+    modelId: modelIdOf({ modelPath: files.directory, modelId }),
     directory: files.directory,
     digest,
     spec,

@@ -59,6 +59,7 @@ const groupEvent: fc.Arbitrary<GroupEvent> = fc.oneof(
   fc.record({ type: fc.constant('epoch-failed' as const), epoch, reason }),
   fc.record({ type: fc.constant('worker-lost' as const), id, incarnation, reason }),
   fc.record({ type: fc.constant('worker-joined' as const) }),
+  fc.record({ type: fc.constant('retry-due' as const) }),
   fc.record({ type: fc.constant('undeploy' as const) }),
 );
 
@@ -190,14 +191,30 @@ describe('the group', () => {
     });
   });
 
-  it('remembers what it persisted: the last request stored is the one it holds', () => {
+  it('remembers only what serves, and forgets only what is undeployed', () => {
     forGroupRuns((records) => {
-      let stored: unknown = null;
-      for (const { effects, group } of records) {
-        for (const effect of effects) {
-          if (effect.type === 'persist-deployment') stored = effect.request;
+      for (const { event, effects, group } of records) {
+        const stored = effects.filter((effect) => effect.type === 'persist-deployment');
+        for (const { request } of stored) {
+          expect([event.type === 'undeploy', group.phase]).toEqual([
+            request === null,
+            request === null ? 'empty' : 'ready',
+          ]);
         }
-        expect(group.request).toEqual(stored);
+      }
+    });
+  });
+
+  it('remembers whatever somebody asked for that serves', () => {
+    forGroupRuns((records) => {
+      const unattended = new Set<unknown>();
+      let stored: unknown = null;
+      for (const { event, effects, group } of records) {
+        if (event.type === 'deploy' && !event.attended) unattended.add(event.request);
+        const persisted = effects.find((effect) => effect.type === 'persist-deployment');
+        if (persisted !== undefined) stored = persisted.request;
+        const asked = group.phase === 'ready' && !unattended.has(group.request);
+        if (asked) expect(stored).toEqual(group.request);
       }
     });
   });

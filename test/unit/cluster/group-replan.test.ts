@@ -25,7 +25,6 @@ describe('a plan that its warm-up refutes', () => {
     ]);
     expect(replanned.text).toMatchInlineSnapshot(`
       "> deploy llama, attended
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1 b@b1
@@ -39,6 +38,7 @@ describe('a plan that its warm-up refutes', () => {
       > serving(1)
         deploying(2)
       > serving(2)
+          persist-deployment llama
         ready(2)"
     `);
   });

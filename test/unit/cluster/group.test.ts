@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { applyGroupEvent, initialGroup } from '../../../controller/cluster/group.ts';
+import { applyGroupEvent, initialGroup, retryDelayMs } from '../../../controller/cluster/group.ts';
 import {
   chosen,
   deploy,
@@ -16,12 +16,12 @@ describe('a deployment that goes well', () => {
   it('becomes ready and ends when undeployed', () => {
     expect(trace([...threeReady, { type: 'undeploy' }]).text).toMatchInlineSnapshot(`
       "> deploy llama, attended
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1 b@b1 c@c1
         deploying(1)
       > serving(1)
+          persist-deployment llama
         ready(1)
       > undeploy
           persist-deployment nothing
@@ -50,12 +50,12 @@ describe('a loss while serving', () => {
     ]);
     expect(recovery.text).toMatchInlineSnapshot(`
       "> deploy llama, attended
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1 b@b1 c@c1
         deploying(1)
       > serving(1)
+          persist-deployment llama
         ready(1)
       > worker-lost b@b1
           end-epoch(1) worker 'b' was lost: silent
@@ -98,14 +98,12 @@ describe('a loss during a deployment', () => {
     const failed = trace([deploy('llama'), chosen(1, { a: 'a1' }), lost('a', 'a1')]);
     expect(failed.text).toMatchInlineSnapshot(`
       "> deploy llama, attended
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1
         deploying(1)
       > worker-lost a@a1
           end-epoch(1) worker 'a' was lost: silent
-          persist-deployment nothing
         failed(1)"
     `);
   });
@@ -114,7 +112,6 @@ describe('a loss during a deployment', () => {
     const again = trace([deploy('llama', false), chosen(1, { a: 'a1' }), lost('a', 'a1')]);
     expect(again.text).toMatchInlineSnapshot(`
       "> deploy llama
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1
@@ -138,20 +135,18 @@ describe('a deployment that fails', () => {
     ]);
     expect(restored.text).toMatchInlineSnapshot(`
       "> deploy llama, attended
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > members-chosen(1) a@a1 b@b1 c@c1
         deploying(1)
       > serving(1)
+          persist-deployment llama
         ready(1)
       > deploy qwen, attended
-          persist-deployment qwen
           end-epoch(1) deploying /models/qwen
           start-deployment(2) qwen
         deploying(2)
       > deploy-failed(2) no split fits
-          persist-deployment llama
           end-epoch(2) no split fits
           start-deployment(3) llama
         deploying(3)
@@ -187,7 +182,6 @@ describe('a deployment that fails', () => {
     ]);
     expect(retried.text).toMatchInlineSnapshot(`
       "> deploy llama
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > deploy-failed(1) no split fits
@@ -205,6 +199,23 @@ describe('a deployment that fails', () => {
     `);
   });
 
+  it('unattended, tries again after a while, longer each time, until it serves', () => {
+    const delays: number[] = [];
+    let { group } = trace([deploy('llama', false)]);
+    for (let epoch = 1; epoch <= 9; epoch += 1) {
+      group = applyGroupEvent(group, { type: 'deploy-failed', epoch, reason: 'no etcd' }).group;
+      expect(group.phase).toBe('waiting');
+      delays.push(retryDelayMs(group));
+      group = applyGroupEvent(group, { type: 'retry-due' }).group;
+      expect([group.phase, group.epoch]).toEqual(['deploying', epoch + 1]);
+    }
+    expect(delays).toEqual([5, 10, 20, 40, 80, 160, 300, 300, 300].map((s) => 1000 * s));
+    group = applyGroupEvent(group, chosen(10, { a: 'a1' })).group;
+    group = applyGroupEvent(group, serving(10)).group;
+    expect([group.phase, group.failures]).toEqual(['ready', 0]);
+    expect(applyGroupEvent(group, { type: 'retry-due' })).toEqual({ group, effects: [] });
+  });
+
   it('unattended, tries again at once when the workers changed while it ran', () => {
     const retried = trace([
       deploy('llama', false),
@@ -214,7 +225,6 @@ describe('a deployment that fails', () => {
     ]);
     expect(retried.text).toMatchInlineSnapshot(`
       "> deploy llama
-          persist-deployment llama
           start-deployment(1) llama
         deploying(1)
       > worker-joined
