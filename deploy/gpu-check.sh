@@ -16,6 +16,7 @@
 # HELS_CHECK_QUICK    1: tiny sizes (the emulated build)
 # HELS_CHECK_SHAPES   default 8b,13b
 # HELS_CHECK_PYTHON   default python3
+# HELS_CUDA_LIBRARY_PATH  folders, separated by ':', to look for cuBLASLt and NCCL in first; may be a site-packages folder
 # Exit code: 0 when every part that ran passed.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

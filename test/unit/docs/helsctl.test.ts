@@ -49,7 +49,9 @@ describe('docs/reference/helsctl.md', () => {
   it('is held against all commands', () => {
     expect(leaves.map(({ path }) => path)).toContain('helsctl model quantize');
     expect(globalOptions).toContain('--tls-key');
-    const documented = [...page.matchAll(/^\| `(helsctl [a-z]+(?: (?:inspect|verify|quantize))?)/gm)];
+    const documented = [
+      ...page.matchAll(/^\| `(helsctl [a-z]+(?: (?:inspect|verify|quantize))?)/gm),
+    ];
     expect(new Set(documented.map(([, path]) => path))).toEqual(
       new Set(leaves.map(({ path }) => path)),
     );
