@@ -62,7 +62,7 @@ async function measureSolo(
   return solo;
 }
 
-export interface Measured {
+interface Measured {
   /** By batch: a plan is made for the load it serves. */
   reports: PlanReport[];
   perTokenSeconds: number[];
