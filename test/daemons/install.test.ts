@@ -171,6 +171,15 @@ describe('the installed helsctl', () => {
     const output = execFileSync(helsctl, parameters, { cwd: '/', encoding: 'utf8' });
     expect(JSON.parse(output)).toMatchObject({ feasible: true, policy: 'hels' });
   });
+
+  it('plans for GPUs known by their datasheets, as the reference shows', () => {
+    const cluster = join(tree, 'deploy/examples/mixed-workstation.yaml');
+    const model = join(tree, 'deploy/examples/models/llama-2-13b');
+    const parameters = ['plan', '--cluster', cluster, '--model', model];
+    const output = execFileSync(helsctl, parameters, { cwd: '/', encoding: 'utf8' });
+    expect(output).toContain('hels');
+    expect(output).toMatch(/TPOT/);
+  });
 });
 
 describe('the installed daemons', () => {

@@ -30,6 +30,12 @@ describe('a deployment that goes well', () => {
     `);
   });
 
+  it('is not remembered when a file asks for it: the file may change before the next start', () => {
+    const { text, group } = trace([deploy('llama', false), chosen(1, { a: 'a1' }), serving(1)]);
+    expect(group.phase).toBe('ready');
+    expect(text).not.toContain('persist');
+  });
+
   it('goes on from the last epoch of an earlier life', () => {
     expect(trace([deploy('llama', false)], 41).group.epoch).toBe(42);
   });
