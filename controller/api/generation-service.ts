@@ -161,7 +161,7 @@ export class GenerationService {
     const { request, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
     const endIds = request.ignoreEndOfText ? [] : prepared.model.text.endOfTextIds;
-    const text = new AnswerText(prepared.model.text.detokenizer(), request.stop);
+    const text = answerTextOf(prepared);
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
     let cachedTokens = 0;
@@ -276,6 +276,12 @@ export class GenerationService {
       prefixCache: request.prefixCache ? { salt: cacheSalt ?? '' } : null,
     };
   }
+}
+
+/** A completion goes on where its prompt ends, with the space between two words. An answer in a chat is a message of its own. */
+function answerTextOf({ request, model, promptTokenIds }: PreparedText): AnswerText {
+  const continued = request.input.type === 'chat' ? [] : promptTokenIds;
+  return new AnswerText(model.text.detokenizer(continued), request.stop);
 }
 
 /** Feeds the tokens a client already has; how the answer ended with them, null when it goes on. */

@@ -24,7 +24,7 @@ afterAll(() => text.close());
 /** Tokens of every single byte, so that answers are full of half and broken characters. */
 const bytes = Array.from({ length: 256 }, (_, i) => i + 4);
 
-function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
+function setUp(engineOptions: Partial<FakeEngineOptions> = {}, model: TextModel = text) {
   const engine = new FakeGenerationEngine({ alphabet: bytes, ...engineOptions });
   const registry = new Registry();
   const metrics = new ServingMetrics(registry, () => ({
@@ -44,7 +44,7 @@ function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
   const service = new GenerationService({
     engine,
     metrics,
-    servedModel: () => ({ modelId: 'fake', text, createdUnixSeconds: 0 }),
+    servedModel: () => ({ modelId: 'fake', text: model, createdUnixSeconds: 0 }),
     // Each look at the clock is 100 ms after the last.
     clock: {
       nowMs: () => {
@@ -283,5 +283,38 @@ describe('leaving early', () => {
     expect(answer.text).toBe(text.decode([80]));
     expect(answer.finished).toMatchObject({ reason: 'stop', completionTokens: 3 });
     expect(engine.running).toBe(0);
+  });
+});
+
+describe('the space before the first word', () => {
+  let words: TextModel;
+  let whole: number[];
+  beforeAll(async () => {
+    words = await loadTextModel(tokenizerFixture('byte-fallback'));
+    whole = await words.encode('the cat sat', true);
+  });
+  afterAll(() => words.close());
+
+  it('is there when a prompt is continued, also resumed; a chat answers without one', async () => {
+    const the = (await words.encode('the', true)).length;
+    const script = whole.slice(the);
+    const { service } = setUp({ script }, words);
+    const asked = request({ maxTokens: script.length });
+    const inputs: [TextRequest['input'], string][] = [
+      [{ type: 'text', text: 'the' }, ' cat sat'],
+      [{ type: 'tokens', tokenIds: whole.slice(0, the) }, ' cat sat'],
+      [{ type: 'chat', messages: [{ role: 'user', content: 'the' }] }, 'cat sat'],
+    ];
+    for (const [input, expected] of inputs) {
+      expect((await collect(service, { ...asked, input })).text).toBe(expected);
+    }
+    const [input] = inputs[0] as [TextRequest['input'], string];
+    for (let had = 1; had < script.length; had += 1) {
+      const again = setUp({ script: script.slice(had) }, words).service;
+      const resume = { tokenIds: script.slice(0, had), seed: 1 };
+      const before = (await collect(service, { ...asked, input, maxTokens: had })).text;
+      const rest = await collect(again, { ...asked, input, resume });
+      expect(before + rest.text).toBe(' cat sat');
+    }
   });
 });
