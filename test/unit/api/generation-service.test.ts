@@ -202,8 +202,7 @@ describe('resume', () => {
       const rest = await collect(service, request({ ...sampled, seed: 1, resume }));
       const hadText = whole.deltas.slice(0, had).map((delta) => delta.text);
       expect(rest.tokenIds).toEqual(whole.tokenIds.slice(had));
-      // The text after the last token, held back until the end, belongs to no token; one who has all tokens asks for nothing more.
-      if (had < whole.tokenIds.length) expect(hadText.join('') + rest.text).toBe(whole.text);
+      expect(hadText.join('') + rest.text).toBe(whole.text);
       expect(rest.finished).toMatchObject({ reason: 'length', completionTokens: 20 });
     }
   });
@@ -220,6 +219,51 @@ describe('resume', () => {
     );
     expect(again.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
     expect(engine.requests).toEqual([]);
+  });
+});
+
+describe('text held back at the end', () => {
+  it('comes without tokens, also to one who resumes with all of them', async () => {
+    const script = await text.encode('number 1#', false);
+    const { service, engine } = setUp({ script });
+    const asked = request({ stop: ['###'], maxTokens: script.length });
+    const whole = await collect(service, asked);
+    expect(whole.text).toBe('number 1#');
+    const resume = { tokenIds: script, seed: 77 };
+    const rest = await collect(service, { ...asked, resume });
+    expect(rest.deltas).toEqual([{ type: 'delta', text: '#', tokenIds: [], logprobs: [] }]);
+    expect(rest.finished).toMatchObject({ reason: 'length', completionTokens: script.length });
+    expect(engine.requests.length).toBe(1);
+    const end = { tokenIds: [...script, 0], seed: 77 };
+    const ended = await collect(service, {
+      ...request({ stop: ['###'], ignoreEndOfText: false }),
+      resume: end,
+    });
+    expect([ended.text, ended.finished?.reason]).toEqual(['#', 'stop']);
+  });
+
+  it('is nothing after a stop string', async () => {
+    const script = await text.encode('a##b', false);
+    const { service } = setUp({ script });
+    const asked = request({ stop: ['##'], maxTokens: script.length });
+    const whole = await collect(service, asked);
+    const resume = { tokenIds: whole.tokenIds, seed: 77 };
+    const rest = await collect(service, { ...asked, resume });
+    expect([whole.text, rest.deltas, rest.finished?.reason]).toEqual(['a', [], 'stop']);
+  });
+});
+
+describe('the offset of a token', () => {
+  it('counts code points to where its own text begins, held back or not', async () => {
+    const script = await text.encode('😀#a😀b', false);
+    const { service } = setUp({ script });
+    const asked = request({ logprobs: 0, stop: ['#a😀c'], maxTokens: script.length });
+    const { deltas, text: answer } = await collect(service, asked);
+    expect(answer).toBe('😀#a😀b');
+    const offsets = deltas.flatMap(({ logprobs }) => logprobs.map(({ textOffset }) => textOffset));
+    const ends = script.map((_, i) => [...text.decode(script.slice(0, i)).replace(/\uFFFD+$/, '')]);
+    expect(offsets).toEqual(ends.map((characters) => characters.length));
+    expect(offsets.at(-1)).toBe(4);
   });
 });
 
