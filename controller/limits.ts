@@ -9,6 +9,8 @@ export const limits = {
   httpBodyBytesMax: 8 * MiB,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
+  /** Names of headers that a page of another origin asks to send, all together. */
+  corsHeadersCharactersMax: 1024,
   /** From the first byte of a request to its last header. */
   httpHeadersTimeoutMs: 10_000,
   /** From the first byte of a request to the last of its body. */
@@ -61,6 +63,10 @@ function assertRelation(holds: boolean, relation: string): void {
 assertRelation(
   limits.httpBodyBytesMax > 6 * limits.promptCharactersMax,
   'httpBodyBytesMax > 6 * promptCharactersMax',
+);
+assertRelation(
+  limits.corsHeadersCharactersMax < limits.httpHeaderBytesMax,
+  'corsHeadersCharactersMax < httpHeaderBytesMax',
 );
 assertRelation(
   limits.httpHeadersTimeoutMs <= limits.httpBodyTimeoutMs,
