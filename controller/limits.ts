@@ -17,8 +17,8 @@ export const limits = {
   httpBodyTimeoutMs: 60_000,
   /** An idle connection; longer than the 60 s after which common proxies drop theirs, so that they close first. */
   httpKeepAliveTimeoutMs: 65_000,
-  /** A client that reads nothing of its stream for this long is gone. */
-  httpWriteStallTimeoutMs: 60_000,
+  /** A client, of HTTP or gRPC, that reads nothing of its answer for this long is gone. */
+  writeStallTimeoutMs: 60_000,
   /** After a refused body: how long its rest is read and thrown away, so that the client sees the answer, not a reset. */
   httpDiscardTimeoutMs: 2_000,
   /** After the drain deadline: how long requests that were ended have to say so. */
@@ -82,8 +82,8 @@ assertRelation(
   'textJobTimeoutMs < requestDeadlineMs',
 );
 assertRelation(
-  limits.httpWriteStallTimeoutMs < limits.requestDeadlineMs,
-  'httpWriteStallTimeoutMs < requestDeadlineMs',
+  limits.writeStallTimeoutMs < limits.requestDeadlineMs,
+  'writeStallTimeoutMs < requestDeadlineMs',
 );
 assertRelation(
   limits.chatTemplateCharactersMax <= limits.modelTextFileBytesMax,
