@@ -37,7 +37,7 @@ export interface TextLogprob extends TokenLogprob {
   topLogprobs: TokenLogprob[];
 }
 
-export interface TextDelta {
+interface TextDelta {
   type: 'delta';
   /** Whole characters; empty while one is under way or a stop string may be. */
   text: string;
