@@ -113,37 +113,41 @@ function lastWithText(prompt: readonly number[], hasText: (tokenId: number) => b
 
 interface PromptTail {
   tokenIds: number[];
-  /** Of these, before the token in which an unfinished character begins; all when there is none. */
+  /** Of these, so many are whole characters and nothing else; all when no character is unfinished. */
   wholeTokens: number;
   /** Theirs, up to that character. */
   text: string;
 }
 
 /**
- * Cut so that it begins with a character and, without the tokens of an unfinished one, ends with one. Where neither can be had, because
- * the prompt itself is broken there, its end as it is.
+ * Cut so that it begins with a character and, without the tokens of an unfinished one, ends with one. Where tokens end one character and
+ * begin the next, or the prompt itself is broken, there may be no such place.
  */
 function promptTail(decode: Decode, prompt: readonly number[]): PromptTail {
   const textOf = (tokenIds: number[]) => (tokenIds.length === 0 ? '' : decode(tokenIds));
   const unfinishedMax = Math.min(unfinishedTokensMax - 1, prompt.length);
   for (let unfinished = 0; unfinished <= unfinishedMax; unfinished += 1) {
     const wholeEnd = prompt.length - unfinished;
-    for (let more = 0; more < unfinishedTokensMax; more += 1) {
-      const begin = Math.max(0, wholeEnd - contextTokens - more);
+    for (const begin of beginnings(wholeEnd)) {
       const text = textOf(prompt.slice(begin, wholeEnd));
-      if (text.includes(replacement)) continue;
+      if (text.startsWith(replacement) || text.endsWith(replacement)) continue;
       const tokenIds = prompt.slice(begin);
-      return { tokenIds, wholeTokens: wholeEnd - begin, text: longer(text, textOf(tokenIds)) };
+      // The first token of an unfinished character may end another before.
+      const all = withoutUnfinished(textOf(tokenIds));
+      return { tokenIds, wholeTokens: wholeEnd - begin, text: all.startsWith(text) ? all : text };
     }
   }
-  const tokenIds = prompt.slice(-contextTokens);
-  return { tokenIds, wholeTokens: tokenIds.length, text: textOf(tokenIds) };
+  const tails = beginnings(prompt.length - unfinishedMax).map((begin) => prompt.slice(begin));
+  const tokenIds =
+    tails.find((tail) => !textOf(tail).startsWith(replacement)) ?? prompt.slice(-contextTokens);
+  return { tokenIds, wholeTokens: 0, text: withoutUnfinished(textOf(tokenIds)) };
 }
 
-/** A token in which a character begins may end another before: then `all` has more whole text than the tokens before it. */
-function longer(text: string, all: string): string {
-  const whole = withoutUnfinished(all);
-  return whole.startsWith(text) ? whole : text;
+/** Where to look for a beginning, given the end: a character has at most so many tokens. */
+function beginnings(end: number): number[] {
+  return Array.from({ length: unfinishedTokensMax }, (_, more) =>
+    Math.max(0, end - contextTokens - more),
+  );
 }
 
 function withoutUnfinished(text: string): string {

@@ -69,7 +69,12 @@ describe('a text that continues another', () => {
     'is the rest of the whole: %s, cut at any token',
     async (name) => {
       const model = models[name] as TextModel;
-      for (const text of [...texts, '\u1780\u17B6\u179A'.repeat(9), 'real \uFFFD here \uFFFD']) {
+      for (const text of [
+        ...texts,
+        '\u1780\u17B6\u179A'.repeat(9),
+        'real \uFFFD here \uFFFD',
+        'a\uFFFDb\u3044',
+      ]) {
         const tokenIds = await model.encode(text, true);
         for (let cut = 0; cut <= tokenIds.length; cut += 1) {
           const before = model.decode(tokenIds.slice(0, cut)).replace(/\uFFFD+$/, '');
