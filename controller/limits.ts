@@ -9,14 +9,16 @@ export const limits = {
   httpBodyBytesMax: 8 * MiB,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
+  /** Names of headers that a page of another origin asks to send, all together. */
+  corsHeadersCharactersMax: 1024,
   /** From the first byte of a request to its last header. */
   httpHeadersTimeoutMs: 10_000,
   /** From the first byte of a request to the last of its body. */
   httpBodyTimeoutMs: 60_000,
   /** An idle connection; longer than the 60 s after which common proxies drop theirs, so that they close first. */
   httpKeepAliveTimeoutMs: 65_000,
-  /** A client that reads nothing of its stream for this long is gone. */
-  httpWriteStallTimeoutMs: 60_000,
+  /** A client, of HTTP or gRPC, that reads nothing of its answer for this long is gone. */
+  writeStallTimeoutMs: 60_000,
   /** After a refused body: how long its rest is read and thrown away, so that the client sees the answer, not a reset. */
   httpDiscardTimeoutMs: 2_000,
   /** After the drain deadline: how long requests that were ended have to say so. */
@@ -63,6 +65,10 @@ assertRelation(
   'httpBodyBytesMax > 6 * promptCharactersMax',
 );
 assertRelation(
+  limits.corsHeadersCharactersMax < limits.httpHeaderBytesMax,
+  'corsHeadersCharactersMax < httpHeaderBytesMax',
+);
+assertRelation(
   limits.httpHeadersTimeoutMs <= limits.httpBodyTimeoutMs,
   'httpHeadersTimeoutMs <= httpBodyTimeoutMs',
 );
@@ -76,8 +82,8 @@ assertRelation(
   'textJobTimeoutMs < requestDeadlineMs',
 );
 assertRelation(
-  limits.httpWriteStallTimeoutMs < limits.requestDeadlineMs,
-  'httpWriteStallTimeoutMs < requestDeadlineMs',
+  limits.writeStallTimeoutMs < limits.requestDeadlineMs,
+  'writeStallTimeoutMs < requestDeadlineMs',
 );
 assertRelation(
   limits.chatTemplateCharactersMax <= limits.modelTextFileBytesMax,

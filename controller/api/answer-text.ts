@@ -8,19 +8,34 @@ import { StopMatcher } from '../tokenizer/stop-matcher.ts';
 export class AnswerText {
   readonly #detokenizer: IncrementalDetokenizer;
   readonly #matcher: StopMatcher;
+  #codePoints = 0;
+  #stopped = false;
 
   constructor(detokenizer: IncrementalDetokenizer, stop: readonly string[]) {
     this.#detokenizer = detokenizer;
     this.#matcher = new StopMatcher(stop);
   }
 
-  push(tokenId: number): { text: string; stopped: boolean } {
-    return this.#matcher.push(this.#detokenizer.push(tokenId));
+  /** Unicode code points of the text so far, that which a stop string holds back included: where the text of the next token begins. */
+  get codePoints(): number {
+    return this.#codePoints;
   }
 
-  /** What was held back, when no more tokens come. */
+  push(tokenId: number): { text: string; stopped: boolean } {
+    return this.#match(this.#detokenizer.push(tokenId));
+  }
+
+  /** What was held back, when no more tokens come; nothing after a stop string. */
   flush(): { text: string; stopped: boolean } {
-    const { text, stopped } = this.#matcher.push(this.#detokenizer.flush());
+    if (this.#stopped) return { text: '', stopped: true };
+    const { text, stopped } = this.#match(this.#detokenizer.flush());
     return { text: stopped ? text : text + this.#matcher.flush(), stopped };
+  }
+
+  #match(piece: string): { text: string; stopped: boolean } {
+    this.#codePoints += [...piece].length;
+    const match = this.#matcher.push(piece);
+    this.#stopped = match.stopped;
+    return match;
   }
 }

@@ -32,10 +32,12 @@ export interface StartedText {
 }
 
 export interface TextLogprob extends TokenLogprob {
+  /** Unicode code points of the answer before the text of this token, those still held back included. */
+  textOffset: number;
   topLogprobs: TokenLogprob[];
 }
 
-export interface TextDelta {
+interface TextDelta {
   type: 'delta';
   /** Whole characters; empty while one is under way or a stop string may be. */
   text: string;
@@ -161,13 +163,18 @@ export class GenerationService {
     const { request, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
     const endIds = request.ignoreEndOfText ? [] : prepared.model.text.endOfTextIds;
-    const text = new AnswerText(prepared.model.text.detokenizer(), request.stop);
+    const text = answerTextOf(prepared);
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
     let cachedTokens = 0;
-    const finish = (reason: 'stop' | 'length'): FinishedText => {
-      this.#metrics.requestEnded(reason);
-      return {
+    const metrics = this.#metrics;
+    /** What was held back belongs to no token. */
+    function* finish(ended: 'stop' | 'length'): Generator<TextEvent, void, undefined> {
+      const rest = text.flush();
+      if (rest.text !== '') yield { type: 'delta', text: rest.text, tokenIds: [], logprobs: [] };
+      const reason = rest.stopped ? 'stop' : ended;
+      metrics.requestEnded(reason);
+      yield {
         type: 'finished',
         reason,
         promptTokens: promptTokenIds.length,
@@ -176,7 +183,7 @@ export class GenerationService {
         cachedTokens: Math.min(cachedTokens, promptTokenIds.length),
         ...timing.summary(),
       };
-    };
+    }
 
     const stopEngine = new AbortController();
     const signal = AbortSignal.any([context.signal, stopEngine.signal]);
@@ -185,7 +192,7 @@ export class GenerationService {
       const ended = replay(text, resumed, endIds, maxTokens);
       if (ended !== null) {
         yield started;
-        yield finish(ended);
+        yield* finish(ended);
         return;
       }
       const engineRequest = this.#engineRequest(prepared, started.requestId, endIds);
@@ -198,18 +205,16 @@ export class GenerationService {
         }
         first = false;
         if (event.type === 'finished') {
-          const rest = text.flush();
-          if (rest.text !== '')
-            yield { type: 'delta', text: rest.text, tokenIds: [], logprobs: [] };
-          yield finish(rest.stopped ? 'stop' : event.reason);
+          yield* finish(event.reason);
           return;
         }
         timing.token(this.#clock.nowMs());
         cachedTokens = event.cachedTokens;
+        const textOffset = text.codePoints;
         const piece = text.push(event.tokenId);
-        yield deltaOf(piece.text, event, request.logprobs);
+        yield deltaOf(piece.text, event, request.logprobs, textOffset);
         if (piece.stopped) {
-          yield finish('stop');
+          yield* finish('stop');
           return;
         }
       }
@@ -278,6 +283,12 @@ export class GenerationService {
   }
 }
 
+/** A completion goes on where its prompt ends, with the space between two words. An answer in a chat is a message of its own. */
+function answerTextOf({ request, model, promptTokenIds }: PreparedText): AnswerText {
+  const continued = request.input.type === 'chat' ? [] : promptTokenIds;
+  return new AnswerText(model.text.detokenizer(continued), request.stop);
+}
+
 /** Feeds the tokens a client already has; how the answer ended with them, null when it goes on. */
 function replay(
   text: AnswerText,
@@ -293,9 +304,10 @@ function replay(
   return resumed.length >= maxTokens ? 'length' : null;
 }
 
-function deltaOf(text: string, event: TokenEvent, asked: number): TextDelta {
+function deltaOf(text: string, event: TokenEvent, asked: number, textOffset: number): TextDelta {
   const { tokenId, topLogprobs } = event;
-  const logprobs = asked < 0 ? [] : [{ tokenId, logprob: event.logprob ?? 0, topLogprobs }];
+  const entry = { tokenId, logprob: event.logprob ?? 0, topLogprobs, textOffset };
+  const logprobs = asked < 0 ? [] : [entry];
   return { type: 'delta', text, tokenIds: [tokenId], logprobs };
 }
 

@@ -89,7 +89,7 @@ export class ServingMetrics {
     );
     this.#requests = new Counter({
       name: 'hels_requests_total',
-      help: 'Answers by how they ended: stop, length or an error code',
+      help: 'Answers by how they ended: stop, length or an error code of the controller, such as worker-lost',
       labelNames: ['outcome'],
       registers,
     });

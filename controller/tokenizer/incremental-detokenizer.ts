@@ -3,6 +3,12 @@ const replacement = '\uFFFD';
 /** A UTF-8 character has at most four bytes and a token at least one: more tokens than this without a character are not one under way. */
 const unfinishedTokensMax = 4;
 
+/** A decoder's text of a token depends on few before it (a leading space is dropped): so many of the prompt are looked back at. */
+const contextTokens = 4;
+
+/** How many tokens of a prompt's end are looked at: the context, a character it may begin in, one it may end in. */
+const promptTailTokensMax = contextTokens + 2 * (unfinishedTokensMax - 1);
+
 export type Decode = (tokenIds: number[]) => string;
 
 /**
@@ -12,23 +18,43 @@ export type Decode = (tokenIds: number[]) => string;
  *
  *     tokens   [ ... | given out before | given out or held back )
  *                    ^ prefix           ^ read                  ^ length
+ *
+ * An answer that continues a prompt begins with the prompt's last tokens as given out: they give its first token neighbours and, when
+ * the prompt ends inside a character, that character its first bytes. Their own text never comes out.
  */
 export class IncrementalDetokenizer {
   readonly #decode: Decode;
-  readonly #tokenIds: number[] = [];
+  readonly #hasText: (tokenId: number) => boolean;
+  readonly #tokenIds: number[];
   #prefix = 0;
-  #read = 0;
+  #read: number;
   /** Text of [prefix, length) that was given out. */
-  #delivered = '';
+  #delivered: string;
+  /** Text of the prompt's tokens with their unfinished character as U+FFFD, in case that the answer does not finish it. */
+  #broken: string;
   #unfinishedTokens = 0;
 
-  /** `decode` gets ids it can decode, never an empty list. */
-  constructor(decode: Decode) {
+  /**
+   * `decode` gets ids that have text, never an empty list. `hasText`: the others, special tokens mostly, are passed over: the words on
+   * both sides are neighbours. `prompt`: the ids before the answer, or the last of them; none: the answer is a text of its own.
+   */
+  constructor(
+    decode: Decode,
+    prompt: readonly number[] = [],
+    hasText: (tokenId: number) => boolean = () => true,
+  ) {
     this.#decode = decode;
+    this.#hasText = hasText;
+    const { tokenIds, wholeTokens, text } = promptTail(decode, lastWithText(prompt, hasText));
+    this.#tokenIds = tokenIds;
+    this.#read = wholeTokens;
+    this.#delivered = text;
+    this.#broken = wholeTokens < tokenIds.length ? decode(tokenIds) : text;
   }
 
   /** The text that this token completes: often its own, empty inside a character. */
   push(tokenId: number): string {
+    if (!this.#hasText(tokenId)) return '';
     this.#tokenIds.push(tokenId);
     const text = this.#decode(this.#tokenIds.slice(this.#prefix));
     if (text.endsWith(replacement)) return this.#deliverWhole(text);
@@ -43,12 +69,12 @@ export class IncrementalDetokenizer {
 
   /** Gives out what stands before an unfinished character. */
   #deliverWhole(text: string): string {
-    let end = text.length;
-    while (end > 0 && text[end - 1] === replacement) end -= 1;
-    const whole = text.slice(0, end);
-    if (whole.length > this.#delivered.length && whole.startsWith(this.#delivered)) {
-      const piece = whole.slice(this.#delivered.length);
+    const whole = withoutUnfinished(text);
+    const given = this.#givenOf(whole);
+    if (given !== null && whole.length > given.length) {
+      const piece = whole.slice(given.length);
       this.#delivered = whole;
+      this.#broken = whole;
       this.#unfinishedTokens = 1;
       return piece;
     }
@@ -58,13 +84,74 @@ export class IncrementalDetokenizer {
 
   #advance(text: string): string {
     // A run of byte tokens that turned out not to be UTF-8 is decoded anew as a whole; what was given out of it stays given out.
-    const piece = text.startsWith(this.#delivered)
-      ? text.slice(this.#delivered.length)
-      : this.#decode(this.#tokenIds.slice(this.#read));
+    const given = this.#givenOf(text);
+    const piece =
+      given === null ? this.#decode(this.#tokenIds.slice(this.#read)) : text.slice(given.length);
     this.#prefix = this.#read;
     this.#read = this.#tokenIds.length;
     this.#delivered = this.#decode(this.#tokenIds.slice(this.#prefix));
+    this.#broken = this.#delivered;
     this.#unfinishedTokens = 0;
     return piece;
   }
+
+  /** What `text` begins with that must not come again; null when it does not go on with what was given out. */
+  #givenOf(text: string): string | null {
+    if (text.startsWith(this.#broken)) return this.#broken;
+    return text.startsWith(this.#delivered) ? this.#delivered : null;
+  }
+}
+
+function lastWithText(prompt: readonly number[], hasText: (tokenId: number) => boolean): number[] {
+  const tail: number[] = [];
+  for (let i = prompt.length - 1; i >= 0 && tail.length < promptTailTokensMax; i -= 1) {
+    const tokenId = prompt[i];
+    if (tokenId !== undefined && hasText(tokenId)) tail.push(tokenId);
+  }
+  return tail.reverse();
+}
+
+interface PromptTail {
+  tokenIds: number[];
+  /** Of these, so many are whole characters and nothing else; all when no character is unfinished. */
+  wholeTokens: number;
+  /** Theirs, up to that character. */
+  text: string;
+}
+
+/**
+ * Cut so that it begins with a character and, without the tokens of an unfinished one, ends with one. Where tokens end one character and
+ * begin the next, or the prompt itself is broken, there may be no such place.
+ */
+function promptTail(decode: Decode, prompt: readonly number[]): PromptTail {
+  const textOf = (tokenIds: number[]) => (tokenIds.length === 0 ? '' : decode(tokenIds));
+  const unfinishedMax = Math.min(unfinishedTokensMax - 1, prompt.length);
+  for (let unfinished = 0; unfinished <= unfinishedMax; unfinished += 1) {
+    const wholeEnd = prompt.length - unfinished;
+    for (const begin of beginnings(wholeEnd)) {
+      const text = textOf(prompt.slice(begin, wholeEnd));
+      if (text.startsWith(replacement) || text.endsWith(replacement)) continue;
+      const tokenIds = prompt.slice(begin);
+      // The first token of an unfinished character may end another before.
+      const all = withoutUnfinished(textOf(tokenIds));
+      return { tokenIds, wholeTokens: wholeEnd - begin, text: all.startsWith(text) ? all : text };
+    }
+  }
+  const tails = beginnings(prompt.length - unfinishedMax).map((begin) => prompt.slice(begin));
+  const tokenIds =
+    tails.find((tail) => !textOf(tail).startsWith(replacement)) ?? prompt.slice(-contextTokens);
+  return { tokenIds, wholeTokens: 0, text: withoutUnfinished(textOf(tokenIds)) };
+}
+
+/** Where to look for a beginning, given the end: a character has at most so many tokens. */
+function beginnings(end: number): number[] {
+  return Array.from({ length: unfinishedTokensMax }, (_, more) =>
+    Math.max(0, end - contextTokens - more),
+  );
+}
+
+function withoutUnfinished(text: string): string {
+  let end = text.length;
+  while (end > 0 && text[end - 1] === replacement) end -= 1;
+  return text.slice(0, end);
 }

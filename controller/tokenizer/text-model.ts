@@ -99,16 +99,21 @@ export class TextModel {
     );
   }
 
-  /** The text of one answer as its tokens come; special tokens have none. */
-  detokenizer(): IncrementalDetokenizer {
-    return new IncrementalDetokenizer((tokenIds) => this.decode(tokenIds));
+  /**
+   * The text of one answer as its tokens come; special tokens have none. With the tokens that it continues, its first word keeps the
+   * space before it; without, it is a text of its own and begins with none.
+   */
+  detokenizer(promptTokenIds: readonly number[] = []): IncrementalDetokenizer {
+    return new IncrementalDetokenizer(
+      (tokenIds) => this.decode(tokenIds),
+      promptTokenIds,
+      (tokenId) => this.#hasText(tokenId),
+    );
   }
 
   /** Text of the tokens, special ones and ids without a token left out. */
   decode(tokenIds: readonly number[]): string {
-    const visible = tokenIds.filter(
-      (id) => !this.#specialIds.has(id) && this.#tokenizer.id_to_token(id) !== undefined,
-    );
+    const visible = tokenIds.filter((id) => this.#hasText(id));
     // Clean-up rewrites what was already given out (" ." becomes "."), so a streamed text cannot have it.
     const options = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
     return visible.length === 0 ? '' : this.#tokenizer.decode(visible, options);
@@ -118,6 +123,10 @@ export class TextModel {
   tokenBytes(tokenId: number): Uint8Array {
     const token = this.#tokenizer.id_to_token(tokenId) ?? '';
     return tokenBytes(token, this.#specialIds.has(tokenId) ? 'plain' : this.#alphabet);
+  }
+
+  #hasText(tokenId: number): boolean {
+    return !this.#specialIds.has(tokenId) && this.#tokenizer.id_to_token(tokenId) !== undefined;
   }
 
   close(): Promise<void> {

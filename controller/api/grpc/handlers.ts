@@ -2,6 +2,8 @@
 import type * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { toServiceError } from '../../../proto/rpc/status.ts';
+import { limits } from '../../limits.ts';
+import { readerStalled } from '../request-deadline.ts';
 
 export function unaryHandler<Request, Response>(
   handle: (request: Request) => Response | Promise<Response>,
@@ -16,16 +18,23 @@ export function unaryHandler<Request, Response>(
   };
 }
 
-/** Resolves when the stream can take more; a client that went away ends the wait. */
+/** Resolves when the stream can take more; a client that went away ends the wait, one that reads nothing ends it with deadline-exceeded. */
 function drained(call: grpc.ServerWritableStream<unknown, unknown>, signal: AbortSignal) {
-  return new Promise<void>((resolve) => {
-    const finish = () => {
+  return new Promise<void>((resolve, reject) => {
+    const settle = (end: () => void) => {
+      clearTimeout(timer);
       call.off('drain', finish);
       signal.removeEventListener('abort', finish);
-      resolve();
+      end();
     };
+    const finish = () => settle(resolve);
+    const timer = setTimeout(
+      () => settle(() => reject(readerStalled())),
+      limits.writeStallTimeoutMs,
+    );
     call.once('drain', finish);
     signal.addEventListener('abort', finish, { once: true });
+    if (signal.aborted) finish();
   });
 }
 

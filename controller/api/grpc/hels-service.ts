@@ -15,6 +15,7 @@ import type { ReplanRequest__Output } from '../../../proto/gen/hels/v1/ReplanReq
 import type { Status } from '../../../proto/gen/hels/v1/Status.ts';
 import type { TextInput, TextRequest } from '../generation-request.ts';
 import type { GenerationService, TextEvent } from '../generation-service.ts';
+import { startRequestDeadline } from '../request-deadline.ts';
 import { streamHandler, unaryHandler } from './handlers.ts';
 
 /** What the client API needs of the controller besides generation. */
@@ -126,9 +127,15 @@ export function helsHandlers(
   return {
     Generate: streamHandler<GenerateRequest__Output, GenerateEvent>(
       async function* (request, signal) {
-        const arrivalMs = nowMs();
-        const events = generation.generate(textRequestOf(request), { arrivalMs, signal });
-        for await (const event of events) yield generateEventOf(event);
+        const late = new AbortController();
+        const context = { arrivalMs: nowMs(), signal: AbortSignal.any([signal, late.signal]) };
+        const deadline = startRequestDeadline(late);
+        try {
+          const events = generation.generate(textRequestOf(request), context);
+          for await (const event of events) yield generateEventOf(event);
+        } finally {
+          clearTimeout(deadline);
+        }
       },
     ),
     Deploy: streamHandler<DeployRequest__Output, DeployEvent>((request, signal) => {

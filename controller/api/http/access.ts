@@ -1,6 +1,7 @@
 /** Who may call: Host names, origins, API key. Pure checks over a request's headers. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
+import { limits } from '../../limits.ts';
 import { ApiError } from './api-error.ts';
 
 export interface AccessRules {
@@ -50,8 +51,25 @@ export function corsHeaders(
   return {
     'access-control-allow-origin': origin,
     'access-control-allow-methods': 'GET, POST',
-    'access-control-allow-headers': 'authorization, content-type',
+    'access-control-allow-headers': allowedHeaders(headers['access-control-request-headers']),
     'access-control-expose-headers': 'x-request-id, retry-after',
-    vary: 'origin',
+    vary: 'origin, access-control-request-headers',
   };
+}
+
+const ownHeaders = ['authorization', 'content-type'];
+
+/**
+ * Clients add headers of their own (X-Stainless-... of openai-node), and a browser asks for each before it sends the request. None
+ * of them means anything here, so a page that may read answers may send any. A list that is too long or no list of names is not repeated.
+ */
+function allowedHeaders(asked: string | undefined): string {
+  const names = (asked ?? '')
+    .toLowerCase()
+    .split(',')
+    .map((name) => name.trim());
+  const isList = names.every((name) => /^[\w!#$%&'*+.^`|~-]*$/.test(name));
+  const short = (asked ?? '').length <= limits.corsHeadersCharactersMax;
+  const more = isList && short ? names.filter((name) => name !== '') : [];
+  return [...new Set([...ownHeaders, ...more])].join(', ');
 }

@@ -14,12 +14,7 @@ export interface AnswerFormat {
   begin(index: number): object | null;
   delta(index: number, text: string, logprobs: object | null): object;
   end(index: number, reason: FinishReason): object;
-  logprobs(entries: readonly PlacedLogprob[], model: TextModel): object;
-}
-
-export interface PlacedLogprob extends TextLogprob {
-  /** Characters of the answer given out before this token. */
-  textOffset: number;
+  logprobs(entries: readonly TextLogprob[], model: TextModel): object;
 }
 
 interface WholeAnswer {

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
-import { HelsError } from '../../../proto/domain/errors.ts';
 import { limits } from '../../limits.ts';
+import { readerStalled } from '../request-deadline.ts';
 import type { ErrorAnswer } from './api-error.ts';
 
 /** Server-sent events of one answer. Headers go out with the first event, so that until then a failure can still be a status. */
@@ -17,7 +17,7 @@ export class EventStream {
     return this.#response.headersSent;
   }
 
-  /** Resolves when more can be written; throws deadline-exceeded when the client does not read, the abort reason when it left. */
+  /** Resolves when more can be written; throws deadline-exceeded, the connection cut, when the client does not read, the abort reason when it left. */
   async send(data: unknown): Promise<void> {
     if (!this.opened) this.#open();
     if (!this.#response.write(`data: ${JSON.stringify(data)}\n\n`)) await this.#drained();
@@ -53,9 +53,10 @@ export class EventStream {
       const onDrain = () => settle();
       const onAbort = () => settle(this.#signal.reason);
       const timer = setTimeout(() => {
-        const message = `the client read nothing for ${limits.httpWriteStallTimeoutMs} ms`;
-        settle(new HelsError('deadline-exceeded', message));
-      }, limits.httpWriteStallTimeoutMs);
+        settle(readerStalled());
+        // Nobody would read a last event: what waits here would be kept for as long as the peer keeps the connection.
+        this.#response.destroy();
+      }, limits.writeStallTimeoutMs);
       this.#response.once('drain', onDrain);
       this.#signal.addEventListener('abort', onAbort, { once: true });
       if (this.#signal.aborted) onAbort();

@@ -3,10 +3,10 @@ import { HelsError, toHelsError } from '../../../proto/domain/errors.ts';
 import type {
   GenerationService,
   PreparedText,
-  TextDelta,
   TextEvent,
+  TextLogprob,
 } from '../generation-service.ts';
-import type { AnswerFormat, FinishReason, PlacedLogprob } from './answer-format.ts';
+import type { AnswerFormat, FinishReason } from './answer-format.ts';
 import { errorAnswer } from './api-error.ts';
 import { EventStream } from './event-stream.ts';
 import { type Exchange, sendJson } from './exchange.ts';
@@ -25,7 +25,7 @@ interface AnswersContext {
 interface Choice {
   prepared: PreparedText;
   text: string;
-  logprobs: PlacedLogprob[];
+  logprobs: TextLogprob[];
   reason: FinishReason;
   promptTokens: number;
   completionTokens: number;
@@ -73,7 +73,10 @@ async function sendAnswers(context: AnswersContext, choices: Choice[], events: E
     const choice = choices[index];
     if (choice === undefined) continue;
     if (item.type === 'finished') finish(choice, item);
-    if (item.type === 'delta') choice.logprobs.push(...take(choice, item));
+    if (item.type === 'delta') {
+      choice.text += item.text;
+      choice.logprobs.push(...item.logprobs);
+    }
   }
   sendJson(exchange.response, 200, {
     ...head(context, choices, format.objects.whole),
@@ -117,18 +120,11 @@ function chunkOf(format: AnswerFormat, choice: Choice, index: number, event: Tex
     finish(choice, event);
     return format.end(index, event.reason);
   }
-  const entries = take(choice, event);
-  if (entries.length > 0) {
-    return format.delta(index, event.text, format.logprobs(entries, choice.prepared.model.text));
+  const { text, logprobs } = event;
+  if (logprobs.length > 0) {
+    return format.delta(index, text, format.logprobs(logprobs, choice.prepared.model.text));
   }
-  return event.text === '' ? null : format.delta(index, event.text, null);
-}
-
-/** Adds a delta to its answer; its logprobs with the place in the answer's text where their tokens begin. */
-function take(choice: Choice, delta: TextDelta): PlacedLogprob[] {
-  const textOffset = choice.text.length;
-  choice.text += delta.text;
-  return delta.logprobs.map((entry) => ({ ...entry, textOffset }));
+  return text === '' ? null : format.delta(index, text, null);
 }
 
 function finish(choice: Choice, event: Extract<TextEvent, { type: 'finished' }>): void {

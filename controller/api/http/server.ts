@@ -6,6 +6,7 @@ import type { Logger } from '../../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../../proto/domain/errors.ts';
 import { limits } from '../../limits.ts';
 import type { Chance } from '../chance.ts';
+import { startRequestDeadline } from '../request-deadline.ts';
 import { type AccessRules, checkHost, corsHeaders } from './access.ts';
 import { errorAnswer, isOurFault } from './api-error.ts';
 import { type Exchange, sendJson } from './exchange.ts';
@@ -92,10 +93,7 @@ export class HttpServer {
       arrivalMs: this.#options.clock.nowMs(),
       signal: abort.signal,
     };
-    const deadline = setTimeout(() => {
-      const message = `the request took longer than ${limits.requestDeadlineMs} ms`;
-      abort.abort(new HelsError('deadline-exceeded', message));
-    }, limits.requestDeadlineMs);
+    const deadline = startRequestDeadline(abort);
     response.once('close', () => {
       if (!response.writableFinished) {
         abort.abort(new HelsError('cancelled', 'the client went away'));
@@ -108,6 +106,7 @@ export class HttpServer {
       this.#fail(exchange, error);
     } finally {
       clearTimeout(deadline);
+      cutWhenStalled(response);
       this.#leave(abort);
     }
   }
@@ -148,4 +147,13 @@ export class HttpServer {
     this.#running.delete(abort);
     if (this.#running.size === 0) this.#idle?.();
   }
+}
+
+/** The end of an answer may still wait for a client that reads nothing: the connection is cut when it makes no progress. */
+function cutWhenStalled(response: http.ServerResponse): void {
+  const { socket } = response;
+  if (socket === null || response.writableFinished) return;
+  socket.setTimeout(limits.writeStallTimeoutMs);
+  // Before Node.js sets the time of an idle connection.
+  response.prependOnceListener('finish', () => socket.setTimeout(0));
 }

@@ -24,7 +24,7 @@ afterAll(() => text.close());
 /** Tokens of every single byte, so that answers are full of half and broken characters. */
 const bytes = Array.from({ length: 256 }, (_, i) => i + 4);
 
-function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
+function setUp(engineOptions: Partial<FakeEngineOptions> = {}, model: TextModel = text) {
   const engine = new FakeGenerationEngine({ alphabet: bytes, ...engineOptions });
   const registry = new Registry();
   const metrics = new ServingMetrics(registry, () => ({
@@ -44,7 +44,7 @@ function setUp(engineOptions: Partial<FakeEngineOptions> = {}) {
   const service = new GenerationService({
     engine,
     metrics,
-    servedModel: () => ({ modelId: 'fake', text, createdUnixSeconds: 0 }),
+    servedModel: () => ({ modelId: 'fake', text: model, createdUnixSeconds: 0 }),
     // Each look at the clock is 100 ms after the last.
     clock: {
       nowMs: () => {
@@ -202,8 +202,7 @@ describe('resume', () => {
       const rest = await collect(service, request({ ...sampled, seed: 1, resume }));
       const hadText = whole.deltas.slice(0, had).map((delta) => delta.text);
       expect(rest.tokenIds).toEqual(whole.tokenIds.slice(had));
-      // The text after the last token, held back until the end, belongs to no token; one who has all tokens asks for nothing more.
-      if (had < whole.tokenIds.length) expect(hadText.join('') + rest.text).toBe(whole.text);
+      expect(hadText.join('') + rest.text).toBe(whole.text);
       expect(rest.finished).toMatchObject({ reason: 'length', completionTokens: 20 });
     }
   });
@@ -220,6 +219,51 @@ describe('resume', () => {
     );
     expect(again.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
     expect(engine.requests).toEqual([]);
+  });
+});
+
+describe('text held back at the end', () => {
+  it('comes without tokens, also to one who resumes with all of them', async () => {
+    const script = await text.encode('number 1#', false);
+    const { service, engine } = setUp({ script });
+    const asked = request({ stop: ['###'], maxTokens: script.length });
+    const whole = await collect(service, asked);
+    expect(whole.text).toBe('number 1#');
+    const resume = { tokenIds: script, seed: 77 };
+    const rest = await collect(service, { ...asked, resume });
+    expect(rest.deltas).toEqual([{ type: 'delta', text: '#', tokenIds: [], logprobs: [] }]);
+    expect(rest.finished).toMatchObject({ reason: 'length', completionTokens: script.length });
+    expect(engine.requests.length).toBe(1);
+    const end = { tokenIds: [...script, 0], seed: 77 };
+    const ended = await collect(service, {
+      ...request({ stop: ['###'], ignoreEndOfText: false }),
+      resume: end,
+    });
+    expect([ended.text, ended.finished?.reason]).toEqual(['#', 'stop']);
+  });
+
+  it('is nothing after a stop string', async () => {
+    const script = await text.encode('a##b', false);
+    const { service } = setUp({ script });
+    const asked = request({ stop: ['##'], maxTokens: script.length });
+    const whole = await collect(service, asked);
+    const resume = { tokenIds: whole.tokenIds, seed: 77 };
+    const rest = await collect(service, { ...asked, resume });
+    expect([whole.text, rest.deltas, rest.finished?.reason]).toEqual(['a', [], 'stop']);
+  });
+});
+
+describe('the offset of a token', () => {
+  it('counts code points to where its own text begins, held back or not', async () => {
+    const script = await text.encode('😀#a😀b', false);
+    const { service } = setUp({ script });
+    const asked = request({ logprobs: 0, stop: ['#a😀c'], maxTokens: script.length });
+    const { deltas, text: answer } = await collect(service, asked);
+    expect(answer).toBe('😀#a😀b');
+    const offsets = deltas.flatMap(({ logprobs }) => logprobs.map(({ textOffset }) => textOffset));
+    const ends = script.map((_, i) => [...text.decode(script.slice(0, i)).replace(/\uFFFD+$/, '')]);
+    expect(offsets).toEqual(ends.map((characters) => characters.length));
+    expect(offsets.at(-1)).toBe(4);
   });
 });
 
@@ -283,5 +327,38 @@ describe('leaving early', () => {
     expect(answer.text).toBe(text.decode([80]));
     expect(answer.finished).toMatchObject({ reason: 'stop', completionTokens: 3 });
     expect(engine.running).toBe(0);
+  });
+});
+
+describe('the space before the first word', () => {
+  let words: TextModel;
+  let whole: number[];
+  beforeAll(async () => {
+    words = await loadTextModel(tokenizerFixture('byte-fallback'));
+    whole = await words.encode('the cat sat', true);
+  });
+  afterAll(() => words.close());
+
+  it('is there when a prompt is continued, also resumed; a chat answers without one', async () => {
+    const the = (await words.encode('the', true)).length;
+    const script = whole.slice(the);
+    const { service } = setUp({ script }, words);
+    const asked = request({ maxTokens: script.length });
+    const inputs: [TextRequest['input'], string][] = [
+      [{ type: 'text', text: 'the' }, ' cat sat'],
+      [{ type: 'tokens', tokenIds: whole.slice(0, the) }, ' cat sat'],
+      [{ type: 'chat', messages: [{ role: 'user', content: 'the' }] }, 'cat sat'],
+    ];
+    for (const [input, expected] of inputs) {
+      expect((await collect(service, { ...asked, input })).text).toBe(expected);
+    }
+    const [input] = inputs[0] as [TextRequest['input'], string];
+    for (let had = 1; had < script.length; had += 1) {
+      const again = setUp({ script: script.slice(had) }, words).service;
+      const resume = { tokenIds: script.slice(0, had), seed: 1 };
+      const before = (await collect(service, { ...asked, input, maxTokens: had })).text;
+      const rest = await collect(again, { ...asked, input, resume });
+      expect(before + rest.text).toBe(' cat sat');
+    }
   });
 });

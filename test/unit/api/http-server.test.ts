@@ -127,6 +127,36 @@ describe('access', () => {
   });
 });
 
+describe('a preflight', () => {
+  const allowedFor = async (asked: string, origin = 'https://chat.example') => {
+    const response = await fetch(`${server.url}/v1/chat/completions`, {
+      method: 'OPTIONS',
+      headers: {
+        origin,
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': asked,
+      },
+    });
+    return response.headers.get('access-control-allow-headers');
+  };
+
+  it('is given the headers it asks for, beside our own', async () => {
+    await start({ access: { corsOrigins: ['https://chat.example'] } });
+    expect(await allowedFor('authorization,content-type,x-stainless-arch,X-Stainless-Lang')).toBe(
+      'authorization, content-type, x-stainless-arch, x-stainless-lang',
+    );
+    expect(await allowedFor('')).toBe('authorization, content-type');
+    expect(await allowedFor('x-a', 'https://other.example')).toBeNull();
+  });
+
+  it('is not repeated what is no list of names or too long', async () => {
+    await start({ access: { corsOrigins: ['https://chat.example'] } });
+    for (const asked of ['x-a, b c', 'x-a: 1', '*, "x"', 'x'.repeat(2000)]) {
+      expect(await allowedFor(asked)).toBe('authorization, content-type');
+    }
+  });
+});
+
 describe('state', () => {
   it('is told by health, ready, metrics, status and the page', async () => {
     await start();

@@ -3,16 +3,18 @@ import { describe, expect, it } from 'vitest';
 import { IncrementalDetokenizer } from '../../../controller/tokenizer/incremental-detokenizer.ts';
 import { propertyRuns } from '../../support/property-runs.ts';
 
-/** Tokens are byte strings; decoded as a byte-level tokenizer does. */
-function stream(tokens: readonly Uint8Array[]) {
+/** Tokens are byte strings; decoded as a byte-level tokenizer does. The first `promptTokens` are a prompt, the others its continuation. */
+function stream(tokens: readonly Uint8Array[], promptTokens = 0) {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   let decodedTokens = 0;
-  const detokenizer = new IncrementalDetokenizer((ids) => {
+  const decode = (ids: number[]) => {
     expect(ids.length).toBeGreaterThan(0);
     decodedTokens += ids.length;
     return decoder.decode(Buffer.concat(ids.map((id) => tokens[id] ?? new Uint8Array())));
-  });
-  const pieces = tokens.map((_, id) => detokenizer.push(id));
+  };
+  const ids = [...tokens.keys()];
+  const detokenizer = new IncrementalDetokenizer(decode, ids.slice(0, promptTokens));
+  const pieces = ids.slice(promptTokens).map((id) => detokenizer.push(id));
   pieces.push(detokenizer.flush());
   return { pieces, decodedTokens };
 }
@@ -40,6 +42,31 @@ describe('incremental detokenizer', () => {
       }),
       { numRuns: propertyRuns(1000) },
     );
+  });
+
+  it('continues a prompt after its last whole character, wherever it was cut', () => {
+    const characters = fc.constantFrom('a', ' ', 'é', 'あ', '語', '😀', '\u200D');
+    const lengths = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 7 });
+    const texts = fc.string({ unit: characters, maxLength: 30 });
+    fc.assert(
+      fc.property(texts, lengths, fc.nat(), (text, cuts, place) => {
+        const tokens = cut(text, cuts);
+        const promptTokens = place % (tokens.length + 1);
+        const { pieces } = stream(tokens, promptTokens);
+        const prompt = Buffer.concat(tokens.slice(0, promptTokens));
+        const whole = new TextDecoder('utf-8', { ignoreBOM: true }).decode(prompt, {
+          stream: true,
+        });
+        const rest = promptTokens === tokens.length ? '' : text.slice(whole.length);
+        expect(pieces.join('')).toBe(rest);
+      }),
+      { numRuns: propertyRuns(1000) },
+    );
+  });
+
+  it('looks at the end of a prompt only, however long it is', () => {
+    const tokens = cut('word あ😀 '.repeat(5000), [2]);
+    expect(stream(tokens, tokens.length - 1).decodedTokens).toBeLessThan(200);
   });
 
   it('gives a character out with the token that completes it', () => {

@@ -44,6 +44,71 @@ describe.each(['byte-level', 'byte-fallback'])('%s', (name) => {
   });
 });
 
+describe('a text that continues another', () => {
+  const streamed = (model: TextModel, prompt: number[], answer: number[]) => {
+    const detokenizer = model.detokenizer(prompt);
+    return answer.map((id) => detokenizer.push(id)).join('') + detokenizer.flush();
+  };
+
+  it('keeps the space before its first word', async () => {
+    const model = models['byte-fallback'] as TextModel;
+    const all = await model.encode('the cat sat', true);
+    const words = ['the', 'the cat'];
+    for (const before of words) {
+      const count = (await model.encode(before, true)).length;
+      expect(streamed(model, all.slice(0, count), all.slice(count))).toBe(
+        'the cat sat'.slice(before.length),
+      );
+    }
+    // The begin-of-text token alone is no word before.
+    expect(streamed(model, all.slice(0, 1), all.slice(1))).toBe('the cat sat');
+    expect(streamed(model, [], all)).toBe('the cat sat');
+  });
+
+  it.each(['byte-level', 'byte-fallback'])(
+    'is the rest of the whole: %s, cut at any token',
+    async (name) => {
+      const model = models[name] as TextModel;
+      for (const text of [
+        ...texts,
+        '\u1780\u17B6\u179A'.repeat(9),
+        'real \uFFFD here \uFFFD',
+        'a\uFFFDb\u3044',
+      ]) {
+        const tokenIds = await model.encode(text, true);
+        for (let cut = 0; cut <= tokenIds.length; cut += 1) {
+          const before = model.decode(tokenIds.slice(0, cut)).replace(/\uFFFD+$/, '');
+          const rest = streamed(model, tokenIds.slice(0, cut), tokenIds.slice(cut));
+          // A prompt cut inside a character gives that character to the answer; a prompt that ends with U+FFFD itself keeps it.
+          const kept = text.startsWith(`${before}\uFFFD`) ? `${before}\uFFFD` : before;
+          expect([text.slice(before.length), text.slice(kept.length)]).toContain(rest);
+        }
+      }
+    },
+  );
+
+  it('does not show a character that the prompt leaves broken', async () => {
+    const model = models['byte-fallback'] as TextModel;
+    const byte = (value: number) => 3 + value;
+    const the = (await model.encode('the', false)) as number[];
+    const [x] = (await model.encode('x', false)).slice(-1) as [number];
+    expect(streamed(model, [...the, byte(0xe3)], [x, x])).toBe('xx');
+    expect(streamed(model, [byte(0xe3)], [byte(0x81), byte(0x84), x])).toBe('\u3044x');
+    expect(streamed(model, [byte(0xe3)], [])).toBe('');
+    expect(streamed(model, [byte(0xff), byte(0xff), byte(0xff), byte(0xff)], [x])).toBe('x');
+    const letters = [byte(0xe3), byte(0x81), byte(0x84)];
+    const prompt = [...letters, ...letters, byte(0xe3)];
+    expect(streamed(model, prompt, [byte(0x81), byte(0x84), x])).toBe('\u3044x');
+  });
+
+  it('keeps the space after a special token in its middle', async () => {
+    const model = models['byte-fallback'] as TextModel;
+    const [the, cat] = [await model.encode('the', false), await model.encode('cat', false)];
+    expect(streamed(model, [], [...the, 2, ...cat])).toBe('the cat');
+    expect(streamed(model, the, [2, ...cat])).toBe(' cat');
+  });
+});
+
 describe('special tokens', () => {
   it('have no text, end the text, and are written by the template or the post-processor', async () => {
     const level = models['byte-level'] as TextModel;
