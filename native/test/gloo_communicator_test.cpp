@@ -253,7 +253,12 @@ TEST(SharedMemory, KnowsWhenTheLastMessageCame) {
       if (rank == sender) std::this_thread::sleep_for(3ms);
       const Clock::time_point before = Clock::now();
       std::array<ExchangePart, 2> parts;
-      (rank == sender ? parts[1 - rank].send : parts[1 - rank].receive) = message;
+      ExchangePart& other = parts[static_cast<size_t>(1 - rank)];
+      if (rank == sender) {
+        other.send = message;
+      } else {
+        other.receive = message;
+      }
       communicator->exchange(parts, kAmple);
       const auto ready = communicator->lastReadyAt();
       if (!ready || *ready < before || *ready > Clock::now()) return 1;
