@@ -74,8 +74,6 @@ const chatOnly: readonly UnsupportedField[] = [
     ['continue_final_message', is(false)],
     ['chat_template', is()],
     ['documents', isEmpty],
-    // A word that the templates of some models read; none is given it here, and no value means "as you are" to all of them.
-    ['reasoning_effort', is()],
   ),
   { name: 'modalities', isOff: isTextOnly, fix: 'only ["text"] is known' },
 ];

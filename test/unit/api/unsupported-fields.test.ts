@@ -57,7 +57,6 @@ const inChats: Field[] = [
   ['documents', [{ text: 'x' }], []],
   ['add_generation_prompt', false, true],
   ['continue_final_message', true, false],
-  ['reasoning_effort', 'low'],
 ];
 const inCompletions: Field[] = [
   ['echo', true, false],
