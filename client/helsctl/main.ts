@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
 import { addDeployCommand } from './commands/deploy.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addEventsCommand } from './commands/events.ts';
+import { addGetCommand } from './commands/get.ts';
 import { addModelCommands } from './commands/model.ts';
 import { addPlanCommand } from './commands/plan.ts';
 import { addProfileCommand } from './commands/profile.ts';
@@ -50,11 +52,13 @@ function buildProgram(context: Context): Command {
   addUpCommands(program, context);
   addDeployCommand(program, context);
   addStatusCommand(program, context);
+  addGetCommand(program, context);
   addPlanCommand(program, context);
   addEventsCommand(program, context);
   addProfileCommand(program, context);
   addSimulateCommand(program, context);
   addChatCommand(program, context);
+  addBenchCommand(program, context);
   addModelCommands(program, context);
   addDoctorCommand(program, context);
   addVersionCommand(program, context);

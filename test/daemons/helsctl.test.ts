@@ -101,6 +101,28 @@ describe('up', () => {
     const chat = await ask('chat', '-m', 'What is Hels?');
     expect(chat.text).toContain('Hels');
     expect(chat.completionTokens).toBeGreaterThan(1);
+    expect(await ask('get', 'workers')).toMatchObject([{ workerId: 'worker-0', state: 'alive' }]);
+    expect(await ask('get', 'model', 'hels-tiny')).toMatchObject({ state: 'ready' });
+    expect(await ask('get', 'ranks')).toMatchObject([{ workerId: 'worker-0', rank: 0 }]);
+    const bench = ['bench', '--requests', '3', '--streams', '2', '--prompt-tokens', '5'];
+    expect(await ask(...bench, '--max-tokens', '4')).toMatchObject({
+      requests: 3,
+      failed: {},
+      promptTokens: 15,
+      outputTokens: 12,
+    });
+  });
+
+  it('get and bench print tables for people', async () => {
+    const workers = await helsctl('--address', address, 'get', 'workers');
+    expect(workers.stdout).toMatch(/^worker +state +address.*\nworker-0 +alive/);
+    const unknown = await helsctl('--address', address, 'get', 'worker', 'worker-9');
+    expect([unknown.exitCode, unknown.stderr]).toEqual([
+      2,
+      "error: workers: there is no 'worker-9'; there are: worker-0\n",
+    ]);
+    const bench = await helsctl('--address', address, 'bench', '--requests', '2');
+    expect([bench.exitCode, bench.stdout]).toEqual([0, expect.stringMatching(/TTFT .* ms/)]);
   });
 
   it('ends with 0 and takes its daemons along when interrupted', async () => {
@@ -119,6 +141,8 @@ describe('exit codes', () => {
 
   it.each([
     { parameters: ['fly'], names: 'fly' },
+    { parameters: ['get', 'planets'], names: 'workers, models, ranks' },
+    { parameters: ['bench', '--streams', '0'], names: '--streams' },
     { parameters: ['deploy'], names: '--model' },
     { parameters: ['deploy', '--model', '.', '--ranks', 'worker-0:3'], names: '--ranks' },
     { parameters: ['chat', '-m', 'Hi', '--max-tokens', 'many'], names: '--max-tokens' },
