@@ -26,7 +26,7 @@ export class RememberedDeployment {
 
   /** Resolves when the store has the deployment, or has failed to take it; it is asked again later then. */
   async settled(): Promise<void> {
-    await this.#saving;
+    while (this.#saving !== null) await this.#saving;
   }
 
   /** Tries once more what could not be stored. */
@@ -45,6 +45,8 @@ export class RememberedDeployment {
       )
       .finally(() => {
         this.#saving = null;
+        // Something newer came while this was on its way.
+        if (this.#unsaved !== null && this.#unsaved !== wanted) this.tick();
       });
   }
 }

@@ -39,16 +39,12 @@ test('what is newest is stored last, however the store answers', async () => {
   const remembered = new RememberedDeployment(store, log);
   remembered.save(requestFor('llama'));
   remembered.save(null);
-  await settled();
-  remembered.tick();
-  await settled();
+  await remembered.settled();
   expect(store.saved).toEqual([null]);
   const slow = storeThatFails(0);
   const another = new RememberedDeployment(slow, log);
   another.save(requestFor('llama'));
   another.save(requestFor('qwen'));
-  await settled();
-  another.tick();
-  await settled();
+  await another.settled();
   expect(slow.saved).toEqual(['llama', 'qwen']);
 });
