@@ -48,10 +48,11 @@ export interface Answer {
 const firstTokenId = 300;
 const tokenIds = 700;
 
-export function promptOf({ promptTokens, seed }: RequestLoad, request: number): number[] {
+/** Another prompt for every seed. */
+export function promptOf(tokens: number, seed: number): number[] {
   return Array.from(
-    { length: promptTokens },
-    (_, index) => firstTokenId + ((index * 7919 + (seed + request) * 104_729) % tokenIds),
+    { length: tokens },
+    (_, index) => firstTokenId + ((index * 7919 + seed * 104_729) % tokenIds),
   );
 }
 
@@ -98,7 +99,7 @@ async function answerOf(
     prefixCache: false,
     ...(load.model === '' ? {} : { model: load.model }),
   };
-  const input = { promptTokenIds: promptOf(load, request) };
+  const input = { promptTokenIds: promptOf(load.promptTokens, load.seed + request) };
   const sentMs = nowMs();
   let firstMs = 0;
   let lastMs = 0;

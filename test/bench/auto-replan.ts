@@ -2,12 +2,13 @@
  * The controller plans anew by itself: streams run on two equal devices, one of them begins to throttle, and the plan follows. Every
  * answer must be the one of before, those in the middle of the change too.
  */
+
+import { promptOf } from '../../client/helsctl/request-load.ts';
 import type { Status } from '../../client/sdk/index.ts';
 import { idle } from '../support/daemons.ts';
 import { eventually } from '../support/deadline.ts';
 import { atLeast, atMost, type Benchmark } from './benchmark.ts';
 import { type BenchCluster, withCluster } from './cluster.ts';
-import { prompt } from './load.ts';
 import { randomModel, shape110M } from './random-model.ts';
 import { ask, type Question } from './residency/schedules.ts';
 import { median } from './statistics.ts';
@@ -21,7 +22,7 @@ const periodMs = 10;
 const replanDeadlineMs = 300_000;
 
 const questions: Question[] = Array.from({ length: 2 * streams }, (_, index) => ({
-  promptTokenIds: prompt(32 + 8 * index, 1 + index),
+  promptTokenIds: promptOf(32 + 8 * index, 1 + index),
   maxTokens: outputTokens,
   temperature: index % 2 === 0 ? 0 : 0.8,
   seed: 500 + index,

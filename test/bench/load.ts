@@ -1,6 +1,7 @@
 /** A load of streams through the OpenAI endpoint, timed where the client stands. */
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
+import { promptOf } from '../../client/helsctl/request-load.ts';
 import { median } from './statistics.ts';
 
 export interface Load {
@@ -30,14 +31,6 @@ interface Answer {
   tokens: number;
 }
 
-/** Token ids that every tokenizer here has and that are no special tokens; a different prompt for every answer. */
-export function prompt(tokens: number, seed: number): number[] {
-  return Array.from(
-    { length: tokens },
-    (_, index) => 300 + ((index * 7919 + seed * 104_729) % 700),
-  );
-}
-
 interface Piece {
   atMs: number;
   text: string;
@@ -47,7 +40,7 @@ interface Piece {
 async function streamAnswer(agent: Agent, load: Load, seed: number): Promise<Piece[]> {
   const body = JSON.stringify({
     model: load.model,
-    prompt: prompt(load.promptTokens, seed),
+    prompt: promptOf(load.promptTokens, seed),
     max_tokens: load.outputTokens,
     temperature: 0,
     stream: true,

@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { prompt } from '../load.ts';
+import { promptOf } from '../../../client/helsctl/request-load.ts';
 import { serveCalls } from './contender-process.ts';
 import type { PeerContext, PeerModel, PeerModule, PeerSampler } from './peer-api.ts';
 
@@ -92,7 +92,7 @@ serveCalls({
     const { _ctx } = opened();
     const file = join(tmpdir(), `hels-bench-kv-${process.pid}`);
     _ctx.removeTokenCellsFromSequence(0, 0, -1);
-    const tokens = prompt(count, 0);
+    const tokens = promptOf(count, 0);
     await prefillStep(0, tokens);
     try {
       await _ctx.saveSequenceStateToFile(file, 0, Uint32Array.from(tokens));
@@ -105,7 +105,7 @@ serveCalls({
   },
   /** Seconds of `tokens` tokens in one step of sequence `sequence`, which is empty before and after. */
   async prefill({ tokens, sequence }: { tokens: number; sequence: number }) {
-    const seconds = await secondsOf(() => prefillStep(sequence, prompt(tokens, sequence)));
+    const seconds = await secondsOf(() => prefillStep(sequence, promptOf(tokens, sequence)));
     opened()._ctx.removeTokenCellsFromSequence(sequence, 0, -1);
     return seconds;
   },
@@ -147,7 +147,7 @@ serveCalls({
       Promise.all(
         Array.from({ length: streams }, async (_, stream) => {
           const sequence = opened().getSequence();
-          const tokens = prompt(promptTokens, stream);
+          const tokens = promptOf(promptTokens, stream);
           await firstTokens(sequence.evaluate(tokens, greedy), outputTokens);
           sequence.dispose();
         }),

@@ -2,9 +2,9 @@
 import { rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promptOf } from '../../../client/helsctl/request-load.ts';
 import { bundledModel } from '../../support/daemons.ts';
 import { atLeast, atMost, type Goal } from '../benchmark.ts';
-import { prompt } from '../load.ts';
 import { startHels, startPeer } from './contenders.ts';
 import { type WeightForm, writeLlamaGguf } from './llama-gguf.ts';
 
@@ -53,7 +53,7 @@ export async function sameNetwork(installed: string, form: WeightForm = 'bf16'):
     const differences: number[] = [];
     let equal = 0;
     for (let seed = 0; seed < prompts; seed += 1) {
-      const question = { tokens: prompt(promptTokens, seed) };
+      const question = { tokens: promptOf(promptTokens, seed) };
       const ours = await hels.contender.call<number[]>('logits', question);
       const theirs = await peer.contender.call<number[]>('probabilities', question);
       differences.push(logitDifference(ours, theirs));

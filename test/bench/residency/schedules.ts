@@ -1,6 +1,7 @@
 /** Random schedules of requests: who comes when, how long it is, who goes away half way. Repeatable by their seed. */
+
+import { promptOf } from '../../../client/helsctl/request-load.ts';
 import type { HelsClient } from '../../../client/sdk/index.ts';
-import { prompt } from '../load.ts';
 
 export interface ScheduledRequest {
   /** Its number among those whose answers are known. */
@@ -33,9 +34,9 @@ function randomNumbers(seed: number): (below: number) => number {
 /** Prompts of 1 to 148 tokens, a third of which begin alike; answers of 20 to 339, most of them short; half greedy, half sampled. */
 export function questionsOf(count: number, seed: number): Question[] {
   const random = randomNumbers(seed);
-  const common = prompt(48, seed);
+  const common = promptOf(48, seed);
   return Array.from({ length: count }, (_, index) => {
-    const own = prompt(1 + random(100), seed + 1 + index);
+    const own = promptOf(1 + random(100), seed + 1 + index);
     return {
       promptTokenIds: random(3) === 0 ? [...common, ...own] : own,
       maxTokens: 20 + random(random(3) === 0 ? 320 : 120),

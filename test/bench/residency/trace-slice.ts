@@ -1,8 +1,8 @@
 /** Requests with the lengths of the Azure conversation trace, scaled down to what a CPU answers in seconds. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promptOf } from '../../../client/helsctl/request-load.ts';
 import { parseTrace } from '../../../controller/simulator/trace/parse-trace.ts';
-import { prompt } from '../load.ts';
 
 export interface TracedRequest {
   promptTokenIds: number[];
@@ -39,7 +39,7 @@ export function traceSlice(count: number, contextTokensMax: number): TracedReque
   const fitting = scaled.filter((one) => one.promptTokens + one.maxTokens <= contextTokensMax);
   if (fitting.length < count) throw new Error(`the trace has ${fitting.length} of ${count}`);
   return fitting.slice(0, count).map(({ promptTokens, maxTokens }, index) => ({
-    promptTokenIds: prompt(promptTokens, index),
+    promptTokenIds: promptOf(promptTokens, index),
     maxTokens,
   }));
 }
