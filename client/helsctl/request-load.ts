@@ -118,7 +118,10 @@ async function answerOf(
   };
 }
 
-/** A request that fails is counted and the load goes on; throws what `signal` was aborted with. */
+/**
+ * A request that fails is counted and the load goes on. Throws the first failure when no request came through, as with nobody at the
+ * address, and what `signal` was aborted with.
+ */
 export async function runRequestLoad(
   client: HelsClient,
   load: RequestLoad,
@@ -144,5 +147,6 @@ export async function runRequestLoad(
     }
   };
   await Promise.all(Array.from({ length: Math.min(load.streams, load.requests) }, stream));
+  if (answers.length === 0 && failures[0] !== undefined) throw failures[0];
   return loadReportOf(answers, failures, (nowMs() - startMs) / 1000);
 }

@@ -64,6 +64,14 @@ describe('a load of requests', () => {
     expect(report).toMatchObject({ requests: 5, failed: { overloaded: 1 }, outputTokens: 12 });
   });
 
+  it('is no load when no request came through: the failure says why', async () => {
+    const { client, now } = madeUp(1);
+    const { signal } = new AbortController();
+    const one = { ...load, requests: 1 };
+    const running = runRequestLoad(client, one, signal, () => undefined, now);
+    await expect(running).rejects.toMatchObject({ code: 'overloaded' });
+  });
+
   it('ends with the reason when it is stopped', async () => {
     const { client, now } = madeUp(1);
     const controller = new AbortController();
