@@ -29,6 +29,7 @@ import {
 import { AutoReplan } from './deployment/auto-replan.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
+import { DrainService } from './deployment/drain-service.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
 import { ReplanLog } from './deployment/replan-log.ts';
@@ -54,20 +55,31 @@ interface Controller {
   stop(): Promise<void>;
 }
 
-/** On request, and by itself. */
-function planningAnew(
-  coordinator: Coordinator,
-  tracker: PredictionTracker,
-  replans: ReplanLog,
-  clock: Clock,
-  log: Logger,
-) {
+interface Operating {
+  term: number;
+  coordinator: Coordinator;
+  registry: WorkerRegistry;
+  state: DeploymentState;
+  view: StatusView;
+  tracker: PredictionTracker;
+  replans: ReplanLog;
+  clock: Clock;
+  log: Logger;
+}
+
+/** What people can ask for, and what the controller does by itself. */
+async function operationsOf({ term, coordinator, registry, state, view, ...ports }: Operating) {
+  const { tracker, replans, clock, log } = ports;
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
   const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
-  return { replanner, autoReplan };
+  const drains = new DrainService({ registry, coordinator, replanner, store: state });
+  await drains.restore();
+  const profiles = new ProfileService({ term, coordinator, store: state, clock });
+  const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
+  return { operations, autoReplan };
 }
 
 async function startController(
@@ -108,9 +120,8 @@ async function startController(
     chance: systemChance,
   });
 
-  const profiles = new ProfileService({ term, coordinator, store: state, clock });
-  const { replanner, autoReplan } = planningAnew(coordinator, tracker, replans, clock, log);
-  const operations = new OperationsService(coordinator, view, profiles, replanner);
+  const parts = { term, coordinator, registry, state, view, tracker, replans, clock, log };
+  const { operations, autoReplan } = await operationsOf(parts);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),

@@ -1,6 +1,7 @@
 import { kvPolicyOf } from '../proto/domain/kv-policy.ts';
 import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
+import type { DrainRequest__Output } from '../proto/gen/hels/v1/DrainRequest.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileWorkersEvent } from '../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { ProfileWorkersRequest__Output } from '../proto/gen/hels/v1/ProfileWorkersRequest.ts';
@@ -11,6 +12,7 @@ import type { OperationsPort } from './api/grpc/hels-service.ts';
 import type { DeploymentRequest } from './cluster/group.ts';
 import type { ControllerConfig } from './config.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
+import type { DrainService } from './deployment/drain-service.ts';
 import type { ProfileService } from './deployment/profile-service.ts';
 import type { ReplanService } from './deployment/replan-service.ts';
 import type { StatusView } from './status.ts';
@@ -21,17 +23,20 @@ export class OperationsService implements OperationsPort {
   readonly #view: StatusView;
   readonly #profiles: ProfileService;
   readonly #replanner: ReplanService;
+  readonly #drains: DrainService;
 
   constructor(
     coordinator: Coordinator,
     view: StatusView,
     profiles: ProfileService,
     replanner: ReplanService,
+    drains: DrainService,
   ) {
     this.#coordinator = coordinator;
     this.#view = view;
     this.#profiles = profiles;
     this.#replanner = replanner;
+    this.#drains = drains;
   }
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
@@ -50,6 +55,11 @@ export class OperationsService implements OperationsPort {
   /** Goes on to its end when the caller leaves: half a re-plan is of no use to anybody. */
   replan({ policy, workload, ranks }: ReplanRequest__Output): AsyncIterable<ReplanEvent> {
     return this.#replanner.run({ policy, workload, ranks });
+  }
+
+  /** Goes on to its end when the caller leaves, as a re-plan. */
+  drain({ workerId, undo }: DrainRequest__Output): AsyncIterable<ReplanEvent> {
+    return undo ? this.#drains.undo(workerId) : this.#drains.drain(workerId);
   }
 
   profileWorkers(

@@ -119,6 +119,7 @@ export class StatusView {
         progress: member.progress,
         heartbeatAgeSeconds: (nowMs - member.lastHeartbeatMs) / 1000,
         version: member.version,
+        drained: this.#registry.isDrained(member.id),
       })),
     };
   }

@@ -1,7 +1,14 @@
 /** `helsctl plan --apply`: plans anew for the model being served and moves the running requests to that plan. */
 import { formatBytes } from '../../proto/domain/device.ts';
 import { planPolicies } from '../../proto/domain/plan.ts';
-import { type HelsClient, HelsError, type ReplanEvent, type ReplanOptions } from '../sdk/index.ts';
+import {
+  type DrainEvent,
+  type HelsClient,
+  HelsError,
+  type PlanReport,
+  type ReplanEvent,
+  type ReplanOptions,
+} from '../sdk/index.ts';
 import { milestones } from './deploy-progress.ts';
 import { formatMilliseconds, formatTable, type Output } from './output.ts';
 import { parseRanks } from './parse-ranks.ts';
@@ -19,6 +26,7 @@ export interface ApplyOptions {
 
 type Proposal = Extract<ReplanEvent, { type: 'proposal' }>;
 type Done = Extract<ReplanEvent, { type: 'done' }>;
+type Replan = NonNullable<Done['replan']>;
 
 /** Throws usage for values that cannot be. */
 export function replanOptions(options: ApplyOptions): ReplanOptions {
@@ -86,28 +94,30 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
   return `${table}\n${step}; pause of ${seconds(predicted.seconds)}: ${formatBytes(weightBytes)} to load${kv}`;
 }
 
-function formatDone({ replan, report }: Done): string {
-  const plan = formatPlan(report);
-  if (replan === null)
-    return `${plan}\nwhat serves stays as it is; what was asked for is kept with the deployment`;
+/** The plan that serves, and what became of the requests. */
+export function formatMove(report: PlanReport, replan: Replan): string {
   const { pauseSeconds, predicted, sequences, kv, replayedTokens, kvBytesMoved } = replan;
   const how =
     kv === 'migrated'
       ? `${formatBytes(kvBytesMoved)} of KV moved`
       : `${replayedTokens} tokens computed again`;
   const loaded = `${formatBytes(replan.weightBytesLoaded)} loaded, ${formatBytes(replan.weightBytesAdopted)} taken over`;
-  return `${plan}\n${sequences} requests went on, ${how}; ${loaded}; pause ${seconds(pauseSeconds)}, predicted ${seconds(predicted?.seconds ?? 0)}`;
+  return `${formatPlan(report)}\n${sequences} requests went on, ${how}; ${loaded}; pause ${seconds(pauseSeconds)}, predicted ${seconds(predicted?.seconds ?? 0)}`;
 }
 
-export async function applyPlan(
-  client: HelsClient,
-  options: ReplanOptions,
+function formatDone({ replan, report }: Done): string {
+  if (replan !== null) return formatMove(report, replan);
+  return `${formatPlan(report)}\nwhat serves stays as it is; what was asked for is kept with the deployment`;
+}
+
+/** Shows the proposal and the way of a move; resolves to how it ended. */
+export async function followMove<End extends DrainEvent>(
+  events: AsyncIterable<End>,
   output: Output,
-  signal: AbortSignal,
-): Promise<void> {
+): Promise<{ proposal: Proposal | null; done: Extract<End, { type: 'done' }> }> {
   const isMilestone = milestones();
   let proposal: Proposal | null = null;
-  for await (const event of client.replan(options, { signal })) {
+  for await (const event of events) {
     if (event.type === 'proposal') {
       proposal = event;
       output.note(formatProposal(event));
@@ -118,12 +128,19 @@ export async function applyPlan(
         isMilestone(`${event.phase} ${event.message}`, event.fraction),
       );
     } else {
-      const { replan, report } = event;
-      output.result({ applied: replan !== null, proposal, replan, report }, () =>
-        formatDone(event),
-      );
-      return;
+      return { proposal, done: event as Extract<End, { type: 'done' }> };
     }
   }
   throw new HelsError('internal', 'the re-plan ended without a result');
+}
+
+export async function applyPlan(
+  client: HelsClient,
+  options: ReplanOptions,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const { proposal, done } = await followMove(client.replan(options, { signal }), output);
+  const { replan, report } = done;
+  output.result({ applied: replan !== null, proposal, replan, report }, () => formatDone(done));
 }

@@ -15,6 +15,10 @@ export function describeDevice(device: DeviceStatus): string {
   return `${device.kind} ${threads}${speed}, ${formatBytes(device.memoryBytes)}${host}${label}`;
 }
 
+export function describeState({ state, drained }: Status['workers'][number]): string {
+  return drained ? `${state}, drained` : state;
+}
+
 /** KV that lies on another worker than its heads. */
 function loanLines(plan: NonNullable<PlanReport['plan']>): string[] {
   const workerOf = (rank: number) => plan.ranks[rank]?.workerId ?? `rank ${rank}`;

@@ -11,6 +11,7 @@ import type {
   CallOptions,
   DeployEvent,
   DeployOptions,
+  DrainEvent,
   GenerateEvent,
   GenerateInput,
   GenerateOptions,
@@ -102,6 +103,19 @@ export class HelsClient {
     }
   }
 
+  /**
+   * Takes a worker out of service: what it serves moves to the others as in a re-plan, and no later plan uses it, whatever becomes of it.
+   * Ends with one `done`; its `report` is null when nothing had to move. Throws what keeps the others from taking over.
+   */
+  drain(workerId: string, call: CallOptions = {}): AsyncGenerator<DrainEvent, void, undefined> {
+    return this.#drain(workerId, false, call);
+  }
+
+  /** The way back from `drain`: plans may use the worker again. */
+  async undrain(workerId: string, call: CallOptions = {}): Promise<void> {
+    for await (const _ of this.#drain(workerId, true, call));
+  }
+
   /** The workers' latency lines, measured where they are not stored; progress events, then one `ready`. */
   async *profile(
     options: ProfileOptions = {},
@@ -133,6 +147,19 @@ export class HelsClient {
 
   close(): void {
     this.#stub.close();
+  }
+
+  async *#drain(
+    workerId: string,
+    undo: boolean,
+    call: CallOptions,
+  ): AsyncGenerator<DrainEvent, void, undefined> {
+    const stream = this.#stub.drain({ workerId, undo }, deadlineOf(call, null));
+    for await (const message of iterate(stream, this.#address, call.signal)) {
+      if (message.proposal) yield { type: 'proposal', ...message.proposal };
+      else if (message.progress) yield { type: 'progress', ...message.progress };
+      else if (message.done) yield { type: 'done', ...message.done };
+    }
   }
 
   #unary<T>(

@@ -6,6 +6,7 @@ export type {
   ChatMessage,
   DeployEvent,
   DeployOptions,
+  DrainEvent,
   GenerateEvent,
   GenerateInput,
   GenerateOptions,

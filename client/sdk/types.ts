@@ -93,6 +93,11 @@ export type ReplanEvent =
   | ({ type: 'progress' } & DeployProgress__Output)
   | { type: 'done'; replan: Replan__Output | null; report: PlanReport };
 
+/** `report` is null when the worker served nothing. */
+export type DrainEvent =
+  | Exclude<ReplanEvent, { type: 'done' }>
+  | { type: 'done'; replan: Replan__Output | null; report: PlanReport | null };
+
 export type DeployEvent =
   | ({ type: 'progress' } & DeployProgress__Output)
   | { type: 'ready'; report: PlanReport };

@@ -6,6 +6,8 @@
  *   silent > suspectMs  -> suspect
  *   silent > leaseMs    -> lost (removed)
  *   deregister          -> gone (removed)
+ *
+ * A worker that is drained is a member like any other, but no plan may use it. The mark is on its name: it outlasts the worker's lives.
  */
 
 /** What a worker says of its device when it registers. */
@@ -39,6 +41,8 @@ export interface Member {
 
 export interface Membership {
   readonly members: ReadonlyMap<string, Member>;
+  /** Ids of workers that are there or were. */
+  readonly drained: ReadonlySet<string>;
 }
 
 export interface MembershipLimits {
@@ -65,6 +69,8 @@ export type MembershipEvent =
       stepsOutstanding: boolean;
     }
   | { type: 'deregister'; id: string; incarnation: string; reason: string }
+  | { type: 'drain'; id: string }
+  | { type: 'undrain'; id: string }
   | { type: 'tick'; nowMs: number };
 
 export type MembershipEffect =
@@ -77,21 +83,26 @@ export interface MembershipStep {
   effects: MembershipEffect[];
 }
 
-export const emptyMembership: Membership = { members: new Map() };
+export const emptyMembership: Membership = { members: new Map(), drained: new Set() };
 
 /** Whether a heartbeat comes from the life of the worker that is registered; otherwise it must register again. */
 export function isCurrent(membership: Membership, id: string, incarnation: string): boolean {
   return membership.members.get(id)?.incarnation === incarnation;
 }
 
+/** Those that a plan may use: they answer, and are not drained. */
+export function availableMembers({ members, drained }: Membership): Member[] {
+  return [...members.values()].filter(({ id, state }) => state === 'alive' && !drained.has(id));
+}
+
 function without(membership: Membership, id: string): Membership {
   const members = new Map(membership.members);
   members.delete(id);
-  return { members };
+  return { ...membership, members };
 }
 
 function withMember(membership: Membership, member: Member): Membership {
-  return { members: new Map(membership.members).set(member.id, member) };
+  return { ...membership, members: new Map(membership.members).set(member.id, member) };
 }
 
 function lost(member: Member, reason: string): MembershipEffect {
@@ -113,9 +124,27 @@ export function applyMembershipEvent(
       if (member?.incarnation !== event.incarnation) return { membership, effects: [] };
       return { membership: without(membership, event.id), effects: [lost(member, event.reason)] };
     }
+    case 'drain': {
+      const drained = new Set(membership.drained).add(event.id);
+      return { membership: { ...membership, drained }, effects: [] };
+    }
+    case 'undrain':
+      return undrain(membership, event.id);
     case 'tick':
       return tick(membership, event.nowMs, limits);
   }
+}
+
+/** For whoever waits for workers it is as if it had just come. */
+function undrain(membership: Membership, id: string): MembershipStep {
+  const drained = new Set(membership.drained);
+  const marked = drained.delete(id);
+  const member = membership.members.get(id);
+  const back = marked && member !== undefined;
+  return {
+    membership: { ...membership, drained },
+    effects: back ? [{ type: 'worker-joined', id, incarnation: member.incarnation }] : [],
+  };
 }
 
 function register(

@@ -75,10 +75,10 @@ export class Coordinator {
       : { modelId: served.modelId, text: served.text, createdUnixSeconds };
   }
 
-  /** Those that answer heartbeats now. */
-  aliveWorkers(): GroupWorker[] {
-    const alive = this.#options.registry.members().filter(({ state }) => state === 'alive');
-    return alive.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
+  /** Those that a plan may use now. */
+  availableWorkers(): GroupWorker[] {
+    const available = this.#options.registry.available();
+    return available.map((member) => ({ ...member, client: this.#clients.at(member.address) }));
   }
 
   /** Throws not-ready without a plan being served. */
@@ -121,7 +121,7 @@ export class Coordinator {
       savePlan: (plan) => store.savePlanAhead(plan),
       refuseStale: () => {
         if (!isReady()) throw new HelsError('not-ready', `the plan ended meanwhile${this.#why()}`);
-        refuseLost(proposal.workers, this.aliveWorkers());
+        refuseLost(proposal.workers, this.availableWorkers());
       },
     }).finally(() => {
       this.#storingAhead = false;

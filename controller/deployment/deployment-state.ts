@@ -5,13 +5,14 @@ import { keys } from '../store/keys.ts';
 import type { Leadership } from '../store/leadership.ts';
 import type { Store } from '../store/store.ts';
 import type { DeploymentStore } from './coordinator-options.ts';
+import type { DrainStore } from './drain-service.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 
 /** Plans kept for people to look back at. */
 const plansKept = 20;
 
-/** The deployment and the plans in the store, every write fenced by the term. */
-export class DeploymentState implements DeploymentStore, MeasurementStore {
+/** The deployment, the plans and what else a controller must know of its workers in the store, every write fenced by the term. */
+export class DeploymentState implements DeploymentStore, DrainStore, MeasurementStore {
   readonly #store: Store;
   readonly #leadership: Leadership;
   /** Writes happen in the order they were asked for. */
@@ -78,6 +79,20 @@ export class DeploymentState implements DeploymentStore, MeasurementStore {
       );
       if (!saved)
         throw new HelsError('internal', `a plan of epoch ${plan.epoch} is stored already`);
+    });
+  }
+
+  async loadDrained(): Promise<string[]> {
+    const entry = await this.#store.get(keys.drained);
+    return entry === null ? [] : (JSON.parse(entry.value) as string[]);
+  }
+
+  saveDrained(workerIds: readonly string[]): Promise<void> {
+    const key = keys.drained;
+    return this.#inTurn(async () => {
+      const write = { type: 'put' as const, key, value: JSON.stringify(workerIds) };
+      const saved = await this.#leadership.write([], [write]);
+      if (!saved) throw new HelsError('internal', 'the drained workers could not be stored');
     });
   }
 

@@ -53,7 +53,7 @@ export class ProfileService {
   ): Promise<ProfileReport> {
     const { term, coordinator, store, clock } = this.#options;
     const { modelId, model } = await this.#modelOf(modelPath);
-    const workers = coordinator.aliveWorkers().sort((a, b) => (a.id < b.id ? -1 : 1));
+    const workers = coordinator.availableWorkers().sort((a, b) => (a.id < b.id ? -1 : 1));
     if (workers.length === 0) throw new HelsError('not-ready', 'no worker is registered');
     const { stepTokensMax } = engineSizes;
     const options = {

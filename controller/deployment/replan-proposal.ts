@@ -47,8 +47,8 @@ export interface Proposing {
   readonly loaded: LoadedGroup;
   readonly request: DeploymentRequest;
   readonly wish: ReplanWish;
-  /** Those that answer now. */
-  readonly alive: readonly GroupWorker[];
+  /** Those that may be used now. */
+  readonly available: readonly GroupWorker[];
   /** The lines as refined in service. */
   readonly refine: (devices: readonly ProfiledDevice[]) => ProfiledDevice[];
   readonly nowMs: () => number;
@@ -93,9 +93,9 @@ function withExchange({ devices, model, workload }: PlanRequest, allows: boolean
 }
 
 /** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */
-function reachedNow({ loaded, alive }: Pick<Proposing, 'loaded' | 'alive'>) {
+function reachedNow({ loaded, available }: Pick<Proposing, 'loaded' | 'available'>) {
   const known = new Map(loaded.candidates.map(({ id, incarnation }) => [id, incarnation]));
-  const same = alive.filter(({ id, incarnation }) => known.get(id) === incarnation);
+  const same = available.filter(({ id, incarnation }) => known.get(id) === incarnation);
   return new Map(same.map((worker) => [worker.id, worker]));
 }
 

@@ -37,9 +37,9 @@ export class ReplanService {
       const why = detail === '' ? phase : `${phase}: ${detail}`;
       throw new HelsError('not-ready', `a re-plan needs a model that is being served; now: ${why}`);
     }
-    const alive = coordinator.aliveWorkers();
+    const available = coordinator.availableWorkers();
     const nowMs = () => clock.nowMs();
-    return proposeReplan({ loaded: serving.loaded, request, wish, alive, refine, nowMs });
+    return proposeReplan({ loaded: serving.loaded, request, wish, available, refine, nowMs });
   }
 
   /** Seconds for which the requests would wait or be computed again. */

@@ -29,7 +29,7 @@ export function runPortsOf(
       };
     },
     workers: async (count) => {
-      const members = await registry.waitForAlive(count, attempt.workersTimeoutMs, signal);
+      const members = await registry.waitForAvailable(count, attempt.workersTimeoutMs, signal);
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },
     membersChosen: (workers) => {

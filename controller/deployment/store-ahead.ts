@@ -35,9 +35,9 @@ export async function storeAhead(storing: StoringAhead): Promise<void> {
 /** Throws worker-lost for one that does not answer, or is not the one that was meant. */
 export function refuseLost(
   workers: readonly Pick<GroupWorker, 'id' | 'incarnation'>[],
-  alive: readonly Pick<GroupWorker, 'id' | 'incarnation'>[],
+  available: readonly Pick<GroupWorker, 'id' | 'incarnation'>[],
 ): void {
-  const there = new Map(alive.map(({ id, incarnation }) => [id, incarnation]));
+  const there = new Map(available.map(({ id, incarnation }) => [id, incarnation]));
   const lost = workers.find(({ id, incarnation }) => there.get(id) !== incarnation);
   if (lost !== undefined) {
     throw new HelsError('worker-lost', `worker '${lost.id}' of the new plan was lost meanwhile`);

@@ -5,6 +5,7 @@ import type { HeartbeatRequest__Output } from '../../proto/gen/hels/v1/Heartbeat
 import type { RegistryPort, WorkerRegistration } from '../api/grpc/registry-service.ts';
 import {
   applyMembershipEvent,
+  availableMembers,
   emptyMembership,
   isCurrent,
   type Member,
@@ -48,6 +49,23 @@ export class WorkerRegistry implements RegistryPort {
     return [...this.#membership.members.values()];
   }
 
+  /** Those that a plan may use. */
+  available(): Member[] {
+    return availableMembers(this.#membership);
+  }
+
+  isDrained(workerId: string): boolean {
+    return this.#membership.drained.has(workerId);
+  }
+
+  drained(): string[] {
+    return [...this.#membership.drained].sort();
+  }
+
+  setDrained(workerId: string, drained: boolean): void {
+    this.#dispatch({ type: drained ? 'drain' : 'undrain', id: workerId });
+  }
+
   register(registration: WorkerRegistration) {
     const { workerId, ...worker } = registration;
     this.#dispatch({
@@ -80,18 +98,22 @@ export class WorkerRegistry implements RegistryPort {
     this.#dispatch({ type: 'tick', nowMs: this.#clock.nowMs() });
   }
 
-  /** All alive workers once there are `count`; throws deadline-exceeded naming how many there are. */
-  async waitForAlive(count: number, timeoutMs: number, signal: AbortSignal): Promise<Member[]> {
+  /** All available workers once there are `count`; throws deadline-exceeded naming how many there are. */
+  async waitForAvailable(count: number, timeoutMs: number, signal: AbortSignal): Promise<Member[]> {
     const untilMs = this.#clock.nowMs() + timeoutMs;
     for (;;) {
       signal.throwIfAborted();
-      const alive = this.members().filter(({ state }) => state === 'alive');
-      if (alive.length >= Math.max(1, count)) return alive.sort((a, b) => (a.id < b.id ? -1 : 1));
+      const available = this.available();
+      if (available.length >= Math.max(1, count)) {
+        return available.sort((a, b) => (a.id < b.id ? -1 : 1));
+      }
       const leftMs = untilMs - this.#clock.nowMs();
       if (leftMs <= 0) {
+        const drained = this.members().filter(({ id }) => this.isDrained(id)).length;
+        const beside = drained > 0 ? ` beside ${drained} drained` : '';
         throw new HelsError(
           'deadline-exceeded',
-          `${alive.length} of ${count} workers registered within ${timeoutMs} ms; start more, or lower --workers`,
+          `${available.length} of ${count} workers registered within ${timeoutMs} ms${beside}; start more, or lower --workers`,
         );
       }
       await this.#change(Math.min(leftMs, 1_000), signal);
@@ -119,7 +141,9 @@ export class WorkerRegistry implements RegistryPort {
     for (const effect of step.effects) {
       const { type, ...fields } = effect;
       this.#log.info(type, fields);
-      if (effect.type === 'worker-joined') this.#listener?.workerJoined();
+      if (effect.type === 'worker-joined' && !this.isDrained(effect.id)) {
+        this.#listener?.workerJoined();
+      }
       if (effect.type === 'worker-lost') {
         this.#listener?.workerLost(effect.id, effect.incarnation, effect.reason);
       }

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type {
   GenerateOptions,
   HelsClient,
+  PlanReport,
   ReplanEvent,
   ReplanOptions,
 } from '../../client/sdk/index.ts';
@@ -192,6 +193,35 @@ describe('a re-plan while requests run', () => {
     const told = JSON.parse(events.stdout) as { kind: string }[];
     expect(told.map(({ kind }) => kind)).toContain('replan');
   }, 60_000);
+
+  it('is what helsctl drain does: the worker serves nothing, is left out of what comes, and is back when asked', async () => {
+    const { client } = test.cluster;
+    const address = ['--address', test.cluster.grpcAddress];
+    const byHand = await helsctl('drain', 'worker-1', ...address);
+    expect(byHand).toMatchObject({ exitCode: 3 });
+    expect(byHand.stderr).toContain('split by hand');
+    await test.deploy({ modelPath: model, policy: 'equal' });
+    const tokens = await during(async () => {
+      const drained = await helsctl('drain', 'worker-1', '--json', ...address);
+      expect(drained).toMatchObject({ exitCode: 0 });
+      expect(JSON.parse(drained.stdout)).toMatchObject({
+        worker: 'worker-1',
+        drained: true,
+        replan: { outcome: 'applied', sequences: 4 },
+      });
+    });
+    expect(tokens).toEqual(undisturbed);
+    const workersOf = (report: PlanReport) => report.plan?.ranks.map(({ workerId }) => workerId);
+    expect(workersOf(await client.plan())).toEqual(['worker-0', 'worker-2']);
+    const others = await test.deploy({ modelPath: model, policy: 'equal', workersMin: 2 });
+    expect(workersOf(others)).toEqual(['worker-0', 'worker-2']);
+    const listed = await helsctl('get', 'workers', 'worker-1', '--json', ...address);
+    expect(JSON.parse(listed.stdout)).toMatchObject({ state: 'alive', drained: true });
+    const undone = await helsctl('drain', 'worker-1', '--undo', ...address);
+    expect(undone.stdout).toContain('plans may use worker-1 again');
+    const all = await test.deploy({ modelPath: model, policy: 'equal' });
+    expect(workersOf(all)).toEqual(['worker-0', 'worker-1', 'worker-2']);
+  }, 120_000);
 
   // The last ones: there is a worker less afterwards. One that is gone is found out at once, one that is silent after its lease.
   it.each(['SIGSTOP', 'SIGKILL'] as const)(

@@ -3,7 +3,7 @@ import { formatBytes } from '../../../proto/domain/device.ts';
 import { HelsError, type PlanReport, type Status } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatMilliseconds, formatTable } from '../output.ts';
-import { describeDevice } from '../plan-table.ts';
+import { describeDevice, describeState } from '../plan-table.ts';
 
 /** What there is of one kind: each item as the API has it, under a name, and as a row. */
 interface Listing {
@@ -19,7 +19,7 @@ function workersOf({ workers }: Status): Listing {
       value: worker,
       row: [
         worker.workerId,
-        worker.state,
+        describeState(worker),
         worker.address,
         describeDevice(worker.device),
         `${worker.heartbeatAgeSeconds.toFixed(1)} s`,

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { Status } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatTable } from '../output.ts';
-import { describeDevice } from '../plan-table.ts';
+import { describeDevice, describeState } from '../plan-table.ts';
 
 /** Empty before anything was served. */
 function predictionLines(status: Status): string[] {
@@ -92,7 +92,7 @@ function formatStatus(status: Status): string {
   if (status.workers.length === 0) return [...lines, 'no workers registered'].join('\n');
   const rows = status.workers.map((worker) => [
     worker.workerId,
-    worker.state,
+    describeState(worker),
     worker.address,
     describeDevice(worker.device),
     `${worker.heartbeatAgeSeconds.toFixed(1)} s`,

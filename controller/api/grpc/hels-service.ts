@@ -4,6 +4,7 @@ import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
 import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../../../proto/gen/hels/v1/DeployRequest.ts';
+import type { DrainRequest__Output } from '../../../proto/gen/hels/v1/DrainRequest.ts';
 import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
 import type { GenerateRequest__Output } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
@@ -23,6 +24,7 @@ export interface OperationsPort {
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent>;
   undeploy(modelId: string): Promise<void>;
   replan(request: ReplanRequest__Output): AsyncIterable<ReplanEvent>;
+  drain(request: DrainRequest__Output): AsyncIterable<ReplanEvent>;
   profileWorkers(
     request: ProfileWorkersRequest__Output,
     signal: AbortSignal,
@@ -145,6 +147,10 @@ export function helsHandlers(
     Replan: streamHandler<ReplanRequest__Output, ReplanEvent>((request) => {
       checkPolicy(request.policy);
       return operations.replan(request);
+    }),
+    Drain: streamHandler<DrainRequest__Output, ReplanEvent>((request) => {
+      if (request.workerId === '') refuse('worker_id', '', 'the name of a worker');
+      return operations.drain(request);
     }),
     Undeploy: unaryHandler(async ({ modelId }) => {
       await operations.undeploy(modelId);

@@ -7,7 +7,7 @@ function setUp() {
   const deployed: DeploymentRequest[] = [];
   const coordinator = { deploy: (request: DeploymentRequest) => deployed.push(request) };
   const nobody = null as never;
-  const operations = new OperationsService(coordinator as never, nobody, nobody, nobody);
+  const operations = new OperationsService(coordinator as never, nobody, nobody, nobody, nobody);
   return { operations, deployed };
 }
 

@@ -44,6 +44,16 @@ describe('the stored deployment', () => {
     expect(await store.list(keys.plansPrefix)).toEqual([]);
   });
 
+  it('has the drained workers beside it, for the next leader too', async () => {
+    expect(await state.loadDrained()).toEqual([]);
+    await state.saveDrained(['a', 'b']);
+    await state.saveDrained(['b']);
+    await leadership.resign();
+    await expect(state.saveDrained([])).rejects.toMatchObject({ code: 'stale-fence' });
+    const next = await campaign(store, 'next', new AbortController().signal);
+    expect(await new DeploymentState(store, next).loadDrained()).toEqual(['b']);
+  });
+
   it('is written on condition of what it replaces, so that a delayed write undoes nothing', async () => {
     const conditions: unknown[] = [];
     const recorded: Leadership = {

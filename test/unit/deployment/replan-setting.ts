@@ -66,7 +66,7 @@ export const loaded = {
 } as unknown as LoadedGroup;
 
 export const nothing: ReplanWish = { policy: '', workload: null, ranks: [] };
-export const alive = candidates as unknown as readonly GroupWorker[];
+export const available = candidates as unknown as readonly GroupWorker[];
 /** Device a takes so many times what its lines say. */
 export const slower = (times: number) => (devices: readonly ProfiledDevice[]) =>
   devices.map((one) =>
@@ -77,6 +77,6 @@ export const slower = (times: number) => (devices: readonly ProfiledDevice[]) =>
 
 export function propose(wish: Partial<ReplanWish>, changes: object = {}): Proposal {
   const asIs = (devices: readonly ProfiledDevice[]) => [...devices];
-  const proposing = { loaded, request, alive, refine: asIs, nowMs: () => 0 };
+  const proposing = { loaded, request, available, refine: asIs, nowMs: () => 0 };
   return proposeReplan({ ...proposing, wish: { ...nothing, ...wish }, ...changes });
 }

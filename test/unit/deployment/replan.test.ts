@@ -7,7 +7,7 @@ import { footprintOf } from '../../../controller/planner/problem.ts';
 import { type ProfiledDevice, planModel } from '../../../controller/profiler/plan-input.ts';
 import type { Replan__Output } from '../../../proto/gen/hels/v1/Replan.ts';
 import { smallModel } from '../profiler/models.ts';
-import { alive, ids, loaded, nothing, propose, request, slower } from './replan-setting.ts';
+import { available, ids, loaded, nothing, propose, request, slower } from './replan-setting.ts';
 
 const headsOf = ({ made }: Proposal) =>
   made.shardPlan.ranks.map(({ workerId, headGroups }) => [
@@ -56,9 +56,13 @@ describe('a proposal', () => {
       ['b', 1],
     ]);
     expect(proposal.workers.map(({ id }) => id)).toEqual(ids);
-    const restarted = alive.map((one) => (one.id === 'b' ? { ...one, incarnation: 'b2' } : one));
-    expect(() => propose({ ranks }, { alive: restarted })).toThrow("worker 'b' is not registered");
-    const alone = propose({}, { alive: restarted });
+    const restarted = available.map((one) =>
+      one.id === 'b' ? { ...one, incarnation: 'b2' } : one,
+    );
+    expect(() => propose({ ranks }, { available: restarted })).toThrow(
+      "worker 'b' is not registered",
+    );
+    const alone = propose({}, { available: restarted });
     expect(headsOf(alone)).toEqual([['a', 4]]);
     // The split as it is cannot go on without b.
     expect(alone.currentSeconds).toBe(Number.POSITIVE_INFINITY);
@@ -66,12 +70,12 @@ describe('a proposal', () => {
 
   it('reaches each worker as it is reached now', () => {
     // Both were lost for a moment: the channels of the deployment are closed.
-    const back = alive.map((one) => ({ ...one, address: 'another' }));
-    const proposal = propose({}, { alive: back });
+    const back = available.map((one) => ({ ...one, address: 'another' }));
+    const proposal = propose({}, { available: back });
     expect(proposal.workers.every((worker) => back.includes(worker))).toBe(true);
     expect(proposal.candidates).toEqual(back);
     const [a, b] = back;
-    const alone = propose({}, { alive: [a] });
+    const alone = propose({}, { available: [a] });
     expect(alone.workers).toEqual([a]);
     // It may come back.
     expect(alone.candidates).toEqual([a, { ...b, address: undefined }]);

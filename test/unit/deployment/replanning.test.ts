@@ -44,7 +44,7 @@ function setUp() {
     workers: [a],
     prepared: [],
   };
-  const proposal = propose({}, { loaded: from, alive: [a, b] });
+  const proposal = propose({}, { loaded: from, available: [a, b] });
   const engine = {
     pause: () => Promise.resolve(),
     kvInUse: () => ({ addresses: [0, 1], computed: [20, 7] }),

@@ -1,0 +1,131 @@
+/** Takes workers out of service, and back: their work moves to the others first, and no later plan uses them. */
+import { HelsError } from '../../proto/domain/errors.ts';
+import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
+import { type Group, isServing } from '../cluster/group.ts';
+import type { LoadedGroup } from './deployment-run.ts';
+import type { ReplanService } from './replan-service.ts';
+import type { WorkerRegistry } from './worker-registry.ts';
+
+export interface DrainStore {
+  loadDrained(): Promise<string[]>;
+  saveDrained(workerIds: readonly string[]): Promise<void>;
+}
+
+export interface DrainServiceOptions {
+  registry: Pick<WorkerRegistry, 'members' | 'available' | 'drained' | 'isDrained' | 'setDrained'>;
+  coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
+  replanner: Pick<ReplanService, 'run'>;
+  store: DrainStore;
+}
+
+const asDeployed = { policy: '', workload: null, ranks: [] };
+
+export class DrainService {
+  readonly #options: DrainServiceOptions;
+
+  constructor(options: DrainServiceOptions) {
+    this.#options = options;
+  }
+
+  /** Marks as they were when the controller last ran. */
+  async restore(): Promise<void> {
+    const { registry, store } = this.#options;
+    for (const id of await store.loadDrained()) registry.setDrained(id, true);
+  }
+
+  /**
+   * Ends when the worker has nothing left to do; it may then be stopped. Throws request-invalid for a worker that is not known, not-ready
+   * while plans change, and what keeps the others from taking over (plan-infeasible): the worker then serves as before. A move that has
+   * begun and fails leaves the mark: what follows it is planned without the worker.
+   */
+  async *drain(workerId: string): AsyncGenerator<ReplanEvent, void, undefined> {
+    const { registry, replanner } = this.#options;
+    this.#requireKnown(workerId);
+    this.#refuseChange();
+    const isNew = !registry.isDrained(workerId);
+    if (isNew) await this.#mark(workerId, true);
+    let moves = false;
+    try {
+      if (!this.#serves(workerId)) {
+        yield { done: { replan: null, report: null } };
+        return;
+      }
+      this.#requireOthers(workerId);
+      for await (const event of replanner.run(asDeployed)) {
+        moves = true;
+        yield event;
+      }
+    } catch (error) {
+      if (isNew && !moves) await this.#mark(workerId, false);
+      throw error;
+    }
+  }
+
+  /** Plans may use it again: the next deployment or re-plan, or one of the controller itself when it pays. */
+  async *undo(workerId: string): AsyncGenerator<ReplanEvent, void, undefined> {
+    const { registry } = this.#options;
+    if (!registry.isDrained(workerId)) {
+      this.#requireKnown(workerId);
+    } else {
+      await this.#mark(workerId, false);
+    }
+    yield { done: { replan: null, report: null } };
+  }
+
+  #serves(workerId: string): boolean {
+    const { coordinator } = this.#options;
+    const { ranks = [] } = coordinator.serving?.loaded.shardPlan ?? {};
+    return isServing(coordinator.group) && ranks.some((rank) => rank.workerId === workerId);
+  }
+
+  /** The mark is where every later plan looks before it is what the store says, so that none comes in between. */
+  async #mark(workerId: string, drained: boolean): Promise<void> {
+    const { registry, store } = this.#options;
+    registry.setDrained(workerId, drained);
+    try {
+      await store.saveDrained(registry.drained());
+    } catch (error) {
+      registry.setDrained(workerId, !drained);
+      throw error;
+    }
+  }
+
+  #requireKnown(workerId: string): void {
+    const { registry } = this.#options;
+    const known = registry.members().map(({ id }) => id);
+    if (known.includes(workerId) || registry.isDrained(workerId)) return;
+    const there = known.sort().join(', ') || 'none';
+    throw new HelsError(
+      'request-invalid',
+      `worker_id: no worker '${workerId.slice(0, 80)}' is registered; registered: ${there}`,
+      { field: 'worker_id' },
+    );
+  }
+
+  #refuseChange(): void {
+    const { phase, detail } = this.#options.coordinator.group;
+    if (phase !== 'deploying' && phase !== 'replanning') return;
+    throw new HelsError(
+      'not-ready',
+      `a worker is drained while nothing else changes plans; now: ${phase}: ${detail}; try again when it is ready`,
+    );
+  }
+
+  #requireOthers(workerId: string): void {
+    const { registry, coordinator } = this.#options;
+    const split = coordinator.group.request?.ranks ?? [];
+    if (split.some((rank) => rank.workerId === workerId)) {
+      throw new HelsError(
+        'plan-infeasible',
+        `worker '${workerId}' is in the split by hand that is served; change the split first: helsctl plan --apply --policy hels, or --ranks without it`,
+        { field: 'worker_id' },
+      );
+    }
+    if (registry.available().length > 0) return;
+    throw new HelsError(
+      'plan-infeasible',
+      `no worker is left to take over from '${workerId}'; start another and deploy over it, or undeploy the model`,
+      { field: 'worker_id' },
+    );
+  }
+}
