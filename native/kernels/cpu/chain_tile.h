@@ -70,6 +70,9 @@ struct ChainTileSet {
   PairOrder pairOrder = PairOrder::kNeighbours;
   /// Largest number of rows of one tile.
   int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1, 1};
+  /// More rows are cut into tiles of at most so many, if not 0, else of rowsMax: the highest tile need not be the
+  /// fastest.
+  int tileRows[kTileKinds] = {};
   /// Whether bf16 inputs lie in tiles of 16 rows, each term of a block (16, 32), and kernels for rowsMax rows of them
   /// take any number above it.
   bool inputTiles = false;

@@ -23,6 +23,12 @@ constexpr int64_t kFourBytes = int64_t{4} * sizeof(uint16_t);     // of inputs o
 constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;  // of a panel
 constexpr int64_t kBlockWeightBytes = kBlockInputs / 4 * kFourWeightBytes;
 constexpr int kChainsAtOnce = 14;  // even and odd ones together, beside their operands in 32 registers
+constexpr int64_t kAheadBytes =
+    8192;  // of a panel, into the second-level cache: the hardware stops at the end of a page
+constexpr int64_t kNearBytes = 1024;
+
+/// Where a block's weights come from.
+enum class Weights : uint8_t { kFromMemory, kInCache };
 
 /// Where a block's operands lie.
 struct Block {
@@ -33,16 +39,23 @@ struct Block {
   const float* scales;  // as of TileArguments
   int64_t scaleStride;
   int64_t inputs;
+  int64_t aheadBytes = 0;  // from weights to those to ask memory for
 };
 
 /// One pair of each four inputs of a block into its chains, the first ones (even inputs) or the second.
-template <int rows, int panels>
+template <Weights source, int rows, int panels>
 HELS_AVX512_BF16 inline void addPair(__m512 (&sums)[rows][panels], const std::byte* x, const std::byte* weights,
                                      const Block& block) {
   __m512bh w[panels];
 #pragma GCC unroll 16
   for (int panel = 0; panel < panels; ++panel) {
-    w[panel] = (__m512bh)_mm512_loadu_si512(weights + panel * block.panelStrideBytes);
+    const std::byte* pairs = weights + panel * block.panelStrideBytes;
+    if constexpr (source == Weights::kFromMemory) _mm_prefetch(pairs + block.aheadBytes, _MM_HINT_T1);
+    // Every other line: the hardware brings these to the first level late.
+    if constexpr (source == Weights::kFromMemory && rows * panels > kChainsAtOnce) {
+      _mm_prefetch(pairs + kNearBytes, _MM_HINT_T0);
+    }
+    w[panel] = (__m512bh)_mm512_loadu_si512(pairs);
   }
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
@@ -81,7 +94,7 @@ HELS_AVX512_BF16 inline void addSums(__m512 (&sums)[rows][panels], const __m512 
 
 /// Adds a block to the chains: its even and odd chains side by side, or, where that takes too many registers, one after
 /// the other.
-template <int rows, int panels>
+template <Weights source, int rows, int panels>
 HELS_AVX512_BF16 inline void addBlock(__m512 (&sums)[rows][panels], const Block& block) {
   __m512 even[rows][panels], odd[rows][panels];
   const std::byte* x = block.x;
@@ -91,16 +104,16 @@ HELS_AVX512_BF16 inline void addBlock(__m512 (&sums)[rows][panels], const Block&
   if constexpr (rows * panels <= kChainsAtOnce) {
     clear(odd);
     for (; x != end; x += kFourBytes, weights += kFourWeightBytes) {
-      addPair(even, x, weights, block);
-      addPair(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
+      addPair<source>(even, x, weights, block);
+      addPair<source>(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
     }
   } else {
-    for (; x != end; x += kFourBytes, weights += kFourWeightBytes) addPair(even, x, weights, block);
+    for (; x != end; x += kFourBytes, weights += kFourWeightBytes) addPair<source>(even, x, weights, block);
     clear(odd);
     x = block.x;
     weights = block.weights;
     for (; x != end; x += kFourBytes, weights += kFourWeightBytes) {
-      addPair(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
+      addPair<source>(odd, x + kFourBytes / 2, weights + kFourWeightBytes / 2, block);
     }
   }
   addSums(sums, even, odd, block);
@@ -114,7 +127,8 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a
   Block block{a.x, a.xStrideBytes, a.panel, a.panelStrideBytes, a.scales, a.scaleStride, kBlockInputs};
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs, block.weights += kBlockWeightBytes) {
     block.inputs = std::min(kBlockInputs, left);
-    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
+    block.aheadBytes = readAhead(a, panels, block.weights, kAheadBytes) - block.weights;
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock<Weights::kFromMemory>(sums, block);
     if (block.scales != nullptr) block.scales += kPanelColumns;
   }
   storeSums(a, sums);
@@ -166,7 +180,7 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addGroups(const TileArguments& a
                                                               weights[panel]);
     }
     groups += groupBytes(quantization, block.inputs);
-    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock(sums, block);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock<Weights::kInCache>(sums, block);
   }
   storeSums(a, sums);
 }
@@ -186,11 +200,12 @@ void fillQuantized(ChainTileSet& set, TileKind kind) {
   if constexpr (rows < kQuantizedRowsMax) fillQuantized<quantization, rows + 1>(set, kind);
 }
 
-constexpr int kRowsMax = 14;
+constexpr int kRowsMax = 8;
+constexpr int kTileRows = kChainsAtOnce / 2;  // of two panels
 
 template <int rows>
 void fillPairs(ChainTileSet& set) {
-  constexpr int panels = rows <= 2 ? 8 : rows <= 4 ? 4 : 2;
+  constexpr int panels = rows <= 2 ? 8 : rows <= 3 ? 4 : 2;
   for (const TileKind kind : {kTilePairs, kTileScaled}) {
     set.panels[kind][rows - 1] = panels;
     set.wide[kind][rows - 1] = tile<rows, panels>;
@@ -203,6 +218,10 @@ ChainTileSet makeSet() {
   ChainTileSet set = avx512TileSet();
   set.isa = Isa::kAvx512Bf16;
   set.pairOrder = PairOrder::kStraddled;
+  for (const TileKind kind : {kTilePairs, kTileScaled}) {
+    set.rowsMax[kind] = kRowsMax;
+    set.tileRows[kind] = kTileRows;
+  }
   set.narrowBlocks = narrowBlocks;
   fillPairs<1>(set);
   fillQuantized<Quantization::kInt8>(set, kTileInt8);
