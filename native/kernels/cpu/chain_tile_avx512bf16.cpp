@@ -23,8 +23,9 @@ constexpr int64_t kFourBytes = int64_t{4} * sizeof(uint16_t);     // of inputs o
 constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;  // of a panel
 constexpr int64_t kBlockWeightBytes = kBlockInputs / 4 * kFourWeightBytes;
 constexpr int kChainsAtOnce = 14;  // even and odd ones together, beside their operands in 32 registers
-constexpr int64_t kAheadBytes =
-    8192;  // of a panel, into the second-level cache: the hardware stops at the end of a page
+// Where memory is asked for weights: into the second-level cache, as the hardware stops at the end of a page; and,
+// where chains take every other line, into the first.
+constexpr int64_t kAheadBytes = 8192;
 constexpr int64_t kNearBytes = 1024;
 
 /// Where a block's weights come from.
@@ -51,7 +52,6 @@ HELS_AVX512_BF16 inline void addPair(__m512 (&sums)[rows][panels], const std::by
   for (int panel = 0; panel < panels; ++panel) {
     const std::byte* pairs = weights + panel * block.panelStrideBytes;
     if constexpr (source == Weights::kFromMemory) _mm_prefetch(pairs + block.aheadBytes, _MM_HINT_T1);
-    // Every other line: the hardware brings these to the first level late.
     if constexpr (source == Weights::kFromMemory && rows * panels > kChainsAtOnce) {
       _mm_prefetch(pairs + kNearBytes, _MM_HINT_T0);
     }
@@ -120,7 +120,7 @@ HELS_AVX512_BF16 inline void addBlock(__m512 (&sums)[rows][panels], const Block&
 }
 
 /// A function of its own, so that no arithmetic moves out of the caller's SubnormalFlush.
-template <int rows, int panels>
+template <Weights source, int rows, int panels>
 HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a) {
   __m512 sums[rows][panels];
   loadSums(a, sums);
@@ -128,16 +128,16 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addBlocks(const TileArguments& a
   for (int64_t left = a.depth; left > 0; left -= kBlockInputs, block.weights += kBlockWeightBytes) {
     block.inputs = std::min(kBlockInputs, left);
     block.aheadBytes = readAhead(a, panels, block.weights, kAheadBytes) - block.weights;
-    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock<Weights::kFromMemory>(sums, block);
+    for (int term = 0; term < a.terms; ++term, block.x += a.xBlockBytes) addBlock<source>(sums, block);
     if (block.scales != nullptr) block.scales += kPanelColumns;
   }
   storeSums(a, sums);
 }
 
-template <int rows, int panels>
+template <Weights source, int rows, int panels>
 HELS_AVX512_BF16 void tile(const TileArguments& a) {
   const avx2::SubnormalFlush flush;
-  addBlocks<rows, panels>(a);
+  addBlocks<source, rows, panels>(a);
 }
 
 /// 32 inputs as one or two terms in the order kStraddled.
@@ -203,15 +203,13 @@ void fillQuantized(ChainTileSet& set, TileKind kind) {
 constexpr int kRowsMax = 8;
 constexpr int kTileRows = kChainsAtOnce / 2;  // of two panels
 
-template <int rows>
-void fillPairs(ChainTileSet& set) {
+template <Weights source, int rows = 1>
+void fillPairs(ChainTileSet& set, TileKind kind) {
   constexpr int panels = rows <= 2 ? 8 : rows <= 3 ? 4 : 2;
-  for (const TileKind kind : {kTilePairs, kTileScaled}) {
-    set.panels[kind][rows - 1] = panels;
-    set.wide[kind][rows - 1] = tile<rows, panels>;
-    set.single[kind][rows - 1] = tile<rows, 1>;
-  }
-  if constexpr (rows < kRowsMax) fillPairs<rows + 1>(set);
+  set.panels[kind][rows - 1] = panels;
+  set.wide[kind][rows - 1] = tile<source, rows, panels>;
+  set.single[kind][rows - 1] = tile<source, rows, 1>;
+  if constexpr (rows < kRowsMax) fillPairs<source, rows + 1>(set, kind);
 }
 
 ChainTileSet makeSet() {
@@ -223,7 +221,8 @@ ChainTileSet makeSet() {
     set.tileRows[kind] = kTileRows;
   }
   set.narrowBlocks = narrowBlocks;
-  fillPairs<1>(set);
+  fillPairs<Weights::kFromMemory>(set, kTilePairs);
+  fillPairs<Weights::kInCache>(set, kTileScaled);
   fillQuantized<Quantization::kInt8>(set, kTileInt8);
   fillQuantized<Quantization::kInt4>(set, kTileInt4);
   set.dequantize[0] = avx512::dequantize<Quantization::kInt8, PairOrder::kStraddled>;
