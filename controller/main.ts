@@ -30,6 +30,7 @@ import { AutoReplan } from './deployment/auto-replan.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
 import { DrainService } from './deployment/drain-service.ts';
+import { Newcomers } from './deployment/newcomers.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
 import { ReplanLog } from './deployment/replan-log.ts';
@@ -75,11 +76,18 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
+  const tell: PredictionTracker['tell'] = (...event) => tracker.tell(...event);
+  const newcomers = new Newcomers({ coordinator, store: state, term, tell, log });
   const drains = new DrainService({ registry, coordinator, replanner, store: state });
   await drains.restore();
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
-  return { operations, autoReplan };
+  const tick = () => {
+    coordinator.tick();
+    newcomers.tick();
+    autoReplan.tick();
+  };
+  return { operations, tick };
 }
 
 async function startController(
@@ -121,7 +129,7 @@ async function startController(
   });
 
   const parts = { term, coordinator, registry, state, view, tracker, replans, clock, log };
-  const { operations, autoReplan } = await operationsOf(parts);
+  const { operations, tick } = await operationsOf(parts);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),
@@ -152,8 +160,7 @@ async function startController(
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
   const ticker = setInterval(() => {
     registry.tick();
-    coordinator.tick();
-    autoReplan.tick();
+    tick();
   }, tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
   if (request !== null) coordinator.restore(request);

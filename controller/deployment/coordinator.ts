@@ -19,7 +19,7 @@ import type { CoordinatorOptions } from './coordinator-options.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
-import type { GroupWorker } from './group-worker.ts';
+import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
@@ -69,10 +69,9 @@ export class Coordinator {
 
   get servedModel(): ServedModel | null {
     const { served } = this;
+    if (served === null) return null;
     const createdUnixSeconds = this.#attempt?.createdUnixSeconds ?? 0;
-    return served === null
-      ? null
-      : { modelId: served.modelId, text: served.text, createdUnixSeconds };
+    return { modelId: served.modelId, text: served.text, createdUnixSeconds };
   }
 
   /** Those that a plan may use now. */
@@ -135,9 +134,14 @@ export class Coordinator {
       trigger === 'operator' ? proposal.request : (this.#group.request ?? proposal.request);
     const { reason } = replanning;
     log.info('planning anew', { epoch: attempt.epoch, trigger, reason });
-    const members = incarnations(workers);
+    const members = incarnationsOf(workers);
     this.#dispatch({ type: 'replan-begun', epoch: attempt.epoch, request, members, reason });
     return replanning;
+  }
+
+  /** Unless another plan has come meanwhile. */
+  replaceCandidates(of: LoadedGroup, by: LoadedGroup): void {
+    if (this.#attempt?.loaded === of && this.#group.phase === 'ready') this.#attempt.loaded = by;
   }
 
   /** A wish that the plan as it is fulfils: remembered as one that changes the plan is. */
@@ -310,7 +314,7 @@ export class Coordinator {
       },
       membersChosen: (workers) => {
         attempt.chosen = workers;
-        this.#dispatch({ type: 'members-chosen', epoch, members: incarnations(workers) });
+        this.#dispatch({ type: 'members-chosen', epoch, members: incarnationsOf(workers) });
       },
     });
     const { files, corrections } = attempt;
@@ -391,10 +395,4 @@ export class Coordinator {
     this.#dispatch({ type: 'replan', epoch, reason });
     return true;
   }
-}
-
-function incarnations(
-  workers: readonly { id: string; incarnation: string }[],
-): Map<string, string> {
-  return new Map(workers.map(({ id, incarnation }) => [id, incarnation]));
 }

@@ -125,13 +125,16 @@ export function exchangeBytesMax(model: ModelSpec): number {
   return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, headGroups));
 }
 
-async function describeDevices(
+/** `lends`: KV may lie on other ranks, which takes buffers. */
+export async function describeDevices(
   workers: readonly GroupWorker[],
   model: ModelSpec,
   profiles: ReadonlyMap<string, ProfileRun>,
   links: ReadonlyMap<string, LinkLine>,
+  lends: boolean,
 ): Promise<ProfiledDevice[]> {
   const { stepTokensMax, sequencesMax } = engineSizes;
+  const exchangeBytes = lends ? exchangeBytesMax(model) : 0;
   return await Promise.all(
     workers.map(async (worker) => {
       const described = await worker.client.describe({ model, stepTokensMax, sequencesMax });
@@ -143,7 +146,7 @@ async function describeDevices(
       return {
         id: worker.id,
         memoryBytes: described.device.memoryFreeBytes,
-        reservedBytes: Math.max(described.reservedBytes, scratchBytesMax(model)),
+        reservedBytes: Math.max(described.reservedBytes, scratchBytesMax(model)) + exchangeBytes,
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
         link,
@@ -179,12 +182,8 @@ export async function runDeployment(
   const workload = workloadOf(request, files.spec);
   const { kvPolicy = 'evict' } = request;
   const kvBlockTokens = workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens;
-  const described = await describeDevices(workers, files.spec, profiles, links);
-  const exchangeBytes = workload.allowRemoteKv ? exchangeBytesMax(files.spec) : 0;
-  const devices = described.map((device) => ({
-    ...device,
-    reservedBytes: device.reservedBytes + exchangeBytes,
-  }));
+  const lends = workload.allowRemoteKv === true;
+  const devices = await describeDevices(workers, files.spec, profiles, links, lends);
   const planRequest: PlanRequest = {
     epoch,
     modelId: files.modelId,

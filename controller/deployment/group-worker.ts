@@ -10,6 +10,13 @@ export interface GroupWorker {
   client: WorkerClient;
 }
 
+/** By worker id. */
+export function incarnationsOf(
+  workers: readonly { id: string; incarnation: string }[],
+): Map<string, string> {
+  return new Map(workers.map(({ id, incarnation }) => [id, incarnation]));
+}
+
 /** Progress of one phase, for people. */
 export type Progress = (message: string, fraction: number) => void;
 

@@ -1,9 +1,10 @@
 /** What a step's collectives cost each rank: measured in a collective of all workers, formed for that and dropped. */
 import { HelsError } from '../../proto/domain/errors.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { LinkLine } from '../../proto/domain/plan.ts';
 import { fitLink } from '../profiler/fit-link.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { type LinkRecord, linkKey, loadRecord } from './measurement-store.ts';
+import { type LinkRecord, linkKey, loadRecord, type MeasurementStore } from './measurement-store.ts';
 import type { MeasuringPorts, ProfileOptions } from './profile-workers.ts';
 
 /** Decode batches and prefill chunks: what a step sums grows with its tokens. */
@@ -46,6 +47,28 @@ async function measure(
   };
 }
 
+function linesOf(
+  workers: readonly GroupWorker[],
+  { tokens, seconds }: LinkRecord,
+): Map<string, LinkLine> {
+  const lineOf = ({ id }: GroupWorker) => {
+    const measured = seconds[id];
+    if (measured === undefined) throw new HelsError('internal', `worker '${id}' was not probed`);
+    return fitLink(tokens, measured);
+  };
+  return new Map(workers.map((worker) => [worker.id, lineOf(worker)]));
+}
+
+/** Each worker's link by worker id; null: the collectives of just these workers were never measured. */
+export async function storedLinks(
+  workers: readonly GroupWorker[],
+  model: ModelSpec,
+  store: MeasurementStore,
+): Promise<Map<string, LinkLine> | null> {
+  const record = await loadRecord<LinkRecord>(store, linkKey(workers, model));
+  return record === null ? null : linesOf(workers, record);
+}
+
 /** Each worker's link by worker id, from the store or measured; all zero for one worker, which has nobody to sum with. */
 export async function probeLinks(
   workers: readonly GroupWorker[],
@@ -57,18 +80,10 @@ export async function probeLinks(
   if (only !== undefined && workers.length === 1) {
     return new Map([[only.id, { constant: 0, perToken: 0 }]]);
   }
-  const key = linkKey(workers, options.model);
-  let record = options.refresh ? null : await loadRecord<LinkRecord>(ports.store, key);
-  if (record === null) {
-    progress(`${workers.length} workers: timing their collectives`, 0);
-    record = await measure(workers, options, ports.unixMs);
-    await ports.store.saveMeasurement(key, JSON.stringify(record));
-  }
-  const { tokens, seconds } = record;
-  const lineOf = ({ id }: GroupWorker) => {
-    const measured = seconds[id];
-    if (measured === undefined) throw new HelsError('internal', `worker '${id}' was not probed`);
-    return fitLink(tokens, measured);
-  };
-  return new Map(workers.map((worker) => [worker.id, lineOf(worker)]));
+  const known = options.refresh ? null : await storedLinks(workers, options.model, ports.store);
+  if (known !== null) return known;
+  progress(`${workers.length} workers: timing their collectives`, 0);
+  const record = await measure(workers, options, ports.unixMs);
+  await ports.store.saveMeasurement(linkKey(workers, options.model), JSON.stringify(record));
+  return linesOf(workers, record);
 }

@@ -79,19 +79,33 @@ async function measure(
   };
 }
 
+type GridOptions = Pick<ProfileOptions, 'model' | 'stepTokensMax'>;
+
+function gridOf(worker: GroupWorker, { model, stepTokensMax }: GridOptions) {
+  const points = profileGrid(model, gridLimits(worker, model, stepTokensMax));
+  return { points, key: profileKey(worker, model, points) };
+}
+
+/** null: the worker was never measured for such a grid. */
+export async function storedProfile(
+  worker: GroupWorker,
+  options: GridOptions,
+  store: MeasurementStore,
+): Promise<ProfileRun | null> {
+  const known = await loadRecord<ProfileRecord>(store, gridOf(worker, options).key);
+  if (known === null) return null;
+  return { ...known, fit: fitLatency(known.points, known.seconds), stored: true };
+}
+
 async function profileWorker(
   worker: GroupWorker,
   options: ProfileOptions,
   ports: MeasuringPorts,
   progress: (fraction: number) => void,
 ): Promise<ProfileRun> {
-  const { model, stepTokensMax, refresh } = options;
-  const points = profileGrid(model, gridLimits(worker, model, stepTokensMax));
-  const key = profileKey(worker, model, points);
-  const known = refresh ? null : await loadRecord<ProfileRecord>(ports.store, key);
-  if (known !== null) {
-    return { ...known, fit: fitLatency(known.points, known.seconds), stored: true };
-  }
+  const known = options.refresh ? null : await storedProfile(worker, options, ports.store);
+  if (known !== null) return known;
+  const { points, key } = gridOf(worker, options);
   const record = await measure(worker, points, options, ports, progress);
   const fit = fitLatency(record.points, record.seconds);
   await ports.store.saveMeasurement(key, JSON.stringify(record));

@@ -244,4 +244,23 @@ describe('a re-plan while requests run', () => {
     },
     60_000,
   );
+
+  it('takes up a worker that was lost and came back', async () => {
+    const { client } = test.cluster;
+    await test.deploy({ modelPath: model, policy: 'equal', workersMin: 2 });
+    const tokens = await during(async () => {
+      await test.restartWorker(2);
+      await eventually(20_000, 'the worker is one that plans may use', async () => {
+        const { events } = await client.status();
+        return events.some(
+          ({ kind, workerId, message }) =>
+            kind === 'joined' && workerId === 'worker-2' && message.includes('may use it'),
+        );
+      });
+      const done = (await replan({})).at(-1);
+      if (done?.type === 'done') expect(done.report.plan?.ranks).toHaveLength(3);
+      expect(done?.type).toBe('done');
+    });
+    expect(tokens).toEqual(undisturbed);
+  }, 90_000);
 });

@@ -1,0 +1,125 @@
+import { describe, expect, it } from 'vitest';
+import { type Group, initialGroup } from '../../../controller/cluster/group.ts';
+import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
+import type { GroupWorker } from '../../../controller/deployment/group-worker.ts';
+import { Newcomers, withNewcomers } from '../../../controller/deployment/newcomers.ts';
+import { probeLinks } from '../../../controller/deployment/probe-links.ts';
+import { profileWorkers } from '../../../controller/deployment/profile-workers.ts';
+import { createLogger } from '../../../proto/base/log.ts';
+import { site } from './measured-site.ts';
+import { loaded, propose } from './replan-setting.ts';
+
+const ids = ['a', 'b', 'c'];
+
+/** Workers a and b serve; all three were measured together before. */
+async function setUp() {
+  const { calls, ports, workers, options } = site();
+  const all = workers('build 1', ids);
+  await profileWorkers(all, options(), ports, () => undefined);
+  await probeLinks(all, options(), ports, () => undefined);
+  const group: LoadedGroup = { ...loaded, candidates: all.slice(0, 2), workers: all.slice(0, 2) };
+  const again = { ...(all[2] as GroupWorker), incarnation: '2' };
+  return { calls, store: ports.store, all, group, again };
+}
+
+const idsOf = (workers: readonly { id: string }[]) => workers.map(({ id }) => id);
+
+describe('a worker that joins a group that serves', () => {
+  it('is planned with when all of it is stored', async () => {
+    const { calls, store, all, group } = await setUp();
+    const measured = { ...calls, profiled: [...calls.profiled], probed: [...calls.probed] };
+    const next = await withNewcomers(group, all, store);
+    expect(idsOf(next?.candidates ?? [])).toEqual(ids);
+    expect(idsOf(next?.planRequest.devices ?? [])).toEqual(ids);
+    expect([...(next?.profiles.keys() ?? [])]).toEqual(ids);
+    // The links of this set of workers, for everybody.
+    const [first, , last] = next?.planRequest.devices ?? [];
+    expect(first?.link).toEqual(last?.link);
+    expect(first?.link).not.toEqual(group.planRequest.devices[0]?.link);
+    expect(next?.shardPlan).toBe(group.shardPlan);
+    expect({ ...calls }).toEqual(measured);
+    const proposal = propose({ policy: 'equal' }, { loaded: next, available: all });
+    expect(idsOf(proposal.workers)).toEqual(ids);
+  });
+
+  it('takes the place of its former life', async () => {
+    const { store, all, group, again } = await setUp();
+    const next = await withNewcomers({ ...group, candidates: all }, [...all.slice(0, 2), again], store);
+    expect(next?.candidates.map(({ id, incarnation }) => `${id}${incarnation}`)).toEqual([
+      'a1',
+      'b1',
+      'c2',
+    ]);
+  });
+
+  it.each([
+    ['it was never measured', 'build 2', ids],
+    ['its links with these others were not', 'build 1', ['a', 'c']],
+  ])('is left out when %s', async (_, implementation, there) => {
+    const { store, all, group } = await setUp();
+    const { workers } = site();
+    const newcomer = workers(implementation, ['c']);
+    const others = all.filter(({ id }) => id !== 'c' && there.includes(id));
+    expect(await withNewcomers(group, [...others, ...newcomer], store)).toBeNull();
+  });
+});
+
+describe('looking for newcomers', () => {
+  async function watching() {
+    const setting = await setUp();
+    const told: string[] = [];
+    const state = {
+      group: { ...initialGroup(1), phase: 'ready' } as Group,
+      loaded: setting.group,
+      available: setting.all.slice(0, 2),
+    };
+    const newcomers = new Newcomers({
+      coordinator: {
+        get group() {
+          return state.group;
+        },
+        get serving() {
+          return { loaded: state.loaded };
+        },
+        availableWorkers: () => state.available,
+        replaceCandidates: (of, by) => {
+          if (state.loaded === of) state.loaded = by;
+        },
+      },
+      store: setting.store,
+      term: 1,
+      tell: (kind, workerId) => told.push(`${kind} ${workerId}`),
+      log: createLogger('test', 'error'),
+    });
+    const look = async () => {
+      newcomers.tick();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    };
+    return { ...setting, state, told, look };
+  }
+
+  it('tells of each once, after it has let go of what it held', async () => {
+    const { state, told, look, all, calls } = await watching();
+    await look();
+    expect(told).toEqual([]);
+    state.available = all;
+    await look();
+    await look();
+    expect(told).toEqual(['joined c']);
+    expect(calls.released).toEqual(['c']);
+    expect(idsOf(state.loaded.candidates)).toEqual(ids);
+  });
+
+  it('waits while plans change, and does not ask again for one that cannot be planned with', async () => {
+    const { state, told, look } = await watching();
+    state.available = [...state.available, ...site().workers('build 2', ['c'])];
+    state.group = { ...state.group, phase: 'replanning' };
+    await look();
+    expect(told).toEqual([]);
+    state.group = { ...state.group, phase: 'ready' };
+    await look();
+    await look();
+    expect(told).toEqual(['joined c']);
+    expect(idsOf(state.loaded.candidates)).toEqual(['a', 'b']);
+  });
+});
