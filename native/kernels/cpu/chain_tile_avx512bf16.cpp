@@ -24,7 +24,7 @@ constexpr int64_t kFourWeightBytes = kFourBytes * kPanelColumns;  // of a panel
 constexpr int64_t kBlockWeightBytes = kBlockInputs / 4 * kFourWeightBytes;
 constexpr int kChainsAtOnce = 14;  // even and odd ones together, beside their operands in 32 registers
 // Where memory is asked for weights: into the second-level cache, as the hardware stops at the end of a page; and,
-// where chains take every other line, into the first.
+// where a loop takes every other line or little else, into the first.
 constexpr int64_t kAheadBytes = 8192;
 constexpr int64_t kNearBytes = 1024;
 
@@ -156,6 +156,77 @@ void narrowBlocks(const float* source, int64_t count, int terms, uint16_t* targe
 }
 
 constexpr int kQuantizedRowsMax = 8;
+constexpr int kUnitRowsMax = 4;
+
+/// For so few rows that storing widened integers takes longer than multiplying them: unit by unit, from registers.
+template <Quantization quantization, int terms, int rows, int panels>
+HELS_AVX512_BF16 __attribute__((noinline)) void addUnits(const TileArguments& a) {
+  constexpr int kPairs = avx512::kUnitPairs<quantization>;
+  __m512 sums[rows][panels];
+  loadSums(a, sums);
+  const std::byte* group = a.panel;
+  const std::byte* x = a.x;
+  for (int64_t left = a.depth; left > 0; left -= kBlockInputs, x += terms * a.xBlockBytes) {
+    const int64_t inputs = std::min(kBlockInputs, left);
+    const int64_t aheadBytes = readAhead(a, panels, group, kAheadBytes) - group;
+    __m512 chains[2][terms][rows][panels];  // the even ones, the odd ones
+#pragma GCC unroll 2
+    for (int term = 0; term < terms; ++term) {
+      clear(chains[0][term]);
+      clear(chains[1][term]);
+    }
+    const std::byte* unit = group + kPackedScaleBytes;
+    for (int64_t k = 0; k < inputs; k += 2 * kPairs, unit += kUnitBytes) {
+#pragma GCC unroll 4
+      for (int panel = 0; panel < panels; ++panel) {
+        const std::byte* own = unit + panel * a.panelStrideBytes;
+        _mm_prefetch(own + aheadBytes, _MM_HINT_T1);
+        _mm_prefetch(own + kNearBytes, _MM_HINT_T0);
+        __m512i pairs[kPairs];
+        avx512::widenUnit<quantization, PairOrder::kStraddled>(own, pairs);
+#pragma GCC unroll 4
+        for (int i = 0; i < kPairs; ++i) {
+#pragma GCC unroll 2
+          for (int term = 0; term < terms; ++term) {
+#pragma GCC unroll 4
+            for (int row = 0; row < rows; ++row) {
+              const std::byte* pair = x + term * a.xBlockBytes + row * a.xStrideBytes + (k + 2 * i) * kFourBytes / 4;
+              const auto inputPair = (__m512bh)_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(pair));
+              __m512& chain = chains[i % 2][term][row][panel];
+              chain = _mm512_dpbf16_ps(chain, inputPair, (__m512bh)pairs[i]);
+            }
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int panel = 0; panel < panels; ++panel) {
+      const __m512 scale = avx512::scalesOf(group + panel * a.panelStrideBytes);
+#pragma GCC unroll 2
+      for (int term = 0; term < terms; ++term) {
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; ++row) {
+          const __m512 sum = avx512::sumOfBlock(chains[0][term][row][panel], chains[1][term][row][panel], inputs);
+          sums[row][panel] = avx512::withScaled(sums[row][panel], sum, scale);
+        }
+      }
+    }
+    group += groupBytes(quantization, inputs);
+  }
+  storeSums(a, sums);
+}
+
+/// Inputs in two terms have twice the chains: of as many panels at once as there are registers for.
+template <Quantization quantization, int rows, int panels>
+HELS_AVX512_BF16 void addUnitsInTwoTerms(const TileArguments& a) {
+  constexpr int kAtOnce = std::min(panels, rows == 1 ? 4 : rows == 2 ? 2 : 1);
+  TileArguments part = a;
+  for (int panel = 0; panel < panels; panel += kAtOnce) {
+    addUnits<quantization, 2, rows, kAtOnce>(part);
+    part.panel += kAtOnce * a.panelStrideBytes;
+    part.c += kAtOnce * kPanelColumns;
+  }
+}
 
 /// For few rows, which would wait for weights to be widened in advance: group by group.
 template <Quantization quantization, int rows, int panels>
@@ -188,7 +259,13 @@ HELS_AVX512_BF16 __attribute__((noinline)) void addGroups(const TileArguments& a
 template <Quantization quantization, int rows, int panels>
 HELS_AVX512_BF16 void quantizedTile(const TileArguments& a) {
   const avx2::SubnormalFlush flush;
-  addGroups<quantization, rows, panels>(a);
+  if constexpr (rows > kUnitRowsMax) {
+    addGroups<quantization, rows, panels>(a);
+  } else if (a.terms == 1) {
+    addUnits<quantization, 1, rows, panels>(a);
+  } else {
+    addUnitsInTwoTerms<quantization, rows, panels>(a);
+  }
 }
 
 template <Quantization quantization, int rows = 1>

@@ -55,20 +55,29 @@ HELS_AVX512 inline void widenNibbles(__m512i unit, __m512i* pairs) {
   pairs[1] = straddled ? odd : _mm512_mask_blend_epi16(kUpperHalves, even, _mm512_slli_epi32(odd, 16));
 }
 
+/// Pairs of a unit's inputs.
+template <Quantization quantization>
+inline constexpr int kUnitPairs = static_cast<int>(unitInputs(quantization) / 2);
+
+template <Quantization quantization, PairOrder order>
+HELS_AVX512 inline void widenUnit(const std::byte* unit, __m512i (&pairs)[kUnitPairs<quantization>]) {
+  if constexpr (quantization == Quantization::kInt8) {
+    widenFour<order>(unit, pairs);
+  } else {
+    const __m512i lanes = _mm512_loadu_si512(unit);
+    widenNibbles<order>(lanes, pairs);
+    widenNibbles<order>(_mm512_srli_epi16(lanes, 8), pairs + 2);
+  }
+}
+
 /// The integers of a group's units: `inputs` rounded up to whole units. `ahead`: what to ask memory for meanwhile.
 template <Quantization quantization, PairOrder order>
 HELS_AVX512 inline void widenGroup(const std::byte* units, int64_t inputs, const std::byte* ahead, uint16_t* target) {
-  constexpr int64_t kPairs = unitInputs(quantization) / 2;
+  constexpr int64_t kPairs = kUnitPairs<quantization>;
   for (int64_t k = 0; k < inputs; k += 2 * kPairs, units += kUnitBytes, ahead += kUnitBytes) {
     _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
     __m512i pairs[kPairs];
-    if constexpr (quantization == Quantization::kInt8) {
-      widenFour<order>(units, pairs);
-    } else {
-      const __m512i lanes = _mm512_loadu_si512(units);
-      widenNibbles<order>(lanes, pairs);
-      widenNibbles<order>(_mm512_srli_epi16(lanes, 8), pairs + 2);
-    }
+    widenUnit<quantization, order>(units, pairs);
 #pragma GCC unroll 4
     for (int64_t i = 0; i < kPairs; ++i, target += 2 * kPanelColumns) _mm512_storeu_si512(target, pairs[i]);
   }
