@@ -106,7 +106,9 @@ export class Newcomers {
       for (const { id } of newcomers) tell('joined', id, `worker '${id}' ${how}`, 0);
       if (next !== null) coordinator.replaceCandidates(loaded, next);
     } catch (error) {
-      log.warn('a worker that joined cannot be planned with', { error: toHelsError(error).message });
+      log.warn('a worker that joined cannot be planned with', {
+        error: toHelsError(error).message,
+      });
     } finally {
       this.#looking = false;
     }

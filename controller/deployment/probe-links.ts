@@ -4,7 +4,12 @@ import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { LinkLine } from '../../proto/domain/plan.ts';
 import { fitLink } from '../profiler/fit-link.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { type LinkRecord, linkKey, loadRecord, type MeasurementStore } from './measurement-store.ts';
+import {
+  type LinkRecord,
+  linkKey,
+  loadRecord,
+  type MeasurementStore,
+} from './measurement-store.ts';
 import type { MeasuringPorts, ProfileOptions } from './profile-workers.ts';
 
 /** Decode batches and prefill chunks: what a step sums grows with its tokens. */

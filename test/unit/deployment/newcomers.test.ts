@@ -44,7 +44,11 @@ describe('a worker that joins a group that serves', () => {
 
   it('takes the place of its former life', async () => {
     const { store, all, group, again } = await setUp();
-    const next = await withNewcomers({ ...group, candidates: all }, [...all.slice(0, 2), again], store);
+    const next = await withNewcomers(
+      { ...group, candidates: all },
+      [...all.slice(0, 2), again],
+      store,
+    );
     expect(next?.candidates.map(({ id, incarnation }) => `${id}${incarnation}`)).toEqual([
       'a1',
       'b1',
