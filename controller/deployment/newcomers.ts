@@ -29,7 +29,7 @@ export interface NewcomersOptions {
 const lifeOf = ({ id, incarnation }: { id: string; incarnation: string }) => `${id} ${incarnation}`;
 
 /** Those whose lives are not among the candidates'. */
-export function newcomersOf(
+function newcomersOf(
   { candidates }: Pick<LoadedGroup, 'candidates'>,
   available: readonly GroupWorker[],
 ): GroupWorker[] {

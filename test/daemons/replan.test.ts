@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type {
+  DrainEvent,
   GenerateOptions,
   HelsClient,
   PlanReport,
@@ -202,17 +203,17 @@ describe('a re-plan while requests run', () => {
     expect(byHand.stderr).toContain('split by hand');
     await test.deploy({ modelPath: model, policy: 'equal' });
     const tokens = await during(async () => {
-      const drained = await helsctl('drain', 'worker-1', '--json', ...address);
-      expect(drained).toMatchObject({ exitCode: 0 });
-      expect(JSON.parse(drained.stdout)).toMatchObject({
-        worker: 'worker-1',
-        drained: true,
-        replan: { outcome: 'applied', sequences: 4 },
-      });
+      const events: DrainEvent[] = [];
+      for await (const event of client.drain('worker-1')) events.push(event);
+      expect(events[0]).toMatchObject({ type: 'proposal', equal: false });
+      const replan = { outcome: 'applied', trigger: 'operator', sequences: 4 };
+      expect(events.at(-1)).toMatchObject({ type: 'done', replan });
     });
     expect(tokens).toEqual(undisturbed);
     const workersOf = (report: PlanReport) => report.plan?.ranks.map(({ workerId }) => workerId);
     expect(workersOf(await client.plan())).toEqual(['worker-0', 'worker-2']);
+    const again = await helsctl('drain', 'worker-1', '--json', ...address);
+    expect(JSON.parse(again.stdout)).toMatchObject({ drained: true, replan: null, report: null });
     const others = await test.deploy({ modelPath: model, policy: 'equal', workersMin: 2 });
     expect(workersOf(others)).toEqual(['worker-0', 'worker-2']);
     const listed = await helsctl('get', 'workers', 'worker-1', '--json', ...address);
@@ -244,22 +245,26 @@ describe('a re-plan while requests run', () => {
     },
     60_000,
   );
+});
 
-  it('takes up a worker that was lost and came back', async () => {
+describe('a worker that was lost', () => {
+  it('is used again by a plan once it is back', async () => {
     const { client } = test.cluster;
+    await eventually(20_000, 'the worker is missed', async () => {
+      return (await client.status()).workers.length === 2;
+    });
     await test.deploy({ modelPath: model, policy: 'equal', workersMin: 2 });
+    await test.restartWorker(2);
+    await eventually(20_000, 'the worker is one that plans may use', async () => {
+      const { events } = await client.status();
+      return events.some(
+        ({ kind, workerId, message }) =>
+          kind === 'joined' && workerId === 'worker-2' && message.includes('may use it'),
+      );
+    });
     const tokens = await during(async () => {
-      await test.restartWorker(2);
-      await eventually(20_000, 'the worker is one that plans may use', async () => {
-        const { events } = await client.status();
-        return events.some(
-          ({ kind, workerId, message }) =>
-            kind === 'joined' && workerId === 'worker-2' && message.includes('may use it'),
-        );
-      });
       const done = (await replan({})).at(-1);
-      if (done?.type === 'done') expect(done.report.plan?.ranks).toHaveLength(3);
-      expect(done?.type).toBe('done');
+      expect(done).toMatchObject({ type: 'done', report: { plan: { ranks: [{}, {}, {}] } } });
     });
     expect(tokens).toEqual(undisturbed);
   }, 90_000);
