@@ -79,7 +79,7 @@ struct ChainTileSet {
   /// Takes products of up to fewRowsMax rows with quantised weights instead of this set, if not null.
   const ChainTileSet* forFewRows = nullptr;
   int fewRowsMax = 0;
-  /// Inputs of a block of the panels that stays in cache for all rows: a multiple of kBlockInputs.
+  /// Inputs of a block of the panels that stays in a cache for all rows: a multiple of kBlockInputs.
   int64_t depthBlock = 256;
   /// Panels of one call, by kind and rows - 1: few rows take several panels, to have enough chains in flight.
   int panels[kTileKinds][kTileRowsMax] = {};

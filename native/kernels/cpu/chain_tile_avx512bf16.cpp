@@ -297,6 +297,7 @@ ChainTileSet makeSet() {
     set.rowsMax[kind] = kRowsMax;
     set.tileRows[kind] = kTileRows;
   }
+  set.depthBlock = 2048;  // from the second-level cache; sums are loaded and stored less often
   set.narrowBlocks = narrowBlocks;
   fillPairs<Weights::kFromMemory>(set, kTilePairs);
   fillPairs<Weights::kInCache>(set, kTileScaled);
