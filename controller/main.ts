@@ -76,8 +76,7 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
-  const tell: PredictionTracker['tell'] = (...event) => tracker.tell(...event);
-  const newcomers = new Newcomers({ coordinator, store: state, term, tell, log });
+  const newcomers = new Newcomers({ coordinator, store: state, term, tracker, clock, log });
   const drains = new DrainService({ registry, coordinator, replanner, store: state });
   await drains.restore();
   const profiles = new ProfileService({ term, coordinator, store: state, clock });

@@ -84,7 +84,10 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
     currentDecodeSeconds > 0
       ? `, ${(100 * (1 - plannedDecodeSeconds / currentDecodeSeconds)).toFixed(0)} % less`
       : '';
-  const step = `a decode step should take ${formatMilliseconds(plannedDecodeSeconds)} instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`;
+  const instead = Number.isFinite(currentDecodeSeconds)
+    ? `instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`
+    : 'without a worker that may no longer be used';
+  const step = `a decode step should take ${formatMilliseconds(plannedDecodeSeconds)} ${instead}`;
   if (predicted === null) return `${table}\n${step}`;
   const { weightBytes, kvBytes, replaySeconds } = predicted;
   const kv =

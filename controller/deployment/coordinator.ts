@@ -139,9 +139,11 @@ export class Coordinator {
     return replanning;
   }
 
-  /** Unless another plan has come meanwhile. */
-  replaceCandidates(of: LoadedGroup, by: LoadedGroup): void {
-    if (this.#attempt?.loaded === of && this.#group.phase === 'ready') this.#attempt.loaded = by;
+  /** False: another plan has come meanwhile. */
+  replaceCandidates(of: LoadedGroup, by: LoadedGroup): boolean {
+    if (this.#attempt?.loaded !== of || this.#group.phase !== 'ready') return false;
+    this.#attempt.loaded = by;
+    return true;
   }
 
   /** A wish that the plan as it is fulfils: remembered as one that changes the plan is. */

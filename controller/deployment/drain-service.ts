@@ -56,7 +56,8 @@ export class DrainService {
         yield event;
       }
     } catch (error) {
-      if (isNew && !moves) await this.#mark(workerId, false);
+      // The reason is told, even when the store does not take the mark back: then the worker stays drained.
+      if (isNew && !moves) await this.#mark(workerId, false).catch(() => undefined);
       throw error;
     }
   }

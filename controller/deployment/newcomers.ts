@@ -3,6 +3,7 @@
  * lines, and the links of everybody that would be there. Nothing is measured while requests run; who was never measured waits for the next
  * deployment.
  */
+import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { toHelsError } from '../../proto/domain/errors.ts';
 import type { Group } from '../cluster/group.ts';
@@ -10,6 +11,7 @@ import { describeDevices, engineSizes, type LoadedGroup } from './deployment-run
 import type { GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
+import type { PredictionTracker } from './prediction-tracker.ts';
 import { storedLinks } from './probe-links.ts';
 import { type ProfileRun, storedProfile } from './profile-workers.ts';
 
@@ -18,26 +20,42 @@ export interface NewcomersOptions {
     readonly group: Group;
     readonly serving: { loaded: LoadedGroup } | null;
     availableWorkers(): GroupWorker[];
-    replaceCandidates(of: LoadedGroup, by: LoadedGroup): void;
+    replaceCandidates(of: LoadedGroup, by: LoadedGroup): boolean;
   };
   store: MeasurementStore;
   term: number;
-  tell: (kind: string, workerId: string, message: string, payBackSeconds: number) => void;
+  tracker: Pick<PredictionTracker, 'tell' | 'joined'>;
+  clock: Clock;
   log: Logger;
 }
 
+/** After a worker or the store did not answer. */
+const retryMs = 10_000;
+/** Lives remembered; of older ones the same may be told again. */
+const toldMax = 256;
+const later =
+  'joined; it cannot be planned with just these others, or was never measured with them: it takes part from the next deployment on';
+
 const lifeOf = ({ id, incarnation }: { id: string; incarnation: string }) => `${id} ${incarnation}`;
 
-/** Those whose lives are not among the candidates'. */
+/** Those whose lives are not among the candidates'. Who serves is none, nor who a trial has found to be of no use. */
 function newcomersOf(
-  { candidates }: Pick<LoadedGroup, 'candidates'>,
+  { candidates, workers, planRequest }: LoadedGroup,
   available: readonly GroupWorker[],
 ): GroupWorker[] {
   const known = new Set(candidates.map(lifeOf));
-  return available.filter((worker) => !known.has(lifeOf(worker)));
+  const serving = new Set(workers.map(({ id }) => id));
+  const planned = new Set(planRequest.devices.map(({ id }) => id));
+  const leftOut = new Set(candidates.map(({ id }) => id).filter((id) => !planned.has(id)));
+  return available.filter(
+    (worker) => !(known.has(lifeOf(worker)) || serving.has(worker.id) || leftOut.has(worker.id)),
+  );
 }
 
-/** The group with the newcomers among its candidates; null when something of them was never measured. */
+/**
+ * The group with the newcomers among its candidates; null when they, or just this set of workers, were never measured, or when they cannot
+ * lend as is asked.
+ */
 export async function withNewcomers(
   loaded: LoadedGroup,
   available: readonly GroupWorker[],
@@ -56,9 +74,14 @@ export async function withNewcomers(
   }
   const lends = workload.allowRemoteKv === true;
   const described = await describeDevices(newcomers, model, profiles, links, lends);
+  if (lends && described.some(({ withoutLoans }) => withoutLoans === true)) return null;
+  // A trial's links hold more than sums.
+  const corrected = loaded.trialRatios.size > 0;
+  const linkOf = ({ id, link }: (typeof devices)[number]) =>
+    corrected ? link : (links.get(id) ?? link);
   const stay = devices
     .filter(({ id }) => !profiles.has(id))
-    .map((device) => ({ ...device, link: links.get(device.id) ?? device.link }));
+    .map((device) => ({ ...device, link: linkOf(device) }));
   return {
     ...loaded,
     candidates: [...loaded.candidates.filter(({ id }) => !profiles.has(id)), ...newcomers],
@@ -72,6 +95,9 @@ export class Newcomers {
   /** The moment that was looked at last: again only when somebody comes or goes, or another plan serves. */
   #looked = '';
   #looking = false;
+  #nextLookMs = 0;
+  /** What was told of each life last. */
+  readonly #told = new Map<string, string>();
 
   constructor(options: NewcomersOptions) {
     this.#options = options;
@@ -79,9 +105,10 @@ export class Newcomers {
 
   /** To be called often. */
   tick(): void {
-    const { coordinator } = this.#options;
+    const { coordinator, clock } = this.#options;
     const loaded = coordinator.serving?.loaded;
     if (this.#looking || loaded === undefined || coordinator.group.phase !== 'ready') return;
+    if (clock.nowMs() < this.#nextLookMs) return;
     const available = coordinator.availableWorkers();
     if (newcomersOf(loaded, available).length === 0) return;
     const moment = `${coordinator.group.epoch}: ${available.map(lifeOf).sort().join(', ')}`;
@@ -92,25 +119,41 @@ export class Newcomers {
 
   /** Never rejects. */
   async #admit(loaded: LoadedGroup, available: readonly GroupWorker[]): Promise<void> {
-    const { coordinator, store, term, tell, log } = this.#options;
+    const { coordinator, store, term, tracker, clock, log } = this.#options;
     const newcomers = newcomersOf(loaded, available);
     this.#looking = true;
     try {
       // What one holds for an epoch of which it has not heard the end would lack in the plan.
       await releaseRanks(newcomers, { term, epoch: loaded.shardPlan.epoch });
       const next = await withNewcomers(loaded, available, store);
-      const how =
-        next === null
-          ? 'joined; it was never measured together with these others, so it takes part from the next deployment on'
-          : 'joined; the next plan may use it';
-      for (const { id } of newcomers) tell('joined', id, `worker '${id}' ${how}`, 0);
-      if (next !== null) coordinator.replaceCandidates(loaded, next);
+      if (next === null) {
+        this.#tell(newcomers, later);
+      } else if (coordinator.replaceCandidates(loaded, next)) {
+        for (const { id } of newcomers) {
+          const run = next.profiles.get(id);
+          if (run !== undefined) tracker.joined(id, run.fit);
+        }
+        this.#tell(newcomers, 'joined; the next plan may use it');
+      }
     } catch (error) {
-      log.warn('a worker that joined cannot be planned with', {
-        error: toHelsError(error).message,
-      });
+      const { message } = toHelsError(error);
+      log.warn('a worker that joined could not be looked at', { error: message });
+      this.#looked = '';
+      this.#nextLookMs = clock.nowMs() + retryMs;
     } finally {
       this.#looking = false;
+    }
+  }
+
+  /** Once of each life, unless it becomes another. */
+  #tell(newcomers: readonly GroupWorker[], how: string): void {
+    for (const worker of newcomers) {
+      const life = lifeOf(worker);
+      if (this.#told.get(life) === how) continue;
+      this.#told.delete(life);
+      this.#told.set(life, how);
+      if (this.#told.size > toldMax) this.#told.delete([...this.#told.keys()][0] ?? '');
+      this.#options.tracker.tell('joined', worker.id, `worker '${worker.id}' ${how}`, 0);
     }
   }
 }

@@ -9,6 +9,7 @@ import type { StepPrediction } from '../../proto/gen/hels/v1/StepPrediction.ts';
 import { plan } from '../planner/plan.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import { judgeDrift, type PayBack, payBackOf } from '../profiler/drift.ts';
+import type { LatencyFit } from '../profiler/fit-latency.ts';
 import { type LoadPoint, predictMixedSeconds, predictSeconds } from '../profiler/latency-terms.ts';
 import {
   initialOnline,
@@ -72,6 +73,8 @@ export class PredictionTracker {
   #ranks: Rank[] = [];
   /** Measured / predicted of workers that have not served a step under this plan: of an earlier plan of the deployment, or of its trial. */
   #formerRatios = new Map<string, number>();
+  /** Of workers that joined since the group began to serve. */
+  readonly #joinedFits = new Map<string, LatencyFit>();
   /** The mean step of the last seconds. */
   #load: StepLoad | null = null;
   #steps = 0;
@@ -248,7 +251,8 @@ export class PredictionTracker {
       const ratio = believed.get(device.id) ?? this.#formerRatios.get(device.id) ?? worst;
       const { constant, perToken } = device.link ?? { constant: 0, perToken: 0 };
       // Ratios are of the lines as fitted; those of the device may be a trial's.
-      const lines = this.#group?.profiles.get(device.id)?.fit ?? device;
+      const fitted = this.#group?.profiles.get(device.id)?.fit;
+      const lines = this.#joinedFits.get(device.id) ?? fitted ?? device;
       return {
         ...device,
         link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
@@ -256,6 +260,12 @@ export class PredictionTracker {
         prefill: refineLines([lines.prefill].flat(), ratio),
       };
     });
+  }
+
+  /** A worker of another life than before, if there was one: what was known of that one says nothing. */
+  joined(workerId: string, fit: LatencyFit): void {
+    this.#joinedFits.set(workerId, fit);
+    this.#formerRatios.delete(workerId);
   }
 
   /** Before its first step, what was known before. */

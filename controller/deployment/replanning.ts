@@ -66,7 +66,10 @@ export class Replanning {
     this.#log = log;
     this.#context = context;
     this.predicted = predictedPauseOf(proposal, context, log.pauseRatio);
-    this.reason = `a decode step should take ${milliseconds(plannedSeconds)} instead of ${milliseconds(currentSeconds)}`;
+    const instead = Number.isFinite(currentSeconds)
+      ? `instead of ${milliseconds(currentSeconds)}`
+      : 'without a worker that may no longer be used';
+    this.reason = `a decode step should take ${milliseconds(plannedSeconds)} ${instead}`;
   }
 
   /** All that may hold something of a move, as they are reached now. */

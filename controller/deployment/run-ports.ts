@@ -3,6 +3,7 @@ import type { Attempt } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
 import type { RunPorts } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
+import { refuseLost } from './store-ahead.ts';
 import type { WorkerClients } from './worker-clients.ts';
 
 export interface RunHooks {
@@ -29,11 +30,16 @@ export function runPortsOf(
       };
     },
     workers: async (count) => {
-      const members = await registry.waitForAvailable(count, attempt.workersTimeoutMs, signal);
+      // Nobody is there to say that fewer are enough while some are drained.
+      const waitsForEver = attempt.workersTimeoutMs === Number.POSITIVE_INFINITY;
+      const wanted = waitsForEver ? Math.max(1, count - registry.drained().length) : count;
+      const members = await registry.waitForAvailable(wanted, attempt.workersTimeoutMs, signal);
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },
     membersChosen: (workers) => {
       signal.throwIfAborted();
+      // One that started again meanwhile answers at the same address, but is another worker.
+      refuseLost(workers, registry.members());
       hooks.membersChosen(workers);
     },
     savePlan: (plan) => store.savePlan(plan),

@@ -44,11 +44,8 @@ describe('a worker that joins a group that serves', () => {
 
   it('takes the place of its former life', async () => {
     const { store, all, group, again } = await setUp();
-    const next = await withNewcomers(
-      { ...group, candidates: all },
-      [...all.slice(0, 2), again],
-      store,
-    );
+    const there = (await withNewcomers(group, all, store)) as LoadedGroup;
+    const next = await withNewcomers(there, [...all.slice(0, 2), again], store);
     expect(next?.candidates.map(({ id, incarnation }) => `${id}${incarnation}`)).toEqual([
       'a1',
       'b1',
@@ -72,7 +69,9 @@ describe('looking for newcomers', () => {
   async function watching() {
     const setting = await setUp();
     const told: string[] = [];
+    const joined: string[] = [];
     const state = {
+      nowMs: 0,
       group: { ...initialGroup(1), phase: 'ready' } as Group,
       loaded: setting.group,
       available: setting.all.slice(0, 2),
@@ -87,31 +86,71 @@ describe('looking for newcomers', () => {
         },
         availableWorkers: () => state.available,
         replaceCandidates: (of, by) => {
-          if (state.loaded === of) state.loaded = by;
+          if (state.loaded !== of) return false;
+          state.loaded = by;
+          return true;
         },
       },
       store: setting.store,
       term: 1,
-      tell: (kind, workerId) => told.push(`${kind} ${workerId}`),
+      tracker: {
+        tell: (kind, workerId, message) => {
+          told.push(`${kind} ${workerId}${message.includes('may use it') ? '' : ' later'}`);
+        },
+        joined: (workerId) => joined.push(workerId),
+      },
+      clock: { nowMs: () => state.nowMs, unixMs: () => 0 },
       log: createLogger('test', 'error'),
     });
     const look = async () => {
       newcomers.tick();
       await new Promise((resolve) => setTimeout(resolve, 20));
     };
-    return { ...setting, state, told, look };
+    return { ...setting, state, told, joined, look };
   }
 
   it('tells of each once, after it has let go of what it held', async () => {
-    const { state, told, look, all, calls } = await watching();
+    const { state, told, joined, look, all, calls } = await watching();
     await look();
     expect(told).toEqual([]);
     state.available = all;
     await look();
     await look();
     expect(told).toEqual(['joined c']);
+    expect(joined).toEqual(['c']);
     expect(calls.released).toEqual(['c']);
     expect(idsOf(state.loaded.candidates)).toEqual(ids);
+  });
+
+  it('never lets go of one that serves, though it says to have another life', async () => {
+    const { state, told, look, calls } = await watching();
+    state.available = state.available.map((one) => ({ ...one, incarnation: 'another' }));
+    await look();
+    expect(calls.released).toEqual([]);
+    expect(told).toEqual([]);
+  });
+
+  it('leaves out whom a trial has left out', async () => {
+    const { state, told, look, all, again } = await watching();
+    state.loaded = { ...state.loaded, candidates: all };
+    state.available = [...all.slice(0, 2), again];
+    await look();
+    expect(told).toEqual([]);
+  });
+
+  it('looks again some seconds after something did not answer', async () => {
+    const { state, told, look, all } = await watching();
+    const describe = () => Promise.reject(new Error('silent'));
+    state.available = all.map((one) =>
+      one.id === 'c' ? ({ ...one, client: { ...one.client, describe } } as never) : one,
+    );
+    await look();
+    state.available = all;
+    await look();
+    expect(told).toEqual([]);
+    state.nowMs = 10_000;
+    await look();
+    expect(told).toEqual(['joined c']);
   });
 
   it('waits while plans change, and does not ask again for one that cannot be planned with', async () => {
@@ -123,7 +162,9 @@ describe('looking for newcomers', () => {
     state.group = { ...state.group, phase: 'ready' };
     await look();
     await look();
-    expect(told).toEqual(['joined c']);
+    state.group = { ...state.group, epoch: 2 };
+    await look();
+    expect(told).toEqual(['joined c later']);
     expect(idsOf(state.loaded.candidates)).toEqual(['a', 'b']);
   });
 });

@@ -63,6 +63,7 @@ export const loaded = {
     ['b', 2e6],
   ]),
   connectSeconds: 0.5,
+  trialRatios: new Map(),
 } as unknown as LoadedGroup;
 
 export const nothing: ReplanWish = { policy: '', workload: null, ranks: [] };
