@@ -8,23 +8,12 @@ import {
   type MembershipEvent,
   type MembershipLimits,
 } from '../../../controller/cluster/membership.ts';
+import { madeUpDevice } from './made-up-device.ts';
 
 const limits: MembershipLimits = { suspectMs: 1_500, leaseMs: 5_000, stuckMs: 10_000 };
 
-const device = {
-  kind: 'cpu',
-  name: 'test processor',
-  threads: 1,
-  speed: 1,
-  emulated: false,
-  memoryBytes: 2 ** 30,
-  memoryFreeBytes: 2 ** 30,
-  hostMemoryBytes: 0,
-  implementation: 'made up',
-};
-
 function register(nowMs: number, id: string, incarnation: string): MembershipEvent {
-  const worker = { id, incarnation, address: `${id}:7000`, version: '1', device };
+  const worker = { id, incarnation, address: `${id}:7000`, version: '1', device: madeUpDevice };
   return { type: 'register', nowMs, worker };
 }
 

@@ -6,19 +6,8 @@ import { WorkerRegistry } from '../../../controller/deployment/worker-registry.t
 import { createLogger } from '../../../proto/base/log.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../../proto/gen/hels/v1/ReplanEvent.ts';
+import { madeUpDevice } from '../cluster/made-up-device.ts';
 import { loaded, request } from './replan-setting.ts';
-
-const device = {
-  kind: 'cpu',
-  name: 'test processor',
-  threads: 1,
-  speed: 1,
-  emulated: false,
-  memoryBytes: 2 ** 30,
-  memoryFreeBytes: 2 ** 30,
-  hostMemoryBytes: 0,
-  implementation: 'made up',
-};
 
 /** Workers a and b serve, c is idle. */
 function setUp(changes: Partial<Group> = {}) {
@@ -27,7 +16,13 @@ function setUp(changes: Partial<Group> = {}) {
   let joined = 0;
   registry.connect({ workerJoined: () => (joined += 1), workerLost: () => undefined }, () => false);
   for (const workerId of ['a', 'b', 'c']) {
-    registry.register({ workerId, incarnation: '1', address: 'h:1', version: '1', device });
+    registry.register({
+      workerId,
+      incarnation: '1',
+      address: 'h:1',
+      version: '1',
+      device: madeUpDevice,
+    });
   }
   joined = 0;
   let stored: readonly string[] = [];
@@ -96,7 +91,7 @@ describe('draining a worker', () => {
       incarnation: '2',
       address: 'h:1',
       version: '1',
-      device,
+      device: madeUpDevice,
     });
     expect(registry.available().map(({ id }) => id)).toEqual(['b', 'c']);
   });
@@ -196,7 +191,13 @@ describe('a drained worker that registers', () => {
   it('is no news for a model that waits for workers', async () => {
     const { drain, registry, joined } = setUp();
     await drain('c');
-    registry.register({ workerId: 'c', incarnation: '2', address: 'h:1', version: '1', device });
+    registry.register({
+      workerId: 'c',
+      incarnation: '2',
+      address: 'h:1',
+      version: '1',
+      device: madeUpDevice,
+    });
     expect(joined()).toBe(0);
   });
 
