@@ -218,7 +218,7 @@ class ChainGemm final : public Gemm {
                      const Operand& x, float* c, int64_t cStride) const {
     alignas(64) float widened[kWidenedDepth * kPanelColumns];
     const TileKind own = tileKind(matrix.type, matrix.inputs);
-    const int64_t tileCount = tileCountOf(own, x.rows);
+    const int64_t tileCount = tiles_.tileCount(own, x.rows);
     const bool widen = bytesOf(matrix.type) == 2 && matrix.inputs == Inputs::kF32 && tileCount > kDirectTilesMax;
     const TileKind kind = widen ? kTileF32 : own;
     const int64_t depthBlock = widen ? kWidenedDepth : tiles_.depthBlock;
@@ -308,7 +308,7 @@ class ChainGemm final : public Gemm {
     const int64_t rows = a.rows;
     if (tiles_.inputTiles && (kind == kTilePairs || kind == kTileScaled))
       return kernels[std::min<int64_t>(rows, tiles_.rowsMax[kind]) - 1](a);
-    const int64_t tileCount = tileCountOf(kind, rows);
+    const int64_t tileCount = tiles_.tileCount(kind, rows);
     const std::byte* x = a.x;
     float* c = a.c;
     for (int64_t tile = 0; tile < tileCount; ++tile) {  // tiles of equal height, to within a row
@@ -318,11 +318,6 @@ class ChainGemm final : public Gemm {
       a.rows = (tile + 1) * rows / tileCount - row;
       kernels[a.rows - 1](a);
     }
-  }
-
-  int64_t tileCountOf(TileKind kind, int64_t rows) const {
-    if (rows <= tiles_.rowsMax[kind]) return 1;
-    return divCeil(rows, tiles_.tileRows[kind] > 0 ? tiles_.tileRows[kind] : tiles_.rowsMax[kind]);
   }
 
   static bool widensAsItLoads(TileKind kind) { return kind >= kTileInt8; }

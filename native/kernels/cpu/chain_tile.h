@@ -73,6 +73,10 @@ struct ChainTileSet {
   /// More rows are cut into tiles of at most so many, if not 0, else of rowsMax: the highest tile need not be the
   /// fastest.
   int tileRows[kTileKinds] = {};
+  int64_t tileCount(TileKind kind, int64_t rows) const {
+    if (rows <= rowsMax[kind]) return 1;
+    return divCeil(rows, tileRows[kind] > 0 ? tileRows[kind] : rowsMax[kind]);
+  }
   /// Whether bf16 inputs lie in tiles of 16 rows, each term of a block (16, 32), and kernels for rowsMax rows of them
   /// take any number above it.
   bool inputTiles = false;
