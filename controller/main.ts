@@ -77,12 +77,13 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
   const newcomers = new Newcomers({ coordinator, store: state, term, tracker, clock, log });
-  const drains = new DrainService({ registry, coordinator, replanner, store: state });
+  const drains = new DrainService({ registry, coordinator, replanner, store: state, log });
   await drains.restore();
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
   const tick = () => {
     coordinator.tick();
+    drains.tick();
     newcomers.tick();
     autoReplan.tick();
   };

@@ -16,15 +16,14 @@ import {
 } from '../cluster/group.ts';
 import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
-import type { LoadedGroup } from './deployment-run.ts';
-import { runDeployment } from './deployment-run.ts';
+import { type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
-import { RememberedDeployment } from './remembered-deployment.ts';
+import { Remembered } from './remembered.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { runPortsOf } from './run-ports.ts';
@@ -41,7 +40,7 @@ const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients: WorkerClients;
-  readonly #remembered: RememberedDeployment;
+  readonly #remembered: Remembered<DeploymentRequest | null>;
   readonly #waitingRetry = new WaitingRetry();
   #group: Group;
   #attempt: Attempt | null = null;
@@ -54,7 +53,8 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#clients = new WorkerClients(options.credentials, options.clock);
-    this.#remembered = new RememberedDeployment(options.store, options.log);
+    const save = (request: DeploymentRequest | null) => options.store.saveDeployment(request);
+    this.#remembered = new Remembered(save, 'the deployment', options.log);
     this.#group = initialGroup(options.lastEpoch);
   }
 

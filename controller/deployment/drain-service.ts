@@ -1,8 +1,10 @@
 /** Takes workers out of service, and back: their work moves to the others first, and no later plan uses them. */
+import type { Logger } from '../../proto/base/log.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import { type Group, isServing } from '../cluster/group.ts';
 import type { LoadedGroup } from './deployment-run.ts';
+import { Remembered } from './remembered.ts';
 import type { ReplanService } from './replan-service.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
 
@@ -16,15 +18,24 @@ export interface DrainServiceOptions {
   coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
   replanner: Pick<ReplanService, 'run'>;
   store: DrainStore;
+  log: Logger;
 }
 
 const asDeployed = { policy: '', workload: null, ranks: [] };
 
 export class DrainService {
   readonly #options: DrainServiceOptions;
+  readonly #remembered: Remembered<readonly string[]>;
 
   constructor(options: DrainServiceOptions) {
     this.#options = options;
+    const save = (workerIds: readonly string[]) => options.store.saveDrained(workerIds);
+    this.#remembered = new Remembered(save, 'the drained workers', options.log);
+  }
+
+  /** Tries again what could not be stored. */
+  tick(): void {
+    this.#remembered.tick();
   }
 
   /** Marks as they were when the controller last ran. */
@@ -56,8 +67,7 @@ export class DrainService {
         yield event;
       }
     } catch (error) {
-      // The reason is told, even when the store does not take the mark back: then the worker stays drained.
-      if (isNew && !moves) await this.#mark(workerId, false).catch(() => undefined);
+      if (isNew && !moves) await this.#mark(workerId, false);
       throw error;
     }
   }
@@ -81,14 +91,10 @@ export class DrainService {
 
   /** The mark is where every later plan looks before it is what the store says, so that none comes in between. */
   async #mark(workerId: string, drained: boolean): Promise<void> {
-    const { registry, store } = this.#options;
+    const { registry } = this.#options;
     registry.setDrained(workerId, drained);
-    try {
-      await store.saveDrained(registry.drained());
-    } catch (error) {
-      registry.setDrained(workerId, !drained);
-      throw error;
-    }
+    this.#remembered.save(registry.drained());
+    await this.#remembered.settled();
   }
 
   #requireKnown(workerId: string): void {

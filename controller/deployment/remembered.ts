@@ -1,30 +1,27 @@
-/** The deployment as the store should have it: a store that is away for a moment is asked again. */
+/** A value as the store should have it: a store that is away for a moment is asked again. */
 import type { Logger } from '../../proto/base/log.ts';
-import type { DeploymentRequest } from '../cluster/group.ts';
 
-interface DeploymentStore {
-  saveDeployment(request: DeploymentRequest | null): Promise<void>;
-}
-
-export class RememberedDeployment {
-  readonly #store: DeploymentStore;
+export class Remembered<Value> {
+  readonly #write: (value: Value) => Promise<void>;
+  readonly #what: string;
   readonly #log: Logger;
   /** Not in the store yet; null: it has all. */
-  #unsaved: { request: DeploymentRequest | null } | null = null;
+  #unsaved: { value: Value } | null = null;
   #saving: Promise<void> | null = null;
 
-  constructor(store: DeploymentStore, log: Logger) {
-    this.#store = store;
+  /** `what`: for people, as in "the deployment could not be stored". */
+  constructor(write: (value: Value) => Promise<void>, what: string, log: Logger) {
+    this.#write = write;
+    this.#what = what;
     this.#log = log;
   }
 
-  /** null: nothing is deployed. */
-  save(request: DeploymentRequest | null): void {
-    this.#unsaved = { request };
+  save(value: Value): void {
+    this.#unsaved = { value };
     this.tick();
   }
 
-  /** Resolves when the store has the deployment, or has failed to take it; it is asked again later then. */
+  /** Resolves when the store has the value, or has failed to take it; it is asked again later then. */
   async settled(): Promise<void> {
     while (this.#saving !== null) await this.#saving;
   }
@@ -33,14 +30,13 @@ export class RememberedDeployment {
   tick(): void {
     const wanted = this.#unsaved;
     if (wanted === null || this.#saving !== null) return;
-    this.#saving = this.#store
-      .saveDeployment(wanted.request)
+    this.#saving = this.#write(wanted.value)
       .then(
         () => {
           if (this.#unsaved === wanted) this.#unsaved = null;
         },
         (error: unknown) => {
-          this.#log.error('the deployment could not be stored', { error: String(error) });
+          this.#log.error(`${this.#what} could not be stored`, { error: String(error) });
         },
       )
       .finally(() => {

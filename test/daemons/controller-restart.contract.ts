@@ -138,4 +138,27 @@ export function controllerRestartContract(
       expect(status.epoch).toBeGreaterThan(epoch);
     },
   );
+
+  it('keeps a worker drained when another controller takes over', {
+    timeout: 120_000,
+  }, async () => {
+    const store = storeParameters(daemons.directory);
+    const first = await daemons.controller(store);
+    await daemons.worker(first.grpc);
+    await eventually(readyDeadlineMs, 'the worker registers', async () => {
+      return (await first.client.status()).workers.length === 1;
+    });
+    for await (const event of first.client.drain('worker-0')) {
+      expect(event).toEqual({ type: 'done', replan: null, report: null });
+    }
+    await first.process.stop(0);
+
+    const { client } = await daemons.controller(store, first.grpc);
+    await eventually(readyDeadlineMs, 'the worker registers again', async () => {
+      return (await client.status()).workers.some(({ drained }) => drained);
+    });
+    await expect(deploy(client, { workersTimeoutMs: 500 })).rejects.toThrow('beside 1 drained');
+    await client.undrain('worker-0');
+    await deploy(client);
+  });
 }

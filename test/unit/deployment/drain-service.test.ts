@@ -51,6 +51,7 @@ function setUp(changes: Partial<Group> = {}) {
         yield { done: { replan: null, report: null } };
       },
     },
+    log: createLogger('test', 'error'),
     store: {
       loadDrained: async () => [...stored],
       saveDrained: async (ids) => {
@@ -126,11 +127,24 @@ describe('draining a worker', () => {
     expect(await drain('a')).toHaveLength(2);
   });
 
-  it('has no effect when it cannot be stored', async () => {
-    const { drain, setting, registry } = setUp();
+  it('holds at once when the store is away, and is stored when it is back', async () => {
+    const { drain, setting, registry, runs, stored, service } = setUp();
     setting.storeFails = true;
-    await expect(drain('a')).rejects.toMatchObject({ code: 'unreachable' });
-    expect(registry.isDrained('a')).toBe(false);
+    expect(await drain('a')).toHaveLength(2);
+    expect(registry.isDrained('a')).toBe(true);
+    expect([runs, stored()]).toEqual([[['b', 'c']], []]);
+    setting.storeFails = false;
+    service.tick();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(stored()).toEqual(['a']);
+  });
+
+  it('leaves in the store what holds, whoever else is refused meanwhile', async () => {
+    const { drain, setting, stored } = setUp();
+    setting.failure = { after: 0, error: infeasible };
+    const [refused, idle] = await Promise.allSettled([drain('a'), drain('c')]);
+    expect([refused?.status, idle?.status]).toEqual(['rejected', 'fulfilled']);
+    expect(stored()).toEqual(['c']);
   });
 
   it('refuses an unknown worker with the names there are', async () => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
-import { RememberedDeployment } from '../../../controller/deployment/remembered-deployment.ts';
+import { Remembered } from '../../../controller/deployment/remembered.ts';
 import { requestFor } from '../cluster/trace.ts';
 
 /** A store that fails so many times, and then keeps what it is given. */
@@ -23,7 +23,7 @@ const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 test('a store that is away for a moment gets the deployment later, and only once', async () => {
   const store = storeThatFails(2);
-  const remembered = new RememberedDeployment(store, log);
+  const remembered = new Remembered(store.saveDeployment, 'the deployment', log);
   remembered.save(requestFor('llama'));
   await settled();
   expect([store.saved, errors.length]).toEqual([[], 1]);
@@ -36,13 +36,13 @@ test('a store that is away for a moment gets the deployment later, and only once
 
 test('what is newest is stored last, however the store answers', async () => {
   const store = storeThatFails(1);
-  const remembered = new RememberedDeployment(store, log);
+  const remembered = new Remembered(store.saveDeployment, 'the deployment', log);
   remembered.save(requestFor('llama'));
   remembered.save(null);
   await remembered.settled();
   expect(store.saved).toEqual([null]);
   const slow = storeThatFails(0);
-  const another = new RememberedDeployment(slow, log);
+  const another = new Remembered(slow.saveDeployment, 'the deployment', log);
   another.save(requestFor('llama'));
   another.save(requestFor('qwen'));
   await another.settled();
