@@ -1,6 +1,6 @@
 /** Takes workers out of service, and back: their work moves to the others first, and no later plan uses them. */
 import type { Logger } from '../../proto/base/log.ts';
-import { HelsError } from '../../proto/domain/errors.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import { type Group, isServing } from '../cluster/group.ts';
 import type { LoadedGroup } from './deployment-run.ts';
@@ -19,6 +19,12 @@ export interface DrainServiceOptions {
   replanner: Pick<ReplanService, 'run'>;
   store: DrainStore;
   log: Logger;
+}
+
+/** Whose want it is that the others cannot take over. */
+function withoutWorker(workerId: string, { code, message, field }: HelsError): HelsError {
+  const options = field === null ? {} : { field };
+  return new HelsError(code, `without worker '${workerId}': ${message}`, options);
 }
 
 const asDeployed = { policy: '', workload: null, ranks: [] };
@@ -53,22 +59,24 @@ export class DrainService {
     const { registry, replanner } = this.#options;
     this.#requireKnown(workerId);
     this.#refuseChange();
+    const serves = this.#serves(workerId);
+    if (serves) this.#requireOthers(workerId);
     const isNew = !registry.isDrained(workerId);
     if (isNew) await this.#mark(workerId, true);
+    if (!serves) {
+      yield { done: { replan: null, report: null } };
+      return;
+    }
     let moves = false;
     try {
-      if (!this.#serves(workerId)) {
-        yield { done: { replan: null, report: null } };
-        return;
-      }
-      this.#requireOthers(workerId);
       for await (const event of replanner.run(asDeployed)) {
         moves = true;
         yield event;
       }
     } catch (error) {
-      if (isNew && !moves) await this.#mark(workerId, false);
-      throw error;
+      if (moves) throw error;
+      if (isNew) await this.#mark(workerId, false);
+      throw withoutWorker(workerId, toHelsError(error));
     }
   }
 
@@ -128,7 +136,7 @@ export class DrainService {
         { field: 'worker_id' },
       );
     }
-    if (registry.available().length > 0) return;
+    if (registry.available().some(({ id }) => id !== workerId)) return;
     throw new HelsError(
       'plan-infeasible',
       `no worker is left to take over from '${workerId}'; start another and deploy over it, or undeploy the model`,

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { LocalProcess } from '../../client/helsctl/local-process.ts';
 import { programPath } from '../../client/helsctl/program-path.ts';
 import { type DeployOptions, HelsClient } from '../../client/sdk/index.ts';
-import { bundledModel } from '../support/daemons.ts';
+import { bundledModel, bundledModelId } from '../support/daemons.ts';
 import { eventually } from '../support/deadline.ts';
 
 const startDeadlineMs = 30_000;
@@ -145,6 +145,10 @@ export function controllerRestartContract(
     const store = storeParameters(daemons.directory);
     const first = await daemons.controller(store);
     await daemons.worker(first.grpc);
+    // The store may have the deployment of a test before.
+    await first.client.undeploy(bundledModelId).catch((error: unknown) => {
+      expect(error).toMatchObject({ code: 'model-not-found' });
+    });
     await eventually(readyDeadlineMs, 'the worker registers', async () => {
       return (await first.client.status()).workers.length === 1;
     });
