@@ -25,6 +25,10 @@ export const limits = {
   httpLastWordsTimeoutMs: 1_000,
   /** One generation, waiting included. */
   requestDeadlineMs: 30 * 60_000,
+  /** A request whose workers were lost, until others serve the same model: loading takes minutes for the largest. */
+  heldMsMax: 5 * 60_000,
+  /** Epochs in a row that may end under a request without a token for it. */
+  barrenEpochsMax: 2,
   /** What a refused client is told to wait. */
   retryAfterSeconds: 1,
 
@@ -81,6 +85,7 @@ assertRelation(
   limits.textJobTimeoutMs < limits.requestDeadlineMs,
   'textJobTimeoutMs < requestDeadlineMs',
 );
+assertRelation(limits.heldMsMax < limits.requestDeadlineMs, 'heldMsMax < requestDeadlineMs');
 assertRelation(
   limits.writeStallTimeoutMs < limits.requestDeadlineMs,
   'writeStallTimeoutMs < requestDeadlineMs',

@@ -18,7 +18,7 @@ import { GrpcServer } from './api/grpc/server.ts';
 import { loopbackHosts } from './api/http/access.ts';
 import { Routes } from './api/http/routes.ts';
 import { HttpServer } from './api/http/server.ts';
-import { nextRequest } from './cluster/group.ts';
+import { comingRequest, nextRequest } from './cluster/group.ts';
 import {
   type ControllerConfig,
   isLoopback,
@@ -36,6 +36,7 @@ import { ProfileService } from './deployment/profile-service.ts';
 import { ReplanLog } from './deployment/replan-log.ts';
 import type { Proposing } from './deployment/replan-proposal.ts';
 import { ReplanService } from './deployment/replan-service.ts';
+import { modelIdOf } from './deployment/served-files.ts';
 import { WorkerRegistry } from './deployment/worker-registry.ts';
 import { SwitchingEngine } from './engine/generation-engine.ts';
 import { openGroupWith } from './engine/open-group.ts';
@@ -62,6 +63,7 @@ interface Operating {
   registry: WorkerRegistry;
   state: DeploymentState;
   view: StatusView;
+  engine: SwitchingEngine;
   tracker: PredictionTracker;
   replans: ReplanLog;
   clock: Clock;
@@ -70,7 +72,7 @@ interface Operating {
 
 /** What people can ask for, and what the controller does by itself. */
 async function operationsOf({ term, coordinator, registry, state, view, ...ports }: Operating) {
-  const { tracker, replans, clock, log } = ports;
+  const { engine, tracker, replans, clock, log } = ports;
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
   const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
   const served = () => tracker.served();
@@ -83,6 +85,8 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
   const tick = () => {
     coordinator.tick();
+    const coming = comingRequest(coordinator.group);
+    engine.tick(coming === null ? null : modelIdOf(coming));
     drains.tick();
     newcomers.tick();
     autoReplan.tick();
@@ -100,8 +104,8 @@ async function startController(
   const clock = systemClock;
   const { term } = leadership;
   const registry = new WorkerRegistry(term, clock, log);
-  const engine = new SwitchingEngine();
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
+  const engine = new SwitchingEngine(clock, (requests) => metrics.requestsResumed.inc(requests));
   const tracker = new PredictionTracker(clock, log, metrics);
   const state = new DeploymentState(store, leadership);
   const replans = new ReplanLog((...event) => tracker.tell(...event), metrics.replans);
@@ -128,7 +132,7 @@ async function startController(
     chance: systemChance,
   });
 
-  const parts = { term, coordinator, registry, state, view, tracker, replans, clock, log };
+  const parts = { term, coordinator, registry, state, view, engine, tracker, replans, clock, log };
   const { operations, tick } = await operationsOf(parts);
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),

@@ -56,7 +56,7 @@ export class StatusView {
     const counts = serving?.loop.scheduler.counts;
     return {
       requestsRunning: counts?.running ?? 0,
-      requestsWaiting: counts?.waiting ?? 0,
+      requestsWaiting: (counts?.waiting ?? 0) + this.#engine.held,
       kvBlocksUsed: counts?.kvBlocksUsed ?? 0,
       kvBlocksTotal: counts?.kvBlocksTotal ?? 0,
       kvBlocksCached: counts?.kvBlocksCached ?? 0,

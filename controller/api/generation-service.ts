@@ -202,6 +202,8 @@ export class GenerationService {
         if (first) {
           this.#metrics.promptTokens.inc(promptTokenIds.length);
           yield started;
+          // After the loss of a worker the tokens of the answer are computed anew, from caches even.
+          if (event.type === 'token') ({ cachedTokens } = event);
         }
         first = false;
         if (event.type === 'finished') {
@@ -209,7 +211,6 @@ export class GenerationService {
           return;
         }
         timing.token(this.#clock.nowMs());
-        cachedTokens = event.cachedTokens;
         const textOffset = text.codePoints;
         const piece = text.push(event.tokenId);
         yield deltaOf(piece.text, event, request.logprobs, textOffset);

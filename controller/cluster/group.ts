@@ -149,6 +149,11 @@ export function isServing({ phase }: Group): boolean {
   return phase === 'ready' || phase === 'replanning';
 }
 
+/** What does not serve yet and is to, by itself; null: nothing. */
+export function comingRequest({ phase, request }: Group): DeploymentRequest | null {
+  return phase === 'deploying' || phase === 'waiting' ? request : null;
+}
+
 /** What is being brought up or served; of a re-plan under way, what it goes to. */
 export function nextRequest({ replan, request }: Group): DeploymentRequest | null {
   return replan?.request ?? request;

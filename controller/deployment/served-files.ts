@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
@@ -17,7 +17,7 @@ export interface ServedFiles {
 
 /** Under which a request's model is served. */
 export function modelIdOf({ modelPath, modelId }: { modelPath: string; modelId: string }): string {
-  return modelId === '' ? basename(modelPath) : modelId;
+  return modelId === '' ? basename(resolve(modelPath)) : modelId;
 }
 
 /** What a deployment asks of the weights; absent or empty: as the files are, exact numerics. */

@@ -1,4 +1,8 @@
-/** The engine that the APIs see: the step loop of the epoch being served, or a clear not-ready while there is none. */
+/**
+ * The engine that the APIs see: the step loop of the epoch being served, or a clear not-ready while there is none. What was running when
+ * an epoch ended goes on in the next.
+ */
+import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type {
   GenerationEngine,
@@ -9,10 +13,13 @@ import type {
 import type { KvResidency } from '../../proto/domain/kv-residency.ts';
 import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import type { StepLoop } from './step-loop.ts';
+import { Survivors } from './survivors.ts';
 
 export interface ServingGroup {
   loop: StepLoop;
   limits: GenerationLimits;
+  /** What the ranks compute with: groups of equal ones give the same answers, and requests go on from one to the other. */
+  weights: string;
   /** Where each rank's KV lies. */
   residency: KvResidency;
   kvPaths: KvPathTracker;
@@ -23,9 +30,16 @@ export interface ServingGroup {
 export class SwitchingEngine implements GenerationEngine {
   #serving: ServingGroup | null = null;
   #draining = false;
+  readonly #survivors: Survivors;
+
+  /** `resumed`: told how many requests went on after the end of their epoch. */
+  constructor(clock: Clock, resumed: (requests: number) => void) {
+    this.#survivors = new Survivors(clock, resumed);
+  }
 
   attach(group: ServingGroup): void {
     this.#serving = group;
+    this.#survivors.goOn(group.loop, group.weights);
   }
 
   /** Only when this loop is the one being served: a late end of an old epoch must not take the new one away. */
@@ -35,6 +49,16 @@ export class SwitchingEngine implements GenerationEngine {
 
   get serving(): ServingGroup | null {
     return this.#serving;
+  }
+
+  /** Requests that wait for the next epoch. */
+  get held(): number {
+    return this.#survivors.count;
+  }
+
+  /** To be called often. `coming`: the model that is being brought up; null: none is. */
+  tick(coming: string | null): void {
+    this.#survivors.tick(coming);
   }
 
   /** A plan with less KV lowers them before it serves: a request that comes meanwhile is to fit both. */
@@ -54,12 +78,14 @@ export class SwitchingEngine implements GenerationEngine {
         'no model is being served yet; deploy one, or try again soon',
       );
     }
-    return this.#serving.loop.submit(request, signal);
+    const { loop, limits, weights } = this.#serving;
+    return loop.submit(request, signal, this.#survivors.keeperOf(limits.modelId, weights));
   }
 
   /** Refuses new requests and lets running ones end until the deadline. */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
+    this.#survivors.close(new HelsError('draining', 'the server is stopping'));
     await this.#serving?.loop.drain(deadlineMs);
   }
 }

@@ -26,6 +26,9 @@ interface Surroundings {
 
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
+const weightsOf = ({ modelDigest, model, numerics }: ShardPlan__Output) =>
+  JSON.stringify([modelDigest, model?.quantization, numerics]);
+
 /** Positions whose KV is there or in a step under way, of all requests. */
 const computedIn = ({ scheduler }: StepLoop) =>
   scheduler.requests.reduce((sum, { computed }) => sum + computed, 0);
@@ -84,6 +87,7 @@ class ServedGroup implements EngineGroup {
       residency: residencyOf(shardPlan),
       kvPaths: this.#kvPaths.tracker,
       workerIds: workerIdsOf(this.#group),
+      weights: weightsOf(shardPlan),
       limits: {
         modelId: shardPlan.modelId,
         modelDigest: shardPlan.modelDigest,

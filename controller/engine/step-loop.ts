@@ -8,18 +8,23 @@
  *
  * A re-plan moves the requests to the ranks of another epoch, at a step boundary; those that arrive meanwhile wait. Until the new ranks
  * have answered a step, their failure only pauses again, and other ranks can take over. Any other failure of any rank is the end: every
- * request gets exactly one `failed` event.
+ * request gets exactly one `failed` event, unless its caller has said that it may go on elsewhere.
  */
 import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
-import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
+import type {
+  GenerationEvent,
+  GenerationRequest,
+  TokenEvent,
+} from '../../proto/domain/generation.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import type { PrefixHash } from '../scheduler/prefix-table.ts';
 import { refuseRequest } from '../scheduler/refuse-request.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
-import { AsyncQueue } from './async-queue.ts';
+import type { AsyncQueue } from './async-queue.ts';
+import { Caller, type EpochEnded } from './caller.ts';
 import { type EpochRanks, StepExchange } from './step-exchange.ts';
 import { measurementOf, type StepMeasurement } from './step-measurement.ts';
 
@@ -52,19 +57,9 @@ interface Waiter {
   reject(error: HelsError): void;
 }
 
-interface Client {
-  queue: AsyncQueue<GenerationEvent>;
-  arrivalMs: number;
-  started: boolean;
-  /** When its sequence gave way; null while it runs. */
-  gaveWayMs: number | null;
-  /** Stops listening to the caller's signal. */
-  release(): void;
-}
-
 export class StepLoop {
   readonly #options: StepLoopOptions;
-  readonly #clients = new Map<string, Client>();
+  readonly #callers = new Map<string, Caller>();
   #scheduler: Scheduler;
   #pipeline: StepPipeline;
   #exchange: StepExchange;
@@ -162,7 +157,11 @@ export class StepLoop {
   }
 
   /** Queues the request; throws what the scheduler refuses, draining, or what ended the epoch. */
-  submit(request: GenerationRequest, signal: AbortSignal): AsyncQueue<GenerationEvent> {
+  submit(
+    request: GenerationRequest,
+    signal: AbortSignal,
+    epochEnded: EpochEnded | null = null,
+  ): AsyncQueue<GenerationEvent> {
     if (this.#failure !== null) throw this.#failure;
     if (this.#draining) {
       throw new HelsError('draining', 'the server is stopping and takes no new requests');
@@ -170,31 +169,33 @@ export class StepLoop {
     const contextTokensMax = Number.POSITIVE_INFINITY;
     refuseRequest(request, { contextTokensMax, kvTokens: this.#reservedTokens });
     this.#scheduler.add(request);
-    const { requestId } = request;
-    // One token event per token and one end: the queue never fills by itself.
-    // Listened to from now on: the caller may go away before it reads anything.
-    const cancel = () => this.#cancel(requestId);
-    const queue = new AsyncQueue<GenerationEvent>(request.maxTokens + 2, () => {
-      if (this.#clients.get(requestId)?.queue === queue) cancel();
-    });
-    signal.addEventListener('abort', cancel, { once: true });
-    const client: Client = {
-      queue,
-      arrivalMs: this.#options.clock.nowMs(),
-      started: false,
-      gaveWayMs: null,
-      release: () => signal.removeEventListener('abort', cancel),
-    };
-    this.#clients.set(requestId, client);
-    if (signal.aborted) cancel();
+    const caller = new Caller(request, signal, this.#options.clock.nowMs(), epochEnded);
+    this.#serve(request.requestId, caller);
     this.#pump();
-    return queue;
+    return caller.queue;
+  }
+
+  /** Goes on with requests of an epoch that has ended, in the order given. Those that do not fit here are given back with the reason. */
+  takeOver(callers: readonly Caller[]): { caller: Caller; error: HelsError }[] {
+    const refused: { caller: Caller; error: HelsError }[] = [];
+    for (const caller of callers) {
+      const { rest } = caller;
+      try {
+        if (this.#failure !== null) throw this.#failure;
+        this.#scheduler.add(rest, true);
+        this.#serve(rest.requestId, caller);
+      } catch (error) {
+        refused.push({ caller, error: toHelsError(error) });
+      }
+    }
+    this.#pump();
+    return refused;
   }
 
   /** Running requests go on, new ones are refused; resolves when all have ended or after `deadlineMs`: closing then fails the rest. */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
-    if (this.#clients.size === 0) return;
+    if (this.#callers.size === 0) return;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, deadlineMs);
@@ -203,7 +204,7 @@ export class StepLoop {
     clearTimeout(timer);
   }
 
-  /** Ends the epoch: every request fails with this error, the streams close. Idempotent. */
+  /** Ends the epoch with this error, and with it every request that may not go on elsewhere; the streams close. Idempotent. */
   fail(error: HelsError): void {
     if (this.#failure !== null) return;
     this.close(error);
@@ -218,8 +219,15 @@ export class StepLoop {
     for (const { reject } of this.#boundary.splice(0)) reject(error);
     this.#proof?.reject(error);
     this.#proof = null;
-    for (const requestId of [...this.#clients.keys()])
-      this.#finish(requestId, { type: 'failed', error });
+    const callers = [...this.#callers.values()];
+    this.#callers.clear();
+    for (const caller of callers) caller.epochEnded(error);
+    this.#noteIdle();
+  }
+
+  #serve(requestId: string, caller: Caller): void {
+    this.#callers.set(requestId, caller);
+    caller.onLeft(() => this.#cancel(requestId));
   }
 
   #cancel(requestId: string): void {
@@ -241,12 +249,12 @@ export class StepLoop {
   #noteTurns(): void {
     const { clock, observer } = this.#options;
     for (const { type, requestId } of this.#scheduler.takeTurns()) {
-      const client = this.#clients.get(requestId);
-      if (client === undefined) continue;
-      if (type === 'gave-way') client.gaveWayMs = clock.nowMs();
-      else if (client.gaveWayMs !== null) {
-        observer.resumed((clock.nowMs() - client.gaveWayMs) / 1000);
-        client.gaveWayMs = null;
+      const caller = this.#callers.get(requestId);
+      if (caller === undefined) continue;
+      if (type === 'gave-way') caller.gaveWayMs = clock.nowMs();
+      else if (caller.gaveWayMs !== null) {
+        observer.resumed((clock.nowMs() - caller.gaveWayMs) / 1000);
+        caller.gaveWayMs = null;
       }
     }
   }
@@ -254,10 +262,10 @@ export class StepLoop {
   #send(plan: StepPlan): void {
     const { clock, observer } = this.#options;
     for (const { requestId } of plan.sequences) {
-      const client = this.#clients.get(requestId);
-      if (client === undefined || client.started) continue;
-      client.started = true;
-      observer.started((clock.nowMs() - client.arrivalMs) / 1000);
+      const caller = this.#callers.get(requestId);
+      if (caller === undefined || caller.started) continue;
+      caller.started = true;
+      observer.started((clock.nowMs() - caller.arrivalMs) / 1000);
     }
     this.#exchange.send(plan);
   }
@@ -302,8 +310,8 @@ export class StepLoop {
     // The next step leaves before the tokens of this one are handed out.
     this.#pump();
     for (const event of events) {
-      const client = this.#clients.get(event.requestId);
-      if (event.type === 'token') client?.queue.push(tokenEventOf(event.sampled, plan));
+      const caller = this.#callers.get(event.requestId);
+      if (event.type === 'token') caller?.give(tokenEventOf(event.sampled, plan));
       else this.#finish(event.requestId, { type: 'finished', reason: event.reason });
     }
     this.#options.observer.step(measurementOf(plan, responses));
@@ -322,19 +330,21 @@ export class StepLoop {
     }
   }
 
-  #finish(requestId: string, event: GenerationEvent): void {
-    const client = this.#clients.get(requestId);
-    if (client === undefined) return;
-    this.#clients.delete(requestId);
-    client.release();
-    client.queue.push(event);
-    client.queue.end();
-    if (this.#clients.size > 0) return;
+  #finish(requestId: string, event: Exclude<GenerationEvent, TokenEvent>): void {
+    const caller = this.#callers.get(requestId);
+    if (caller === undefined) return;
+    this.#callers.delete(requestId);
+    caller.end(event);
+    this.#noteIdle();
+  }
+
+  #noteIdle(): void {
+    if (this.#callers.size > 0) return;
     for (const wake of this.#idle.splice(0)) wake();
   }
 }
 
-function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): GenerationEvent {
+function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): TokenEvent {
   const sequence = plan.sequences.find(({ slot }) => slot === sampled.slot);
   const wanted = sequence?.sampling?.logprobs ?? -1;
   return {

@@ -40,6 +40,7 @@ export class ServingMetrics {
   readonly promptTokens: Counter;
   readonly tokensGenerated: Counter;
   readonly sequencesPreempted: Counter;
+  readonly requestsResumed: Counter;
   readonly prefixQueryTokens: Counter;
   readonly prefixHitTokens: Counter;
   readonly prefixEvictions: Counter;
@@ -74,6 +75,10 @@ export class ServingMetrics {
     this.sequencesPreempted = counter(
       'hels_sequences_preempted_total',
       'Sequences that gave way to older ones when KV ran out',
+    );
+    this.requestsResumed = counter(
+      'hels_requests_resumed_total',
+      'Running requests that went on in another epoch after theirs had ended, after the loss of a worker mostly',
     );
     this.prefixQueryTokens = counter(
       'hels_prefix_cache_query_tokens_total',

@@ -146,11 +146,14 @@ export class Scheduler {
     return this.#turns.splice(0);
   }
 
-  /** Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait. */
-  add(request: GenerationRequest): void {
+  /**
+   * Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait. `again`: it
+   * was let in by another scheduler and may have run there, so however many wait.
+   */
+  add(request: GenerationRequest, again = false): void {
     const { contextTokensMax } = this.#limits;
     refuseRequest(request, { contextTokensMax, kvTokens: this.#kvTokens });
-    if (this.#waiting.length >= this.#limits.waitingMax) {
+    if (!again && this.#waiting.length >= this.#limits.waitingMax) {
       throw new HelsError(
         'overloaded',
         `${this.#waiting.length} requests are waiting already, the most allowed; try again later`,

@@ -2,13 +2,18 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { KvPathTracker } from '../../../controller/deployment/kv-path-tracker.ts';
 import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
+import { limits } from '../../../controller/limits.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import type { GenerationEvent, GenerationRequest } from '../../../proto/domain/generation.ts';
 import { requestOf } from '../../support/generation-requests.ts';
+import { hashAnswer } from '../../support/kv-hash-rank.ts';
 import {
   answerAll,
   read,
   rebase,
   setUp,
   submit,
+  type Test,
   tokensOf,
   turn,
 } from '../../support/step-loop-setting.ts';
@@ -21,23 +26,36 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function attached() {
-  const test = setUp();
-  const engine = new SwitchingEngine();
+let nowMs = 0;
+const engineOf = (resumed = (_: number) => {}) =>
+  new SwitchingEngine({ nowMs: () => nowMs, unixMs: () => 0 }, resumed);
+
+/** An epoch that serves. */
+function attach(
+  engine: SwitchingEngine,
+  { weights = 'd', ...options }: { weights?: string; ranks?: number; kvBlocks?: number } = {},
+): Test {
+  const test = setUp(options);
   const { kvBlocks, kvBlockTokens, contextTokensMax } = test.limits;
   engine.attach({
     loop: test.loop,
     limits: { modelId: 'm', modelDigest: 'd', numericsClass: 'exact', contextTokensMax },
+    weights,
     residency: { kvBlocks, kvBlockTokens, kvParkedBlocks: 0, deviceBlocks: [16, 16], loans: [] },
     kvPaths: new KvPathTracker(),
     workerIds: ['worker-0', 'worker-1'],
   });
-  return { test, engine };
+  return test;
+}
+
+function attached() {
+  const engine = engineOf();
+  return { test: attach(engine), engine };
 }
 
 describe('the limits of the group', () => {
   it('are unknown while none is served', () => {
-    expect(new SwitchingEngine().limits()).toBeNull();
+    expect(engineOf().limits()).toBeNull();
   });
 
   it('are those of the next plan from when one with less KV is prepared, so that newcomers wait for it', async () => {
@@ -65,5 +83,167 @@ describe('the limits of the group', () => {
     test.loop.reserve(20);
     test.loop.reserve(Number.POSITIVE_INFINITY);
     expect(engine.limits()?.contextTokensMax).toBe(64);
+  });
+});
+
+describe('a request whose epoch ends', () => {
+  const lost = new HelsError('worker-lost', "worker 'worker-1' was lost");
+
+  function running(prompt = 5, maxTokens = 9) {
+    const resumed: number[] = [];
+    const engine = engineOf((requests) => resumed.push(requests));
+    const test = attach(engine);
+    const request = requestOf('runs', prompt, maxTokens);
+    const whole = hashAnswer(request.promptTokenIds, maxTokens);
+    const caller = new AbortController();
+    const events = read(engine.generate(request, caller.signal));
+    return { engine, resumed, test, request, whole, caller, events };
+  }
+
+  /** The step under way, and the one that its tokens go into. */
+  async function answerOnce({ ranks }: Test): Promise<void> {
+    for (const rank of ranks) rank.answer();
+    await turn();
+  }
+
+  const failed = (events: GenerationEvent[]) =>
+    events.flatMap((event) => (event.type === 'failed' ? [event.error] : []));
+
+  it('goes on in the next with the tokens that follow, each told once', async () => {
+    const { engine, resumed, test, whole, events } = running();
+    await answerOnce(test);
+    await answerOnce(test);
+    await answerOnce(test);
+    expect(tokensOf(events)).toEqual(whole.slice(0, 3));
+    test.ranks[1]?.break(lost);
+    await turn();
+    expect(engine.held).toBe(1);
+    engine.tick('m');
+    const next = attach(engine, { ranks: 1 });
+    expect(engine.held).toBe(0);
+    answerAll(next);
+    await turn();
+    expect(tokensOf(events)).toEqual(whole);
+    expect(events.at(-1)).toEqual({ type: 'finished', reason: 'length' });
+    expect(resumed).toEqual([1]);
+    expect(next.loop.scheduler.counts).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0 });
+  });
+
+  it('goes on as often as it got a token meanwhile, and twice without', async () => {
+    const { engine, test, whole, events } = running();
+    let serving = test;
+    for (let epoch = 0; epoch < 5; epoch += 1) {
+      await answerOnce(serving);
+      serving.ranks[0]?.break(lost);
+      serving = attach(engine);
+    }
+    await turn();
+    expect(tokensOf(events)).toEqual(whole.slice(0, 5));
+    for (let epoch = 0; epoch < 2; epoch += 1) {
+      serving.ranks[0]?.break(lost);
+      serving = attach(engine);
+    }
+    serving.ranks[0]?.break(lost);
+    await turn();
+    expect(failed(events)).toEqual([lost]);
+    expect(engine.held).toBe(0);
+  });
+
+  it('goes on before those that came later, however many wait', async () => {
+    const engine = engineOf();
+    const test = attach(engine);
+    const many = Array.from({ length: 12 }, (_, index) => requestOf(`request-${index}`, 4, 2));
+    const submitted = (request: GenerationRequest) =>
+      engine.generate(request, new AbortController().signal);
+    const streams = many.slice(0, 4).map((request) => read(submitted(request)));
+    await answerOnce(test);
+    streams.push(...many.slice(4).map((request) => read(submitted(request))));
+    test.ranks[0]?.break(lost);
+    const next = attach(engine);
+    expect(next.loop.scheduler.counts.running + next.loop.scheduler.counts.waiting).toBe(12);
+    expect(() => submitted(requestOf('late', 4, 2))).toThrow(/waiting already/);
+    answerAll(next);
+    await turn();
+    for (const [index, request] of many.entries())
+      expect(tokensOf(streams[index] ?? [])).toEqual(hashAnswer(request.promptTokenIds, 2));
+  });
+
+  it('ends with what ended its epoch when no other is on its way, or another model is', async () => {
+    for (const coming of [null, 'another']) {
+      const { engine, test, events } = running();
+      test.ranks[1]?.break(lost);
+      await turn();
+      expect(events).toEqual([]);
+      engine.tick(coming);
+      await turn();
+      expect(failed(events)).toEqual([lost]);
+    }
+  });
+
+  it('ends after it has waited for as long as it may', async () => {
+    const { engine, test, events } = running();
+    test.ranks[1]?.break(lost);
+    nowMs += limits.heldMsMax - 1;
+    engine.tick('m');
+    expect(engine.held).toBe(1);
+    nowMs += 1;
+    engine.tick('m');
+    await turn();
+    expect(failed(events)).toEqual([lost]);
+  });
+
+  it('ends when the next computes with other weights', async () => {
+    const { engine, test, resumed, events } = running();
+    test.ranks[1]?.break(lost);
+    const next = attach(engine, { weights: 'others' });
+    await turn();
+    expect(failed(events)).toEqual([lost]);
+    expect(next.loop.scheduler.counts.waiting).toBe(0);
+    expect(resumed).toEqual([0]);
+  });
+
+  it('ends with both reasons when the next has too little room for it', async () => {
+    const { engine, test, events } = running(20, 30);
+    test.ranks[1]?.break(lost);
+    attach(engine, { kvBlocks: 12 });
+    await turn();
+    const [error] = failed(events);
+    expect(error).toMatchObject({ code: 'worker-lost' });
+    expect(error?.message).toMatch(/worker-1' was lost; .*KV of 48 tokens/);
+  });
+
+  it('ends when the fault would come again, or the server stops', async () => {
+    const range = new HelsError('numeric-range', 'layer 3: NaN');
+    const broken = running();
+    broken.test.ranks[1]?.break(range);
+    await turn();
+    expect(failed(broken.events)).toEqual([range]);
+
+    const stopping = running();
+    stopping.test.ranks[1]?.break(lost);
+    await stopping.engine.drain(0);
+    await turn();
+    expect(failed(stopping.events)).toMatchObject([{ code: 'draining' }]);
+  });
+
+  it('is forgotten when its caller leaves while it waits', async () => {
+    const { engine, test, caller, events } = running();
+    test.ranks[1]?.break(lost);
+    caller.abort();
+    await turn();
+    expect(failed(events)).toMatchObject([{ code: 'cancelled' }]);
+    expect(engine.held).toBe(0);
+    expect(attach(engine).loop.scheduler.counts.waiting).toBe(0);
+  });
+
+  it('is cancelled in the next epoch as in its own', async () => {
+    const { engine, test, caller, events } = running();
+    test.ranks[1]?.break(lost);
+    const next = attach(engine);
+    caller.abort();
+    answerAll(next);
+    await turn();
+    expect(failed(events)).toMatchObject([{ code: 'cancelled' }]);
+    expect(next.loop.scheduler.counts).toMatchObject({ running: 0, waiting: 0 });
   });
 });
