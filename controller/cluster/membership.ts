@@ -4,6 +4,7 @@
  *   register            -> alive           a new incarnation of a known worker ends the old one first
  *   heartbeat           -> alive           suspect when it computes nothing although steps are outstanding
  *   silent > suspectMs  -> suspect
+ *   unreachable         -> suspect         until its next heartbeat
  *   silent > leaseMs    -> lost (removed)
  *   deregister          -> gone (removed)
  *
@@ -69,6 +70,8 @@ export type MembershipEvent =
       stepsOutstanding: boolean;
     }
   | { type: 'deregister'; id: string; incarnation: string; reason: string }
+  /** Nothing answers at its address. */
+  | { type: 'unreachable'; id: string; incarnation: string }
   | { type: 'drain'; id: string }
   | { type: 'undrain'; id: string }
   | { type: 'tick'; nowMs: number };
@@ -105,6 +108,14 @@ function withMember(membership: Membership, member: Member): Membership {
   return { ...membership, members: new Map(membership.members).set(member.id, member) };
 }
 
+function suspected(membership: Membership, member: Member, reason: string): MembershipStep {
+  if (member.state === 'suspect') return { membership, effects: [] };
+  return {
+    membership: withMember(membership, { ...member, state: 'suspect' }),
+    effects: [{ type: 'worker-suspect', id: member.id, reason }],
+  };
+}
+
 function lost(member: Member, reason: string): MembershipEffect {
   return { type: 'worker-lost', id: member.id, incarnation: member.incarnation, reason };
 }
@@ -123,6 +134,12 @@ export function applyMembershipEvent(
       const member = membership.members.get(event.id);
       if (member?.incarnation !== event.incarnation) return { membership, effects: [] };
       return { membership: without(membership, event.id), effects: [lost(member, event.reason)] };
+    }
+    case 'unreachable': {
+      const member = membership.members.get(event.id);
+      const { incarnation } = event;
+      if (member?.incarnation !== incarnation) return { membership, effects: [] };
+      return suspected(membership, member, 'nothing answers at its address');
     }
     case 'drain': {
       const drained = new Set(membership.drained).add(event.id);
@@ -209,9 +226,10 @@ function tick(membership: Membership, nowMs: number, limits: MembershipLimits): 
     if (silentMs > limits.leaseMs) {
       next = without(next, member.id);
       effects.push(lost(member, `it was silent for ${Math.round(silentMs)} ms`));
-    } else if (silentMs > limits.suspectMs && member.state === 'alive') {
-      next = withMember(next, { ...member, state: 'suspect' });
-      effects.push({ type: 'worker-suspect', id: member.id, reason: 'its heartbeat is late' });
+    } else if (silentMs > limits.suspectMs) {
+      const step = suspected(next, member, 'its heartbeat is late');
+      next = step.membership;
+      effects.push(...step.effects);
     }
   }
   return { membership: next, effects };

@@ -1,9 +1,10 @@
+import type { HelsError } from '../../proto/domain/errors.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { Corrections } from './corrections.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
-import type { HeldEpochs } from './load-plan.ts';
+import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import type { Replanning } from './replanning.ts';
 import type { ServedFiles } from './served-files.ts';
@@ -38,3 +39,23 @@ export interface Attempt {
 
 /** What an attempt takes over from the caller that waits for it or from the attempt before. */
 export type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;
+
+/** Ends its requests and frees what its workers hold. Nobody waits for a worker that is not `registered` any more. */
+export async function closeAttempt(
+  { epoch, engineGroup, replanning, loaded, chosen, files }: Attempt,
+  error: HelsError,
+  term: number,
+  registered: readonly { id: string }[],
+): Promise<void> {
+  await engineGroup?.close(error);
+  // Of a load or move under way nobody knows who has begun.
+  const candidates = replanning?.candidates ?? loaded?.candidates ?? chosen;
+  const ids = new Set(registered.map(({ id }) => id));
+  const isThere = ({ id }: GroupWorker) => ids.has(id);
+  void releaseRanks(
+    candidates.filter((worker) => !isThere(worker)),
+    { term, epoch },
+  );
+  await releaseRanks(candidates.filter(isThere), { term, epoch });
+  await files?.text.close();
+}

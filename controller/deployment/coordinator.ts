@@ -14,13 +14,12 @@ import {
   initialGroup,
   isServing,
 } from '../cluster/group.ts';
-import { type Attempt, type Inherited, nothingInherited } from './attempt.ts';
+import { type Attempt, closeAttempt, type Inherited, nothingInherited } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
 import { type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
-import { releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, planReportOf } from './plan-report.ts';
 import { Remembered } from './remembered.ts';
@@ -264,18 +263,9 @@ export class Coordinator {
     attempt.abort.abort(error);
     attempt.channel.failed(error);
     attempt.replanning?.failed(error);
-    const end = async () => {
-      await attempt.engineGroup?.close(error);
-      const fence = { term: this.#options.term, epoch: attempt.epoch };
-      const candidates =
-        attempt.replanning?.candidates ?? attempt.loaded?.candidates ?? attempt.chosen;
-      const registered = new Set(this.#options.registry.members().map(({ id }) => id));
-      // Of a load or move under way nobody knows who has begun.
-      const holders = candidates.filter(({ id }) => attempt.held.has(id) || registered.has(id));
-      await releaseRanks(holders, fence);
-      await attempt.files?.text.close();
-    };
-    this.#ending = Promise.all([this.#ending, end()]).then(() => undefined);
+    const { term, registry } = this.#options;
+    const end = closeAttempt(attempt, error, term, registry.members());
+    this.#ending = Promise.all([this.#ending, end]).then(() => undefined);
   }
 
   async #start(epoch: number, request: DeploymentRequest): Promise<void> {

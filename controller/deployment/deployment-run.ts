@@ -3,6 +3,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
+import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
@@ -45,6 +46,8 @@ export interface RunPorts extends MeasuringPorts {
   phase(name: string): Progress;
   /** Alive workers, waiting for `count` of them. */
   workers(count: number): Promise<GroupWorker[]>;
+  /** They do not answer: the next that `workers` gives are others. */
+  unreachable(workers: readonly GroupWorker[]): void;
   /** Told as soon as the plan says who takes part. */
   membersChosen(workers: readonly GroupWorker[]): void;
   savePlan(plan: ShardPlan__Output): Promise<void>;
@@ -157,6 +160,24 @@ export async function describeDevices(
   );
 }
 
+/**
+ * Those that a plan can count on. What they hold for an epoch of which nobody told them the end, of an earlier controller even, is freed:
+ * it would lack in the plan. One that has died and is not missed yet shows here.
+ */
+async function workersThere(
+  count: number,
+  fence: Fence__Output,
+  ports: RunPorts,
+): Promise<GroupWorker[]> {
+  const workers = await ports.workers(count);
+  const silent = await releaseRanks(workers, fence);
+  if (silent.length === 0) return workers;
+  ports.unreachable(silent);
+  const others = await ports.workers(count);
+  await releaseRanks(others, fence);
+  return others;
+}
+
 /** `corrections`: of a trial over the same workers, if there was one. */
 export async function runDeployment(
   epoch: number,
@@ -168,9 +189,7 @@ export async function runDeployment(
 ): Promise<LoadedGroup> {
   const fence = { term, epoch };
   ports.phase('waiting')(`for ${request.workersMin} workers`, 0);
-  const workers = await ports.workers(request.workersMin);
-  // What they hold for an epoch of which nobody told them the end, of an earlier controller even, would lack in the plan.
-  await releaseRanks(workers, fence);
+  const workers = await workersThere(request.workersMin, fence, ports);
 
   const profiling = ports.phase('profiling');
   const { stepTokensMax } = engineSizes;

@@ -1,4 +1,4 @@
-import { HelsError } from '../../proto/domain/errors.ts';
+import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { KvMigration } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
@@ -11,6 +11,8 @@ const connectDeadlineMs = 20_000;
 /** KV of a whole group at a slow link's speed. */
 const migrationDeadlineMs = 10 * 60_000;
 const releaseDeadlineMs = 10_000;
+
+const silentCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'deadline-exceeded']);
 
 function rankOf(plan: ShardPlan__Output, worker: GroupWorker): number {
   const rank = plan.ranks.find(({ workerId }) => workerId === worker.id);
@@ -112,14 +114,20 @@ export function loadRatesOf(
   return rates;
 }
 
-/** Frees what an epoch holds; a worker that does not answer frees it by itself when the next epoch comes. */
+/** Frees what an epoch holds. Resolves to those that did not answer: they free it by themselves when the next epoch comes. */
 export async function releaseRanks(
   workers: readonly GroupWorker[],
   fence: Fence__Output,
-): Promise<void> {
-  await Promise.allSettled(
-    workers.map((worker) => worker.client.release(fence, releaseDeadlineMs)),
+): Promise<GroupWorker[]> {
+  const answers = await Promise.all(
+    workers.map((worker) =>
+      worker.client.release(fence, releaseDeadlineMs).then(
+        () => true,
+        (error: unknown) => !silentCodes.has(toHelsError(error).code),
+      ),
+    ),
   );
+  return workers.filter((_, index) => answers[index] === false);
 }
 
 /** exact: equal kernels everywhere, so equal bits; mixed: the fingerprints differ; fast: numerics that promise nothing. */

@@ -36,6 +36,9 @@ export function runPortsOf(
       const members = await registry.waitForAvailable(wanted, attempt.workersTimeoutMs, signal);
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },
+    unreachable: (workers) => {
+      for (const worker of workers) registry.unreachable(worker);
+    },
     membersChosen: (workers) => {
       signal.throwIfAborted();
       // One that started again meanwhile answers at the same address, but is another worker.

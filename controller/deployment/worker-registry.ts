@@ -94,6 +94,11 @@ export class WorkerRegistry implements RegistryPort {
     this.#dispatch({ type: 'deregister', id: workerId, incarnation, reason });
   }
 
+  /** No plan uses it until it is heard of again. */
+  unreachable({ id, incarnation }: Pick<Member, 'id' | 'incarnation'>): void {
+    this.#dispatch({ type: 'unreachable', id, incarnation });
+  }
+
   tick(): void {
     this.#dispatch({ type: 'tick', nowMs: this.#clock.nowMs() });
   }

@@ -1,4 +1,10 @@
-import { applyGroupEvent, type Group, type GroupEvent, initialGroup } from '../cluster/group.ts';
+import {
+  applyGroupEvent,
+  comingRequest,
+  type Group,
+  type GroupEvent,
+  initialGroup,
+} from '../cluster/group.ts';
 
 /** A device that goes or comes while the trace is served. */
 export interface ClusterChange {
@@ -31,6 +37,11 @@ export class ClusterLife {
 
   get epoch(): number {
     return this.#group.epoch;
+  }
+
+  /** An epoch is on its way, or will be. */
+  get isComing(): boolean {
+    return comingRequest(this.#group) !== null;
   }
 
   deploy(policy: string): Orders {

@@ -49,10 +49,10 @@ export class RequestLog {
     this.#record(index).outcome = outcome;
   }
 
-  /** Of the first `arrived` requests, those that still run fail. */
-  failRunning(arrived: number): void {
-    for (const record of this.records.slice(0, arrived)) {
-      if (record.outcome === 'running') record.outcome = 'failed';
-    }
+  /** Of the first `arrived` requests, those that are not over. */
+  running(arrived: number): number[] {
+    return this.records
+      .slice(0, arrived)
+      .flatMap(({ outcome }, index) => (outcome === 'running' ? [index] : []));
   }
 }

@@ -3,7 +3,9 @@
  * are, over ranks whose step times come from latency lines. Pure: the same options give the same report.
  */
 import { HelsError } from '../../proto/domain/errors.ts';
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
+import { limits } from '../limits.ts';
 import { plan as planFor } from '../planner/plan.ts';
 import { type ClusterChange, ClusterLife, type Orders } from './cluster-life.ts';
 import { Random } from './random.ts';
@@ -54,9 +56,12 @@ class Simulation {
   /** Changes of the cluster and what follows from them. */
   readonly #timeline = new Timeline();
   readonly #epochs: SimulatedEpoch[] = [];
+  readonly #computed = new Map<string, number>();
   #serving: SimulatedEpoch | null = null;
   /** Devices that are gone without the controller's knowledge. */
   readonly #unnoticed = new Set<string>();
+  /** Requests whose epoch has ended, in the order of arrival. */
+  #held: readonly number[] = [];
   #arrived = 0;
   #nowSeconds = 0;
   #kvShareSeconds = 0;
@@ -111,12 +116,14 @@ class Simulation {
 
   #epochOf(input: PlanInput, plan: PlanOutput): SimulatedEpoch {
     const { limits, noise = 0, controlSeconds = 0 } = this.#options;
-    return new SimulatedEpoch({ input, plan, limits, noise, controlSeconds, random: this.#random });
+    const shared = { random: this.#random, computed: this.#computed };
+    return new SimulatedEpoch({ input, plan, limits, noise, controlSeconds, ...shared });
   }
 
   #serve(epoch: SimulatedEpoch): void {
     this.#epochs.push(epoch);
     this.#serving = epoch;
+    this.#goOn(epoch);
   }
 
   #arrive(): void {
@@ -126,23 +133,29 @@ class Simulation {
       this.#log.end(index, 'refused-not-ready');
       return;
     }
-    const { promptTokens, outputTokens } = this.#options.trace[index] as Arrival;
     try {
-      this.#serving.scheduler.add({
-        requestId: String(index),
-        // Which tokens they are changes no time.
-        promptTokenIds: new Array<number>(promptTokens).fill(0),
-        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 },
-        maxTokens: outputTokens,
-        stopTokenIds: [],
-        prefixCache: null,
-      });
+      this.#serving.scheduler.add(this.#requestOf(index));
     } catch (error) {
       const code = error instanceof HelsError ? error.code : 'internal';
       if (code === 'context-too-long') this.#log.end(index, 'refused-too-long');
       else if (code === 'overloaded') this.#log.end(index, 'refused-overloaded');
       else throw error;
     }
+  }
+
+  /** What is still to be computed of it. */
+  #requestOf(index: number): GenerationRequest {
+    const { promptTokens, outputTokens } = this.#options.trace[index] as Arrival;
+    const given = this.#log.records[index]?.tokens ?? 0;
+    return {
+      requestId: String(index),
+      // Which tokens they are changes no time.
+      promptTokenIds: new Array<number>(promptTokens + given).fill(0),
+      sampling: { temperature: 0, topP: 1, topK: 0, seed: 0, logprobs: -1 },
+      maxTokens: outputTokens - given,
+      stopTokenIds: [],
+      prefixCache: null,
+    };
   }
 
   #answer(): void {
@@ -177,12 +190,36 @@ class Simulation {
   #follow({ endEpoch, startEpoch }: Orders): void {
     if (endEpoch) this.#endEpoch();
     if (startEpoch !== null) this.#deploy(startEpoch);
+    if (this.#serving === null && !this.#life.isComing) this.#failHeld();
   }
 
-  /** As the controller today: every request of the epoch ends with an error. */
+  /** Its requests go on in the next, as in the controller (engine/survivors.ts). */
   #endEpoch(): void {
+    if (this.#serving === null) return;
     this.#serving = null;
-    this.#log.failRunning(this.#arrived);
+    const held = this.#log.running(this.#arrived);
+    this.#held = held;
+    this.#timeline.at(this.#nowSeconds + limits.heldMsMax / 1000, () => {
+      if (this.#held === held) this.#failHeld();
+    });
+  }
+
+  #failHeld(): void {
+    for (const index of this.#held) this.#log.end(index, 'failed');
+    this.#held = [];
+  }
+
+  #goOn({ scheduler }: SimulatedEpoch): void {
+    const held = this.#held;
+    this.#held = [];
+    for (const index of held) {
+      try {
+        scheduler.add(this.#requestOf(index), true);
+      } catch (error) {
+        if (!(error instanceof HelsError) || error.code !== 'context-too-long') throw error;
+        this.#log.end(index, 'failed');
+      }
+    }
   }
 
   #deploy(epoch: number): void {

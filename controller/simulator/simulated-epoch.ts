@@ -23,6 +23,8 @@ export interface EpochOptions {
   readonly noise: number;
   readonly controlSeconds: number;
   readonly random: Random;
+  /** Positions of each request that have been computed at least once, in this epoch or before it. */
+  readonly computed: Map<string, number>;
 }
 
 interface Answer {
@@ -52,8 +54,7 @@ export class SimulatedEpoch {
   readonly #halfWaySeconds: number;
   /** At most the steps in flight, in the order in which they come. */
   #answers: Answer[] = [];
-  /** Tokens of each request that have been computed at least once. */
-  readonly #computed = new Map<string, number>();
+  readonly #computed: Map<string, number>;
   #lost = false;
   steps = 0;
   computedTokens = 0;
@@ -67,6 +68,7 @@ export class SimulatedEpoch {
     this.ranks = new SimulatedRanks(options.input, options.plan, options.noise, options.random);
     this.#pipeline = new StepPipeline(this.scheduler);
     this.#halfWaySeconds = options.controlSeconds / 2;
+    this.#computed = options.computed;
   }
 
   get nextAnswerSeconds(): number {

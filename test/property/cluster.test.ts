@@ -227,7 +227,7 @@ const membershipEvent: fc.Arbitrary<{
   afterMs: number;
   event: (nowMs: number) => MembershipEvent;
 }> = fc
-  .tuple(fc.nat(40), id, incarnation, fc.nat(5), fc.boolean(), fc.nat(3))
+  .tuple(fc.nat(40), id, incarnation, fc.nat(5), fc.boolean(), fc.nat(4))
   .map(([afterMs, workerId, life, progress, stepsOutstanding, kind]) => ({
     afterMs,
     event: (nowMs: number): MembershipEvent => {
@@ -258,6 +258,7 @@ const membershipEvent: fc.Arbitrary<{
         };
       }
       if (kind === 2) return { type: 'tick', nowMs };
+      if (kind === 3) return { type: 'unreachable', id: workerId, incarnation: life };
       return { type: 'deregister', id: workerId, incarnation: life, reason: 'drain' };
     },
   }));

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   applyMembershipEvent,
+  availableMembers,
   emptyMembership,
   isCurrent,
   type Membership,
@@ -124,6 +125,33 @@ describe('silence', () => {
       { type: 'tick', nowMs: 5_001 },
     ]);
     expect(membership.members.size).toBe(0);
+  });
+});
+
+describe('a worker at whose address nothing answers', () => {
+  const unreachable = (incarnation: string): MembershipEvent => ({
+    type: 'unreachable',
+    id: 'a',
+    incarnation,
+  });
+
+  it('is suspect, said once, and used by no plan until it is heard of', () => {
+    const { membership, effects } = run([
+      register(0, 'a', 'a1'),
+      unreachable('a1'),
+      unreachable('a1'),
+    ]);
+    expect(availableMembers(membership)).toEqual([]);
+    expect(effects.slice(1)).toEqual([
+      { type: 'worker-suspect', id: 'a', reason: 'nothing answers at its address' },
+    ]);
+    const heard = applyMembershipEvent(membership, heartbeat(400, 'a1', 0), limits);
+    expect(availableMembers(heard.membership)).toHaveLength(1);
+  });
+
+  it('is another one when it has started again since', () => {
+    const { membership } = run([register(0, 'a', 'a1'), register(9, 'a', 'a2'), unreachable('a1')]);
+    expect(availableMembers(membership)).toHaveLength(1);
   });
 });
 

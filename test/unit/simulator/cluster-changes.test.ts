@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { limits } from '../../../controller/limits.ts';
 import type { ClusterChange } from '../../../controller/simulator/cluster-life.ts';
 import type { PlanDevice } from '../../../proto/domain/plan.ts';
 import { device } from '../planner/inputs.ts';
@@ -30,27 +31,28 @@ const run = (
   );
 
 describe('a device that fails', () => {
-  test('ends its epoch when it is noticed; the rest serves after the deployment', () => {
+  test('ends its epoch when it is noticed; the rest goes on after the deployment', () => {
     const trace = [
       arrival(0, 4, 2), // done at 2
-      arrival(5, 4, 20), // under way when b fails at 10
-      arrival(11, 4, 1), // before the notice at 12: fails with the epoch
+      arrival(5, 4, 20), // 5 tokens when b fails at 10; 15 more from 16 to 31, as 9 positions take two steps
+      arrival(11, 4, 1), // before the notice at 12: waits for a
       arrival(13, 4, 1), // while a is deployed alone, until 15
       arrival(16, 4, 3), // served by a alone: 16 to 19
     ];
     const report = run(pair(), trace, [lost(10, 'b')]);
     expect(report.requests).toEqual({
       arrived: 5,
-      completed: 2,
+      completed: 4,
       refusedTooLong: 0,
       refusedOverloaded: 0,
       refusedNotReady: 1,
-      failed: 2,
+      failed: 0,
     });
     expect(report.epochs).toBe(2);
-    expect(report.makespanSeconds).toBe(19);
-    // 2 steps, then those answered at 6, 7, 8, 9 and 10, then 3 more.
-    expect(report.outputTokens).toBe(2 + 5 + 3);
+    expect(report.makespanSeconds).toBe(31);
+    expect(report.outputTokens).toBe(2 + 20 + 1 + 3);
+    // The prompt of 4 and the 5 tokens: the newest of them was under way when b failed.
+    expect(report.recomputedTokens).toBe(9);
   });
 
   test('changes nothing when it took no part', () => {
@@ -66,7 +68,7 @@ describe('a device that fails', () => {
     const trace = [arrival(0, 4, 20), arrival(14.5, 4, 1)];
     const report = run(pair(), trace, [lost(10, 'b'), joined(11, 'b')]);
     // Deployed over both from 11 to 14.
-    expect(report).toMatchObject({ epochs: 2, requests: { failed: 1, completed: 1 } });
+    expect(report).toMatchObject({ epochs: 2, requests: { failed: 0, completed: 2 } });
     expect(report.ranks.map((rank) => rank.device)).toEqual(['a', 'b']);
   });
 });
@@ -78,10 +80,29 @@ describe('devices that do not suffice', () => {
   test('the group waits, refuses, and serves again when one joins', () => {
     const trace = [arrival(5, 4, 8), arrival(20, 4, 1), arrival(34, 4, 1)];
     const report = run(small(), trace, [lost(10, 'b'), joined(30, 'b')]);
-    expect(report.requests).toMatchObject({ failed: 1, refusedNotReady: 1, completed: 1 });
+    expect(report.requests).toMatchObject({ failed: 0, refusedNotReady: 1, completed: 2 });
     expect(report.epochs).toBe(2);
-    // From the first arrival at 5 to 35.
-    expect(report.makespanSeconds).toBe(30);
+    // From the first arrival at 5: 5 of its 8 tokens at 10, the rest from 33 to 37; the last at 38.
+    expect(report.makespanSeconds).toBe(33);
+  });
+
+  test('nobody waits for longer than a request is held', () => {
+    const heldSeconds = limits.heldMsMax / 1000;
+    const trace = [arrival(5, 4, 8)];
+    for (const [joinedAt, failed] of [
+      [12 + heldSeconds - 4, 0],
+      [12 + heldSeconds, 1],
+    ] as const) {
+      const report = run(small(), trace, [lost(10, 'b'), joined(joinedAt, 'b')]);
+      expect(report.requests).toMatchObject({ failed, completed: 1 - failed });
+    }
+  });
+
+  test('a request that is too long for those that are left fails', () => {
+    // Both have KV of 62 positions, a alone has 16 beside the whole model.
+    const trace = [arrival(5, 4, 40), arrival(6, 4, 8)];
+    const report = run(pair(6000), trace, [lost(10, 'b')]);
+    expect(report.requests).toMatchObject({ failed: 1, completed: 1 });
   });
 
   test('a loss during the deployment starts another one', () => {
@@ -89,7 +110,7 @@ describe('devices that do not suffice', () => {
     const trace = [arrival(0, 4, 20), arrival(16.5, 4, 1), arrival(18, 4, 1)];
     // b is noticed at 12 and a and c deployed; c fails at 12.5 and is noticed at 14.5; a alone serves from 17.5.
     const report = run(three, trace, [lost(10, 'b'), lost(12.5, 'c')]);
-    expect(report.requests).toMatchObject({ failed: 1, refusedNotReady: 1, completed: 1 });
+    expect(report.requests).toMatchObject({ failed: 0, refusedNotReady: 1, completed: 2 });
     expect(report.epochs).toBe(2);
   });
 
