@@ -9,6 +9,7 @@ import { engineQuantized } from './engine-quantized.ts';
 import { gpu } from './gpu.ts';
 import { heterogeneous } from './heterogeneous.ts';
 import { kvResidency } from './kv-residency.ts';
+import { loss } from './loss.ts';
 import { describeMachine, measureReadBandwidth } from './machine.ts';
 import { plannerSpeed } from './planner-speed.ts';
 import { prediction } from './prediction.ts';
@@ -31,6 +32,7 @@ const benchmarks: readonly Benchmark[] = [
   heterogeneous,
   slowDevice,
   kvResidency,
+  loss,
   soak,
   redeploy,
   residencySchedules,

@@ -144,9 +144,13 @@ describe('under load', () => {
     });
   }, 90_000);
 
-  it('a deployment does not count on a worker that has just died', async () => {
-    signal('SIGKILL', again?.processId);
-    const { plan } = await test.deploy({ policy: 'equal', workersMin: 2 });
+  it('a deployment of the same model takes the streams over, and does not count on a worker that has just died', async () => {
+    let deployed: ReturnType<typeof test.deploy> | null = null;
+    await expectUndisturbed(() => {
+      signal('SIGKILL', again?.processId);
+      deployed = test.deploy({ policy: 'compute', workersMin: 2 });
+    });
+    const { plan = null } = (await (deployed as ReturnType<typeof test.deploy> | null)) ?? {};
     expect(plan?.ranks.map(({ workerId }) => workerId)).toEqual(['worker-0', 'worker-2']);
     again = await test.restartWorker(1);
   }, 60_000);
