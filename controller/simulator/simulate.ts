@@ -5,7 +5,6 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
-import { limits } from '../limits.ts';
 import { plan as planFor } from '../planner/plan.ts';
 import { type ClusterChange, ClusterLife, type Orders } from './cluster-life.ts';
 import { Random } from './random.ts';
@@ -23,6 +22,8 @@ export interface ClusterChanges {
   readonly noticeSeconds: number;
   /** From the start of a deployment to serving: weights, collectives, warm-up. */
   readonly redeploySeconds: number;
+  /** For how long a request whose epoch has ended waits for the next. */
+  readonly heldSeconds: number;
 }
 
 export interface SimulationOptions {
@@ -199,7 +200,8 @@ class Simulation {
     this.#serving = null;
     const held = this.#log.running(this.#arrived);
     this.#held = held;
-    this.#timeline.at(this.#nowSeconds + limits.heldMsMax / 1000, () => {
+    const heldSeconds = this.#options.cluster?.heldSeconds ?? 0;
+    this.#timeline.at(this.#nowSeconds + heldSeconds, () => {
       if (this.#held === held) this.#failHeld();
     });
   }

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { PlanPolicy } from '../../proto/domain/plan.ts';
+import { limits } from '../limits.ts';
 import type { ClusterChange } from '../simulator/cluster-life.ts';
 import type { ServiceLevel } from '../simulator/report.ts';
 import type { ClusterChanges } from '../simulator/simulate.ts';
@@ -156,6 +157,7 @@ function clusterChanges(values: Values): ClusterChanges | undefined {
     changes,
     noticeSeconds: secondsOf('notice', notice ?? leaseDefault),
     redeploySeconds: secondsOf('redeploy', redeploy),
+    heldSeconds: limits.heldMsMax / 1000,
   };
 }
 

@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'vitest';
-import { limits } from '../../../controller/limits.ts';
 import type { ClusterChange } from '../../../controller/simulator/cluster-life.ts';
 import type { PlanDevice } from '../../../proto/domain/plan.ts';
 import { device } from '../planner/inputs.ts';
@@ -21,14 +20,13 @@ const joined = (atSeconds: number, name: string): ClusterChange => ({
   type: 'worker-joined',
 });
 
+const times = { noticeSeconds: 2, redeploySeconds: 3, heldSeconds: 300 };
+
 const run = (
   devices: PlanDevice[],
   trace: ReturnType<typeof arrival>[],
   changes: ClusterChange[],
-) =>
-  simulate(
-    scenario(devices, trace, { cluster: { changes, noticeSeconds: 2, redeploySeconds: 3 } }),
-  );
+) => simulate(scenario(devices, trace, { cluster: { changes, ...times } }));
 
 describe('a device that fails', () => {
   test('ends its epoch when it is noticed; the rest goes on after the deployment', () => {
@@ -60,7 +58,7 @@ describe('a device that fails', () => {
     const trace = [arrival(0, 4, 30)];
     const options = scenario(devices, trace, { policy: 'hels' });
     expect(options.plan.ranks.some((rank) => rank.device === 'spare')).toBe(false);
-    const cluster = { changes: [lost(10, 'spare')], noticeSeconds: 2, redeploySeconds: 3 };
+    const cluster = { changes: [lost(10, 'spare')], ...times };
     expect(simulate({ ...options, cluster })).toEqual(simulate(options));
   });
 
@@ -87,7 +85,7 @@ describe('devices that do not suffice', () => {
   });
 
   test('nobody waits for longer than a request is held', () => {
-    const heldSeconds = limits.heldMsMax / 1000;
+    const { heldSeconds } = times;
     const trace = [arrival(5, 4, 8)];
     for (const [joinedAt, failed] of [
       [12 + heldSeconds - 4, 0],
