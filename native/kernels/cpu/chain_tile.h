@@ -55,6 +55,7 @@ inline const std::byte* readAhead(const TileArguments& a, int panels, const std:
 using TileKernel = void (*)(const TileArguments&);
 
 inline constexpr int kTileRowsMax = 32;
+inline constexpr int64_t kCachedRowsMin = 64;
 
 /// Which kernels multiply with a matrix: by its type, those for bf16 inputs, those for integers that were widened to
 /// bf16, with scales, or those that widen them as they load them.
@@ -71,11 +72,14 @@ struct ChainTileSet {
   /// Largest number of rows of one tile.
   int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1, 1};
   /// More rows are cut into tiles of at most so many, if not 0, else of rowsMax: the highest tile need not be the
-  /// fastest.
+  /// fastest. From kCachedRowsMin rows on hardly a tile waits for memory, and those count that are fastest from a
+  /// cache.
   int tileRows[kTileKinds] = {};
+  int cachedTileRows[kTileKinds] = {};
   int64_t tileCount(TileKind kind, int64_t rows) const {
     if (rows <= rowsMax[kind]) return 1;
-    return divCeil(rows, tileRows[kind] > 0 ? tileRows[kind] : rowsMax[kind]);
+    const int most = rows < kCachedRowsMin ? tileRows[kind] : cachedTileRows[kind];
+    return divCeil(rows, most > 0 ? most : rowsMax[kind]);
   }
   /// Whether bf16 inputs lie in tiles of 16 rows, each term of a block (16, 32), and kernels for rowsMax rows of them
   /// take any number above it.

@@ -279,6 +279,7 @@ void fillQuantized(ChainTileSet& set, TileKind kind) {
 
 constexpr int kRowsMax = 8;
 constexpr int kTileRows = kChainsAtOnce / 2;  // of two panels
+constexpr int kCachedTileRows = 5;            // whose sums fit beside their chains in 32 registers
 
 template <Weights source, int rows = 1>
 void fillPairs(ChainTileSet& set, TileKind kind) {
@@ -296,6 +297,7 @@ ChainTileSet makeSet() {
   for (const TileKind kind : {kTilePairs, kTileScaled}) {
     set.rowsMax[kind] = kRowsMax;
     set.tileRows[kind] = kTileRows;
+    set.cachedTileRows[kind] = kCachedTileRows;
   }
   set.depthBlock = 2048;  // from the second-level cache; sums are loaded and stored less often
   set.narrowBlocks = narrowBlocks;
