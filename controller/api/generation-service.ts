@@ -278,6 +278,7 @@ export class GenerationService {
       promptTokenIds: resumed.length === 0 ? promptTokenIds : [...promptTokenIds, ...resumed],
       sampling: { temperature, topP, topK, seed, logprobs },
       maxTokens: maxTokens - resumed.length,
+      fillsContext: request.maxTokens === null,
       stopTokenIds,
       prefixCache: request.prefixCache ? { salt: cacheSalt ?? '' } : null,
     };

@@ -108,7 +108,7 @@ export type GroupEvent =
   | { type: 'undeploy' };
 
 export type GroupEffect =
-  /** Every request of the epoch ends with an explicit error; the ranks free what they hold. */
+  /** The ranks free what they hold; the epoch's requests wait for another (engine/survivors.ts). */
   | { type: 'end-epoch'; epoch: number; reason: string }
   /** Run a deployment under this epoch; whatever runs for an older one stops. */
   | { type: 'start-deployment'; epoch: number; request: DeploymentRequest }
@@ -196,13 +196,15 @@ function recover(group: Group, reason: string): GroupStep {
 /** The same model over the workers that are there. */
 function restart(group: Group, attended: boolean, reason: string): GroupStep {
   if (group.request === null) return { group, effects: [] };
-  const step = begin(group, group.request, attended, reason);
-  const effects = step.effects.map((effect) =>
+  return overThoseThere(begin(group, group.request, attended, reason));
+}
+
+function overThoseThere({ group, effects }: GroupStep): GroupStep {
+  const overAny = (effect: GroupEffect) =>
     effect.type === 'start-deployment'
       ? { ...effect, request: { ...effect.request, workersMin: 1 } }
-      : effect,
-  );
-  return { ...step, effects };
+      : effect;
+  return { group, effects: effects.map(overAny) };
 }
 
 /** Of the current epoch, and of the phase in which such a thing happens. */
@@ -338,7 +340,9 @@ function deployFailed(group: Group, reason: string): GroupStep {
     return { group: { ...group, ...waiting }, effects };
   }
   const { fallback } = group;
-  if (fallback !== null) return begin({ ...group, fallback: null }, fallback, false, reason);
+  if (fallback !== null) {
+    return overThoseThere(begin({ ...group, fallback: null }, fallback, false, reason));
+  }
   return {
     group: { ...group, phase: 'failed', request: null, members: new Map(), detail: reason },
     effects,

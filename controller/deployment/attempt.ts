@@ -45,13 +45,13 @@ export async function closeAttempt(
   { epoch, engineGroup, replanning, loaded, chosen, files }: Attempt,
   error: HelsError,
   term: number,
-  registered: readonly { id: string }[],
+  registered: readonly Pick<GroupWorker, 'id' | 'incarnation'>[],
 ): Promise<void> {
   await engineGroup?.close(error);
   // Of a load or move under way nobody knows who has begun.
   const candidates = replanning?.candidates ?? loaded?.candidates ?? chosen;
-  const ids = new Set(registered.map(({ id }) => id));
-  const isThere = ({ id }: GroupWorker) => ids.has(id);
+  const lives = new Map(registered.map(({ id, incarnation }) => [id, incarnation]));
+  const isThere = ({ id, incarnation }: GroupWorker) => lives.get(id) === incarnation;
   void releaseRanks(
     candidates.filter((worker) => !isThere(worker)),
     { term, epoch },

@@ -162,19 +162,23 @@ export async function describeDevices(
 
 /**
  * Those that a plan can count on. What they hold for an epoch of which nobody told them the end, of an earlier controller even, is freed:
- * it would lack in the plan. One that has died and is not missed yet shows here.
+ * it would lack in the plan. One that has died and is not missed yet shows here; of one that is late its heartbeats tell whether it lives.
  */
-async function workersThere(
+export async function workersThere(
   count: number,
   fence: Fence__Output,
-  ports: RunPorts,
+  ports: Pick<RunPorts, 'workers' | 'unreachable'>,
 ): Promise<GroupWorker[]> {
   const workers = await ports.workers(count);
-  const silent = await releaseRanks(workers, fence);
-  if (silent.length === 0) return workers;
-  ports.unreachable(silent);
+  const { unreachable, late } = await releaseRanks(workers, fence);
+  if (unreachable.length + late.length === 0) return workers;
+  ports.unreachable(unreachable);
   const others = await ports.workers(count);
-  await releaseRanks(others, fence);
+  const asked = new Set(workers.map(({ incarnation }) => incarnation));
+  await releaseRanks(
+    others.filter(({ incarnation }) => !asked.has(incarnation)),
+    fence,
+  );
   return others;
 }
 

@@ -27,7 +27,7 @@ export interface EngineGroup {
   rebase(group: LoadedGroup, keptBlocks: number): Promise<number>;
   /** Of the last full decode steps of the epoch; null before there are enough. */
   measured(): MeasuredSteps | null;
-  /** Every request ends with the error; the step streams close. */
+  /** The epoch is over: its requests wait for another, or end with the error. The step streams close. */
   close(error: HelsError): Promise<void>;
 }
 

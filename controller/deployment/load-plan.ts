@@ -12,8 +12,6 @@ const connectDeadlineMs = 20_000;
 const migrationDeadlineMs = 10 * 60_000;
 const releaseDeadlineMs = 10_000;
 
-const silentCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'deadline-exceeded']);
-
 function rankOf(plan: ShardPlan__Output, worker: GroupWorker): number {
   const rank = plan.ranks.find(({ workerId }) => workerId === worker.id);
   if (rank === undefined) {
@@ -114,20 +112,29 @@ export function loadRatesOf(
   return rates;
 }
 
-/** Frees what an epoch holds. Resolves to those that did not answer: they free it by themselves when the next epoch comes. */
+/** Those that did not say that they have freed what they hold; they do so by themselves when the next epoch comes. */
+interface Unreleased {
+  /** Nothing answers at their address. */
+  readonly unreachable: readonly GroupWorker[];
+  /** They may hang, or be in the middle of a load that nobody wants any more. */
+  readonly late: readonly GroupWorker[];
+}
+
+/** Frees what an epoch holds. Never rejects. */
 export async function releaseRanks(
   workers: readonly GroupWorker[],
   fence: Fence__Output,
-): Promise<GroupWorker[]> {
-  const answers = await Promise.all(
+): Promise<Unreleased> {
+  const codes = await Promise.all(
     workers.map((worker) =>
       worker.client.release(fence, releaseDeadlineMs).then(
-        () => true,
-        (error: unknown) => !silentCodes.has(toHelsError(error).code),
+        () => null,
+        (error: unknown) => toHelsError(error).code,
       ),
     ),
   );
-  return workers.filter((_, index) => answers[index] === false);
+  const withCode = (code: ErrorCode) => workers.filter((_, index) => codes[index] === code);
+  return { unreachable: withCode('unreachable'), late: withCode('deadline-exceeded') };
 }
 
 /** exact: equal kernels everywhere, so equal bits; mixed: the fingerprints differ; fast: numerics that promise nothing. */

@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
-import { toHelsError } from '../../proto/domain/errors.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { Group } from '../cluster/group.ts';
 import { describeDevices, engineSizes, type LoadedGroup } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
@@ -124,7 +124,12 @@ export class Newcomers {
     this.#looking = true;
     try {
       // What one holds for an epoch of which it has not heard the end would lack in the plan.
-      await releaseRanks(newcomers, { term, epoch: loaded.shardPlan.epoch });
+      const fence = { term, epoch: loaded.shardPlan.epoch };
+      const { unreachable, late } = await releaseRanks(newcomers, fence);
+      const [silent] = [...unreachable, ...late];
+      if (silent !== undefined) {
+        throw new HelsError('unreachable', `worker '${silent.id}' does not answer`);
+      }
       const next = await withNewcomers(loaded, available, store);
       if (next === null) {
         this.#tell(newcomers, later);

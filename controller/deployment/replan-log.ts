@@ -68,7 +68,7 @@ export class ReplanLog {
     this.#observer.replanned(replan);
   }
 
-  /** `epoch`: the one in which the requests ended. */
+  /** `epoch`: the one that ended with it. */
   failed(message: string, epoch: number): void {
     this.#trouble = epoch;
     this.#tell('replan-failed', '', message, 0);

@@ -123,12 +123,12 @@ export class Replanning {
     this.channel.progress('going back', error.message, 0);
   }
 
-  /** Everything is over: the requests with it. */
+  /** Its epoch is over, by a loss or a decision. */
   failed(error: HelsError): void {
     const epoch = Math.max(this.#epoch, this.#context.from.shardPlan.epoch);
     this.#epoch = Number.POSITIVE_INFINITY;
     const { message } = this.#undone ?? error;
-    this.#log.failed(`the re-plan failed, and the requests ended: ${message}`, epoch);
+    this.#log.failed(`the re-plan failed, and its epoch with it: ${message}`, epoch);
     this.channel.failed(this.#undone ?? error);
   }
 

@@ -37,6 +37,7 @@ export function runPortsOf(
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },
     unreachable: (workers) => {
+      signal.throwIfAborted();
       for (const worker of workers) registry.unreachable(worker);
     },
     membersChosen: (workers) => {

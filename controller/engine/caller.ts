@@ -13,7 +13,9 @@ export type EpochEnded = (caller: Caller, error: HelsError) => void;
 export class Caller {
   readonly queue: AsyncQueue<GenerationEvent>;
   readonly arrivalMs: number;
-  /** A step has named the request. */
+  /** A step of this epoch has named the request. */
+  named = false;
+  /** Of any epoch. */
   started = false;
   /** When its sequence gave way; null while it runs. */
   gaveWayMs: number | null = null;
@@ -50,11 +52,23 @@ export class Caller {
     return this.#given.length;
   }
 
-  /** What is still to be computed. The same tokens follow on any split: they depend on those before, the seed and the position. */
-  get rest(): GenerationRequest {
+  /**
+   * What is still to be computed. The same tokens follow on any split: they depend on those before, the seed and the position. An answer
+   * of as many tokens as fit has as many as fit into `contextTokensMax`; null: it is complete.
+   */
+  restWithin(contextTokensMax: number): GenerationRequest | null {
     const request = this.#request;
     const promptTokenIds = [...request.promptTokenIds, ...this.#given];
-    return { ...request, promptTokenIds, maxTokens: request.maxTokens - this.#given.length };
+    const left = request.maxTokens - this.#given.length;
+    const room = contextTokensMax - promptTokenIds.length;
+    const maxTokens = request.fillsContext ? Math.min(left, room) : left;
+    return maxTokens < 1 ? null : { ...request, promptTokenIds, maxTokens };
+  }
+
+  /** Positions of it that were computed, by the tokens given: the newest of them may be in no step yet. */
+  get computed(): number {
+    const given = this.#given.length;
+    return given === 0 ? 0 : this.#request.promptTokenIds.length + given - 1;
   }
 
   give(event: TokenEvent): void {

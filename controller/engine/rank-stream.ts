@@ -1,6 +1,6 @@
 /** One rank's long-lived step stream: the port that the step loop speaks, and its gRPC edge. */
 import type * as grpc from '@grpc/grpc-js';
-import { HelsError } from '../../proto/domain/errors.ts';
+import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 import type { StepRequest } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import type { WorkerClient } from '../../proto/gen/hels/v1/Worker.ts';
@@ -21,6 +21,9 @@ export interface RankStream {
 
 export type OpenRankStream = (listener: RankListener) => RankStream;
 
+/** How gRPC tells of a stream that broke. */
+const lostCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'internal', 'cancelled']);
+
 export function grpcRankStream(workerId: string, stub: WorkerClient): OpenRankStream {
   return (listener) => {
     const call: grpc.ClientDuplexStream<StepRequest, StepResponse__Output> = stub.steps();
@@ -35,8 +38,11 @@ export function grpcRankStream(workerId: string, stub: WorkerClient): OpenRankSt
     });
     call.on('error', (error) => {
       const failure = fromServiceError(error, `worker '${workerId}'`);
-      const lost = failure.code === 'unreachable' || failure.code === 'internal';
-      end(lost ? new HelsError('worker-lost', failure.message, { cause: error }) : failure);
+      end(
+        lostCodes.has(failure.code)
+          ? new HelsError('worker-lost', failure.message, { cause: error })
+          : failure,
+      );
     });
     call.on('end', () => {
       end(new HelsError('worker-lost', `worker '${workerId}' closed its step stream`));

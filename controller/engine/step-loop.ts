@@ -179,10 +179,15 @@ export class StepLoop {
   takeOver(callers: readonly Caller[]): { caller: Caller; error: HelsError }[] {
     const refused: { caller: Caller; error: HelsError }[] = [];
     for (const caller of callers) {
-      const { rest } = caller;
+      const rest = caller.restWithin(this.contextTokensMax);
       try {
         if (this.#failure !== null) throw this.#failure;
-        this.#scheduler.add(rest, true);
+        if (rest === null) {
+          caller.end({ type: 'finished', reason: 'length' });
+          continue;
+        }
+        this.#scheduler.add(rest, caller.computed);
+        caller.named = false;
         this.#serve(rest.requestId, caller);
       } catch (error) {
         refused.push({ caller, error: toHelsError(error) });
@@ -263,7 +268,9 @@ export class StepLoop {
     const { clock, observer } = this.#options;
     for (const { requestId } of plan.sequences) {
       const caller = this.#callers.get(requestId);
-      if (caller === undefined || caller.started) continue;
+      if (caller === undefined || caller.named) continue;
+      caller.named = true;
+      if (caller.started) continue;
       caller.started = true;
       observer.started((clock.nowMs() - caller.arrivalMs) / 1000);
     }

@@ -17,8 +17,8 @@ interface Held {
   readonly untilMs: number;
 }
 
-/** The model's arithmetic, or a fault of ours, would fail again, and who left does not wait. */
-const finalCodes: ReadonlySet<ErrorCode> = new Set(['numeric-range', 'internal', 'cancelled']);
+/** The model's arithmetic, or a fault of ours, would fail again. */
+const finalCodes: ReadonlySet<ErrorCode> = new Set(['numeric-range', 'internal']);
 
 export class Survivors {
   readonly #clock: Clock;
@@ -36,12 +36,13 @@ export class Survivors {
     return this.#held.length;
   }
 
-  /** For one request over this model and weights. One that ends epoch after epoch before it gets a token may be what ends them. */
+  /** For one request over this model and weights. One that epoch after epoch computes until its end, without a token, may be what ends them. */
   keeperOf(modelId: string, weights: string): EpochEnded {
     let given = 0;
     let barren = 0;
     return (caller, error) => {
-      barren = caller.tokensGiven > given ? 0 : barren + 1;
+      if (caller.tokensGiven > given) barren = 0;
+      else if (caller.named) barren += 1;
       given = caller.tokensGiven;
       const isFinal = finalCodes.has(error.code) || barren > limits.barrenEpochsMax;
       if (this.#closedBy !== null || isFinal) {
@@ -67,7 +68,7 @@ export class Survivors {
     for (const one of held.values()) {
       if (one.weights === weights) continue;
       held.delete(one.caller);
-      this.#end(one, one.error);
+      this.#endLost(one);
     }
     this.#held = [];
     const refused = loop.takeOver([...held.keys()]);
@@ -83,13 +84,18 @@ export class Survivors {
   tick(coming: string | null): void {
     const nowMs = this.#clock.nowMs();
     const waits = ({ modelId, untilMs }: Held) => modelId === coming && nowMs < untilMs;
-    for (const held of this.#held.filter((one) => !waits(one))) this.#end(held, held.error);
+    for (const held of this.#held.filter((one) => !waits(one))) this.#endLost(held);
   }
 
   /** From now on nobody is held. */
   close(error: HelsError): void {
     this.#closedBy = error;
     for (const held of [...this.#held]) this.#end(held, error);
+  }
+
+  /** Whatever ended its epoch: that it cannot go on is the loss of its ranks. */
+  #endLost(held: Held): void {
+    this.#end(held, new HelsError('worker-lost', held.error.message, { cause: held.error }));
   }
 
   #end(held: Held, error: HelsError): void {

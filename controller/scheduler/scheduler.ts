@@ -147,13 +147,13 @@ export class Scheduler {
   }
 
   /**
-   * Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait. `again`: it
-   * was let in by another scheduler and may have run there, so however many wait.
+   * Throws context-too-long for a request that can never fit, request-invalid for an empty one, overloaded when too many wait.
+   * `computedBefore`: another scheduler had let it in and computed so many positions; it is let in again however many wait.
    */
-  add(request: GenerationRequest, again = false): void {
+  add(request: GenerationRequest, computedBefore: number | null = null): void {
     const { contextTokensMax } = this.#limits;
     refuseRequest(request, { contextTokensMax, kvTokens: this.#kvTokens });
-    if (!again && this.#waiting.length >= this.#limits.waitingMax) {
+    if (computedBefore === null && this.#waiting.length >= this.#limits.waitingMax) {
       throw new HelsError(
         'overloaded',
         `${this.#waiting.length} requests are waiting already, the most allowed; try again later`,
@@ -164,6 +164,7 @@ export class Scheduler {
     }
     this.#arrivals += 1;
     const sequence = new Sequence(request, this.#arrivals);
+    sequence.computedMost = computedBefore ?? 0;
     this.#sequences.set(request.requestId, sequence);
     this.#waiting.push(sequence);
   }

@@ -1,10 +1,4 @@
-import {
-  applyGroupEvent,
-  comingRequest,
-  type Group,
-  type GroupEvent,
-  initialGroup,
-} from '../cluster/group.ts';
+import { applyGroupEvent, type Group, type GroupEvent, initialGroup } from '../cluster/group.ts';
 
 /** A device that goes or comes while the trace is served. */
 export interface ClusterChange {
@@ -37,11 +31,6 @@ export class ClusterLife {
 
   get epoch(): number {
     return this.#group.epoch;
-  }
-
-  /** An epoch is on its way, or will be. */
-  get isComing(): boolean {
-    return comingRequest(this.#group) !== null;
   }
 
   deploy(policy: string): Orders {

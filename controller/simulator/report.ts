@@ -31,7 +31,7 @@ export interface SimulationReport {
     readonly refusedOverloaded: number;
     /** Arrived while no epoch served. */
     readonly refusedNotReady: number;
-    /** Ended with their epoch, when a device was lost. */
+    /** Their epoch ended when a device was lost, and no other could take them over. */
     readonly failed: number;
   };
   /** Plans that served, one after the other. */
@@ -69,7 +69,7 @@ export interface SimulationReport {
   readonly steps: number;
   readonly outputTokens: number;
   readonly computedTokens: number;
-  /** Computed before and again after a preemption. */
+  /** Computed before and again after a preemption or the loss of a device. */
   readonly recomputedTokens: number;
   /** `idleShare`: of the time in which steps ran, what the rank waited for slower ones. */
   readonly ranks: readonly (RankUse & { readonly idleShare: number })[];

@@ -191,7 +191,6 @@ class Simulation {
   #follow({ endEpoch, startEpoch }: Orders): void {
     if (endEpoch) this.#endEpoch();
     if (startEpoch !== null) this.#deploy(startEpoch);
-    if (this.#serving === null && !this.#life.isComing) this.#failHeld();
   }
 
   /** Its requests go on in the next, as in the controller (engine/survivors.ts). */
@@ -202,13 +201,10 @@ class Simulation {
     this.#held = held;
     const heldSeconds = this.#options.cluster?.heldSeconds ?? 0;
     this.#timeline.at(this.#nowSeconds + heldSeconds, () => {
-      if (this.#held === held) this.#failHeld();
+      if (this.#held !== held) return;
+      for (const index of held) this.#log.end(index, 'failed');
+      this.#held = [];
     });
-  }
-
-  #failHeld(): void {
-    for (const index of this.#held) this.#log.end(index, 'failed');
-    this.#held = [];
   }
 
   #goOn({ scheduler }: SimulatedEpoch): void {
@@ -216,7 +212,7 @@ class Simulation {
     this.#held = [];
     for (const index of held) {
       try {
-        scheduler.add(this.#requestOf(index), true);
+        scheduler.add(this.#requestOf(index), this.#computed.get(String(index)) ?? 0);
       } catch (error) {
         if (!(error instanceof HelsError) || error.code !== 'context-too-long') throw error;
         this.#log.end(index, 'failed');

@@ -20,6 +20,8 @@ export interface GenerationRequest {
   sampling: SamplingParameters;
   /** At least 1. Prompt plus maxTokens fit the model and the KV room: checked by the engine, which throws context-too-long. */
   maxTokens: number;
+  /** maxTokens is what the context had room for, not what was asked for: with less room it is less. Absent: no. */
+  fillsContext?: boolean;
   /** Generation ends after one of these (it is still delivered as a token event). */
   stopTokenIds: readonly number[];
   /** null: neither uses KV of others nor leaves its own to them. Requests share KV of equal beginnings under equal salts only. */

@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { applyGroupEvent, initialGroup, retryDelayMs } from '../../../controller/cluster/group.ts';
+import {
+  applyGroupEvent,
+  comingRequest,
+  type GroupStep,
+  initialGroup,
+  retryDelayMs,
+} from '../../../controller/cluster/group.ts';
 import {
   chosen,
   deploy,
@@ -74,6 +80,19 @@ describe('a loss while serving', () => {
       > serving(2)
         ready(2)"
     `);
+  });
+
+  it('is followed by what is on its way, until that serves or is given up', () => {
+    const steps = [lost('b', 'b1'), chosen(2, { a: 'a1' }), serving(2), lost('a', 'a1')];
+    let { group } = trace(threeReady);
+    const coming = [comingRequest(group)?.modelId];
+    for (const event of steps) {
+      group = applyGroupEvent(group, event).group;
+      coming.push(comingRequest(group)?.modelId);
+    }
+    expect(coming).toEqual([undefined, 'llama', 'llama', undefined, 'llama']);
+    group = applyGroupEvent(group, { type: 'undeploy' }).group;
+    expect(comingRequest(group)).toBeNull();
   });
 
   it('does not wait for as many workers as the deployment asked for', () => {
@@ -161,6 +180,22 @@ describe('a deployment that fails', () => {
       > serving(3)
         ready(3)"
     `);
+  });
+
+  it('brings it back over the workers that are left, however few', () => {
+    const request = { ...requestFor('llama'), workersMin: 3 };
+    const [, ...events] = threeReady;
+    const { group } = [
+      { type: 'deploy' as const, request, attended: true },
+      ...events,
+      deploy('qwen'),
+    ].reduce((step, event) => applyGroupEvent(step.group, event), {
+      group: initialGroup(0),
+      effects: [],
+    } as GroupStep);
+    const { effects } = applyGroupEvent(group, deployFailed(2, 'a worker was lost'));
+    const started = effects.find(({ type }) => type === 'start-deployment');
+    expect(started).toMatchObject({ request: { modelId: 'llama', workersMin: 1 } });
   });
 
   it('brings back what last served, not what was being tried', () => {

@@ -6,6 +6,7 @@ import { Newcomers, withNewcomers } from '../../../controller/deployment/newcome
 import { probeLinks } from '../../../controller/deployment/probe-links.ts';
 import { profileWorkers } from '../../../controller/deployment/profile-workers.ts';
 import { createLogger } from '../../../proto/base/log.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
 import { site } from './measured-site.ts';
 import { loaded, propose } from './replan-setting.ts';
 
@@ -120,6 +121,20 @@ describe('looking for newcomers', () => {
     expect(joined).toEqual(['c']);
     expect(calls.released).toEqual(['c']);
     expect(idsOf(state.loaded.candidates)).toEqual(ids);
+  });
+
+  it('tries again later when one does not say that it has let go', async () => {
+    const { state, told, look, all } = await watching();
+    const [a, b, c] = all as [GroupWorker, GroupWorker, GroupWorker];
+    const late = () => Promise.reject(new HelsError('deadline-exceeded', 'no answer'));
+    const silent = { ...c, client: { ...c.client, release: late } } as unknown as GroupWorker;
+    state.available = [a, b, silent];
+    await look();
+    expect(idsOf(state.loaded.candidates)).toEqual(['a', 'b']);
+    state.available = all;
+    state.nowMs += 10_000;
+    await look();
+    expect(told).toEqual(['joined c']);
   });
 
   it('never lets go of one that serves, though it says to have another life', async () => {

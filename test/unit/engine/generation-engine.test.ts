@@ -34,8 +34,8 @@ const engineOf = (resumed = (_: number) => {}) =>
 function attach(
   engine: SwitchingEngine,
   { weights = 'd', ...options }: { weights?: string; ranks?: number; kvBlocks?: number } = {},
+  test = setUp(options),
 ): Test {
-  const test = setUp(options);
   const { kvBlocks, kvBlockTokens, contextTokensMax } = test.limits;
   engine.attach({
     loop: test.loop,
@@ -89,11 +89,11 @@ describe('the limits of the group', () => {
 describe('a request whose epoch ends', () => {
   const lost = new HelsError('worker-lost', "worker 'worker-1' was lost");
 
-  function running(prompt = 5, maxTokens = 9) {
+  function running(prompt = 5, maxTokens = 9, more: Partial<GenerationRequest> = {}) {
     const resumed: number[] = [];
     const engine = engineOf((requests) => resumed.push(requests));
     const test = attach(engine);
-    const request = requestOf('runs', prompt, maxTokens);
+    const request = { ...requestOf('runs', prompt, maxTokens), ...more };
     const whole = hashAnswer(request.promptTokenIds, maxTokens);
     const caller = new AbortController();
     const events = read(engine.generate(request, caller.signal));
@@ -149,6 +149,38 @@ describe('a request whose epoch ends', () => {
     expect(engine.held).toBe(0);
   });
 
+  it('is not held to have ended epochs in which no step named it', async () => {
+    const { engine, test, events } = running();
+    let serving = test;
+    for (let epoch = 0; epoch < 5; epoch += 1) {
+      serving.loop.close(lost);
+      serving = setUp();
+      void serving.loop.pause();
+      attach(engine, {}, serving);
+    }
+    await turn();
+    expect(events).toEqual([]);
+    expect(serving.loop.scheduler.counts.waiting).toBe(1);
+    serving.loop.close(lost);
+    engine.tick(null);
+  });
+
+  it('without a bound of its own gets as many tokens as fit the next', async () => {
+    for (const [kvBlocks, tokens] of [
+      [12, 28],
+      [5, 3],
+    ] as const) {
+      const { engine, test, whole, events } = running(20, 44, { fillsContext: true });
+      for (let step = 0; step < 4; step += 1) await answerOnce(test);
+      const given = tokensOf(events).length;
+      test.ranks[1]?.break(lost);
+      answerAll(attach(engine, { kvBlocks }));
+      await turn();
+      expect(tokensOf(events)).toEqual(whole.slice(0, Math.max(given, tokens)));
+      expect(events.at(-1)).toEqual({ type: 'finished', reason: 'length' });
+    }
+  });
+
   it('goes on before those that came later, however many wait', async () => {
     const engine = engineOf();
     const test = attach(engine);
@@ -162,6 +194,9 @@ describe('a request whose epoch ends', () => {
     const next = attach(engine);
     expect(next.loop.scheduler.counts.running + next.loop.scheduler.counts.waiting).toBe(12);
     expect(() => submitted(requestOf('late', 4, 2))).toThrow(/waiting already/);
+    const named = next.ranks[0]?.requests.flatMap(({ sequences }) => sequences ?? []) ?? [];
+    const ids = named.map((sequence) => (sequence as { requestId: string }).requestId);
+    expect([...new Set(ids)]).toEqual(many.slice(0, 4).map(({ requestId }) => requestId));
     answerAll(next);
     await turn();
     for (const [index, request] of many.entries())
@@ -178,6 +213,14 @@ describe('a request whose epoch ends', () => {
       await turn();
       expect(failed(events)).toEqual([lost]);
     }
+  });
+
+  it('ends as lost whatever its ranks said when they failed', async () => {
+    const { engine, test, events } = running();
+    test.ranks[1]?.break(new HelsError('deadline-exceeded', 'a sum took too long'));
+    engine.tick(null);
+    await turn();
+    expect(failed(events)).toMatchObject([{ code: 'worker-lost', message: 'a sum took too long' }]);
   });
 
   it('ends after it has waited for as long as it may', async () => {
