@@ -22,8 +22,8 @@ const roundsMax = 5;
 const budgetMs = 9_000;
 /** The point that is running when the budget ends still finishes. */
 const profileDeadlineMs = 60_000;
-/** The largest KV of the grid, as a share of what the device has free: measuring must not need what serving will hold. */
-const kvShareOfFree = 0.25;
+/** The largest KV of the grid, all layers, as a share of the device's memory. Measured are one or two layers, which need far less. */
+const kvShare = 0.25;
 
 export interface ProfileRun extends ProfileRecord {
   fit: LatencyFit;
@@ -45,10 +45,13 @@ export interface ProfileOptions {
   refresh: boolean;
 }
 
-/** Rounded down to a power of two, so that a little more or less free memory asks for the same grid and finds it in the store. */
+/**
+ * Rounded down to a power of two, so that a little more or less memory asks for the same grid and finds it in the store. Of all that the
+ * device may use, not of what is free: after a loss, while it serves, it is looked up as when it was idle.
+ */
 function gridLimits(worker: GroupWorker, model: ModelSpec, stepTokensMax: number): ProfileLimits {
   const useful = gridKvTokensMax * kvBytesPerToken(model, model.headGroups);
-  const allowed = worker.device.memoryFreeBytes * kvShareOfFree;
+  const allowed = worker.device.memoryBytes * kvShare;
   const kvBytesMax = allowed >= useful ? useful : 2 ** Math.floor(Math.log2(Math.max(1, allowed)));
   return { kvBytesMax, stepTokensMax };
 }

@@ -24,6 +24,18 @@ test('equal devices are measured once, kept, and measured again for refresh, ano
   expect(calls.profiled).toHaveLength(5);
 });
 
+test('a device whose memory is in use is known by the lines of when it was idle', async () => {
+  const { calls, ports, workers, options } = site();
+  await profileWorkers(workers(), options(), ports, () => {});
+  const serving = workers().map((worker) => ({
+    ...worker,
+    device: { ...worker.device, memoryFreeBytes: 2 ** 20 },
+  }));
+  const runs = await profileWorkers(serving, options(), ports, () => {});
+  expect([...runs.values()].map(({ stored }) => stored)).toEqual([true, true]);
+  expect(calls.profiled).toEqual(['a']);
+});
+
 test('a device too slow for the grid gets lines from the points it measured, in the order of the grid', async () => {
   const { ports, workers, options } = site(40);
   const runs = await profileWorkers(workers(), options(), ports, () => {});
