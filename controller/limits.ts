@@ -19,6 +19,8 @@ export const limits = {
   httpKeepAliveTimeoutMs: 65_000,
   /** A client, of HTTP or gRPC, that reads nothing of its answer for this long is gone. */
   writeStallTimeoutMs: 60_000,
+  /** Of an answer that is streamed; well below the 60 s after which common proxies drop a silent connection. */
+  streamQuietMsMax: 15_000,
   /** After a refused body: how long its rest is read and thrown away, so that the client sees the answer, not a reset. */
   httpDiscardTimeoutMs: 2_000,
   /** After the drain deadline: how long requests that were ended have to say so. */

@@ -15,6 +15,8 @@ export interface KvInUse {
 export interface EngineGroup {
   warmUp(sequences: number): Promise<MeasuredSteps>;
   attach(): void;
+  /** Requests of an epoch that has ended wait for it. */
+  readonly isAwaited: boolean;
   /** Takes no request until the next rebase that could not go on under the plan; throws plan-infeasible for one that is here. */
   reserve(plan: ShardPlan__Output): void;
   /** Resolves at a step boundary; until the next rebase nothing is computed. */

@@ -97,6 +97,10 @@ class ServedGroup implements EngineGroup {
     });
   }
 
+  get isAwaited(): boolean {
+    return this.#surroundings.engine.held > 0;
+  }
+
   reserve({ kvBlocks, kvBlockTokens }: ShardPlan__Output): void {
     this.#loop.reserve(kvBlocks * kvBlockTokens);
   }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { autoReplan } from './auto-replan.ts';
 import { type Benchmark, formatGoal, formatTable } from './benchmark.ts';
+import { chaos } from './chaos.ts';
 import { engine } from './engine.ts';
 import { engineQuantized } from './engine-quantized.ts';
 import { gpu } from './gpu.ts';
@@ -37,6 +38,7 @@ const benchmarks: readonly Benchmark[] = [
   redeploy,
   residencySchedules,
   autoReplan,
+  chaos,
   gpu,
 ];
 

@@ -7,6 +7,8 @@ import type { ErrorAnswer } from './api-error.ts';
 export class EventStream {
   readonly #response: ServerResponse;
   readonly #signal: AbortSignal;
+  /** Runs from the first event to the last. */
+  #quiet: NodeJS.Timeout | null = null;
 
   constructor(response: ServerResponse, signal: AbortSignal) {
     this.#response = response;
@@ -20,15 +22,18 @@ export class EventStream {
   /** Resolves when more can be written; throws deadline-exceeded, the connection cut, when the client does not read, the abort reason when it left. */
   async send(data: unknown): Promise<void> {
     if (!this.opened) this.#open();
+    this.#quiet?.refresh();
     if (!this.#response.write(`data: ${JSON.stringify(data)}\n\n`)) await this.#drained();
   }
 
   end(): void {
+    this.#fallSilent();
     this.#response.end('data: [DONE]\n\n');
   }
 
   /** The last event of an answer that broke: a client never waits for one that does not come. */
   fail(answer: ErrorAnswer): void {
+    this.#fallSilent();
     this.#response.end(`data: ${JSON.stringify(answer.body)}\n\n`);
   }
 
@@ -39,6 +44,18 @@ export class EventStream {
       'x-accel-buffering': 'no',
       'x-content-type-options': 'nosniff',
     });
+    this.#quiet = setInterval(() => this.#stay(), limits.streamQuietMsMax);
+    this.#response.once('close', () => this.#fallSilent());
+  }
+
+  /** A comment, which clients skip: an answer may have to wait for other workers, and proxies drop a connection that is silent. */
+  #stay(): void {
+    if (!this.#response.writableNeedDrain) this.#response.write(': waiting\n\n');
+  }
+
+  #fallSilent(): void {
+    if (this.#quiet !== null) clearInterval(this.#quiet);
+    this.#quiet = null;
   }
 
   #drained(): Promise<void> {
