@@ -283,7 +283,7 @@ constexpr int kCachedTileRows = 5;            // whose sums fit beside their cha
 
 template <Weights source, int rows = 1>
 void fillPairs(ChainTileSet& set, TileKind kind) {
-  constexpr int panels = rows <= 2 ? 8 : rows <= 3 ? 4 : 2;
+  constexpr int panels = rows <= 3 ? std::min(8, kChainsAtOnce / rows) : 2;
   set.panels[kind][rows - 1] = panels;
   set.wide[kind][rows - 1] = tile<source, rows, panels>;
   set.single[kind][rows - 1] = tile<source, rows, 1>;
