@@ -29,7 +29,7 @@ export const limits = {
   requestDeadlineMs: 30 * 60_000,
   /** A request whose workers were lost, until others serve the same model: loading takes minutes for the largest. */
   heldMsMax: 5 * 60_000,
-  /** Epochs in a row that may end under a request without a token for it. */
+  /** Epochs in a row that may compute a request until their end without a token for it. */
   barrenEpochsMax: 2,
   /** What a refused client is told to wait. */
   retryAfterSeconds: 1,

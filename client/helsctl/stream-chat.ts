@@ -24,7 +24,9 @@ async function* serverSentEvents(body: ReadableStream<Uint8Array>): AsyncGenerat
     const events = buffer.split('\n\n');
     buffer = events.pop() ?? '';
     for (const event of events) {
-      const data = event.replace(/^data: /, '');
+      // Comments keep a stream open that has to wait.
+      if (!event.startsWith('data: ')) continue;
+      const data = event.slice('data: '.length);
       if (data !== '[DONE]') yield data;
     }
   }

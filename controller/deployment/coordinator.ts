@@ -370,11 +370,11 @@ export class Coordinator {
     }
   }
 
-  /** Whether another attempt takes this one's place. One trial: its successor serves. None while requests wait: it would load twice. */
+  /** Whether another attempt takes this one's place. One trial: its successor serves. None while requests wait, and nobody else: it may load twice. */
   #replans(attempt: Attempt, measured: MeasuredSteps): boolean {
     const { loaded, epoch } = attempt;
     if (loaded === null || attempt.corrections !== null) return false;
-    if (attempt.engineGroup?.isAwaited) return false;
+    if (attempt.engineGroup?.isAwaited && !this.#group.attended) return false;
     if (!choosingPolicies.has(loaded.shardPlan.policy)) return false;
     const corrections = judgeLoaded(loaded, measured, () => this.#options.clock.nowMs());
     if (corrections === null) return false;

@@ -54,14 +54,15 @@ export class Caller {
 
   /**
    * What is still to be computed. The same tokens follow on any split: they depend on those before, the seed and the position. An answer
-   * of as many tokens as fit has as many as fit into `contextTokensMax`; null: it is complete.
+   * of as many tokens as fit has as many as fit into `contextTokensMax`; null: it is complete. A prompt that does not fit is left as it is.
    */
   restWithin(contextTokensMax: number): GenerationRequest | null {
     const request = this.#request;
     const promptTokenIds = [...request.promptTokenIds, ...this.#given];
     const left = request.maxTokens - this.#given.length;
     const room = contextTokensMax - promptTokenIds.length;
-    const maxTokens = request.fillsContext ? Math.min(left, room) : left;
+    const isBounded = request.fillsContext && (room > 0 || this.#given.length > 0);
+    const maxTokens = isBounded ? Math.min(left, room) : left;
     return maxTokens < 1 ? null : { ...request, promptTokenIds, maxTokens };
   }
 

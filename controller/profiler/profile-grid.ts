@@ -2,7 +2,7 @@ import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.t
 import type { LoadPoint } from './latency-terms.ts';
 
 export interface ProfileLimits {
-  /** Bytes that the grid's largest KV may take: a share of what the device has free. */
+  /** Bytes that the grid's largest KV may take: a share of what the device may use. */
   readonly kvBytesMax: number;
   /** Tokens of one step that the engine accepts; the largest batch and chunk measured. */
   readonly stepTokensMax: number;

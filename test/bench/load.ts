@@ -75,7 +75,8 @@ function chunksOf(pieces: readonly Piece[]): { atMs: number; chunk: Chunk }[] {
     const events = (rest + text).split('\n\n');
     rest = events.pop() ?? '';
     for (const event of events) {
-      const data = event.replace(/^data: /, '');
+      if (!event.startsWith('data: ')) continue;
+      const data = event.slice('data: '.length);
       if (data !== '[DONE]') chunks.push({ atMs, chunk: JSON.parse(data) });
     }
   }

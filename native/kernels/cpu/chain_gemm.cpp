@@ -259,7 +259,7 @@ class ChainGemm final : public Gemm {
                        const Operand& x, float* c, int64_t cStride) const {
     alignas(64) uint16_t pairs[kDequantizedElements];
     alignas(64) float scales[kDequantizedElements / kBlockInputs];
-    const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns;
+    const int64_t blockDepth = kDequantizedElements / panels / kPanelColumns / kBlockInputs * kBlockInputs;
     for (int64_t k = begin, end = begin; k < begin + depth; k = end) {
       end = blockEnd(matrix, k, blockDepth, begin + depth);
       const int64_t blocks = divCeil(end - k, kBlockInputs);

@@ -72,8 +72,8 @@ struct ChainTileSet {
   /// Largest number of rows of one tile.
   int rowsMax[kTileKinds] = {1, 1, 1, 1, 1, 1, 1};
   /// More rows are cut into tiles of at most so many, if not 0, else of rowsMax: the highest tile need not be the
-  /// fastest. From kCachedRowsMin rows on hardly a tile waits for memory, and those count that are fastest from a
-  /// cache.
+  /// fastest. From kCachedRowsMin rows on (of a block, as products into fixed point are cut) hardly a tile waits for
+  /// memory, and those count that are fastest from a cache.
   int tileRows[kTileKinds] = {};
   int cachedTileRows[kTileKinds] = {};
   int64_t tileCount(TileKind kind, int64_t rows) const {

@@ -181,6 +181,15 @@ describe('a request whose epoch ends', () => {
     }
   });
 
+  it('whose prompt does not fit the next fails, with or without a bound of its own', async () => {
+    const { engine, test, events } = running(30, 20, { fillsContext: true });
+    test.ranks[1]?.break(lost);
+    attach(engine, { kvBlocks: 5 });
+    await turn();
+    expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
+    expect(failed(events)[0]?.message).toContain('KV of 20 tokens');
+  });
+
   it('goes on before those that came later, however many wait', async () => {
     const engine = engineOf();
     const test = attach(engine);
