@@ -4,6 +4,7 @@ import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 import type { StepRequest } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import type { WorkerClient } from '../../proto/gen/hels/v1/Worker.ts';
+import { connectionFailureOf } from '../../proto/rpc/connection-failure.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 
 export interface RankListener {
@@ -24,6 +25,19 @@ export type OpenRankStream = (listener: RankListener) => RankStream;
 /** How gRPC tells of a stream that broke. */
 const lostCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'internal', 'cancelled']);
 
+/** The worker answered before: a connection that breaks now is no question of addresses or certificates. */
+function failureOf(workerId: string, error: Error): HelsError {
+  const failure = fromServiceError(error, `worker '${workerId}'`);
+  if (!lostCodes.has(failure.code)) return failure;
+  const { details = error.message } = error as Partial<grpc.ServiceError>;
+  const { reason } = connectionFailureOf(details);
+  const message =
+    failure.code === 'unreachable'
+      ? `the step stream of worker '${workerId}' broke: ${reason}`
+      : failure.message;
+  return new HelsError('worker-lost', message, { cause: error });
+}
+
 export function grpcRankStream(workerId: string, stub: WorkerClient): OpenRankStream {
   return (listener) => {
     const call: grpc.ClientDuplexStream<StepRequest, StepResponse__Output> = stub.steps();
@@ -36,14 +50,7 @@ export function grpcRankStream(workerId: string, stub: WorkerClient): OpenRankSt
     call.on('data', (response: StepResponse__Output) => {
       if (!over) listener.response(response);
     });
-    call.on('error', (error) => {
-      const failure = fromServiceError(error, `worker '${workerId}'`);
-      end(
-        lostCodes.has(failure.code)
-          ? new HelsError('worker-lost', failure.message, { cause: error })
-          : failure,
-      );
-    });
+    call.on('error', (error) => end(failureOf(workerId, error)));
     call.on('end', () => {
       end(new HelsError('worker-lost', `worker '${workerId}' closed its step stream`));
     });

@@ -95,7 +95,8 @@ export class Survivors {
 
   /** Whatever ended its epoch: that it cannot go on is the loss of its ranks. */
   #endLost(held: Held): void {
-    this.#end(held, new HelsError('worker-lost', held.error.message, { cause: held.error }));
+    const message = `${held.error.message}; nothing that serves since could take the request over`;
+    this.#end(held, new HelsError('worker-lost', message, { cause: held.error }));
   }
 
   #end(held: Held, error: HelsError): void {

@@ -145,7 +145,8 @@ describe('a request whose epoch ends', () => {
     }
     serving.ranks[0]?.break(lost);
     await turn();
-    expect(failed(events)).toEqual([lost]);
+    expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
+    expect(failed(events)[0]?.message).toContain(lost.message);
     expect(engine.held).toBe(0);
   });
 
@@ -220,7 +221,8 @@ describe('a request whose epoch ends', () => {
       expect(events).toEqual([]);
       engine.tick(coming);
       await turn();
-      expect(failed(events)).toEqual([lost]);
+      expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
+      expect(failed(events)[0]?.message).toContain(lost.message);
     }
   });
 
@@ -229,7 +231,9 @@ describe('a request whose epoch ends', () => {
     test.ranks[1]?.break(new HelsError('deadline-exceeded', 'a sum took too long'));
     engine.tick(null);
     await turn();
-    expect(failed(events)).toMatchObject([{ code: 'worker-lost', message: 'a sum took too long' }]);
+    expect(failed(events)).toMatchObject([
+      { code: 'worker-lost', message: expect.stringContaining('a sum took too long') },
+    ]);
   });
 
   it('ends after it has waited for as long as it may', async () => {
@@ -241,7 +245,8 @@ describe('a request whose epoch ends', () => {
     nowMs += 1;
     engine.tick('m');
     await turn();
-    expect(failed(events)).toEqual([lost]);
+    expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
+    expect(failed(events)[0]?.message).toContain(lost.message);
   });
 
   it('ends when the next computes with other weights', async () => {
@@ -249,7 +254,8 @@ describe('a request whose epoch ends', () => {
     test.ranks[1]?.break(lost);
     const next = attach(engine, { weights: 'others' });
     await turn();
-    expect(failed(events)).toEqual([lost]);
+    expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
+    expect(failed(events)[0]?.message).toContain(lost.message);
     expect(next.loop.scheduler.counts.waiting).toBe(0);
     expect(resumed).toEqual([0]);
   });
