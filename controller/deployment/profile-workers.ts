@@ -22,7 +22,7 @@ const roundsMax = 5;
 const budgetMs = 9_000;
 /** The point that is running when the budget ends still finishes. */
 const profileDeadlineMs = 60_000;
-/** The largest KV of the grid, all layers, as a share of the device's memory. Measured are one or two layers, which need far less. */
+/** The largest KV of the grid, all layers, as a share of the device's memory. Measured are few layers, which need less. */
 const kvShare = 0.25;
 
 export interface ProfileRun extends ProfileRecord {

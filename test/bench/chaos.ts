@@ -6,7 +6,7 @@ import { type HelsClient, HelsError } from '../../client/sdk/index.ts';
 import { bundledModel, idle, startTestCluster, type TestCluster } from '../support/daemons.ts';
 import { eventually } from '../support/deadline.ts';
 import { atLeast, atMost, type Benchmark } from './benchmark.ts';
-import { ask, type Question, questionsOf } from './residency/schedules.ts';
+import { ask, type Question, questionsOf, randomNumbers } from './residency/schedules.ts';
 
 /** HELS_CHAOS_SECONDS: how long faults go on. */
 const seconds = Number(process.env['HELS_CHAOS_SECONDS'] ?? 180);
@@ -16,15 +16,6 @@ const questionCount = 40;
 const workers = 3;
 const pauseMs = 100;
 const allThereMs = 60_000;
-
-/** Repeatable whole numbers from 0 to `below` - 1. */
-function randomNumbers(from: number): (below: number) => number {
-  let state = 1 + (from % 2_147_483_646);
-  return (below) => {
-    state = (state * 48_271) % 2_147_483_647;
-    return state % below;
-  };
-}
 
 const wait = (milliseconds: number) =>
   new Promise<void>((resolve) => setTimeout(resolve, milliseconds));

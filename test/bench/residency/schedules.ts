@@ -20,7 +20,7 @@ export interface Question {
 }
 
 /** Repeatable whole numbers from 0 to `below` - 1. */
-function randomNumbers(seed: number): (below: number) => number {
+export function randomNumbers(seed: number): (below: number) => number {
   let state = 1 + (seed % 2_147_483_646);
   const next = () => {
     state = (state * 48_271) % 2_147_483_647;
