@@ -25,6 +25,9 @@ namespace {
 /// will run.
 constexpr size_t kMadeUpBytesMax = size_t{256} << 20;
 
+/// What went through a last-level cache since something was read, so that it is no longer there.
+constexpr size_t kBeyondCachesBytes = size_t{64} << 20;
+
 /// 0.002 in each type: no partial sum leaves the fixed point's range, nothing is denormal.
 uint32_t weightPattern(DataType type) {
   if (type == DataType::kF32) return 0x3b03126f;
@@ -45,26 +48,38 @@ double clockSeconds(int threads) {
 /// finds: a step of one token took 0.15 ms like that, 0.29 ms in service, and 0.25 ms after a pause.
 constexpr std::chrono::milliseconds kPause{1};
 
-double secondsOf(int threads, const std::function<void()>& body) {
-  std::this_thread::sleep_for(kPause);
-  const double start = clockSeconds(threads);
-  body();
-  return clockSeconds(threads) - start;
-}
+/// Seconds of a step's parts.
+struct StepSeconds {
+  double layers = 0;
+  double head = 0;
+};
 
 /// The lower quartile of `repetitions` runs, or of as many as `secondsMax` allows: what else the host does only adds
-/// time.
-double quickSeconds(int threads, int repetitions, double secondsMax, const std::function<void()>& body) {
+/// time. `before` is not timed.
+StepSeconds quickStep(int threads, int repetitions, double secondsMax, const std::function<void()>& before,
+                      const std::function<void()>& layers, const std::function<void()>& head) {
+  const auto run = [&] {
+    before();
+    std::this_thread::sleep_for(kPause);
+    const double start = clockSeconds(threads);
+    layers();
+    const double middle = clockSeconds(threads);
+    head();
+    return StepSeconds{middle - start, clockSeconds(threads) - middle};
+  };
   // Page faults and cold caches are not the device's speed, unless the run is so long that they do not matter.
   const double start = clockSeconds(0);
-  const double first = secondsOf(threads, body);
+  const StepSeconds first = run();
   const auto spent = [&] { return clockSeconds(0) - start; };
   if (spent() > secondsMax) return first;
-  std::vector<double> seconds;
-  for (int i = 0; i < repetitions && (i == 0 || spent() < secondsMax); ++i) seconds.push_back(secondsOf(threads, body));
-  const size_t quartile = seconds.size() / 4;
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(quartile), seconds.end());
-  return seconds[quartile];
+  std::vector<double> layerSeconds;
+  std::vector<double> headSeconds;
+  for (int i = 0; i < repetitions && (i == 0 || spent() < secondsMax); ++i) {
+    const StepSeconds seconds = run();
+    layerSeconds.push_back(seconds.layers);
+    headSeconds.push_back(seconds.head);
+  }
+  return {lowerQuartile(std::move(layerSeconds)), lowerQuartile(std::move(headSeconds))};
 }
 
 /// Logits and choice of a point's tokens: decode samples every sequence, a prefill chunk at most its last token.
@@ -114,6 +129,10 @@ Profiler::Profiler(const ModelSpec& model, const EngineOptions& options) : model
   validateEngineOptions(model, checked);
   if (!cudaDeviceOf(options.device)) {
     gemm_ = makeGemm(options);
+    const ShardSpec everything{0, 1, {0, model.headGroups}, {0, model.ffnColumns}, {0, model.vocabRows}};
+    Arena count;
+    layoutWeights(model, everything, model.layers, *gemm_, count);
+    modelBytes_ = count.usedBytes();
     return;
   }
 #ifdef HELS_HAS_CUDA
@@ -141,6 +160,19 @@ Arena& Profiler::arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t s
     arena->rewind();
   }
   return *arena;
+}
+
+/// Between two steps of a rank, others read the rest of the model: those at the same machine through the same
+/// last-level cache. A share that fits there would be found in it by itself, step after step, but not in service.
+void Profiler::readOthers(size_t ownBytes) {
+  if (ownBytes >= std::min(kBeyondCachesBytes, modelBytes_)) return;
+  const size_t allowed = options_.memoryBytes == 0 ? kBeyondCachesBytes : options_.memoryBytes / 4;
+  others_.resize(std::min({modelBytes_ - ownBytes, kBeyondCachesBytes, allowed}), 1);
+  constexpr size_t kCacheLine = 64;
+  uint64_t sum = 0;
+  for (size_t at = 0; at < others_.size(); at += kCacheLine) sum += others_[at];
+  volatile uint64_t sink = sum;  // what is not used would not be read
+  static_cast<void>(sink);
 }
 
 double Profiler::measure(const ProfilePoint& point, int repetitions, double secondsMax) {
@@ -172,13 +204,18 @@ double Profiler::measure(const ProfilePoint& point, int repetitions, double seco
   ForwardPass forward(setup.model, setup.shard, setup.options, *gemm_, weights, KvCache(setup.kv, kvData), scratch,
                       collective);
   const TokenBatch tokens = flattenPoint(setup.batch.step, setup.model.vocabRows);
-  const double layerSeconds = quickSeconds(options_.threads, repetitions, secondsMax, [&] { forward.run(tokens); });
+  const bool hasHead = point.vocabRows > 0;
+  // The output matrix comes after the layers, which is not where a warm cache would find it.
+  const StepSeconds seconds = quickStep(
+      options_.threads, repetitions, secondsMax, [&] { readOthers(weightCount.usedBytes()); },
+      [&] { forward.run(tokens); },
+      [&] {
+        if (hasHead) sampleAll(point, setup.shard, forward, scratch);
+      });
   const double layerScale = static_cast<double>(setup.model.layers) / static_cast<double>(setup.layers);
-  if (point.vocabRows == 0) return layerSeconds * layerScale / options_.speed;
-  const double headSeconds = quickSeconds(options_.threads, repetitions, secondsMax / 4,
-                                          [&] { sampleAll(point, setup.shard, forward, scratch); });
+  if (!hasHead) return seconds.layers * layerScale / options_.speed;
   const double headScale = static_cast<double>(point.vocabRows) / static_cast<double>(setup.shard.vocabRows.size());
-  return (layerSeconds * layerScale + headSeconds * headScale) / options_.speed;
+  return (seconds.layers * layerScale + seconds.head * headScale) / options_.speed;
 }
 
 double profileStep(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point, int repetitions,
@@ -194,15 +231,18 @@ double copyBandwidth(const std::string& device) {
     throw Error(ErrorCode::kDeviceMissing, "device is " + device + ": this build has no CUDA backend");
 #endif
   }
-  constexpr size_t kBytes = size_t{64} << 20;  // beyond a last-level cache
+  constexpr size_t kBytes = kBeyondCachesBytes;
   const std::vector<char> source(kBytes, 1);
   std::vector<char> target(kBytes);
   volatile char sink = 0;
-  const double seconds = quickSeconds(1, 5, 0.5, [&] {
-    std::copy(source.begin(), source.end(), target.begin());
-    sink = target[kBytes / 2];
-  });
-  return static_cast<double>(kBytes) / seconds;
+  const StepSeconds seconds = quickStep(
+      1, 5, 0.5, [] {},
+      [&] {
+        std::copy(source.begin(), source.end(), target.begin());
+        sink = target[kBytes / 2];
+      },
+      [] {});
+  return static_cast<double>(kBytes) / seconds.layers;
 }
 
 }  // namespace hels

@@ -2,8 +2,10 @@
 // profiling point.
 #pragma once
 
+#include <cstdint>
 #include <limits>
 #include <memory>
+#include <vector>
 
 #include "engine/arena.h"
 #include "engine/engine.h"
@@ -35,11 +37,16 @@ class Profiler {
   /// A buffer of at least `sizeBytes`, filled with small weights when new.
   Arena& arena(std::unique_ptr<Arena>& arena, size_t& capacity, size_t sizeBytes, bool weights);
 
+  /// Reads what the rest of the model is beside `ownBytes` of it.
+  void readOthers(size_t ownBytes);
+
   const ModelSpec model_;
   const EngineOptions options_;
   std::unique_ptr<PointMeasurer> device_;  // for a GPU; then nothing below is used
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Arena> weightArena_, kvArena_, scratchArena_;
+  size_t modelBytes_ = 0;
+  std::vector<uint8_t> others_;
   size_t weightCapacity_ = 0, kvCapacity_ = 0, scratchCapacity_ = 0;
 };
 

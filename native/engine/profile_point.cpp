@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/cpu/gemm.h"
@@ -113,6 +114,12 @@ PointSetup makePointSetup(const ModelSpec& wholeModel, const EngineOptions& opti
   setup.options.stepTokensMax = point.tokens + point.chunkTokens;
   setup.options.sequencesMax = static_cast<int64_t>(setup.batch.step.sequences.size());
   return setup;
+}
+
+double lowerQuartile(std::vector<double> seconds) {
+  const auto quartile = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 4);
+  std::nth_element(seconds.begin(), quartile, seconds.end());
+  return *quartile;
 }
 
 TokenBatch flattenPoint(const StepBatch& step, int64_t vocabRows) {

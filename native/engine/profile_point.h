@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/token_batch.h"
@@ -37,5 +38,8 @@ PointSetup makePointSetup(const ModelSpec& model, const EngineOptions& options, 
 
 /// The step's tokens, spread over the vocabulary.
 TokenBatch flattenPoint(const StepBatch& step, int64_t vocabRows);
+
+/// Of at least one run's seconds.
+double lowerQuartile(std::vector<double> seconds);
 
 }  // namespace hels

@@ -34,12 +34,6 @@ struct StepTimes {
   double around = 0;  // the host's share: tables to the device, results back
 };
 
-double lowerQuartile(std::vector<double> seconds) {
-  const auto quartile = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 4);
-  std::nth_element(seconds.begin(), quartile, seconds.end());
-  return *quartile;
-}
-
 bool ownsAll(const ModelSpec& model, const ProfilePoint& point) {
   return point.headGroups == model.headGroups && point.ffnColumns == model.ffnColumns &&
          point.vocabRows == model.vocabRows;
