@@ -127,6 +127,7 @@ async function startController(
   const generation = new GenerationService({
     engine,
     servedModel: () => coordinator.servedModel,
+    awaitReturn: (modelId, signal) => engine.awaitReturn(modelId, signal),
     metrics,
     clock,
     chance: systemChance,

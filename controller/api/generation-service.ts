@@ -77,6 +77,8 @@ export interface GenerationServiceOptions {
   engine: GenerationEngine;
   /** The model being served; null while there is none. */
   servedModel(): ServedModel | null;
+  /** Resolves at once unless the model (null: whichever) served and is on its way back; then once it serves, or will not for long. */
+  awaitReturn(modelId: string | null, signal: AbortSignal): Promise<void>;
   metrics: ServingMetrics;
   clock: Clock;
   chance: Chance;
@@ -91,6 +93,7 @@ export interface CallContext {
 export class GenerationService {
   readonly #engine: GenerationEngine;
   readonly #servedModel: () => ServedModel | null;
+  readonly #awaitReturn: GenerationServiceOptions['awaitReturn'];
   readonly #metrics: ServingMetrics;
   readonly #clock: Clock;
   readonly #chance: Chance;
@@ -98,6 +101,7 @@ export class GenerationService {
   constructor(options: GenerationServiceOptions) {
     this.#engine = options.engine;
     this.#servedModel = options.servedModel;
+    this.#awaitReturn = options.awaitReturn;
     this.#metrics = options.metrics;
     this.#clock = options.clock;
     this.#chance = options.chance;
@@ -112,13 +116,14 @@ export class GenerationService {
     request: TextRequest,
     context: CallContext,
   ): AsyncGenerator<TextEvent, void, undefined> {
-    yield* this.run(await this.prepare(request), context);
+    yield* this.run(await this.prepare(request, context.signal), context);
   }
 
-  /** Throws request-invalid, model-not-found, context-too-long, overloaded or not-ready. */
-  async prepare(request: TextRequest): Promise<PreparedText> {
+  /** Waits while the model is on its way back. Throws request-invalid, model-not-found, context-too-long, overloaded or not-ready. */
+  async prepare(request: TextRequest, signal: AbortSignal): Promise<PreparedText> {
     try {
-      return await this.#prepare(request);
+      checkTextRequest(request);
+      return await this.#prepare(request, signal);
     } catch (error) {
       const failure = toHelsError(error);
       this.#metrics.requestEnded(failure.code);
@@ -126,9 +131,20 @@ export class GenerationService {
     }
   }
 
-  async #prepare(request: TextRequest): Promise<PreparedText> {
-    checkTextRequest(request);
-    const model = this.modelNamed(request.model);
+  async #prepare(request: TextRequest, signal: AbortSignal): Promise<PreparedText> {
+    for (;;) {
+      await this.#awaitReturn(request.model, signal);
+      const model = this.modelNamed(request.model);
+      try {
+        return await this.#prepareFor(model, request);
+      } catch (error) {
+        // Its epoch ended while the prompt was read.
+        if (this.#servedModel()?.text === model.text) throw error;
+      }
+    }
+  }
+
+  async #prepareFor(model: ServedModel, request: TextRequest): Promise<PreparedText> {
     const promptTokenIds = await this.#tokenize(request, model, this.#limitsOf(model));
     // Another plan may have come meanwhile: a bound that the room gives is of this moment.
     const group = this.#limitsOf(model);

@@ -21,7 +21,7 @@ import type { EngineGroup } from './engine-group.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { PhaseChannel } from './phase-channel.ts';
-import { type MeasuredSteps, planReportOf } from './plan-report.ts';
+import { type MeasuredSteps, nothingMeasured, planReportOf } from './plan-report.ts';
 import { Remembered } from './remembered.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
@@ -46,6 +46,8 @@ export class Coordinator {
   /** For the next start-deployment effect. */
   #inherited: Inherited | null = null;
   #ending: Promise<void> = Promise.resolve();
+  /** What served last has computed: a warm-up, or steps enough to measure. */
+  #lastProved = true;
   /** The plan of a re-plan is being stored. */
   #storingAhead = false;
 
@@ -260,6 +262,10 @@ export class Coordinator {
     const attempt = this.#attempt;
     if (attempt === null) return;
     this.#attempt = null;
+    const { report, engineGroup } = attempt;
+    if (report !== null) {
+      this.#lastProved = (report.measuredSequences ?? 0) > 0 || Boolean(engineGroup?.measured());
+    }
     attempt.abort.abort(error);
     attempt.channel.failed(error);
     attempt.replanning?.failed(error);
@@ -312,15 +318,18 @@ export class Coordinator {
     const { files, corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
     for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
-    ports.phase('warming')('a real generation goes through every rank', 0);
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
       this.#dispatch({ type: 'epoch-failed', epoch: attempt.epoch, reason: error.message }),
     );
     attempt.engineGroup = group;
-    const sequences = attempt.loaded.input.workload.sequences;
-    const measured = await group.warmUp(sequences);
-    ports.phase('warming')('ready', 1);
-    if (this.#replans(attempt, measured)) return;
+    const warming = ports.phase('warming');
+    const { sequences } = attempt.loaded.input.workload;
+    // Requests that wait prove the ranks as well as a made-up one, as they do under a changed plan; not twice in a row, if they do not.
+    const isUrgent = () => group.isAwaited && !this.#group.attended && this.#lastProved;
+    warming(isUrgent() ? 'requests wait for it' : 'a real generation goes through every rank', 0);
+    const measured = isUrgent() ? nothingMeasured : await group.warmUp(sequences);
+    warming('ready', 1);
+    if (!isUrgent() && this.#replans(attempt, measured)) return;
     attempt.report = planReportOf(attempt.loaded, measured);
     group.attach();
     this.#dispatch({ type: 'serving', epoch });
@@ -356,8 +365,7 @@ export class Coordinator {
       attempt.loaded = await replanning.move(epoch, back, phase, stored);
       const { loaded } = attempt;
       attempt.replanning = null;
-      const nothing = { sequences: 0, contextTokens: 0, rankSeconds: [], stepSeconds: 0 };
-      attempt.report = planReportOf(loaded, attempt.engineGroup?.measured() ?? nothing);
+      attempt.report = planReportOf(loaded, attempt.engineGroup?.measured() ?? nothingMeasured);
       this.#dispatch({ type: 'serving', epoch });
       replanning.served();
       log.info('serving', { epoch, ranks: loaded.workers.length, kv: replanning.kv });
@@ -370,11 +378,10 @@ export class Coordinator {
     }
   }
 
-  /** Whether another attempt takes this one's place. One trial: its successor serves. None while requests wait, and nobody else: it may load twice. */
+  /** Whether another attempt takes this one's place. One trial: its successor serves. Not while requests wait, and nobody else: it may load twice. */
   #replans(attempt: Attempt, measured: MeasuredSteps): boolean {
     const { loaded, epoch } = attempt;
     if (loaded === null || attempt.corrections !== null) return false;
-    if (attempt.engineGroup?.isAwaited && !this.#group.attended) return false;
     if (!choosingPolicies.has(loaded.shardPlan.policy)) return false;
     const corrections = judgeLoaded(loaded, measured, () => this.#options.clock.nowMs());
     if (corrections === null) return false;

@@ -11,11 +11,11 @@ export interface KvInUse {
   computed: number[];
 }
 
-/** A loaded group in the engine: warmed up, then attached to the APIs, until closed. Its requests outlive its epoch. */
+/** A loaded group in the engine: warmed up, if nobody waits for it, then attached to the APIs, until closed. Its requests outlive its epoch. */
 export interface EngineGroup {
   warmUp(sequences: number): Promise<MeasuredSteps>;
   attach(): void;
-  /** Requests of an epoch that has ended wait for it. */
+  /** Requests wait for it: of an epoch that has ended, or newcomers since. */
   readonly isAwaited: boolean;
   /** Takes no request until the next rebase that could not go on under the plan; throws plan-infeasible for one that is here. */
   reserve(plan: ShardPlan__Output): void;

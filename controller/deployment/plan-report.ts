@@ -14,6 +14,13 @@ export interface MeasuredSteps {
   stepSeconds: number;
 }
 
+export const nothingMeasured: MeasuredSteps = {
+  sequences: 0,
+  contextTokens: 0,
+  rankSeconds: [],
+  stepSeconds: 0,
+};
+
 const sizeOf = ([begin, end]: HalfOpenRange) => end - begin;
 
 /** Decode seconds of one rank's kernels at the measured load, by the lines that it was planned with. */

@@ -12,6 +12,7 @@ import type {
 } from '../../proto/domain/generation.ts';
 import type { KvResidency } from '../../proto/domain/kv-residency.ts';
 import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
+import { Returning } from './returning.ts';
 import type { StepLoop } from './step-loop.ts';
 import { Survivors } from './survivors.ts';
 
@@ -31,6 +32,7 @@ export class SwitchingEngine implements GenerationEngine {
   #serving: ServingGroup | null = null;
   #draining = false;
   readonly #survivors: Survivors;
+  readonly #returning = new Returning();
 
   /** `resumed`: told how many requests went on after the end of their epoch. */
   constructor(clock: Clock, resumed: (requests: number) => void) {
@@ -39,26 +41,35 @@ export class SwitchingEngine implements GenerationEngine {
 
   attach(group: ServingGroup): void {
     this.#serving = group;
+    this.#returning.over();
     this.#survivors.goOn(group.loop, group.weights);
   }
 
   /** Only when this loop is the one being served: a late end of an old epoch must not take the new one away. */
   detach(loop: StepLoop): void {
-    if (this.#serving?.loop === loop) this.#serving = null;
+    if (this.#serving?.loop !== loop) return;
+    if (!this.#draining) this.#returning.ended(this.#serving.limits.modelId);
+    this.#serving = null;
+  }
+
+  /** What served may be on its way back: for how long a newcomer waits for it, and when it throws, is said there. */
+  awaitReturn(modelId: string | null, signal: AbortSignal): Promise<void> {
+    return this.#returning.wait(modelId, signal);
   }
 
   get serving(): ServingGroup | null {
     return this.#serving;
   }
 
-  /** Requests that wait for the next epoch. */
+  /** Requests that wait for the next epoch: of one that has ended, and those that came since. */
   get held(): number {
-    return this.#survivors.count;
+    return this.#survivors.count + this.#returning.count;
   }
 
   /** To be called often. `coming`: the model that is being brought up; null: none is. */
   tick(coming: string | null): void {
     this.#survivors.tick(coming);
+    this.#returning.tick(coming);
   }
 
   /** A plan with less KV lowers them before it serves: a request that comes meanwhile is to fit both. */
@@ -85,6 +96,7 @@ export class SwitchingEngine implements GenerationEngine {
   /** Refuses new requests and lets running ones end until the deadline. */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
+    this.#returning.over();
     this.#survivors.close(new HelsError('draining', 'the server is stopping'));
     await this.#serving?.loop.drain(deadlineMs);
   }

@@ -73,14 +73,13 @@ class ServedGroup implements EngineGroup {
   async warmUp(sequences: number): Promise<MeasuredSteps> {
     const exact = this.#group.numericsClass !== 'fast';
     const { measurements } = this.#observer;
-    const result = await warmUp(this.#loop, sequences, this.#vocabRows, exact, measurements);
-    this.#observer.warming = false;
-    this.#surroundings.tracker.begin(this.#group);
-    return result;
+    return await warmUp(this.#loop, sequences, this.#vocabRows, exact, measurements);
   }
 
   attach(): void {
     const { shardPlan, numericsClass } = this.#group;
+    if (!this.#attached) this.#surroundings.tracker.begin(this.#group);
+    this.#observer.warming = false;
     this.#attached = true;
     this.#surroundings.engine.attach({
       loop: this.#loop,

@@ -24,6 +24,9 @@ export interface ClusterChanges {
   readonly redeploySeconds: number;
   /** For how long a request whose epoch has ended waits for the next. */
   readonly heldSeconds: number;
+  /** For how long one that comes meanwhile does, and how many. */
+  readonly returnWaitSeconds: number;
+  readonly returnWaitingMax: number;
 }
 
 export interface SimulationOptions {
@@ -63,6 +66,8 @@ class Simulation {
   readonly #unnoticed = new Set<string>();
   /** Requests whose epoch has ended, in the order of arrival. */
   #held: readonly number[] = [];
+  /** Requests that came while no epoch served. */
+  readonly #newcomers = new Set<number>();
   #arrived = 0;
   #nowSeconds = 0;
   #kvShareSeconds = 0;
@@ -125,17 +130,33 @@ class Simulation {
     this.#epochs.push(epoch);
     this.#serving = epoch;
     this.#goOn(epoch);
+    for (const index of this.#newcomers) this.#offer(epoch, index);
+    this.#newcomers.clear();
   }
 
   #arrive(): void {
     const index = this.#arrived;
     this.#arrived += 1;
-    if (this.#serving === null) {
-      this.#log.end(index, 'refused-not-ready');
+    if (this.#serving === null) this.#awaitReturn(index);
+    else this.#offer(this.#serving, index);
+  }
+
+  /** As in the controller (engine/returning.ts). */
+  #awaitReturn(index: number): void {
+    const { returnWaitSeconds = 0, returnWaitingMax = 0 } = this.#options.cluster ?? {};
+    if (this.#newcomers.size >= returnWaitingMax) {
+      this.#log.end(index, 'refused-overloaded');
       return;
     }
+    this.#newcomers.add(index);
+    this.#timeline.at(this.#nowSeconds + returnWaitSeconds, () => {
+      if (this.#newcomers.delete(index)) this.#log.end(index, 'refused-not-ready');
+    });
+  }
+
+  #offer({ scheduler }: SimulatedEpoch, index: number): void {
     try {
-      this.#serving.scheduler.add(this.#requestOf(index));
+      scheduler.add(this.#requestOf(index));
     } catch (error) {
       const code = error instanceof HelsError ? error.code : 'internal';
       if (code === 'context-too-long') this.#log.end(index, 'refused-too-long');

@@ -158,6 +158,8 @@ function clusterChanges(values: Values): ClusterChanges | undefined {
     noticeSeconds: secondsOf('notice', notice ?? leaseDefault),
     redeploySeconds: secondsOf('redeploy', redeploy),
     heldSeconds: limits.heldMsMax / 1000,
+    returnWaitSeconds: limits.returnWaitMsMax / 1000,
+    returnWaitingMax: limits.returnWaitingMax,
   };
 }
 

@@ -95,8 +95,14 @@ async function resumedSoFar(): Promise<number> {
 /** Something happens to a worker under load: all streams come to their end, with no token lost, repeated or changed. */
 async function expectUndisturbed(happens: () => void): Promise<void> {
   const before = await resumedSoFar();
+  const { epoch } = await test.cluster.client.status();
   const streams = await load();
   happens();
+  await eventually(15_000, 'its epoch has ended', async () => {
+    return (await test.cluster.client.status()).epoch > epoch;
+  });
+  // Whoever comes meanwhile is not refused.
+  expect((await ask()).finished?.type).toBe('finished');
   const ended = await endings(streams, 60_000);
   expect(ended).toEqual(undisturbed.map((text) => ({ how: 'finished', text })));
   expect(await resumedSoFar()).toBeGreaterThan(before + streamsPerApi);

@@ -61,6 +61,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     engine,
     metrics,
     servedModel: () => (modelId === null ? null : { modelId, text, createdUnixSeconds: 1 }),
+    awaitReturn: async () => undefined,
   });
   const access = { apiKey: null, allowedHosts: loopbackHosts, corsOrigins: [], ...options.access };
   const readiness = { ready: true, reason: '' };

@@ -34,7 +34,9 @@ interface Choice {
 
 export async function generateAnswers(context: AnswersContext): Promise<void> {
   const { service, exchange, wanted } = context;
-  const prompts = await Promise.all(wanted.requests.map((request) => service.prepare(request)));
+  const prompts = await Promise.all(
+    wanted.requests.map((request) => service.prepare(request, exchange.signal)),
+  );
   const choices = prompts.flatMap((prepared) => makeChoices(prepared, wanted.n));
   // One answer that fails ends the others of its request.
   const others = new AbortController();

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TextRequest } from '../../../controller/api/generation-request.ts';
 import {
   GenerationService,
+  type GenerationServiceOptions,
   type PreparedText,
   type TextEvent,
 } from '../../../controller/api/generation-service.ts';
@@ -24,7 +25,11 @@ afterAll(() => text.close());
 /** Tokens of every single byte, so that answers are full of half and broken characters. */
 const bytes = Array.from({ length: 256 }, (_, i) => i + 4);
 
-function setUp(engineOptions: Partial<FakeEngineOptions> = {}, model: TextModel = text) {
+function setUp(
+  engineOptions: Partial<FakeEngineOptions> = {},
+  model: TextModel = text,
+  serving: Partial<Pick<GenerationServiceOptions, 'servedModel' | 'awaitReturn'>> = {},
+) {
   const engine = new FakeGenerationEngine({ alphabet: bytes, ...engineOptions });
   const registry = new Registry();
   const metrics = new ServingMetrics(registry, () => ({
@@ -45,6 +50,8 @@ function setUp(engineOptions: Partial<FakeEngineOptions> = {}, model: TextModel 
     engine,
     metrics,
     servedModel: () => ({ modelId: 'fake', text: model, createdUnixSeconds: 0 }),
+    awaitReturn: async () => undefined,
+    ...serving,
     // Each look at the clock is 100 ms after the last.
     clock: {
       nowMs: () => {
@@ -89,13 +96,57 @@ async function collect(service: GenerationService, asked: TextRequest, signal?: 
   };
 }
 
+const leaves = new AbortController().signal;
+
+describe('a request that comes while the model is on its way back', () => {
+  it('is prepared once the model serves again, and again when an epoch ends while its prompt is read', async () => {
+    const waits: (string | null)[] = [];
+    // Its text is closed with the epoch that ends.
+    const closing: TextModel = Object.assign(Object.create(text), {
+      encode: async () => {
+        served = { ...served, text };
+        throw new HelsError('draining', 'the tokenizer was closed');
+      },
+    });
+    let served = { modelId: 'fake', text: closing, createdUnixSeconds: 0 };
+    const { service } = setUp({}, closing, {
+      servedModel: () => served,
+      awaitReturn: async (modelId) => void waits.push(modelId),
+    });
+    const input = { type: 'text', text: 'who is there?' } as const;
+    const prepared = await service.prepare(request({ input, model: 'fake' }), leaves);
+    expect(prepared.model.text).toBe(text);
+    expect(waits).toEqual(['fake', 'fake']);
+  });
+
+  it('is refused when it does not come back in time', async () => {
+    const { service, registry } = setUp({}, text, { servedModel: () => null });
+    const refused = service.prepare(request(), leaves);
+    await expect(refused).rejects.toMatchObject({ code: 'not-ready' });
+    expect(await registry.metrics()).toContain('hels_requests_total{outcome="not-ready"} 1');
+  });
+
+  it('is refused at once when it is wrong, or too many wait', async () => {
+    const waits: unknown[] = [];
+    const full = async () => {
+      waits.push('waited');
+      throw new HelsError('overloaded', 'too many wait');
+    };
+    const { service } = setUp({}, text, { awaitReturn: full });
+    const wrong = service.prepare(request({ temperature: -1 }), leaves);
+    await expect(wrong).rejects.toMatchObject({ code: 'request-invalid' });
+    expect(waits).toEqual([]);
+    await expect(service.prepare(request(), leaves)).rejects.toMatchObject({ code: 'overloaded' });
+  });
+});
+
 describe('an answer', () => {
   it('without a bound has the room that is there once the prompt is tokenized', async () => {
     const { service, engine } = setUp();
     const { limits } = engine.options;
     if (limits === null) throw new Error('no limits');
     const input = { type: 'text', text: 'a plan with less KV comes meanwhile' } as const;
-    const preparing = service.prepare(request({ input, maxTokens: null }));
+    const preparing = service.prepare(request({ input, maxTokens: null }), leaves);
     engine.options.limits = { ...limits, contextTokensMax: 100 };
     const { maxTokens, promptTokenIds } = await preparing;
     expect(promptTokenIds.length + maxTokens).toBe(100);
@@ -185,7 +236,8 @@ describe('resume', () => {
         throw new Error('no such token');
       },
     };
-    const prepared = await service.prepare(request({ resume: { tokenIds: [20], seed: 1 } }));
+    const resumed = request({ resume: { tokenIds: [20], seed: 1 } });
+    const prepared = await service.prepare(resumed, leaves);
     const model = { ...prepared.model, text: { endOfTextIds: [], detokenizer: () => broken } };
     const context = { arrivalMs: 600, signal: new AbortController().signal };
     const answer = service.run({ ...prepared, model } as unknown as PreparedText, context);

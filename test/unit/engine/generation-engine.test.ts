@@ -53,6 +53,44 @@ function attached() {
   return { test: attach(engine), engine };
 }
 
+describe('a request that comes after the end of an epoch', () => {
+  const leaves = new AbortController().signal;
+
+  /** Whether it was over, at the end. */
+  async function waits(engine: SwitchingEngine, happens: () => unknown): Promise<boolean[]> {
+    const over = [false];
+    const wait = engine.awaitReturn('m', leaves).then(() => {
+      over[0] = true;
+    });
+    await turn();
+    const before = [...over];
+    await happens();
+    await wait;
+    return [...before, ...over];
+  }
+
+  it('waits for the next', async () => {
+    const { test, engine } = attached();
+    expect(await waits(engine, () => undefined)).toEqual([true, true]);
+    engine.detach(test.loop);
+    engine.tick('m');
+    expect(await waits(engine, () => attach(engine))).toEqual([false, true]);
+  });
+
+  it('waits no longer when none comes, or the server stops', async () => {
+    const { test, engine } = attached();
+    engine.detach(test.loop);
+    expect(await waits(engine, () => engine.tick(null))).toEqual([false, true]);
+    const next = attach(engine);
+    engine.detach(next.loop);
+    expect(await waits(engine, () => engine.drain(0))).toEqual([false, true]);
+    const last = attached();
+    await last.engine.drain(0);
+    last.engine.detach(last.test.loop);
+    expect(await waits(last.engine, () => undefined)).toEqual([true, true]);
+  });
+});
+
 describe('the limits of the group', () => {
   it('are unknown while none is served', () => {
     expect(engineOf().limits()).toBeNull();

@@ -124,7 +124,8 @@ describe('simulate', () => {
     const report = lost.policies[0]?.report;
     expect(report?.epochs).toBe(2);
     expect(report?.requests.failed).toBe(0);
-    expect(report?.requests.refusedNotReady).toBeGreaterThan(0);
+    // Those that come while the rest is deployed wait for it.
+    expect(report?.requests).toMatchObject({ completed: 200, refusedNotReady: 0 });
   });
 
   test('--out writes a plot with a curve for each policy and metric', async () => {

@@ -1,0 +1,58 @@
+/**
+ * Requests that come while the model that served is being brought up again, after the loss of a worker mostly: they wait a while, as
+ * those that ran wait (survivors.ts), rather than be refused.
+ */
+import { HelsError } from '../../proto/domain/errors.ts';
+import { limits } from '../limits.ts';
+
+export class Returning {
+  /** The model that served last; null: one serves, or none is on its way back. */
+  #modelId: string | null = null;
+  readonly #waiting = new Set<() => void>();
+
+  get count(): number {
+    return this.#waiting.size;
+  }
+
+  /** The epoch that served it is over. Whether another is on its way, the next `tick` knows. */
+  ended(modelId: string): void {
+    this.#modelId = modelId;
+  }
+
+  /** Something serves, or nothing will. */
+  over(): void {
+    this.#modelId = null;
+    for (const go of this.#waiting) go();
+  }
+
+  /** `coming`: the model that is being brought up; null: none is. */
+  tick(coming: string | null): void {
+    if (this.#modelId !== null && this.#modelId !== coming) this.over();
+  }
+
+  /**
+   * Resolves when the wait is over, or has been as long as may be, or the caller has left; at once when there is nothing to wait for.
+   * `modelId`: null for whichever. Throws overloaded when as many wait as may.
+   */
+  async wait(modelId: string | null, signal: AbortSignal): Promise<void> {
+    if (this.#modelId === null || signal.aborted) return;
+    if (modelId !== null && modelId !== this.#modelId) return;
+    if (this.#waiting.size >= limits.returnWaitingMax) {
+      throw new HelsError(
+        'overloaded',
+        `${limits.returnWaitingMax} requests wait for the model to be served again already; try again`,
+      );
+    }
+    await new Promise<void>((resolve) => {
+      const go = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', go);
+        this.#waiting.delete(go);
+        resolve();
+      };
+      const timer = setTimeout(go, limits.returnWaitMsMax);
+      signal.addEventListener('abort', go);
+      this.#waiting.add(go);
+    });
+  }
+}
