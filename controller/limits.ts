@@ -31,7 +31,7 @@ export const limits = {
   heldMsMax: 5 * 60_000,
   /** Epochs in a row that may compute a request until their end without a token for it. */
   barrenEpochsMax: 2,
-  /** A request that comes while such an epoch is on its way; well below the 60 s after which common proxies drop a silent connection. */
+  /** A request that comes while such an epoch is on its way, from the end of the one before; well below the 60 s after which common proxies drop a silent connection. */
   returnWaitMsMax: 30_000,
   returnWaitingMax: 512,
   /** What a refused client is told to wait. */

@@ -119,7 +119,7 @@ export class GenerationService {
     yield* this.run(await this.prepare(request, context.signal), context);
   }
 
-  /** Waits while the model is on its way back. Throws request-invalid, model-not-found, context-too-long, overloaded or not-ready. */
+  /** Waits while the model is on its way back. Throws request-invalid, model-not-found, context-too-long, overloaded, not-ready, draining or why the caller left. */
   async prepare(request: TextRequest, signal: AbortSignal): Promise<PreparedText> {
     try {
       checkTextRequest(request);
@@ -134,6 +134,7 @@ export class GenerationService {
   async #prepare(request: TextRequest, signal: AbortSignal): Promise<PreparedText> {
     for (;;) {
       await this.#awaitReturn(request.model, signal);
+      signal.throwIfAborted();
       const model = this.modelNamed(request.model);
       try {
         return await this.#prepareFor(model, request);

@@ -46,7 +46,7 @@ export class Coordinator {
   /** For the next start-deployment effect. */
   #inherited: Inherited | null = null;
   #ending: Promise<void> = Promise.resolve();
-  /** What served last has computed: a warm-up, or steps enough to measure. */
+  /** What served last has computed something. */
   #lastProved = true;
   /** The plan of a re-plan is being stored. */
   #storingAhead = false;
@@ -262,10 +262,7 @@ export class Coordinator {
     const attempt = this.#attempt;
     if (attempt === null) return;
     this.#attempt = null;
-    const { report, engineGroup } = attempt;
-    if (report !== null) {
-      this.#lastProved = (report.measuredSequences ?? 0) > 0 || Boolean(engineGroup?.measured());
-    }
+    if (attempt.report !== null) this.#lastProved = attempt.engineGroup?.isProved ?? false;
     attempt.abort.abort(error);
     attempt.channel.failed(error);
     attempt.replanning?.failed(error);
@@ -325,11 +322,12 @@ export class Coordinator {
     const warming = ports.phase('warming');
     const { sequences } = attempt.loaded.input.workload;
     // Requests that wait prove the ranks as well as a made-up one, as they do under a changed plan; not twice in a row, if they do not.
-    const isUrgent = () => group.isAwaited && !this.#group.attended && this.#lastProved;
-    warming(isUrgent() ? 'requests wait for it' : 'a real generation goes through every rank', 0);
-    const measured = isUrgent() ? nothingMeasured : await group.warmUp(sequences);
+    const isAwaited = () => group.isAwaited && !this.#group.attended;
+    const atOnce = isAwaited() && this.#lastProved;
+    warming(atOnce ? 'requests wait for it' : 'a real generation goes through every rank', 0);
+    const measured = atOnce ? nothingMeasured : await group.warmUp(sequences);
     warming('ready', 1);
-    if (!isUrgent() && this.#replans(attempt, measured)) return;
+    if (!isAwaited() && this.#replans(attempt, measured)) return;
     attempt.report = planReportOf(attempt.loaded, measured);
     group.attach();
     this.#dispatch({ type: 'serving', epoch });

@@ -17,6 +17,8 @@ export interface EngineGroup {
   attach(): void;
   /** Requests wait for it: of an epoch that has ended, or newcomers since. */
   readonly isAwaited: boolean;
+  /** It has computed some steps: made-up ones, or those of requests. */
+  readonly isProved: boolean;
   /** Takes no request until the next rebase that could not go on under the plan; throws plan-infeasible for one that is here. */
   reserve(plan: ShardPlan__Output): void;
   /** Resolves at a step boundary; until the next rebase nothing is computed. */

@@ -32,11 +32,12 @@ export class SwitchingEngine implements GenerationEngine {
   #serving: ServingGroup | null = null;
   #draining = false;
   readonly #survivors: Survivors;
-  readonly #returning = new Returning();
+  readonly #returning: Returning;
 
   /** `resumed`: told how many requests went on after the end of their epoch. */
   constructor(clock: Clock, resumed: (requests: number) => void) {
     this.#survivors = new Survivors(clock, resumed);
+    this.#returning = new Returning(clock);
   }
 
   attach(group: ServingGroup): void {
@@ -52,9 +53,10 @@ export class SwitchingEngine implements GenerationEngine {
     this.#serving = null;
   }
 
-  /** What served may be on its way back: for how long a newcomer waits for it, and when it throws, is said there. */
-  awaitReturn(modelId: string | null, signal: AbortSignal): Promise<void> {
-    return this.#returning.wait(modelId, signal);
+  /** What served may be on its way back: for how long a newcomer waits for it, and when it throws, is said there. Throws draining, too. */
+  async awaitReturn(modelId: string | null, signal: AbortSignal): Promise<void> {
+    await this.#returning.wait(modelId, signal);
+    this.#refuseWhileDraining();
   }
 
   get serving(): ServingGroup | null {
@@ -80,9 +82,7 @@ export class SwitchingEngine implements GenerationEngine {
   }
 
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
-    if (this.#draining) {
-      throw new HelsError('draining', 'the server is stopping and takes no new requests');
-    }
+    this.#refuseWhileDraining();
     if (this.#serving === null) {
       throw new HelsError(
         'not-ready',
@@ -91,6 +91,11 @@ export class SwitchingEngine implements GenerationEngine {
     }
     const { loop, limits, weights } = this.#serving;
     return loop.submit(request, signal, this.#survivors.keeperOf(limits.modelId, weights));
+  }
+
+  #refuseWhileDraining(): void {
+    if (!this.#draining) return;
+    throw new HelsError('draining', 'the server is stopping and takes no new requests');
   }
 
   /** Refuses new requests and lets running ones end until the deadline. */

@@ -24,6 +24,9 @@ interface Surroundings {
   readonly clock: Clock;
 }
 
+/** A warm-up has more. */
+const provedSteps = 8;
+
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
 const weightsOf = ({ modelDigest, model, numerics }: ShardPlan__Output) =>
@@ -98,6 +101,10 @@ class ServedGroup implements EngineGroup {
 
   get isAwaited(): boolean {
     return this.#surroundings.engine.held > 0;
+  }
+
+  get isProved(): boolean {
+    return this.#loop.stepsFinished >= provedSteps;
   }
 
   reserve({ kvBlocks, kvBlockTokens }: ShardPlan__Output): void {

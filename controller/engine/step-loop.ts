@@ -226,7 +226,11 @@ export class StepLoop {
     this.#proof = null;
     const callers = [...this.#callers.values()];
     this.#callers.clear();
-    for (const caller of callers) caller.epochEnded(error);
+    for (const caller of callers) {
+      // Ranks that never answered, without a warm-up even: no request is to blame.
+      if (this.#steps === 0) caller.named = false;
+      caller.epochEnded(error);
+    }
     this.#noteIdle();
   }
 

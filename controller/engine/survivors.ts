@@ -17,7 +17,7 @@ interface Held {
   readonly untilMs: number;
 }
 
-/** The model's arithmetic, or a fault of ours, would fail again. */
+/** The model's arithmetic, or a fault of ours, would fail again for whom it was computing. */
 const finalCodes: ReadonlySet<ErrorCode> = new Set(['numeric-range', 'internal']);
 
 export class Survivors {
@@ -44,8 +44,8 @@ export class Survivors {
       if (caller.tokensGiven > given) barren = 0;
       else if (caller.named) barren += 1;
       given = caller.tokensGiven;
-      const isFinal = finalCodes.has(error.code) || barren > limits.barrenEpochsMax;
-      if (this.#closedBy !== null || isFinal) {
+      const isFinal = caller.named && finalCodes.has(error.code);
+      if (this.#closedBy !== null || isFinal || barren > limits.barrenEpochsMax) {
         caller.end({ type: 'failed', error: this.#closedBy ?? error });
       } else {
         const untilMs = this.#clock.nowMs() + limits.heldMsMax;

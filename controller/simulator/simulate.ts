@@ -24,7 +24,7 @@ export interface ClusterChanges {
   readonly redeploySeconds: number;
   /** For how long a request whose epoch has ended waits for the next. */
   readonly heldSeconds: number;
-  /** For how long one that comes meanwhile does, and how many. */
+  /** Until how long after its end those that come meanwhile do, and how many. */
   readonly returnWaitSeconds: number;
   readonly returnWaitingMax: number;
 }
@@ -66,6 +66,7 @@ class Simulation {
   readonly #unnoticed = new Set<string>();
   /** Requests whose epoch has ended, in the order of arrival. */
   #held: readonly number[] = [];
+  #endedSeconds = 0;
   /** Requests that came while no epoch served. */
   readonly #newcomers = new Set<number>();
   #arrived = 0;
@@ -144,14 +145,15 @@ class Simulation {
   /** As in the controller (engine/returning.ts). */
   #awaitReturn(index: number): void {
     const { returnWaitSeconds = 0, returnWaitingMax = 0 } = this.#options.cluster ?? {};
-    if (this.#newcomers.size >= returnWaitingMax) {
-      this.#log.end(index, 'refused-overloaded');
-      return;
+    const untilSeconds = this.#endedSeconds + returnWaitSeconds;
+    if (this.#nowSeconds >= untilSeconds) this.#log.end(index, 'refused-not-ready');
+    else if (this.#newcomers.size >= returnWaitingMax) this.#log.end(index, 'refused-overloaded');
+    else {
+      this.#newcomers.add(index);
+      this.#timeline.at(untilSeconds, () => {
+        if (this.#newcomers.delete(index)) this.#log.end(index, 'refused-not-ready');
+      });
     }
-    this.#newcomers.add(index);
-    this.#timeline.at(this.#nowSeconds + returnWaitSeconds, () => {
-      if (this.#newcomers.delete(index)) this.#log.end(index, 'refused-not-ready');
-    });
   }
 
   #offer({ scheduler }: SimulatedEpoch, index: number): void {
@@ -218,6 +220,7 @@ class Simulation {
   #endEpoch(): void {
     if (this.#serving === null) return;
     this.#serving = null;
+    this.#endedSeconds = this.#nowSeconds;
     const held = this.#log.running(this.#arrived);
     this.#held = held;
     const heldSeconds = this.#options.cluster?.heldSeconds ?? 0;

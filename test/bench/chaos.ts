@@ -205,6 +205,7 @@ export const chaos: Benchmark = {
         goals: [
           atMost('answers that differ', load.different, 0),
           atMost('requests that failed', load.failures.length, 0),
+          atMost('requests that were refused', load.refused, 0),
           atLeast('requests taken over by another epoch', resumed, streams),
           atMost('KV blocks in use when idle', kvBlocksUsed, 0),
         ],

@@ -34,18 +34,16 @@ interface Choice {
 
 export async function generateAnswers(context: AnswersContext): Promise<void> {
   const { service, exchange, wanted } = context;
-  const prompts = await Promise.all(
-    wanted.requests.map((request) => service.prepare(request, exchange.signal)),
-  );
-  const choices = prompts.flatMap((prepared) => makeChoices(prepared, wanted.n));
-  // One answer that fails ends the others of its request.
+  // One prompt or answer that fails ends the others of its request.
   const others = new AbortController();
-  const call = {
-    arrivalMs: exchange.arrivalMs,
-    signal: AbortSignal.any([exchange.signal, others.signal]),
-  };
-  const events = merge(choices.map((choice) => service.run(choice.prepared, call)));
+  const signal = AbortSignal.any([exchange.signal, others.signal]);
   try {
+    const prompts = await Promise.all(
+      wanted.requests.map((request) => service.prepare(request, signal)),
+    );
+    const choices = prompts.flatMap((prepared) => makeChoices(prepared, wanted.n));
+    const call = { arrivalMs: exchange.arrivalMs, signal };
+    const events = merge(choices.map((choice) => service.run(choice.prepared, call)));
     if (wanted.stream) await streamAnswers(context, choices, events);
     else await sendAnswers(context, choices, events);
   } catch (error) {

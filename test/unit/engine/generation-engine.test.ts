@@ -83,11 +83,22 @@ describe('a request that comes after the end of an epoch', () => {
     expect(await waits(engine, () => engine.tick(null))).toEqual([false, true]);
     const next = attach(engine);
     engine.detach(next.loop);
-    expect(await waits(engine, () => engine.drain(0))).toEqual([false, true]);
+    const draining = waits(engine, () => engine.drain(0));
+    await expect(draining).rejects.toMatchObject({ code: 'draining' });
     const last = attached();
     await last.engine.drain(0);
     last.engine.detach(last.test.loop);
-    expect(await waits(last.engine, () => undefined)).toEqual([true, true]);
+    await expect(last.engine.awaitReturn('m', leaves)).rejects.toMatchObject({ code: 'draining' });
+  });
+
+  it('counts among those that wait for the next', async () => {
+    const { test, engine } = attached();
+    engine.detach(test.loop);
+    const wait = engine.awaitReturn(null, leaves);
+    expect(engine.held).toBe(1);
+    attach(engine);
+    await wait;
+    expect(engine.held).toBe(0);
   });
 });
 
@@ -168,24 +179,42 @@ describe('a request whose epoch ends', () => {
   });
 
   it('goes on as often as it got a token meanwhile, and twice without', async () => {
-    const { engine, test, whole, events } = running();
+    // Three steps to the first token.
+    const { engine, test, whole, events } = running(40);
     let serving = test;
-    for (let epoch = 0; epoch < 5; epoch += 1) {
-      await answerOnce(serving);
+    const endAfter = async (steps: number) => {
+      for (let step = 0; step < steps; step += 1) await answerOnce(serving);
       serving.ranks[0]?.break(lost);
+    };
+    for (let epoch = 0; epoch < 5; epoch += 1) {
+      await endAfter(3);
       serving = attach(engine);
     }
     await turn();
     expect(tokensOf(events)).toEqual(whole.slice(0, 5));
     for (let epoch = 0; epoch < 2; epoch += 1) {
-      serving.ranks[0]?.break(lost);
+      await endAfter(1);
       serving = attach(engine);
     }
-    serving.ranks[0]?.break(lost);
+    await endAfter(1);
     await turn();
     expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
     expect(failed(events)[0]?.message).toContain(lost.message);
     expect(engine.held).toBe(0);
+  });
+
+  it('is not held to have ended epochs whose ranks never answered, whatever the fault', async () => {
+    const { engine, test, events } = running();
+    let serving = test;
+    for (const code of ['internal', 'numeric-range', 'worker-lost', 'internal'] as const) {
+      serving.ranks[0]?.break(new HelsError(code, 'the first step failed'));
+      await turn();
+      expect(engine.held).toBe(1);
+      serving = attach(engine);
+    }
+    expect(events).toEqual([]);
+    serving.loop.close(lost);
+    engine.tick(null);
   });
 
   it('is not held to have ended epochs in which no step named it', async () => {
@@ -310,7 +339,8 @@ describe('a request whose epoch ends', () => {
 
   it('ends when the fault would come again, or the server stops', async () => {
     const range = new HelsError('numeric-range', 'layer 3: NaN');
-    const broken = running();
+    const broken = running(40);
+    await answerOnce(broken.test);
     broken.test.ranks[1]?.break(range);
     await turn();
     expect(failed(broken.events)).toEqual([range]);

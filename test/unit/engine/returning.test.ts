@@ -23,16 +23,18 @@ function wait(returning: Returning, modelId: string | null = 'm', signal = here(
   return state;
 }
 
+const made = () => new Returning({ nowMs: () => Date.now(), unixMs: () => 0 });
+
 /** An epoch of the model has ended, and another is on its way. */
 function ended(): Returning {
-  const returning = new Returning();
+  const returning = made();
   returning.ended('m');
   returning.tick('m');
   return returning;
 }
 
 it('nobody waits while a model serves, before the first, or for another model', async () => {
-  const returning = new Returning();
+  const returning = made();
   const before = wait(returning);
   await turn();
   expect(before.over).toBe(true);
@@ -64,7 +66,7 @@ it.each([null, 'other'])('they wait no longer when what is coming is %s', async 
 });
 
 it('they wait from the end of the epoch on, before anybody knows what is coming', async () => {
-  const returning = new Returning();
+  const returning = made();
   returning.ended('m');
   const waits = wait(returning);
   await turn();
@@ -73,10 +75,17 @@ it('they wait from the end of the epoch on, before anybody knows what is coming'
   returning.over();
 });
 
-it('they wait as long as may be', async () => {
-  const waits = wait(ended());
-  await vi.advanceTimersByTimeAsync(limits.returnWaitMsMax);
-  expect(waits.over).toBe(true);
+it('they wait until the end of the epoch is as long ago as may be; who comes later is told at once', async () => {
+  const returning = ended();
+  const waits = wait(returning);
+  await vi.advanceTimersByTimeAsync(limits.returnWaitMsMax - 1_000);
+  const later = wait(returning);
+  await turn();
+  expect([waits.over, later.over]).toEqual([false, false]);
+  await vi.advanceTimersByTimeAsync(1_000);
+  const late = wait(returning);
+  await turn();
+  expect([waits.over, later.over, late.over]).toEqual([true, true, true]);
 });
 
 it('one that leaves waits no longer', async () => {

@@ -79,7 +79,7 @@ describe('devices that do not suffice', () => {
   test('the group waits, refuses, and serves again when one joins', () => {
     const trace = [arrival(5, 4, 8), arrival(20, 4, 1), arrival(34, 4, 1)];
     const report = run(small(), trace, [lost(10, 'b'), joined(30, 'b')]);
-    // The second would have had to wait for 13 seconds.
+    // The second comes 8 seconds after the loss was noticed, and waits for 2.
     expect(report.requests).toMatchObject({ failed: 0, refusedNotReady: 1, completed: 2 });
     expect(report.epochs).toBe(2);
     // From the first arrival at 5: 5 of its 8 tokens at 10, the rest from 33 to 37; the last at 38.
@@ -87,10 +87,12 @@ describe('devices that do not suffice', () => {
   });
 
   test('those that come meanwhile wait as long as may be, and no more of them than may', () => {
-    const trace = [12.5, 25, 26, 27, 40].map((at) => arrival(at, 4, 1));
-    const report = run(small(), trace, [lost(10, 'b'), joined(30, 'b')]);
-    const refused = { refusedNotReady: 1, refusedOverloaded: 1 };
-    expect(report.requests).toMatchObject({ failed: 0, ...refused, completed: 3 });
+    const trace = [12.5, 13, 14, 40].map((at) => arrival(at, 4, 1));
+    const soon = run(small(), trace, [lost(10, 'b'), joined(18, 'b')]);
+    expect(soon.requests).toMatchObject({ failed: 0, refusedOverloaded: 1, completed: 3 });
+    const late = run(small(), [...trace, arrival(41, 4, 1)], [lost(10, 'b'), joined(43, 'b')]);
+    const refused = { refusedNotReady: 4, refusedOverloaded: 1 };
+    expect(late.requests).toMatchObject({ failed: 0, ...refused, completed: 0 });
   });
 
   test('nobody waits for longer than a request is held', () => {
