@@ -1,20 +1,15 @@
-import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TextRequest } from '../../../controller/api/generation-request.ts';
-import {
+import type {
   GenerationService,
-  type GenerationServiceOptions,
-  type PreparedText,
-  type TextEvent,
+  PreparedText,
+  TextEvent,
 } from '../../../controller/api/generation-service.ts';
-import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import {
-  type FakeEngineOptions,
-  FakeGenerationEngine,
-} from '../../support/fake-generation-engine.ts';
+import type { FakeEngineOptions } from '../../support/fake-generation-engine.ts';
 import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { request, serviceOver } from './generation-setting.ts';
 
 let text: TextModel;
 beforeAll(async () => {
@@ -22,65 +17,8 @@ beforeAll(async () => {
 });
 afterAll(() => text.close());
 
-/** Tokens of every single byte, so that answers are full of half and broken characters. */
-const bytes = Array.from({ length: 256 }, (_, i) => i + 4);
-
-function setUp(
-  engineOptions: Partial<FakeEngineOptions> = {},
-  model: TextModel = text,
-  serving: Partial<Pick<GenerationServiceOptions, 'servedModel' | 'awaitReturn'>> = {},
-) {
-  const engine = new FakeGenerationEngine({ alphabet: bytes, ...engineOptions });
-  const registry = new Registry();
-  const metrics = new ServingMetrics(registry, () => ({
-    requestsRunning: 0,
-    requestsWaiting: 0,
-    kvBlocksUsed: 0,
-    kvBlocksTotal: 0,
-    kvBlocksCached: 0,
-    kvParkedBlocksUsed: 0,
-    kvParkedBlocksTotal: 0,
-    kvOfRanks: [],
-    recomputeTax: 0,
-    workersAlive: 0,
-    epoch: 0,
-  }));
-  let now = 1000;
-  const service = new GenerationService({
-    engine,
-    metrics,
-    servedModel: () => ({ modelId: 'fake', text: model, createdUnixSeconds: 0 }),
-    awaitReturn: async () => undefined,
-    ...serving,
-    // Each look at the clock is 100 ms after the last.
-    clock: {
-      nowMs: () => {
-        now += 100;
-        return now;
-      },
-      unixMs: () => 0,
-    },
-    chance: { seed: () => 77, requestId: () => 'id-1' },
-  });
-  return { engine, service, registry };
-}
-
-const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
-  model: null,
-  input: { type: 'tokens', tokenIds: [10, 11, 12] },
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  logprobs: -1,
-  seed: null,
-  maxTokens: 20,
-  stop: [],
-  ignoreEndOfText: true,
-  resume: null,
-  cacheSalt: null,
-  prefixCache: true,
-  ...fields,
-});
+const setUp = (options: Partial<FakeEngineOptions> = {}, model: TextModel = text) =>
+  serviceOver(model, options);
 
 async function collect(service: GenerationService, asked: TextRequest, signal?: AbortSignal) {
   const context = { arrivalMs: 600, signal: signal ?? new AbortController().signal };
@@ -97,48 +35,6 @@ async function collect(service: GenerationService, asked: TextRequest, signal?: 
 }
 
 const leaves = new AbortController().signal;
-
-describe('a request that comes while the model is on its way back', () => {
-  it('is prepared once the model serves again, and again when an epoch ends while its prompt is read', async () => {
-    const waits: (string | null)[] = [];
-    // Its text is closed with the epoch that ends.
-    const closing: TextModel = Object.assign(Object.create(text), {
-      encode: async () => {
-        served = { ...served, text };
-        throw new HelsError('draining', 'the tokenizer was closed');
-      },
-    });
-    let served = { modelId: 'fake', text: closing, createdUnixSeconds: 0 };
-    const { service } = setUp({}, closing, {
-      servedModel: () => served,
-      awaitReturn: async (modelId) => void waits.push(modelId),
-    });
-    const input = { type: 'text', text: 'who is there?' } as const;
-    const prepared = await service.prepare(request({ input, model: 'fake' }), leaves);
-    expect(prepared.model.text).toBe(text);
-    expect(waits).toEqual(['fake', 'fake']);
-  });
-
-  it('is refused when it does not come back in time', async () => {
-    const { service, registry } = setUp({}, text, { servedModel: () => null });
-    const refused = service.prepare(request(), leaves);
-    await expect(refused).rejects.toMatchObject({ code: 'not-ready' });
-    expect(await registry.metrics()).toContain('hels_requests_total{outcome="not-ready"} 1');
-  });
-
-  it('is refused at once when it is wrong, or too many wait', async () => {
-    const waits: unknown[] = [];
-    const full = async () => {
-      waits.push('waited');
-      throw new HelsError('overloaded', 'too many wait');
-    };
-    const { service } = setUp({}, text, { awaitReturn: full });
-    const wrong = service.prepare(request({ temperature: -1 }), leaves);
-    await expect(wrong).rejects.toMatchObject({ code: 'request-invalid' });
-    expect(waits).toEqual([]);
-    await expect(service.prepare(request(), leaves)).rejects.toMatchObject({ code: 'overloaded' });
-  });
-});
 
 describe('an answer', () => {
   it('without a bound has the room that is there once the prompt is tokenized', async () => {
