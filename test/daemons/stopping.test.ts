@@ -86,11 +86,14 @@ async function endings(streams: Promise<Ending>[], timeoutMs = 20_000): Promise<
   return all;
 }
 
-/** Requests that went on after the end of their epoch, in this life of the controller. */
-async function resumedSoFar(): Promise<number> {
+async function metric(name: string): Promise<number> {
   const text = await (await fetch(`${test.cluster.httpUrl}/metrics`)).text();
-  return Number(/^hels_requests_resumed_total (\d+)$/m.exec(text)?.[1]);
+  return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1]);
 }
+
+/** Requests that went on after the end of their epoch, in this life of the controller. */
+const resumedSoFar = () => metric('hels_requests_resumed_total');
+const waitingNow = () => metric('hels_requests_waiting');
 
 /** Something happens to a worker under load: all streams come to their end, with no token lost, repeated or changed. */
 async function expectUndisturbed(happens: () => void): Promise<void> {
@@ -169,7 +172,16 @@ describe('under load', () => {
       const { detail } = await test.cluster.client.status();
       return detail.includes("worker 'worker-1' is not registered");
     });
+    let answered = false;
+    const newcomer = ask().finally(() => {
+      answered = true;
+    });
+    const other = collect(test.cluster.client.generate({ messages }, { model: 'another' }));
+    await expect(other).rejects.toMatchObject({ code: 'not-ready' });
+    await eventually(5_000, 'the newcomer waits', async () => (await waitingNow()) === 1);
+    expect(answered).toBe(false);
     again = await test.restartWorker(1);
+    expect((await newcomer).finished?.type).toBe('finished');
     await served(['worker-0', 'worker-1']);
     await test.deploy({ policy: 'equal' });
   }, 90_000);
