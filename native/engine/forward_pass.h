@@ -48,7 +48,9 @@ class ForwardPass {
   AttentionRows rowsOf(const TokenBatch& batch, const AttentionItem& item) const;
   template <typename Body>
   void forItems(const Body& body);
-  void attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, float* work);
+  /// What the thread that attends to the item reads after it, as far as can be known: threads take items in turn.
+  KvWalk walkAfter(const TokenBatch& batch, int64_t layer, size_t item) const;
+  void attendItem(const TokenBatch& batch, int64_t layer, size_t item, float* work);
   /// Attention in a layer that needs other ranks' KV or that they need this one's for.
   void attendRemotely(const TokenBatch& batch, int64_t layer);
   std::span<const RemoteSource> sourcesOf(const TokenBatch& batch, int64_t layer, const AttentionItem& item) const;

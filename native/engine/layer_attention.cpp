@@ -30,7 +30,7 @@ void ForwardPass::attentionBlock(const TokenBatch& batch, int64_t layer) {
   if (remote_ != nullptr && remote_->active(layer)) {
     attendRemotely(batch, layer);  // also without heads: this rank may hold KV of others
   } else {
-    forItems([&](size_t item, float* work) { attendItem(batch, layer, attentionItems_[item], work); });
+    forItems([&](size_t item, float* work) { attendItem(batch, layer, item, work); });
   }
   addRowParallel(batch, layer, "attention output", weights.attentionOutput, scratch_.attention,
                  scratch_.attentionStride, model_.queryHeadsPerGroup * model_.headDim);
@@ -118,9 +118,27 @@ void ForwardPass::forItems(const Body& body) {
   });
 }
 
-void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, const AttentionItem& item, float* work) {
+KvWalk ForwardPass::walkAfter(const TokenBatch& batch, int64_t layer, size_t index) const {
+  const size_t next = index + static_cast<size_t>(options_.threads);
+  if (next >= attentionItems_.size()) return {};
+  const AttentionItem& item = attentionItems_[next];
+  const AttentionShape shape = attentionShape(layer);
+  const int64_t first = batch.positions[static_cast<size_t>(item.firstToken)];
+  const int64_t last = first + item.tokens - 1;
+  ChunkRange chunks = visibleChunks(shape, first, last);
+  if (remote_ != nullptr && remote_->active(layer)) {
+    const auto sources = sourcesOf(batch, layer, item);
+    if (!sources.empty()) chunks.end = sources.front().chunk;
+  }
+  return {kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), shape.headDim,
+          visibleTiles(shape, first, last, chunks)};
+}
+
+void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
+  const AttentionItem& item = attentionItems_[index];
   const int32_t* blockTable = sequenceAt(batch, item.firstToken).blockTable;
-  attend(attentionShape(layer), kv_.blocks(layer, item.group, blockTable), rowsOf(batch, item), work, bestIsa());
+  attend(attentionShape(layer), kv_.blocks(layer, item.group, blockTable), rowsOf(batch, item), work, bestIsa(),
+         walkAfter(batch, layer, index));
 }
 
 /// This rank attends to what it has while its own lent chunks are on their way.
@@ -148,13 +166,13 @@ std::span<const RemoteSource> ForwardPass::sourcesOf(const TokenBatch& batch, in
 void ForwardPass::attendFirstChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
   const AttentionItem& item = attentionItems_[index];
   const std::span<const RemoteSource> sources = sourcesOf(batch, layer, item);
-  if (sources.empty()) return attendItem(batch, layer, item, work);
+  if (sources.empty()) return attendItem(batch, layer, index, work);
   const AttentionShape shape = attentionShape(layer);
   const AttentionRows rows = rowsOf(batch, item);
   const int64_t first = visibleChunks(shape, rows.positions[0], rows.positions[0]).begin;
   beginAttention(shape, rows, attentionSums_[index]);
   attendChunks(shape, kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), rows,
-               {first, sources.front().chunk}, attentionSums_[index], work, bestIsa());
+               {first, sources.front().chunk}, attentionSums_[index], work, bestIsa(), walkAfter(batch, layer, index));
 }
 
 void ForwardPass::attendLastChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {

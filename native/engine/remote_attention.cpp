@@ -200,12 +200,39 @@ void RemoteAttention::attendForOwners(int64_t layer, const AttentionShape& shape
     }
   }
   parallelForDynamic(work.threads, static_cast<int64_t>(window.items.size()), [&](int64_t item, int thread) {
-    attendItem(layer, shape, window, window.items[static_cast<size_t>(item)], work.floats + thread * work.stride);
+    attendItem(layer, shape, window, static_cast<size_t>(item), static_cast<size_t>(item + work.threads),
+               work.floats + thread * work.stride);
   });
 }
 
-void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, const Window& window, const Item& item,
-                                 float* work) {
+KvBlocks RemoteAttention::chunkOf(int64_t layer, const RemotePlan& plan, const Item& item, int32_t& block) const {
+  const RemoteTraffic& traffic = plan.traffic[item.traffic];
+  const RemoteChunk& chunk = traffic.chunks[item.chunk];
+  const KvStore::Place place = store_.at(traffic.loan.owner, chunk.address);
+  block = static_cast<int32_t>(place.block);
+  KvBlocks kv = place.cache->blocks(layer, item.group, &block);
+  kv.firstBlock = chunk.chunk * kAttentionChunkTokens / sizes_.blockTokens();
+  return kv;
+}
+
+int64_t RemoteAttention::positionOf(const RemoteChunk& chunk, int64_t row) const {
+  return batch_->positions[static_cast<size_t>(chunk.tokens.first + row / model_.queryHeadsPerGroup)];
+}
+
+KvWalk RemoteAttention::walkOf(int64_t layer, const AttentionShape& shape, const Window& window, size_t index,
+                               int32_t& block) const {
+  if (index >= window.items.size()) return {};
+  const Item& item = window.items[index];
+  const RemoteChunk& chunk = window.plan.traffic[item.traffic].chunks[item.chunk];
+  const int64_t first = positionOf(chunk, item.firstRow);
+  const int64_t last = positionOf(chunk, item.firstRow + item.rows - 1);
+  return {chunkOf(layer, window.plan, item, block), shape.headDim,
+          visibleTiles(shape, first, last, {chunk.chunk, chunk.chunk + 1})};
+}
+
+void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, const Window& window, size_t index,
+                                 size_t next, float* work) {
+  const Item& item = window.items[index];
   const RemoteTraffic& traffic = window.plan.traffic[item.traffic];
   const RemoteChunk& chunk = traffic.chunks[item.chunk];
   const int64_t heads = model_.queryHeadsPerGroup;
@@ -216,17 +243,16 @@ void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, con
     const int64_t head = item.group * heads + row % heads;
     rows.queries[rows.count] =
         queries_[item.traffic] + ((chunk.firstQuery + row / heads) * groups * heads + head) * model_.headDim;
-    rows.positions[rows.count] = batch_->positions[static_cast<size_t>(chunk.tokens.first + row / heads)];
+    rows.positions[rows.count] = positionOf(chunk, row);
   }
-  const KvStore::Place place = store_.at(traffic.loan.owner, chunk.address);
-  const auto block = static_cast<int32_t>(place.block);
-  KvBlocks kv = place.cache->blocks(layer, item.group, &block);
-  kv.firstBlock = chunk.chunk * kAttentionChunkTokens / sizes_.blockTokens();
   std::byte* message = outgoing_[static_cast<size_t>(traffic.loan.owner)];
   auto* parts =
       reinterpret_cast<float*>(message + static_cast<int64_t>(traffic.blocks.size()) * sizes_.blockBytes(groups));
   parts += (item.group * traffic.rows + chunk.firstRow + item.firstRow) * sizes_.partFloats();
-  attendPart(shape, kv, rows, chunk.chunk, parts, work, bestIsa());
+  int32_t block = 0;
+  int32_t nextBlock = 0;
+  attendPart(shape, chunkOf(layer, window.plan, item, block), rows, chunk.chunk, parts, work, bestIsa(),
+             walkOf(layer, shape, window, next, nextBlock));
 }
 
 void RemoteAttention::returnParts(int64_t layer) {

@@ -70,7 +70,14 @@ class RemoteAttention {
   void layOut(const RemotePlan& plan, bool second);
   void packFirst(const RemoteTraffic& traffic, const float* queryKeyValue, int64_t stride, std::byte* target) const;
   void storeReceived(int64_t layer, const RemoteTraffic& traffic, const float* rows);
-  void attendItem(int64_t layer, const AttentionShape& shape, const Window& window, const Item& item, float* work);
+  /// KV of the item's chunk; `block` becomes its block table.
+  KvBlocks chunkOf(int64_t layer, const RemotePlan& plan, const Item& item, int32_t& block) const;
+  int64_t positionOf(const RemoteChunk& chunk, int64_t row) const;
+  /// What an item reads, none beyond the last.
+  KvWalk walkOf(int64_t layer, const AttentionShape& shape, const Window& window, size_t item, int32_t& block) const;
+  /// `next`: the item that the thread probably takes after it.
+  void attendItem(int64_t layer, const AttentionShape& shape, const Window& window, size_t item, size_t next,
+                  float* work);
 
   const ModelSpec& model_;
   KvStore& store_;

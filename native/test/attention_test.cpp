@@ -107,7 +107,10 @@ std::vector<float> run(const Scene& scene) {
       rows.positions[rows.count] = row / 2;
     }
     if (scene.lentChunks == 0) {
-      attend(shape, kv.blocks(1, 2, table.data()), rows, workspace.data(), scene.isa);
+      const int64_t next = std::min(row / 2, kPositions - 1);
+      const KvWalk walk(kv.blocks(1, 2, table.data()), scene.headDim,
+                        visibleTiles(shape, next, next, visibleChunks(shape, next, next)));
+      attend(shape, kv.blocks(1, 2, table.data()), rows, workspace.data(), scene.isa, walk);
     } else {
       attendInPieces(scene, shape, kv.blocks(1, 2, table.data()), rows, workspace.data());
     }

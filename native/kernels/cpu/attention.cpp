@@ -26,6 +26,33 @@ Visible visibleIn(const AttentionShape& shape, int64_t chunk, int64_t position) 
   return end > begin ? Visible{begin, end} : Visible{};
 }
 
+/// Tiles on their way to the second-level cache. The hardware's own prefetching ends with a page, and tiles are short.
+constexpr int kTilesAhead = 6;
+
+/// What a call asks for while it reads its own tiles: those from the kTilesAhead-th on, then what the next call reads.
+/// The first ones were asked for by the call before.
+class ReadAhead {
+ public:
+  ReadAhead(const KvWalk& own, const KvWalk& next) : own_(own), next_(next) {
+    for (int tile = 0; tile < kTilesAhead && !own_.done(); ++tile) last_ = own_.next();
+  }
+
+  /// At the end the same tile again, which is there already.
+  const std::byte* tile() {
+    if (!own_.done()) {
+      last_ = own_.next();
+    } else if (!next_.done()) {
+      last_ = next_.next();
+    }
+    return last_;
+  }
+
+ private:
+  KvWalk own_;
+  KvWalk next_;
+  const std::byte* last_ = nullptr;
+};
+
 /// One call's rows over chunks of a cache.
 class Attention {
  public:
@@ -40,15 +67,15 @@ class Attention {
     }
   }
 
-  void attend(const KvBlocks& kv, ChunkRange chunks, AttentionSums& sums, float* workspace) const {
+  void attend(const KvBlocks& kv, ChunkRange chunks, AttentionSums& sums, float* workspace, const KvWalk& next) const {
+    ReadAhead ahead(walk(kv, chunks), next);
     float* parts = workspace + kAttentionRowsMax * kAttentionChunkTokens;
     for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk) {
       const RowRange seeing = rowsThatSee(chunk);
       if (seeing.begin == seeing.end) continue;
       float maximum[kAttentionRowsMax] = {};
       float sum[kAttentionRowsMax] = {};
-      if (chunk + 1 < chunks.end) prefetchKeys(kv, chunk + 1);
-      attendChunk(kv, chunk, seeing, workspace, parts, shape_.headDim, maximum, sum);
+      attendChunk(kv, chunk, seeing, ahead, workspace, parts, shape_.headDim, maximum, sum);
       merge(seeing, parts, shape_.headDim, maximum, sum, sums);
     }
   }
@@ -71,11 +98,12 @@ class Attention {
     for (int row = 0; row < rows_.count; ++row) kernels_.divide(rows_.outputs[row], sums.sum[row], shape_.headDim);
   }
 
-  void attendPart(const KvBlocks& kv, int64_t chunk, float* parts, float* workspace) const {
+  void attendPart(const KvBlocks& kv, int64_t chunk, float* parts, float* workspace, const KvWalk& next) const {
+    ReadAhead ahead(walk(kv, {chunk, chunk + 1}), next);
     const int64_t stride = attentionPartFloats(shape_.headDim);
     float maximum[kAttentionRowsMax] = {};
     float sum[kAttentionRowsMax] = {};
-    attendChunk(kv, chunk, {0, rows_.count}, workspace, parts, stride, maximum, sum);
+    attendChunk(kv, chunk, {0, rows_.count}, ahead, workspace, parts, stride, maximum, sum);
     for (int row = 0; row < rows_.count; ++row) {
       parts[row * stride + shape_.headDim] = maximum[row];
       parts[row * stride + shape_.headDim + 1] = sum[row];
@@ -99,8 +127,8 @@ class Attention {
   }
 
   /// Parts of the rows in `seeing`, the first row's first: o to parts(seeing, stride), m and l by row.
-  void attendChunk(const KvBlocks& kv, int64_t chunk, RowRange seeing, float* scores, float* parts, int64_t stride,
-                   float* maximum, float* sum) const {
+  void attendChunk(const KvBlocks& kv, int64_t chunk, RowRange seeing, ReadAhead& ahead, float* scores, float* parts,
+                   int64_t stride, float* maximum, float* sum) const {
     Visible visible[kAttentionRowsMax];
     int64_t low = kAttentionChunkTokens;
     int64_t high = 0;
@@ -109,13 +137,17 @@ class Attention {
       low = std::min(low, visible[row].begin);
       high = std::max(high, visible[row].end);
     }
-    const std::byte* keys[kAttentionTiles] = {};
-    const std::byte* values[kAttentionTiles] = {};
     const int64_t firstTile = low / kAttentionTileTokens;
     const int64_t endTile = (high + kAttentionTileTokens - 1) / kAttentionTileTokens;
+    ChunkTiles keys;
+    ChunkTiles values;
     for (int64_t tile = firstTile; tile < endTile; ++tile) {
-      locate(kv, chunk, tile, keys[tile], values[tile]);
-      prefetch(kv, values[tile]);  // read after the scores; few rows wait for memory
+      const int64_t offsetBytes = tileOffsetBytes(kv, shape_.headDim, chunk * kAttentionTiles + tile);
+      keys.data[tile] = kv.keys + offsetBytes;
+      values.data[tile] = kv.values + offsetBytes;
+    }
+    for (ChunkTiles* tiles : {&keys, &values}) {
+      for (int64_t tile = firstTile; tile < endTile; ++tile) tiles->ahead[tile] = ahead.tile();
     }
 
     kernels_.scores(kv.type, shape_.headDim, rows_.queries + seeing.begin, seeing.end - seeing.begin, keys, firstTile,
@@ -135,30 +167,8 @@ class Attention {
     }
   }
 
-  void prefetch(const KvBlocks& kv, const std::byte* tile) const {
-    constexpr int64_t kLineBytes = 64;
-    const int64_t bytes = kAttentionTileTokens * shape_.headDim * static_cast<int64_t>(bytesOf(kv.type));
-    for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(tile + i);
-  }
-
-  /// Those of a chunk that the last row sees.
-  void prefetchKeys(const KvBlocks& kv, int64_t chunk) const {
-    const int64_t end = rows_.positions[rows_.count - 1] + 1 - chunk * kAttentionChunkTokens;
-    for (int64_t tile = 0; tile < kAttentionTiles && tile * kAttentionTileTokens < end; ++tile) {
-      const std::byte *keys = nullptr, *values = nullptr;
-      locate(kv, chunk, tile, keys, values);
-      prefetch(kv, keys);
-    }
-  }
-
-  /// Keys and values of a tile: blocks hold whole tiles.
-  void locate(const KvBlocks& kv, int64_t chunk, int64_t tile, const std::byte*& keys, const std::byte*& values) const {
-    const int64_t position = chunk * kAttentionChunkTokens + tile * kAttentionTileTokens;
-    const int64_t block = kv.blockTable[position / kv.blockTokens - kv.firstBlock];
-    const int64_t offsetBytes = block * kv.blockStrideBytes +
-                                position % kv.blockTokens * shape_.headDim * static_cast<int64_t>(bytesOf(kv.type));
-    keys = kv.keys + offsetBytes;
-    values = kv.values + offsetBytes;
+  KvWalk walk(const KvBlocks& kv, ChunkRange chunks) const {
+    return {kv, shape_.headDim, visibleTiles(shape_, rows_.positions[0], rows_.positions[rows_.count - 1], chunks)};
   }
 
   /// Online softmax: brings what was there and the chunk's parts(seeing, stride) to one maximum.
@@ -206,11 +216,17 @@ ChunkRange visibleChunks(const AttentionShape& shape, int64_t first, int64_t las
   return {firstVisible(shape, first) / kAttentionChunkTokens, last / kAttentionChunkTokens + 1};
 }
 
-void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa) {
+TileRange visibleTiles(const AttentionShape& shape, int64_t first, int64_t last, ChunkRange chunks) {
+  return {std::max(firstVisible(shape, first) / kAttentionTileTokens, chunks.begin * kAttentionTiles),
+          std::min(last / kAttentionTileTokens + 1, chunks.end * kAttentionTiles)};
+}
+
+void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa,
+            const KvWalk& next) {
   const Attention attention(shape, rows, attentionKernels(isa));
   AttentionSums sums;
   attention.begin(sums);
-  attention.attend(kv, visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]), sums, workspace);
+  attention.attend(kv, visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]), sums, workspace, next);
   attention.finish(sums);
 }
 
@@ -219,8 +235,8 @@ void beginAttention(const AttentionShape& shape, const AttentionRows& rows, Atte
 }
 
 void attendChunks(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, ChunkRange chunks,
-                  AttentionSums& sums, float* workspace, Isa isa) {
-  Attention(shape, rows, attentionKernels(isa)).attend(kv, chunks, sums, workspace);
+                  AttentionSums& sums, float* workspace, Isa isa, const KvWalk& next) {
+  Attention(shape, rows, attentionKernels(isa)).attend(kv, chunks, sums, workspace, next);
 }
 
 void mergeParts(const AttentionShape& shape, const AttentionRows& rows, int64_t chunk, const AttentionParts& parts,
@@ -233,8 +249,8 @@ void finishAttention(const AttentionShape& shape, const AttentionRows& rows, con
 }
 
 void attendPart(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, int64_t chunk, float* parts,
-                float* workspace, Isa isa) {
-  Attention(shape, rows, attentionKernels(isa)).attendPart(kv, chunk, parts, workspace);
+                float* workspace, Isa isa, const KvWalk& next) {
+  Attention(shape, rows, attentionKernels(isa)).attendPart(kv, chunk, parts, workspace, next);
 }
 
 }  // namespace hels

@@ -9,28 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/data_type.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/kv_walk.h"
 
 namespace hels {
 
-inline constexpr int64_t kAttentionChunkTokens = 64;
-/// Positions of one tile: the granularity of the cache's layout; blocks are multiples of it.
-inline constexpr int64_t kAttentionTileTokens = 16;
-inline constexpr int64_t kAttentionTiles = kAttentionChunkTokens / kAttentionTileTokens;
 inline constexpr int kAttentionRowsMax = 8;
-
-/// KV of one sequence, layer and head group. Keys of a block: (blockTokens / 16, headDim, 16); values: (blockTokens,
-/// headDim).
-struct KvBlocks {
-  DataType type = DataType::kF32;
-  const std::byte* keys = nullptr;    // of block 0
-  const std::byte* values = nullptr;  // of block 0
-  int64_t blockStrideBytes = 0;
-  int64_t blockTokens = 0;
-  const int32_t* blockTable = nullptr;
-  int64_t firstBlock = 0;  // which block of the sequence blockTable[0] is
-};
 
 /// Query rows of one sequence and head group, in ascending order of position.
 struct AttentionRows {
@@ -54,12 +38,17 @@ struct ChunkRange {
 
 /// What rows at positions [first, last] see, all together.
 ChunkRange visibleChunks(const AttentionShape& shape, int64_t first, int64_t last);
+/// The same in tiles; only those in `chunks`.
+TileRange visibleTiles(const AttentionShape& shape, int64_t first, int64_t last, ChunkRange chunks);
 
 /// Floats of scratch that one call needs.
 size_t attentionWorkspaceFloats(int64_t headDim);
 
+// Every call may be told what the thread's next one reads: towards its end it asks for that.
+
 /// outputs[i] = softmax(scale * queries[i] K^T, masked) V. Reads only positions the rows see (and tiles they lie in).
-void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa);
+void attend(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, float* workspace, Isa isa,
+            const KvWalk& next = {});
 
 // The same in pieces, for rows some of whose KV lies elsewhere: begin, then attendChunks and mergeParts in ascending
 // order of chunks, then finish. The bits are those of attend().
@@ -82,13 +71,13 @@ inline int64_t attentionPartFloats(int64_t headDim) { return headDim + 2; }
 void beginAttention(const AttentionShape& shape, const AttentionRows& rows, AttentionSums& sums);
 /// Merges those of `chunks` that a row sees.
 void attendChunks(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, ChunkRange chunks,
-                  AttentionSums& sums, float* workspace, Isa isa);
+                  AttentionSums& sums, float* workspace, Isa isa, const KvWalk& next = {});
 void mergeParts(const AttentionShape& shape, const AttentionRows& rows, int64_t chunk, const AttentionParts& parts,
                 AttentionSums& sums, Isa isa);
 void finishAttention(const AttentionShape& shape, const AttentionRows& rows, const AttentionSums& sums, Isa isa);
 
 /// What the holder of a chunk does: parts(rows.count, headDim + 2) of rows that all see it. Their outputs are not used.
 void attendPart(const AttentionShape& shape, const KvBlocks& kv, const AttentionRows& rows, int64_t chunk, float* parts,
-                float* workspace, Isa isa);
+                float* workspace, Isa isa, const KvWalk& next = {});
 
 }  // namespace hels

@@ -25,7 +25,9 @@ HELS_AVX2 inline float widen(Bf16 value) { return bf16ToF32(value.bits); }
 HELS_AVX2 inline float widen(F16 value) { return f16ToF32(value.bits); }
 
 template <typename Element, int rows, int tiles>
-HELS_AVX2 void scoreTiles(int64_t headDim, const float* const* queries, const std::byte* const* keys, float* result) {
+HELS_AVX2 void scoreTiles(int64_t headDim, const float* const* queries, const ChunkTiles& keys, int64_t firstTile,
+                          float* result) {
+  constexpr auto kRowBytes = static_cast<int64_t>(kAttentionTileTokens * sizeof(Element));
   __m256 sums[rows][tiles][2];
 #pragma GCC unroll 8
   for (int row = 0; row < rows; ++row) {
@@ -35,7 +37,8 @@ HELS_AVX2 void scoreTiles(int64_t headDim, const float* const* queries, const st
   for (int64_t d = 0; d < headDim; ++d) {
 #pragma GCC unroll 8
     for (int tile = 0; tile < tiles; ++tile) {
-      const auto* key = reinterpret_cast<const Element*>(keys[tile]) + d * kAttentionTileTokens;
+      const auto* key = reinterpret_cast<const Element*>(keys.data[firstTile + tile] + d * kRowBytes);
+      if (d * kRowBytes % kLineBytes == 0) askFor(keys.ahead[firstTile + tile] + d * kRowBytes);
       const __m256 low = load8(key);
       const __m256 high = load8(key + kLanes);
 #pragma GCC unroll 8
@@ -58,12 +61,12 @@ HELS_AVX2 void scoreTiles(int64_t headDim, const float* const* queries, const st
 }
 
 template <typename Element>
-void scoresTyped(int64_t headDim, const float* const* queries, int rows, const std::byte* const* keys,
-                 int64_t firstTile, int64_t endTile, float* result) {
+void scoresTyped(int64_t headDim, const float* const* queries, int rows, const ChunkTiles& keys, int64_t firstTile,
+                 int64_t endTile, float* result) {
   int row = 0;
   for (; row + 4 <= rows; row += 4) {
     for (int64_t tile = firstTile; tile < endTile; ++tile) {
-      scoreTiles<Element, 4, 1>(headDim, queries + row, keys + tile,
+      scoreTiles<Element, 4, 1>(headDim, queries + row, keys, tile,
                                 result + row * kAttentionChunkTokens + tile * kAttentionTileTokens);
     }
   }
@@ -71,15 +74,15 @@ void scoresTyped(int64_t headDim, const float* const* queries, int rows, const s
     float* target = result + row * kAttentionChunkTokens;
     int64_t tile = firstTile;
     for (; tile + 4 <= endTile; tile += 4) {
-      scoreTiles<Element, 1, 4>(headDim, queries + row, keys + tile, target + tile * kAttentionTileTokens);
+      scoreTiles<Element, 1, 4>(headDim, queries + row, keys, tile, target + tile * kAttentionTileTokens);
     }
     for (; tile < endTile; ++tile) {
-      scoreTiles<Element, 1, 1>(headDim, queries + row, keys + tile, target + tile * kAttentionTileTokens);
+      scoreTiles<Element, 1, 1>(headDim, queries + row, keys, tile, target + tile * kAttentionTileTokens);
     }
   }
 }
 
-void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const std::byte* const* keys,
+void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const ChunkTiles& keys,
             int64_t firstTile, int64_t endTile, float* result) {
   if (type == DataType::kF32) return scoresTyped<float>(headDim, queries, rows, keys, firstTile, endTile, result);
   if (type == DataType::kBf16) return scoresTyped<Bf16>(headDim, queries, rows, keys, firstTile, endTile, result);
@@ -121,17 +124,20 @@ HELS_AVX2 void softmax(float* row, int64_t begin, int64_t end, float scale, floa
 }
 
 template <typename Element, int rows, int vectors>
-HELS_AVX2 void valueVectors(int64_t headDim, int64_t d, const float* weights, const std::byte* const* tiles,
-                            int64_t begin, int64_t end, float* outputs, int64_t outputStride) {
+HELS_AVX2 void valueVectors(int64_t headDim, int64_t d, const float* weights, const ChunkTiles& tiles, int64_t begin,
+                            int64_t end, float* outputs, int64_t outputStride) {
   __m256 sums[rows][vectors];
 #pragma GCC unroll 8
   for (int row = 0; row < rows; ++row) {
 #pragma GCC unroll 8
     for (int vector = 0; vector < vectors; ++vector) sums[row][vector] = _mm256_setzero_ps();
   }
+  constexpr auto kBytes = static_cast<int64_t>(vectors * kLanes * sizeof(Element));
   for (int64_t j = begin; j < end; ++j) {
-    const auto* tile = reinterpret_cast<const Element*>(tiles[j / kAttentionTileTokens]);
-    const Element* value = tile + j % kAttentionTileTokens * headDim + d;
+    const int64_t tile = j / kAttentionTileTokens;
+    const int64_t offset = (j % kAttentionTileTokens * headDim + d) * static_cast<int64_t>(sizeof(Element));
+    const auto* value = reinterpret_cast<const Element*>(tiles.data[tile] + offset);
+    for (int64_t line = 0; line < kBytes; line += kLineBytes) askFor(tiles.ahead[tile] + offset + line);
 #pragma GCC unroll 8
     for (int vector = 0; vector < vectors; ++vector) {
       const __m256 loaded = load8(value + vector * kLanes);
@@ -154,8 +160,8 @@ HELS_AVX2 void valueVectors(int64_t headDim, int64_t d, const float* weights, co
 /// All head dimensions of `rows` rows; `wide` vectors at once, then single ones, then the elements beyond the last
 /// vector.
 template <typename Element, int rows, int wide>
-HELS_AVX2 void valueRows(int64_t headDim, const float* weights, const std::byte* const* tiles, int64_t begin,
-                         int64_t end, float* outputs, int64_t outputStride) {
+HELS_AVX2 void valueRows(int64_t headDim, const float* weights, const ChunkTiles& tiles, int64_t begin, int64_t end,
+                         float* outputs, int64_t outputStride) {
   int64_t d = 0;
   for (; d + wide * kLanes <= headDim; d += wide * kLanes) {
     valueVectors<Element, rows, wide>(headDim, d, weights, tiles, begin, end, outputs, outputStride);
@@ -167,7 +173,7 @@ HELS_AVX2 void valueRows(int64_t headDim, const float* weights, const std::byte*
     for (int row = 0; row < rows; ++row) {
       float sum = 0.0F;
       for (int64_t j = begin; j < end; ++j) {
-        const auto* tile = reinterpret_cast<const Element*>(tiles[j / kAttentionTileTokens]);
+        const auto* tile = reinterpret_cast<const Element*>(tiles.data[j / kAttentionTileTokens]);
         sum = std::fma(weights[row * kAttentionChunkTokens + j], widen(tile[j % kAttentionTileTokens * headDim + d]),
                        sum);
       }
@@ -177,8 +183,8 @@ HELS_AVX2 void valueRows(int64_t headDim, const float* weights, const std::byte*
 }
 
 template <typename Element>
-void valuesTyped(int64_t headDim, const float* weights, int rows, const std::byte* const* tiles, int64_t begin,
-                 int64_t end, float* outputs, int64_t outputStride) {
+void valuesTyped(int64_t headDim, const float* weights, int rows, const ChunkTiles& tiles, int64_t begin, int64_t end,
+                 float* outputs, int64_t outputStride) {
   int row = 0;
   for (; row + 4 <= rows; row += 4) {
     valueRows<Element, 4, 2>(headDim, weights + row * kAttentionChunkTokens, tiles, begin, end,
@@ -194,8 +200,8 @@ void valuesTyped(int64_t headDim, const float* weights, int rows, const std::byt
   }
 }
 
-void values(DataType type, int64_t headDim, const float* weights, int rows, const std::byte* const* tiles,
-            int64_t begin, int64_t end, float* outputs, int64_t outputStride) {
+void values(DataType type, int64_t headDim, const float* weights, int rows, const ChunkTiles& tiles, int64_t begin,
+            int64_t end, float* outputs, int64_t outputStride) {
   if (type == DataType::kF32)
     return valuesTyped<float>(headDim, weights, rows, tiles, begin, end, outputs, outputStride);
   if (type == DataType::kBf16)

@@ -23,18 +23,26 @@ constexpr int64_t kLanes = 16;
 constexpr int kSums = 16;
 
 template <typename Element, int rows, int tiles>
-HELS_AVX512 void scoreTiles(int64_t headDim, const float* const* queries, const std::byte* const* keys, float* result) {
+HELS_AVX512 void scoreTiles(int64_t headDim, const float* const* queries, const ChunkTiles& keys, int64_t firstTile,
+                            float* result) {
   __m512 sums[rows][tiles];
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
 #pragma GCC unroll 16
     for (int tile = 0; tile < tiles; ++tile) sums[row][tile] = _mm512_setzero_ps();
   }
+  constexpr auto kRowBytes = static_cast<int64_t>(kAttentionTileTokens * sizeof(Element));
+  const std::byte* const* data = keys.data + firstTile;
+  const std::byte* const* ahead = keys.ahead + firstTile;
   for (int64_t d = 0; d < headDim; ++d) {
     __m512 loaded[tiles];
 #pragma GCC unroll 16
     for (int tile = 0; tile < tiles; ++tile) {
-      loaded[tile] = load16(reinterpret_cast<const Element*>(keys[tile]) + d * kAttentionTileTokens);
+      loaded[tile] = load16(reinterpret_cast<const Element*>(data[tile] + d * kRowBytes));
+    }
+    if (d * kRowBytes % kLineBytes == 0) {
+#pragma GCC unroll 16
+      for (int tile = 0; tile < tiles; ++tile) askFor(ahead[tile] + d * kRowBytes);
     }
 #pragma GCC unroll 16
     for (int row = 0; row < rows; ++row) {
@@ -55,15 +63,15 @@ HELS_AVX512 void scoreTiles(int64_t headDim, const float* const* queries, const 
 }
 
 template <typename Element, int rows>
-void scoreRows(int64_t headDim, const float* const* queries, const std::byte* const* keys, int64_t firstTile,
-               int64_t endTile, float* result) {
+void scoreRows(int64_t headDim, const float* const* queries, const ChunkTiles& keys, int64_t firstTile, int64_t endTile,
+               float* result) {
   constexpr int wide = rows <= kSums / 4 ? 4 : 2;
   int64_t tile = firstTile;
   for (; tile + wide <= endTile; tile += wide) {
-    scoreTiles<Element, rows, wide>(headDim, queries, keys + tile, result + tile * kAttentionTileTokens);
+    scoreTiles<Element, rows, wide>(headDim, queries, keys, tile, result + tile * kAttentionTileTokens);
   }
   for (; tile < endTile; ++tile) {
-    scoreTiles<Element, rows, 1>(headDim, queries, keys + tile, result + tile * kAttentionTileTokens);
+    scoreTiles<Element, rows, 1>(headDim, queries, keys, tile, result + tile * kAttentionTileTokens);
   }
 }
 
@@ -80,14 +88,14 @@ template <typename Element>
 struct Scores {
   template <int rows>
   struct Of {
-    static void run(int64_t headDim, const float* const* queries, const std::byte* const* keys, int64_t firstTile,
+    static void run(int64_t headDim, const float* const* queries, const ChunkTiles& keys, int64_t firstTile,
                     int64_t endTile, float* result) {
       scoreRows<Element, rows>(headDim, queries, keys, firstTile, endTile, result);
     }
   };
 };
 
-void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const std::byte* const* keys,
+void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const ChunkTiles& keys,
             int64_t firstTile, int64_t endTile, float* result) {
   if (type == DataType::kF32) {
     forRows<Scores<float>::Of>(rows, headDim, queries, keys, firstTile, endTile, result);
@@ -135,9 +143,9 @@ HELS_AVX512 void softmax(float* row, int64_t begin, int64_t end, float scale, fl
 
 /// outputs[row][d + i], i < vectors * 16; of the last vector only the lanes in `last`.
 template <typename Element, int rows, int vectors>
-HELS_AVX512 void valueVectors(int64_t headDim, int64_t d, __mmask16 last, const float* weights,
-                              const std::byte* const* tiles, int64_t begin, int64_t end, float* outputs,
-                              int64_t outputStride) {
+HELS_AVX512 void valueVectors(int64_t headDim, int64_t d, __mmask16 last, const float* weights, const ChunkTiles& tiles,
+                              int64_t begin, int64_t end, float* outputs, int64_t outputStride) {
+  constexpr auto kBytes = static_cast<int64_t>(vectors * kLanes * sizeof(Element));
   __m512 sums[rows][vectors];
 #pragma GCC unroll 16
   for (int row = 0; row < rows; ++row) {
@@ -147,13 +155,17 @@ HELS_AVX512 void valueVectors(int64_t headDim, int64_t d, __mmask16 last, const 
   for (int64_t j = begin; j < end;) {
     const int64_t tile = j / kAttentionTileTokens;
     const int64_t tileEnd = std::min(end, (tile + 1) * kAttentionTileTokens);
-    const Element* value = reinterpret_cast<const Element*>(tiles[tile]) + j % kAttentionTileTokens * headDim + d;
-    for (; j < tileEnd; ++j, value += headDim) {
+    const int64_t first = j % kAttentionTileTokens * headDim + d;
+    const Element* value = reinterpret_cast<const Element*>(tiles.data[tile]) + first;
+    const std::byte* ahead = tiles.ahead[tile] + first * static_cast<int64_t>(sizeof(Element));
+    for (; j < tileEnd; ++j, value += headDim, ahead += headDim * static_cast<int64_t>(sizeof(Element))) {
       __m512 loaded[vectors];
 #pragma GCC unroll 16
       for (int vector = 0; vector < vectors; ++vector) {
         loaded[vector] = vector + 1 < vectors ? load16(value + vector * kLanes) : load16(value + vector * kLanes, last);
       }
+#pragma GCC unroll 16
+      for (int64_t line = 0; line < kBytes; line += kLineBytes) askFor(ahead + line);
 #pragma GCC unroll 16
       for (int row = 0; row < rows; ++row) {
         const __m512 weight = _mm512_set1_ps(weights[row * kAttentionChunkTokens + j]);
@@ -178,7 +190,7 @@ template <typename Element>
 struct Values {
   template <int rows>
   struct Of {
-    static void run(int64_t headDim, const float* weights, const std::byte* const* tiles, int64_t begin, int64_t end,
+    static void run(int64_t headDim, const float* weights, const ChunkTiles& tiles, int64_t begin, int64_t end,
                     float* outputs, int64_t outputStride) {
       constexpr int wide = rows <= kSums / 4 ? 4 : 2;
       constexpr __mmask16 kAll = 0xFFFF;
@@ -195,8 +207,8 @@ struct Values {
   };
 };
 
-void values(DataType type, int64_t headDim, const float* weights, int rows, const std::byte* const* tiles,
-            int64_t begin, int64_t end, float* outputs, int64_t outputStride) {
+void values(DataType type, int64_t headDim, const float* weights, int rows, const ChunkTiles& tiles, int64_t begin,
+            int64_t end, float* outputs, int64_t outputStride) {
   if (type == DataType::kF32) {
     forRows<Values<float>::Of>(rows, headDim, weights, tiles, begin, end, outputs, outputStride);
   } else if (type == DataType::kBf16) {

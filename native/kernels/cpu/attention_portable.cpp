@@ -15,14 +15,14 @@ float elementAt(DataType type, const std::byte* data, int64_t index) {
   return type == DataType::kBf16 ? bf16ToF32(bits) : f16ToF32(bits);
 }
 
-void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const std::byte* const* keys,
+void scores(DataType type, int64_t headDim, const float* const* queries, int rows, const ChunkTiles& keys,
             int64_t firstTile, int64_t endTile, float* result) {
   for (int row = 0; row < rows; ++row) {
     for (int64_t tile = firstTile; tile < endTile; ++tile) {
       for (int64_t j = 0; j < kAttentionTileTokens; ++j) {
         float sum = 0.0F;
         for (int64_t d = 0; d < headDim; ++d) {
-          sum = std::fma(queries[row][d], elementAt(type, keys[tile], d * kAttentionTileTokens + j), sum);
+          sum = std::fma(queries[row][d], elementAt(type, keys.data[tile], d * kAttentionTileTokens + j), sum);
         }
         result[row * kAttentionChunkTokens + tile * kAttentionTileTokens + j] = sum;
       }
@@ -49,13 +49,13 @@ void softmax(float* row, int64_t begin, int64_t end, float scale, float* maximum
   *sum = lanes[0];
 }
 
-void values(DataType type, int64_t headDim, const float* weights, int rows, const std::byte* const* tiles,
-            int64_t begin, int64_t end, float* outputs, int64_t outputStride) {
+void values(DataType type, int64_t headDim, const float* weights, int rows, const ChunkTiles& tiles, int64_t begin,
+            int64_t end, float* outputs, int64_t outputStride) {
   for (int row = 0; row < rows; ++row) {
     float* output = outputs + row * outputStride;
     std::fill_n(output, headDim, 0.0F);
     for (int64_t j = begin; j < end; ++j) {
-      const std::byte* tile = tiles[j / kAttentionTileTokens];
+      const std::byte* tile = tiles.data[j / kAttentionTileTokens];
       const float weight = weights[row * kAttentionChunkTokens + j];
       for (int64_t d = 0; d < headDim; ++d) {
         output[d] = std::fma(weight, elementAt(type, tile, j % kAttentionTileTokens * headDim + d), output[d]);
