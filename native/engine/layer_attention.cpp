@@ -141,14 +141,17 @@ void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, size_t inde
          walkAfter(batch, layer, index));
 }
 
-/// This rank attends to what it has while its own lent chunks are on their way.
+/// An owner attends to what it has while others do to its lent chunks. Who only holds KV of others sends their parts
+/// before it attends to its own: they wait for them.
 void ForwardPass::attendRemotely(const TokenBatch& batch, int64_t layer) {
   remote_->sendQueries(layer, scratch_.queryKeyValue, scratch_.queryKeyValueStride);
   remote_->attendForOwners(layer, attentionShape(layer),
                            {options_.threads, scratch_.attentionWork, scratch_.attentionWorkFloats});
+  const bool awaits = remote_->awaitsParts(layer);
+  if (!awaits) remote_->returnParts(layer);
   attentionSums_.resize(attentionItems_.size());
   forItems([&](size_t item, float* work) { attendFirstChunks(batch, layer, item, work); });
-  remote_->returnParts(layer);
+  if (awaits) remote_->returnParts(layer);
   forItems([&](size_t item, float* work) { attendLastChunks(batch, layer, item, work); });
 }
 

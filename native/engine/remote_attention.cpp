@@ -105,6 +105,12 @@ bool RemoteAttention::active(int64_t layer) const {
   return plan.first || plan.second;
 }
 
+bool RemoteAttention::awaitsParts(int64_t layer) const {
+  const int rank = store_.homes().rank;
+  return std::ranges::any_of(windowOf(layer).plan.traffic,
+                             [&](const RemoteTraffic& traffic) { return traffic.loan.owner == rank; });
+}
+
 /// Gives every message of an exchange its place in the buffers.
 void RemoteAttention::layOut(const RemotePlan& plan, bool second) {
   const int rank = store_.homes().rank;
