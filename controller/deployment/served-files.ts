@@ -1,5 +1,6 @@
 import { basename, resolve } from 'node:path';
-import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
+import { type ModelFiles, modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
+import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
@@ -26,7 +27,11 @@ interface WeightsRequest {
   numerics?: string;
 }
 
-function specOf(config: unknown, { quantization = '', numerics = '' }: WeightsRequest): ModelSpec {
+/** The model as it is served: in the type of its tensors. Throws config-invalid for weights that cannot be asked for. */
+export async function servedSpec(
+  files: ModelFiles,
+  { quantization = '', numerics = '' }: WeightsRequest,
+): Promise<ModelSpec> {
   const wanted = quantization === '' ? 'auto' : quantization;
   const option = quantizationOptions.find((candidate) => candidate === wanted);
   if (option === undefined) {
@@ -35,7 +40,10 @@ function specOf(config: unknown, { quantization = '', numerics = '' }: WeightsRe
       field: 'quantization',
     });
   }
-  const spec = modelSpecFromConfig(config, { quantization: option });
+  const spec = modelSpecFromConfig(files.config, {
+    quantization: option,
+    tensorType: await storedWeightType(files),
+  });
   if (numerics === 'fast' && spec.quantization !== 'none') {
     throw new HelsError(
       'config-invalid',
@@ -53,7 +61,7 @@ export async function readServedFiles(
   weights: WeightsRequest = {},
 ): Promise<ServedFiles> {
   const files = await readModelFiles(path);
-  const spec = specOf(files.config, weights);
+  const spec = await servedSpec(files, weights);
   const digest = await modelDigest(files.directory);
   const text = await TextModel.load(files.directory);
   return {

@@ -9,7 +9,7 @@ import { readRope, unscaledRope } from './model-config-rope.ts';
 import type { ModelSpec } from './model-spec.ts';
 import { type QuantizationOption, readQuantization } from './quantization.ts';
 
-type WeightType = ModelSpec['weightType'];
+export type WeightType = ModelSpec['weightType'];
 
 export const weightTypeOptions = ['auto', 'f32', 'bf16', 'f16'] as const;
 export type WeightTypeOption = (typeof weightTypeOptions)[number];
@@ -19,8 +19,8 @@ export interface ModelSpecOptions {
   weightType?: WeightTypeOption;
   /** Quantises a model whose files are not; auto (default) keeps what they are. */
   quantization?: QuantizationOption;
-  /** The tensors' own type, for a config.json that does not say (`torch_dtype`, `dtype`). */
-  tensorType?: string | null;
+  /** What the files' weights are. Without it, where no weights are at hand, config.json says it (`torch_dtype`, `dtype`). */
+  tensorType?: WeightType | null;
 }
 
 const architectures: Readonly<Record<string, (config: ConfigReader) => FamilySpec>> = {
@@ -102,8 +102,7 @@ function readWeightType(
   }
   if (quantized) return 'bf16';
   if (option !== 'auto') return option;
-  const stored = Object.values(typeNames).find((type) => type === options.tensorType);
-  return named ?? stored ?? 'f32';
+  return options.tensorType ?? named ?? 'f32';
 }
 
 interface DecoderShape {

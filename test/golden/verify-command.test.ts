@@ -95,17 +95,20 @@ describe('--json', () => {
 });
 
 describe('options', () => {
-  test("--ranks and --chunk keep the hash; an owner's --corrupt changes it", async () => {
+  test('--ranks and --chunk keep the hash; --corrupt changes it, on any rank that loads the tensor', async () => {
     const { logitsSha256 } = await report();
     const split = ['--ranks', '2/1,0/2,0/0'];
     expect((await report(...split, '--chunk', '7')).logitsSha256).toBe(logitsSha256);
-    // Byte 4098 of lm_head is in row 16, which ranks 1 and 2 do not hold.
     const corrupt = (rank: number) => [...split, '--corrupt', `${rank}:lm_head.weight:4098`];
-    expect(await report(...corrupt(1))).toMatchObject({ logitsSha256, corrupted: false });
-    const spoiled = await run(...corrupt(0), '--json');
-    expect(JSON.parse(spoiled.stdout)).toMatchObject({ corrupted: true, passed: false });
-    expect(spoiled.stdout).not.toContain(logitsSha256);
-    expect(spoiled.exitCode).toBe(1);
+    for (const rank of [0, 1]) {
+      const spoiled = await run(...corrupt(rank), '--json');
+      expect(JSON.parse(spoiled.stdout)).toMatchObject({ corrupted: true, passed: false });
+      expect(spoiled.stdout).not.toContain(logitsSha256);
+      expect(spoiled.exitCode).toBe(1);
+    }
+    const { exitCode, stderr } = await run(...corrupt(2));
+    expect(stderr).toContain("rank 2 loads 0 of the 50944 bytes of 'lm_head.weight'");
+    expect(exitCode).toBe(2);
   });
 
   test('--dtype f32 widens bf16 weights exactly: as close as f32, the same greedy tokens', async () => {

@@ -2,6 +2,8 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
+import { inspectDirectory } from '../../worker/tools/inspect.ts';
 import {
   editConfig,
   type GoldenModel,
@@ -69,7 +71,7 @@ describe('f16', () => {
     async (name) => {
       const model = shortGolden(name);
       const half = { directory: f16Copy(model), golden: model.golden };
-      const whole = await verify(half);
+      const whole = await verify(half, { dtype: 'f16' });
       expect(whole.weightType).toBe('f16');
       expect(whole.maxDifference).toBeLessThanOrEqual(2e-2 * whole.maxLogit);
       expect(whole.maxDifference).toBeGreaterThan(0);
@@ -77,16 +79,54 @@ describe('f16', () => {
       const bytes = tensorBytes(readSafetensors(join(half.directory, 'model.safetensors')));
       expect(whole.ranks[0]!.weightBytesLoaded).toBe(bytes);
       const groups = whole.ranks[0]!.headGroups[1];
-      const split = await verify(half, { ranks: `${groups - 1}/1,1/0,0/2`, chunk: 7 });
+      const split = await verify(half, {
+        ...{ dtype: 'f16', chunk: 7 },
+        ranks: `${groups - 1}/1,1/0,0/2`,
+      });
       expect(split.logitsSha256).toBe(whole.logitsSha256);
     },
   );
 
-  test('an f16 file kept as f32 is as close as its rounding', async () => {
+  test('an f16 file kept as f32, as it is by default, is as close as its rounding', async () => {
     const model = shortGolden('llama-gqa');
     const half = { directory: f16Copy(model), golden: model.golden };
     const report = await verify(half, { dtype: 'f32' });
     expect(report.weightType).toBe('f32');
+    expect(await verify(half)).toEqual(report);
     expect(report.maxDifference).toBeLessThan(2e-2 * report.maxLogit);
+  });
+});
+
+describe('a config.json that names another type than the tensors have', () => {
+  test.each([
+    ['llama-gqa-bf16', 'float32', 'bf16'],
+    ['llama-gqa-bf16', 'float16', 'bf16'],
+    ['llama-gqa', 'bfloat16', 'f32'],
+  ] as const)('%s called %s is %s', async (name, named, type) => {
+    const model = shortGolden(name);
+    const directory = scratch.copyOf(model);
+    editConfig(directory, (config) => ({ ...config, torch_dtype: named }));
+    expect(await verify({ directory, golden: model.golden })).toEqual(await verify(model));
+    expect((await inspectDirectory(directory)).spec?.weightType).toBe(type);
+  });
+
+  test('most bytes decide: norms may be of another type', async () => {
+    const directory = scratch.copyOf(shortGolden('llama-gqa'));
+    const file = join(directory, 'model.safetensors');
+    const tensors = [...readSafetensors(file)].map(
+      ([name, tensor]) => [name, name.includes('norm') ? tensor : toF16(tensor)] as const,
+    );
+    writeSafetensors(file, new Map(tensors));
+    const files = { directory, weightFiles: ['model.safetensors'] };
+    expect(await storedWeightType(files)).toBe('f16');
+  });
+
+  test('files that are no safetensors have no type', async () => {
+    const directory = scratch.copyOf(shortGolden('llama-gqa'));
+    for (const bytes of ['', '{}', `\u0002${'\0'.repeat(7)}[]`, '\u00ff'.repeat(8)]) {
+      writeFileSync(join(directory, 'model.safetensors'), bytes);
+      const files = { directory, weightFiles: ['model.safetensors'] };
+      expect(await storedWeightType(files)).toBeNull();
+    }
   });
 });

@@ -72,12 +72,19 @@ export class ScratchModels {
   }
 }
 
-/** A model directory's config.json, to be changed. */
+/** A model directory's config.json. */
+export function configOf(directory: string): Record<string, unknown> {
+  return JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as Record<
+    string,
+    unknown
+  >;
+}
+
+/** The same, to be changed. */
 export function editConfig(
   directory: string,
   change: (config: Record<string, unknown>) => Record<string, unknown>,
 ): void {
   const file = join(directory, 'config.json');
-  const config = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
-  writeFileSync(file, JSON.stringify(change(config), null, 2));
+  writeFileSync(file, JSON.stringify(change(configOf(directory)), null, 2));
 }

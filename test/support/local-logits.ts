@@ -1,10 +1,10 @@
 /** Logits of a model directory over a split in this process, without reference logits. */
 import { createHash } from 'node:crypto';
 import { readModelFiles } from '../../proto/base/model-files.ts';
+import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ShardSpec } from '../../worker/binding/engine-types.ts';
-import { inspectModel } from '../../worker/binding/native.ts';
 import { LocalRanks } from '../../worker/tools/local-ranks.ts';
 import { parseRanks, splitModel } from '../../worker/tools/split.ts';
 
@@ -16,9 +16,9 @@ export interface SplitModel {
 
 /** `ranks` as `--ranks` takes them; null: one rank. */
 export async function splitDirectory(directory: string, ranks: string | null): Promise<SplitModel> {
-  const { config } = await readModelFiles(directory, { tokenizer: 'optional' });
-  const tensors = await inspectModel(directory);
-  const model = modelSpecFromConfig(config, { tensorType: tensors[0]?.type ?? null });
+  const files = await readModelFiles(directory, { tokenizer: 'optional' });
+  const tensorType = await storedWeightType(files);
+  const model = modelSpecFromConfig(files.config, { tensorType });
   const shares = parseRanks(ranks ?? `${model.headGroups}/1`);
   return { directory, model, shards: splitModel(model, shares) };
 }

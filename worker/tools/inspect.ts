@@ -1,6 +1,7 @@
 /** `inspect`: what a model directory holds, and everything that keeps Hels from serving it. */
 import { join } from 'node:path';
 import { modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
+import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
 import { toHelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
@@ -48,7 +49,7 @@ export async function inspectDirectory(path: string): Promise<InspectReport> {
     });
   }
   const tensors = await check('weights', () => inspectModel(files.directory));
-  const tensorType = tensors?.[0]?.type ?? null;
+  const tensorType = await storedWeightType(files);
   const spec = await check('config', () => modelSpecFromConfig(files.config, { tensorType }));
   if (spec !== null && tensors !== null) {
     await check('tensors', () => checkTensors(files.directory, spec));

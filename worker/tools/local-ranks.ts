@@ -12,6 +12,7 @@ export interface LocalRanksOptions {
   positionsMax: number;
   /** Tokens of one prefill step. */
   chunk: number;
+  /** `byte` counts from the tensor's start. */
   corruption: { rank: number; tensor: string; byte: number } | null;
 }
 

@@ -5,6 +5,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
 import { type QuantizationOption, quantizationOptions } from '../../proto/domain/quantization.ts';
+import type { Corruption } from './corruption.ts';
 import { examineHost } from './doctor.ts';
 import { inspectDirectory } from './inspect.ts';
 import { quantizeModel } from './quantize.ts';
@@ -14,7 +15,7 @@ import {
   describeQuantization,
   describeVerification,
 } from './tables.ts';
-import { type Corruption, verifyModel } from './verify.ts';
+import { verifyModel } from './verify.ts';
 
 interface VerifyFlags {
   model: string;
@@ -99,7 +100,7 @@ function buildProgram(): Command {
       'head groups and relative FFN weight of each rank (default: one rank)',
     )
     .addOption(
-      new Option('--dtype <type>', 'how weights are kept in memory')
+      new Option('--dtype <type>', 'weights in memory; auto: bf16 for bf16 files, else f32')
         .choices(weightTypeOptions)
         .default('auto'),
     )
@@ -111,7 +112,7 @@ function buildProgram(): Command {
     .option('--chunk <n>', 'tokens of one prefill step (default: whole prompt)', parseChunk)
     .option(
       '--corrupt <rank:tensor:byte>',
-      "flip a byte in the named rank's loaded slice",
+      'flip a byte of what the rank loads of the tensor, counted from the start of its slice',
       parseCorruption,
     )
     .option('--json', 'the result as JSON', false)

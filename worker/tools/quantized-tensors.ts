@@ -51,7 +51,7 @@ export function quantizedMatrices(model: ModelSpec): Map<string, QuantizedMatrix
 }
 
 /** Groups of `columns` columns that begin with a granule. */
-function groupCount(columns: number, granule: number): number {
+export function groupCount(columns: number, granule: number): number {
   const groups = (size: number) => Math.ceil(size / groupInputs);
   return Math.floor(columns / granule) * groups(granule) + groups(columns % granule);
 }

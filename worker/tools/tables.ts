@@ -37,10 +37,7 @@ export function describeVerification(report: VerifyReport): string {
     formatBytes(rank.weightBytesLoaded),
     `${rank.allReduceCount} (${formatBytes(rank.allReduceBytes)})`,
   ]);
-  const corrupted =
-    report.corrupted === undefined
-      ? []
-      : [['corrupted', report.corrupted ? 'yes' : 'no: not loaded there']];
+  const corrupted = report.corrupted === undefined ? [] : [['corrupted', 'yes']];
   const facts = table([
     ['weights', report.quantization === 'none' ? report.weightType : report.quantization],
     [

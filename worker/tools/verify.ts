@@ -1,12 +1,14 @@
 /** `verify`: runs a model over a split in this process and compares it with reference logits (design section 9). */
 import { createHash } from 'node:crypto';
-import { readModelFiles } from '../../proto/base/model-files.ts';
+import { type ModelFiles, readModelFiles } from '../../proto/base/model-files.ts';
+import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig, type WeightTypeOption } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { QuantizationOption } from '../../proto/domain/quantization.ts';
 import type { EngineReport, ShardSpec } from '../binding/engine-types.ts';
 import { inspectModel } from '../binding/native.ts';
+import { type Corruption, corruptedTensorByte } from './corruption.ts';
 import { divergenceOf } from './divergence.ts';
 import { checkGoldenFits, type Golden, readGolden } from './golden.ts';
 import { LocalRanks } from './local-ranks.ts';
@@ -17,17 +19,12 @@ export interface VerifyOptions {
   golden: string;
   /** null: one rank. */
   ranks: string | null;
+  /** auto: bf16 for files that are bf16, else f32. */
   dtype: WeightTypeOption;
   quantization: QuantizationOption;
   /** Tokens of one prefill step; null: the whole prompt. */
   chunk: number | null;
   corrupt: Corruption | null;
-}
-
-export interface Corruption {
-  rank: number;
-  tensor: string;
-  byte: number;
 }
 
 export interface VerifyReport {
@@ -47,8 +44,8 @@ export interface VerifyReport {
   greedyMatch: boolean;
   /** Over the f32 little-endian full rows of all compared positions, in order: one value for every split and chunk. */
   logitsSha256: string;
-  /** Only with --corrupt: whether the named rank loads the byte. */
-  corrupted?: boolean;
+  /** Only with --corrupt: the named rank computed with the flipped byte. */
+  corrupted?: true;
   ranks: VerifiedRank[];
   passed: boolean;
 }
@@ -76,14 +73,20 @@ const relativeTolerance: Readonly<Record<ModelSpec['weightType'], number>> = {
  */
 const klTolerance = { int8: 0.02, int4: 1 } as const;
 
+/** The model as it is verified: f16 weights as f32 unless f16 was asked for. */
+async function verifiedModel(
+  files: ModelFiles,
+  { dtype, quantization }: VerifyOptions,
+): Promise<ModelSpec> {
+  const tensorType = await storedWeightType(files);
+  const model = modelSpecFromConfig(files.config, { weightType: dtype, quantization, tensorType });
+  return dtype === 'auto' && model.weightType === 'f16' ? { ...model, weightType: 'f32' } : model;
+}
+
 export async function verifyModel(options: VerifyOptions): Promise<VerifyReport> {
   const files = await readModelFiles(options.model, { tokenizer: 'optional' });
   const tensors = await inspectModel(files.directory);
-  const model = modelSpecFromConfig(files.config, {
-    weightType: options.dtype,
-    quantization: options.quantization,
-    tensorType: tensors[0]?.type ?? null,
-  });
+  const model = await verifiedModel(files, options);
   const golden = await readGolden(options.golden);
   checkGoldenFits(golden, model);
   const shards = splitModel(
@@ -92,7 +95,11 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
       ? [{ headGroups: model.headGroups, ffnWeight: 1 }]
       : parseRanks(options.ranks),
   );
-  checkCorruption(options.corrupt, shards.length, tensors);
+  const { corrupt } = options;
+  const corruption =
+    corrupt === null
+      ? null
+      : { ...corrupt, byte: corruptedTensorByte(corrupt, model, shards, tensors) };
   const longest = Math.max(
     golden.inputIds.length,
     golden.greedy.prompt.length + golden.greedy.tokens.length,
@@ -103,13 +110,17 @@ export async function verifyModel(options: VerifyOptions): Promise<VerifyReport>
     shards,
     positionsMax: longest,
     chunk: Math.min(options.chunk ?? longest, longest),
-    corruption: options.corrupt,
+    corruption,
   });
   try {
     const rows = await ranks.logits(golden.inputIds, golden.logitsFromPosition);
     const tokens = await ranks.greedy(golden.greedy.prompt, golden.greedy.tokens.length);
     const reports = await ranks.reports();
-    return makeReport({ golden, model, shards, rows, tokens, reports, corrupt: options.corrupt });
+    if (corruption !== null && reports[corruption.rank]?.corrupted !== true) {
+      const { rank, tensor, byte } = corruption;
+      throw new HelsError('internal', `rank ${rank} did not load byte ${byte} of '${tensor}'`);
+    }
+    return makeReport({ golden, model, shards, rows, tokens, reports, corrupt });
   } finally {
     await ranks.close();
   }
@@ -149,7 +160,7 @@ export function makeReport(evidence: Evidence): VerifyReport {
     greedyTokens: tokens,
     greedyMatch,
     logitsSha256: hashRows(rows),
-    ...(corrupt === null ? {} : { corrupted: reports[corrupt.rank]?.corrupted ?? false }),
+    ...(corrupt === null ? {} : { corrupted: true }),
     ranks: shards.map((shard, rank) => describeRank(shard, reports[rank])),
     passed,
   };
@@ -200,23 +211,4 @@ function describeRank(shard: ShardSpec, report: EngineReport | undefined): Verif
     allReduceCount: report?.allReduceCount ?? 0,
     allReduceBytes: report?.allReduceBytes ?? 0,
   };
-}
-
-function checkCorruption(
-  corruption: Corruption | null,
-  ranks: number,
-  tensors: readonly { name: string; sizeBytes: number }[],
-): void {
-  if (corruption === null) return;
-  const tensor = tensors.find((candidate) => candidate.name === corruption.tensor);
-  const problem =
-    corruption.rank >= ranks
-      ? `rank ${corruption.rank} does not exist; there are ${ranks} ranks`
-      : tensor === undefined
-        ? `the model has no tensor '${corruption.tensor}'`
-        : corruption.byte >= tensor.sizeBytes
-          ? `byte ${corruption.byte} lies outside '${tensor.name}', which has ${tensor.sizeBytes} bytes`
-          : null;
-  if (problem !== null)
-    throw new HelsError('usage', `--corrupt: ${problem}`, { field: '--corrupt' });
 }

@@ -45,10 +45,13 @@ export function addModelCommands(program: Command, context: Context): void {
       '--ranks <h/w,...>',
       'head groups and relative FFN weight of each rank (default: one rank)',
     )
-    .option('--dtype <type>', 'auto (as the files), f32, bf16 or f16')
+    .option('--dtype <type>', 'auto (bf16 for bf16 files, else f32), f32, bf16 or f16')
     .option('--quantization <type>', 'auto (as the files), int8 or int4')
     .option('--chunk <n>', 'prefill chunk in tokens (default: whole prompt)')
-    .option('--corrupt <rank:tensor:byte>', "flip a byte in the named rank's loaded slice")
+    .option(
+      '--corrupt <rank:tensor:byte>',
+      'flip a byte of what the rank loads of the tensor, counted from the start of its slice',
+    )
     .action(async (_options: object, command: Command) => {
       const options = command.opts<Record<string, unknown>>();
       context.setExitCode(
