@@ -43,10 +43,18 @@ function withLoans(problem: Problem, { evaluation }: Candidate, ranks: readonly 
     kvTokensTotal: plan.kvBlocks * loanBlockTokens,
     ranks: ranks.map((rank) => {
       const kvBytes = stored.get(rank.device) ?? 0;
-      const kvTokens = rank.kvTokens === 0 ? 0 : (own.get(rank.device) ?? 0) * loanBlockTokens;
+      const kvTokens = (own.get(rank.device) ?? 0) * loanBlockTokens;
       return { ...rank, kvBytes, kvTokens, kvShare: all > 0 ? kvBytes / all : rank.kvShare };
     }),
   };
+}
+
+/** A rank without heads limits nothing: the least kvTokens of all ranks is what the least of those with heads is. */
+function withGroupTokens(ranks: readonly PlannedRank[], kvTokensTotal: number): PlannedRank[] {
+  return ranks.map((rank) => {
+    const [begin, end] = rank.headGroups;
+    return begin === end ? { ...rank, kvTokens: kvTokensTotal } : rank;
+  });
 }
 
 /** Ranks (used devices only, in device order) with their ranges, bytes and KV room, and the predicted times. */
@@ -79,7 +87,7 @@ export function assemble(problem: Problem, candidate: Candidate): AssembledPlan 
   const lent = withLoans(problem, candidate, ranks);
   if (lent !== null) kvTokensTotal = lent.kvTokensTotal;
   return {
-    ranks: lent?.ranks ?? ranks,
+    ranks: withGroupTokens(lent?.ranks ?? ranks, kvTokensTotal),
     ...(lent === null ? {} : { kvLoans: lent.kvLoans }),
     predicted: {
       decodeSeconds,

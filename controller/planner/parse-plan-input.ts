@@ -36,7 +36,12 @@ const lineList = z
   .min(1, { error: linesError })
   .max(linesMax, { error: linesError });
 
-const link = z.strictObject({ constant: seconds, perToken: seconds, perTokenRing: coefficient });
+const linkCoefficient = seconds.default(0);
+const link = z.strictObject({
+  constant: linkCoefficient,
+  perToken: linkCoefficient,
+  perTokenRing: coefficient,
+});
 
 const device = z.strictObject({
   id: nonEmptyText,
@@ -47,9 +52,9 @@ const device = z.strictObject({
   link: link.optional(),
   restore: z
     .strictObject({
-      reloadSecondsPerTokenHeadGroup: seconds,
-      hiddenSecondsPerToken: seconds,
-      hiddenSecondsPerTokenHeadGroup: seconds,
+      reloadSecondsPerTokenHeadGroup: coefficient,
+      hiddenSecondsPerToken: coefficient,
+      hiddenSecondsPerTokenHeadGroup: coefficient,
     })
     .optional(),
 });
@@ -113,26 +118,41 @@ function refuseRemoteInStep({ workload, objective }: PlanInput): void {
   refuseField(planInputSubject, 'workload.allowRemoteKv', why);
 }
 
-/** A single latency line as a list of one, so that an error names the coefficient and not the union. */
-function withLineLists(json: unknown): unknown {
-  if (typeof json !== 'object' || json === null || !('devices' in json)) return json;
-  if (!Array.isArray(json.devices)) return json;
-  const asList = (value: unknown): unknown =>
-    typeof value === 'object' && value !== null && !Array.isArray(value) ? [value] : value;
-  const devices = json.devices.map((entry: unknown) => {
-    if (typeof entry !== 'object' || entry === null) return entry;
-    const { decode, prefill, ...rest } = entry as Record<string, unknown>;
+type Fields = Record<string, unknown>;
+
+const isObject = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Objects that may be left out: null says the same, as writers of optional values have it. */
+const optionalObjects: ReadonlySet<string> = new Set(['link', 'restore']);
+
+function withoutNulls(fields: Fields): Fields {
+  const kept = Object.entries(fields).filter(
+    ([name, value]) => value !== null || !optionalObjects.has(name),
+  );
+  return Object.fromEntries(kept);
+}
+
+/** One way to write what may be written in two: no null, and a latency line as a list of one, so that an error names its coefficient. */
+function normalized(json: unknown): unknown {
+  if (!isObject(json)) return json;
+  const input = withoutNulls(json);
+  if (!Array.isArray(input['devices'])) return input;
+  const asList = (value: unknown): unknown => (isObject(value) ? [value] : value);
+  const devices = input['devices'].map((entry: unknown) => {
+    if (!isObject(entry)) return entry;
+    const { decode, prefill, ...rest } = withoutNulls(entry);
     return { ...rest, decode: asList(decode), prefill: asList(prefill) };
   });
-  return { ...json, devices };
+  return { ...input, devices };
 }
 
 /**
- * Checks a plan input and fills in the defaults (policy hels, no eviction, nothing reserved). Throws config-invalid naming the first
+ * Checks a plan input and fills in the defaults (policy hels, no eviction, nothing reserved, links that cost nothing). Throws config-invalid naming the first
  * wrong field, its value and the allowed range. Lines come out as lists.
  */
 export function parsePlanInput(json: unknown): PlanInput {
-  const parsed = parseChecked(planInput, withLineLists(json), planInputSubject);
+  const parsed = parseChecked(planInput, normalized(json), planInputSubject);
   refuseDuplicates(
     parsed.devices.map(({ id }) => id),
     (index) => `devices[${index}].id`,

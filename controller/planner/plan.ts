@@ -7,6 +7,7 @@ import { parsePlanInput } from './parse-plan-input.ts';
 import { memorySplit } from './policies/memory.ts';
 import { compileProblem } from './problem.ts';
 import { solve } from './solve.ts';
+import { unusedFieldWarnings } from './unused-fields.ts';
 
 /**
  * Computes a plan (design section 6). Pure: the same input gives the same plan; `nowMs`, monotonic, only times the solver. An infeasible answer
@@ -24,6 +25,7 @@ export function plan(unchecked: PlanInput, nowMs: () => number): PlanOutput {
   const assembled = assemble(problem, candidate);
   const milliseconds = nowMs() - startMs;
   const targets = targetReport(input, policy);
+  const warnings = unusedFieldWarnings(input);
   return {
     policy,
     feasible,
@@ -31,5 +33,6 @@ export function plan(unchecked: PlanInput, nowMs: () => number): PlanOutput {
     ...assembled,
     solver: { iterations, milliseconds },
     ...(targets === null ? {} : { targets }),
+    ...(warnings.length === 0 ? {} : { warnings }),
   };
 }

@@ -11,7 +11,8 @@ interface OutputOptions {
 /** `--input FILE`: the planner's own contract. */
 export interface InputOptions extends OutputOptions {
   readonly input: string;
-  readonly policy: string | undefined;
+  /** Goes before the file's. */
+  readonly policy: PlanPolicy | undefined;
 }
 
 /** `--cluster FILE --model FILE`: devices by their profiles. */
@@ -87,6 +88,16 @@ export function policiesOf(given = 'all'): PlanPolicy[] {
   return names as PlanPolicy[];
 }
 
+/** A plan input is planned by one policy. */
+function policyOf(given: string | undefined): PlanPolicy | undefined {
+  if (given === undefined) return undefined;
+  const policy = planPolicies.find((name) => name === given);
+  return (
+    policy ??
+    refuse('policy', `is '${given}'; with --input it must be one of ${planPolicies.join(', ')}`)
+  );
+}
+
 function clusterOptions(values: Values, cluster: string): ClusterOptions {
   const { model, explain, json } = values;
   if (model === undefined) {
@@ -133,5 +144,5 @@ export function parsePlanOptions(args: readonly string[]): InputOptions | Cluste
   if (foreign !== undefined) {
     refuse(foreign, 'belongs to --cluster; a plan input says it itself');
   }
-  return { input, policy, explain, json };
+  return { input, policy: policyOf(policy), explain, json };
 }

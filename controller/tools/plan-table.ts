@@ -90,5 +90,7 @@ export function planTable(output: PlanOutput): string {
       `KV of ${end - begin} tokens for the heads of ${owner} lies on ${holder}`,
   );
   const targets = output.targets === undefined ? [] : targetLines(output.targets);
-  return `${tableText([header, ...rows])}\n${[...summary, ...loans, ...targets].join('\n')}\n`;
+  const warnings = (output.warnings ?? []).map((warning) => `warning: ${warning}`);
+  const lines = [...summary, ...loans, ...targets, ...warnings];
+  return `${tableText([header, ...rows])}\n${lines.join('\n')}\n`;
 }

@@ -22,9 +22,9 @@ export interface LinkLine {
 
 /** Taken and checked as the contract says; no plan depends on it: a served group measures what restoring costs (decision 10). */
 interface RestoreCosts {
-  reloadSecondsPerTokenHeadGroup: number;
-  hiddenSecondsPerToken: number;
-  hiddenSecondsPerTokenHeadGroup: number;
+  reloadSecondsPerTokenHeadGroup?: number;
+  hiddenSecondsPerToken?: number;
+  hiddenSecondsPerTokenHeadGroup?: number;
 }
 
 export interface PlanDevice {
@@ -99,6 +99,7 @@ export interface PlannedRank {
   vocabRows: HalfOpenRange;
   weightBytes: number;
   kvBytes: number;
+  /** On the device; of a rank without heads, which limits nothing, what the group holds. */
   kvTokens: number;
   kvShare: number;
 }
@@ -144,4 +145,6 @@ export interface PlanOutput {
   kvLoans?: PlannedLoan[];
   /** Only when the workload names a target. */
   targets?: PlanTargets;
+  /** Only when the input has fields that no plan depends on: which, and why. */
+  warnings?: string[];
 }

@@ -92,7 +92,7 @@ describe.each(planPolicies)('every plan of policy %s', (policy) => {
           const seconds = lineSeconds(device.decode, load, counts) + link;
           expect(predicted.perRankSeconds[index]! / seconds).toBeCloseTo(1, 9);
           const room = device.memoryBytes - device.reservedBytes - rank.weightBytes;
-          if (counts[0] > 0) kvTokens = Math.min(kvTokens, rank.kvTokens);
+          kvTokens = Math.min(kvTokens, rank.kvTokens);
           fits &&= room >= rank.kvBytes && room >= 0;
         }
         expect(predicted.kvTokensTotal).toBe(kvTokens);

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { planPolicies } from '../../../proto/domain/plan.ts';
 import { HelsError } from '../../sdk/index.ts';
 import { type ApplyOptions, applyPlan, replanOptions } from '../apply-plan.ts';
 import { type Context, globalOptions, outputOf, withClient } from '../context.ts';
@@ -21,7 +22,11 @@ const fileOptions = [
     '<n>',
     'with --cluster or --apply: tokens of a prefill step (default: 512; as deployed)',
   ],
-  ['policy', '<names>', 'one policy; with --cluster several with commas, or all (default: all)'],
+  [
+    'policy',
+    '<names>',
+    `one of ${planPolicies.join(', ')}; with --cluster several with commas, or all (default: all)`,
+  ],
   ['step-seconds-max', '<s>', 'with --cluster: report the largest batch within this decode step'],
   ['tokens-per-second-min', '<n>', 'with --cluster: report the smallest batch of this throughput'],
 ] as const;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parsePlanInput } from '../../../controller/planner/parse-plan-input.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
+import type { LinkLine } from '../../../proto/domain/plan.ts';
 import { device, smallInput } from './inputs.ts';
 
 /** The input with one value replaced; `path` names object keys and list indices. */
@@ -45,7 +46,9 @@ describe('a wrong field is named with its value and its range', () => {
     [['devices', 0, 'id'], '', 'devices[0].id is ""', 'not be empty'],
     [['devices', 0, 'memoryBytes'], 0, 'devices[0].memoryBytes is 0', 'above 0'],
     [['devices', 0, 'reservedBytes'], -5, 'devices[0].reservedBytes is -5', 'at least 0'],
-    [['devices', 0, 'link'], { constant: 1 }, 'devices[0].link.perToken is missing', 'at least 0'],
+    [['devices', 0, 'link'], { perToken: -1 }, 'devices[0].link.perToken is -1', 'at least 0'],
+    [['devices', 0, 'link'], { perToken: null }, 'devices[0].link.perToken is null', 'at least 0'],
+    [['devices', 0, 'memoryBytes'], null, 'devices[0].memoryBytes is null', 'above 0'],
     [['model', 'headGroups'], 0, 'model.headGroups is 0', 'from 1 to'],
     [['model', 'headGroups'], 2.5, 'model.headGroups is 2.5', 'whole number'],
     [['model', 'ffnMatrices'], 4, 'model.ffnMatrices is 4', 'from 2 to 3'],
@@ -80,4 +83,19 @@ test('defaults: policy hels, no eviction, nothing reserved', () => {
   expect(parsed.policy).toBe('hels');
   expect(parsed.workload.allowEviction).toBe(false);
   expect(parsed.devices[0]?.reservedBytes).toBe(0);
+});
+
+test('coefficients that are absent are 0, of links and of restoring', () => {
+  const restore = { hiddenSecondsPerToken: 1e-6 };
+  const one = device('a', {}, { link: { constant: 1e-4 } as LinkLine, restore });
+  const parsed = parsePlanInput({ ...smallInput([one]), link: {} });
+  expect(parsed.devices[0]?.link).toEqual({ constant: 1e-4, perToken: 0 });
+  expect(parsed.devices[0]?.restore).toEqual(restore);
+  expect(parsed.link).toEqual({ constant: 0, perToken: 0 });
+});
+
+test('null for an object that may be left out is the same as leaving it out', () => {
+  const input = smallInput([device('a', {})]);
+  const devices = input.devices.map((entry) => ({ ...entry, link: null, restore: null }));
+  expect(parsePlanInput({ ...input, devices, link: null })).toEqual(parsePlanInput(input));
 });

@@ -237,7 +237,11 @@ describe('the output', () => {
     expect(heads).toBe(4);
     expect(ranks.reduce((sum, { kvShare }) => sum + kvShare, 0)).toBeCloseTo(1, 12);
     const withHeads = ranks.filter(({ headGroups: [begin, end] }) => end > begin);
+    expect(withHeads.length).toBeLessThan(ranks.length);
     expect(predicted.kvTokensTotal).toBe(Math.min(...withHeads.map(({ kvTokens }) => kvTokens)));
+    for (const rank of ranks.filter((one) => !withHeads.includes(one))) {
+      expect(rank).toMatchObject({ kvBytes: 0, kvTokens: predicted.kvTokensTotal });
+    }
     expect(predicted.decodeSeconds).toBe(Math.max(...predicted.perRankSeconds));
     expect(predicted.perRankSeconds).toHaveLength(ranks.length);
   });

@@ -36,9 +36,31 @@ async function failureOf(args: string[]): Promise<HelsError> {
 describe('plan', () => {
   test('--json prints the plan of the contract', async () => {
     const output = JSON.parse(await planCommand(['--input', good, '--json'], frozen)) as PlanOutput;
-    expect(Object.keys(output)).toEqual(['policy', 'feasible', 'ranks', 'predicted', 'solver']);
+    const names = ['policy', 'feasible', 'ranks', 'predicted', 'solver'];
+    expect(Object.keys(output)).toEqual([...names, 'warnings']);
     expect(output.policy).toBe('hels');
     expect(output.predicted.decodeSeconds).toBe(3);
+  });
+
+  test('warns of what is given and no plan depends on, in JSON and for people', async () => {
+    const bare = { ...input, workload: { ...input.workload, outputTokens: 0 } };
+    const silent = file('silent.json', JSON.stringify(bare));
+    expect(JSON.parse(await planCommand(['--input', silent, '--json'], frozen))).not.toHaveProperty(
+      'warnings',
+    );
+    const [fast, slow] = input.devices;
+    const restore = { reloadSecondsPerTokenHeadGroup: 1e-6 };
+    const devices = [fast, { ...slow, restore }, { ...slow, id: 'third', restore }];
+    const path = file('unused.json', JSON.stringify({ ...input, devices }));
+    const { warnings = [] } = JSON.parse(
+      await planCommand(['--input', path, '--json'], frozen),
+    ) as PlanOutput;
+    expect(warnings).toEqual([
+      expect.stringContaining('workload.outputTokens is 5, and no plan depends on it'),
+      expect.stringContaining('devices[1].restore (and of 1 more devices) is given, and no plan'),
+    ]);
+    const text = await planCommand(['--input', path], frozen);
+    for (const warning of warnings) expect(text).toContain(`warning: ${warning}\n`);
   });
 
   test('with KV on other ranks it tells whose lies where', async () => {
@@ -79,7 +101,13 @@ describe('plan', () => {
     [['--input', join(folder, 'none.json')], 'config-invalid', 'cannot be read'],
     [['--input', file('bad.json', '{"model":')], 'config-invalid', 'is not JSON'],
     [['--input', file('list.json', '[]')], 'config-invalid', 'the input is []'],
-    [['--input', good, '--policy', 'best'], 'config-invalid', 'policy is "best"'],
+    [['--input', good, '--policy', 'best'], 'usage', "--policy is 'best'; with --input it must be"],
+    [['--input', good, '--policy', 'all'], 'usage', "--policy is 'all'; with --input it must be"],
+    [
+      ['--input', file('policy.json', JSON.stringify({ ...input, policy: 'best' }))],
+      'config-invalid',
+      'policy is "best"',
+    ],
   ])('%j is refused as %s', async (args, code, message) => {
     const failure = await failureOf(args);
     expect(failure.code).toBe(code);
