@@ -84,3 +84,32 @@ export const harmlessOptFields: ReadonlySet<string> = new Set([
   ...harmlessFields,
   'output_projection',
 ]);
+
+/**
+ * Features that Hels does not compute, of families that have no such field or only read it in some, and which are off where
+ * config.json says false. Any other value is refused.
+ */
+export const features: ReadonlySet<string> = new Set([
+  // biases: where false is written, no family has a tensor for them
+  'attention_bias',
+  'attention_out_bias',
+  'bias',
+  'lm_head_bias',
+  'mlp_bias',
+  // positions
+  'rope_interleaved',
+  'rope_traditional',
+  'use_dynamic_ntk',
+  'use_logn_attn',
+  'use_mrope',
+  'use_scaled_rope',
+  'use_sliding_window',
+  // ways to run the attention
+  '_flash_attn_2_enabled',
+  'use_flash_attention',
+  'use_flash_attention_2',
+  'use_flash_attn',
+  // other parts
+  'output_router_logits',
+  'scale_embeddings',
+]);

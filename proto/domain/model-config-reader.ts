@@ -95,10 +95,14 @@ export class ConfigReader {
     return value;
   }
 
-  /** Refuses every field nobody read, unless it is known to be harmless or says "off" (null, false). */
-  refuseUnread(harmless: ReadonlySet<string>): void {
+  /**
+   * Refuses every field nobody read, unless it is known to be harmless, null, or the false of a feature known to be off then: false of
+   * a feature that is on by default changes the arithmetic as well as true of another.
+   */
+  refuseUnread(harmless: ReadonlySet<string>, features: ReadonlySet<string>): void {
     for (const [name, value] of Object.entries(this.#record)) {
-      if (this.#read.has(name) || harmless.has(name) || value === null || value === false) continue;
+      const off = value === null || (value === false && features.has(name));
+      if (off || this.#read.has(name) || harmless.has(name)) continue;
       throw configError(
         this.path(name),
         value,

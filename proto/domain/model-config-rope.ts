@@ -40,7 +40,7 @@ export function readRope(config: ConfigReader, maxPositions: number): RopeFields
   const fields = readScaling(reader, maxPositions);
   const ropeTheta = reader.number('rope_theta', { ...thetaBounds, otherwise: topTheta });
   reader.mustBe('partial_rotary_factor', 1, 'every element of a head is rotated');
-  reader.refuseUnread(none);
+  reader.refuseUnread(none, none);
   return { ...fields, ropeTheta };
 }
 

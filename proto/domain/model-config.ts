@@ -3,7 +3,7 @@
  * have the value of the family's configuration class in transformers. Pure.
  */
 import { HelsError } from './errors.ts';
-import { harmlessFields, harmlessOptFields } from './model-config-fields.ts';
+import { features, harmlessFields, harmlessOptFields } from './model-config-fields.ts';
 import { ConfigReader, configError, isRecord } from './model-config-reader.ts';
 import { readRope, unscaledRope } from './model-config-rope.ts';
 import type { ModelSpec } from './model-spec.ts';
@@ -51,7 +51,7 @@ export function modelSpecFromConfig(config: unknown, options: ModelSpecOptions =
   const spec = { ...readFamily(reader), weightType, quantization };
   // transformers chooses the arithmetic by the model type.
   reader.word('model_type', [spec.family], spec.family);
-  reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields);
+  reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields, features);
   return spec;
 }
 
