@@ -29,6 +29,8 @@ const singleName = 'model.safetensors';
 const indexName = 'model.safetensors.index.json';
 const tokenizerName = 'tokenizer.json';
 const tokenizerConfigName = 'tokenizer_config.json';
+/** Further files that change an answer: the prompt of a chat, and after which tokens a text ends. */
+const answerNames = ['chat_template.jinja', 'generation_config.json'];
 
 /** JSON files of a model are small; a huge one is a mistake that must not fill the memory. */
 const jsonBytesMax = 256 * 2 ** 20;
@@ -57,17 +59,20 @@ export async function readModelFiles(
 }
 
 /**
- * sha256 (hex) over name, size and sha256 of config.json, the weights with their index, tokenizer.json and tokenizer_config.json, in
- * name order: the same on every host that has the same files. A file's hash is kept while its size, times and inode stay the same.
+ * sha256 (hex) over name, size and sha256 of config.json, the weights with their index, tokenizer.json, tokenizer_config.json,
+ * chat_template.jinja and generation_config.json, as far as they are there, in name order: the same on every host that has the same
+ * files. A file's hash is kept while its size, times and inode stay the same.
  */
 export async function modelDigest(path: string): Promise<string> {
   const files = await readModelFiles(path, { tokenizer: 'optional' });
+  const further = answerNames.map((name) => nameIfThere(files.directory, name));
   const names = [
     configName,
     ...files.weightFiles,
     files.indexFile,
     files.tokenizerFile,
     files.tokenizerConfigFile,
+    ...(await Promise.all(further)),
   ].filter((name) => name !== null);
   const digest = createHash('sha256');
   for (const name of names.sort()) {
