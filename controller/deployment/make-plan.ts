@@ -50,6 +50,16 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
       { field: 'ranks' },
     );
   }
+  const twice = manual.find(({ workerId }, index) =>
+    manual.slice(0, index).some((earlier) => earlier.workerId === workerId),
+  );
+  if (twice !== undefined) {
+    throw new HelsError(
+      'config-invalid',
+      `ranks: worker '${twice.workerId}' is named twice; give each worker one entry`,
+      { field: 'ranks' },
+    );
+  }
   // A rank of a split by hand takes part even with nothing to compute; other devices stay out.
   const share = (id: string) => manual.find((rank) => rank.workerId === id);
   const devices = input.devices.filter(({ id }) => share(id) !== undefined);

@@ -48,6 +48,16 @@ function planOf(devices: readonly ProfiledDevice[], changes: Partial<PlanRequest
   );
 }
 
+it('refuses a split by hand that names a worker twice or one that is not there', () => {
+  const devices = [device('left', 24 * MiB), device('right', 60 * MiB)];
+  const manual = (...ids: string[]) => ({
+    manual: ids.map((workerId) => ({ workerId, headGroups: 1, ffnWeight: 1 })),
+  });
+  const refused = (...ids: string[]) => expect(() => planOf(devices, manual(...ids)));
+  refused('left', 'right', 'left').toThrow("ranks: worker 'left' is named twice");
+  refused('left', 'middle').toThrow("ranks: worker 'middle' is not registered");
+});
+
 describe('parked blocks of a plan', () => {
   it('are none without host memory, whatever else a rank has room for', () => {
     const { shardPlan } = planOf([device('left', 24 * MiB), device('right', 60 * MiB)]);
