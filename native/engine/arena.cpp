@@ -14,12 +14,14 @@ constexpr size_t kAlignmentBytes = 64;
 
 }  // namespace
 
-Arena::Arena(size_t sizeBytes, const char* purpose) : sizeBytes_(sizeBytes), counting_(false) {
+Arena::Arena(size_t sizeBytes, const char* purpose, ArenaPages pages) : sizeBytes_(sizeBytes), counting_(false) {
   if (sizeBytes == 0) return;
   void* region = mmap(nullptr, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(region != MAP_FAILED, ErrorCode::kMemoryExceeded,
           "the system refused " + std::to_string(sizeBytes) + " bytes for " + purpose);
-  madvise(region, sizeBytes, MADV_HUGEPAGE);  // a hint: fewer page-table walks over large weights
+  // Hints: a system that takes none of them is only slower.
+  if (pages != ArenaPages::kSmall) madvise(region, sizeBytes, MADV_HUGEPAGE);
+  if (pages == ArenaPages::kLargeNow) madvise(region, sizeBytes, MADV_POPULATE_WRITE);
   data_ = static_cast<std::byte*>(region);
 }
 

@@ -7,12 +7,19 @@
 
 namespace hels {
 
+/// When memory is really taken, and in pages of which size. Large pages cost fewer walks through page tables.
+enum class ArenaPages : uint8_t {
+  kLarge,     // on first touch
+  kLargeNow,  // all at once: for what is touched all over, a little each time, in the middle of a step
+  kSmall,     // on first touch: for what is read and written in small pieces all over, and seldom
+};
+
 class Arena {
  public:
   /// Counts only: take() returns null.
   Arena() = default;
   /// A zeroed region of `sizeBytes`. Throws kMemoryExceeded naming `purpose` when the system refuses.
-  Arena(size_t sizeBytes, const char* purpose);
+  Arena(size_t sizeBytes, const char* purpose, ArenaPages pages = ArenaPages::kLarge);
   /// Hands out a region that belongs to somebody else, aligned to a cache line: of a device, too.
   Arena(std::byte* region, size_t sizeBytes);
   ~Arena();
