@@ -173,7 +173,11 @@ class SharedMemoryCommunicator final : public Communicator {
     if (begin >= bytes.size()) return;
     Mailbox& box = mailbox(rank(), peer);
     uint32_t& sent = sent_[static_cast<size_t>(peer)];
-    await(peer, box.taken, sent + 1 - kPackets);  // at once for the first ones: what was taken starts at 0
+    const uint32_t taken = sent + 1 - kPackets;  // at once for the first ones: what was taken starts at 0
+    if (!box.taken.reached(taken)) {
+      await(peer, box.taken, taken);
+      lastReadyAt_ = Clock::now();
+    }
     Packet& packet = box.packets[sent % kPackets];
     packet.exchange = exchange_;
     packet.size = static_cast<int64_t>(bytes.size());
