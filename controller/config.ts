@@ -11,14 +11,10 @@ import {
   type TlsFiles,
 } from '../proto/base/tls.ts';
 import { HelsError } from '../proto/domain/errors.ts';
+import { type HostPort, parseHostPort, showHostPort } from '../proto/domain/host-port.ts';
 import { kvPolicies } from '../proto/domain/kv-policy.ts';
 import { planPolicies } from '../proto/domain/plan.ts';
 import { quantizationOptions } from '../proto/domain/quantization.ts';
-
-export interface HostPort {
-  host: string;
-  port: number;
-}
 
 export interface ControllerConfig {
   http: HostPort;
@@ -148,21 +144,6 @@ function describeIssue(issue: z.core.$ZodIssue): string {
   const schema = issue.path[0] === 'deployment' ? deploymentSchema : fileSchema;
   const known = Object.keys(schema.shape).join(', ');
   return `${where}: ${issue.keys.map((key) => `'${key}'`).join(', ')} is not known; the fields are ${known}`;
-}
-
-/** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
-function parseHostPort(text: string, field: string): HostPort {
-  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || !(port <= 65_535)) {
-    throw invalid(field, text, 'write HOST:PORT with a port from 0 (any free one) to 65535');
-  }
-  return { host, port };
-}
-
-export function showHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 export function isLoopback(host: string): boolean {

@@ -9,6 +9,7 @@ import { createLogger, type Logger } from '../proto/base/log.ts';
 import { readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
+import { showHostPort } from '../proto/domain/host-port.ts';
 import { channelCredentials, serverCredentials } from '../proto/rpc/credentials.ts';
 import { systemChance } from './api/chance.ts';
 import { GenerationService } from './api/generation-service.ts';
@@ -24,7 +25,6 @@ import {
   isLoopback,
   parseControllerConfig,
   plaintextWarnings,
-  showHostPort,
 } from './config.ts';
 import { AutoReplan } from './deployment/auto-replan.ts';
 import { Coordinator } from './deployment/coordinator.ts';

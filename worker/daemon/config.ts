@@ -4,16 +4,17 @@ import { type LogLevel, logLevels } from '../../proto/base/log.ts';
 import { allOrNone, type TlsFiles } from '../../proto/base/tls.ts';
 import { type DeviceOption, parseDeviceOption } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
-
-export interface HostPort {
-  host: string;
-  port: number;
-}
+import {
+  type HostPort,
+  parseAddresses,
+  parseHostPort,
+  showHostPort,
+} from '../../proto/domain/host-port.ts';
 
 export interface WorkerConfig {
   id: string;
-  /** host:port of the controller's gRPC. */
-  controller: string;
+  /** host:port of the controllers' gRPC, in the order in which they are tried. */
+  controllers: string[];
   listen: HostPort;
   /** Host under which the controller and the other ranks reach this worker. */
   advertise: string;
@@ -52,9 +53,11 @@ export function workerCommand(version: string): Command {
       ).makeOptionMandatory(),
     )
     .addOption(
-      option('--controller <host:port>', 'gRPC address of the controller', 'CONTROLLER').default(
-        '127.0.0.1:7070',
-      ),
+      option(
+        '--controller <host:port,...>',
+        'gRPC address of the controller; of several, in the order in which they are tried',
+        'CONTROLLER',
+      ).default('127.0.0.1:7070'),
     )
     .addOption(
       option(
@@ -139,7 +142,6 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
     throw invalid('--id', raw.id, 'use 1 to 63 letters, digits, dots, dashes or underscores');
   }
   const listen = parseHostPort(raw.listen, '--listen');
-  parseHostPort(raw.controller, '--controller', 1);
   const tls = allOrNone({
     authority: { value: raw.tlsCa ?? null, field: '--tls-ca' },
     certificate: { value: raw.tlsCert ?? null, field: '--tls-cert' },
@@ -158,7 +160,7 @@ function checkWorkerConfig(raw: RawOptions): WorkerConfig {
   if (raw.advertise !== undefined) checkAdvertise(raw.advertise);
   return {
     id: raw.id,
-    controller: raw.controller,
+    controllers: parseAddresses(raw.controller, '--controller'),
     listen,
     advertise: raw.advertise ?? listen.host,
     device: parseDeviceOption(raw.device),
@@ -176,22 +178,6 @@ function checkAdvertise(host: string): void {
       'write a host name or address that others can dial, no port',
     );
   }
-}
-
-/** `host:port` or `[v6]:port`; throws config-invalid naming `field`. */
-function parseHostPort(text: string, field: string, portMin = 0): HostPort {
-  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || !(port >= portMin && port <= 65_535)) {
-    throw invalid(field, text, `write HOST:PORT with a port from ${portMin} to 65535`);
-  }
-  return { host, port };
-}
-
-/** The other way round; an IPv6 host gets its brackets. */
-export function showHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /** What is open to the network in plain text, for the log. */

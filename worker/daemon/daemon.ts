@@ -3,10 +3,11 @@ import { sleep } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { modelDigest } from '../../proto/base/model-files.ts';
 import type { TlsIdentity } from '../../proto/base/tls.ts';
+import { showHostPort } from '../../proto/domain/host-port.ts';
 import { channelCredentials, serverCredentials } from '../../proto/rpc/credentials.ts';
 import { copyBandwidth, loadEngine, openProbe, openProfiler } from '../binding/native.ts';
 import { ProbeHolder } from './collective-probe.ts';
-import { showHostPort, type WorkerConfig } from './config.ts';
+import type { WorkerConfig } from './config.ts';
 import {
   checkHostBytes,
   describeDevice,
@@ -80,7 +81,7 @@ export class Daemon {
       serverCredentials(tls),
     );
     this.#registration = new Registration({
-      controller: config.controller,
+      controllers: config.controllers,
       credentials: channelCredentials(tls),
       log,
       random: Math.random,

@@ -1,4 +1,7 @@
-/** Tells the controller that this worker exists and progresses. The controller may be away for any time: this never gives up. */
+/**
+ * Tells the controller that leads that this worker exists and progresses. When it does not answer, the next of the list is asked; all may
+ * be away for any time: this never gives up.
+ */
 import type * as grpc from '@grpc/grpc-js';
 import { sleep } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
@@ -6,11 +9,14 @@ import type { HeartbeatRequest } from '../../proto/gen/hels/v1/HeartbeatRequest.
 import type { HeartbeatResponse__Output } from '../../proto/gen/hels/v1/HeartbeatResponse.ts';
 import type { RegisterRequest } from '../../proto/gen/hels/v1/RegisterRequest.ts';
 import type { RegisterResponse__Output } from '../../proto/gen/hels/v1/RegisterResponse.ts';
-import { channelOptions, RegistryService } from '../../proto/rpc/definitions.ts';
+import { RegistryService } from '../../proto/rpc/definitions.ts';
+import { Peers } from '../../proto/rpc/peers.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 
+type RegistryStub = InstanceType<typeof RegistryService>;
+
 export interface RegistrationOptions {
-  controller: string;
+  controllers: readonly string[];
   credentials: grpc.ChannelCredentials;
   log: Logger;
   registerRequest(): RegisterRequest;
@@ -20,30 +26,19 @@ export interface RegistrationOptions {
 }
 
 const callDeadlineMs = 3_000;
-const backoffMs = { first: 200, max: 5_000 };
 /** What a controller may ask for; a nonsense value must neither flood it nor let the worker seem lost. */
 const heartbeatBoundsMs = { low: 50, high: 60_000 };
 
-/** Doubles with each attempt up to a bound; half of it is chance. `chance` in [0, 1). Pure. */
-export function backoffDelayMs(attempt: number, chance: number): number {
-  const full = Math.min(backoffMs.max, backoffMs.first * 2 ** Math.min(attempt, 30));
-  return full * (0.5 + 0.5 * chance);
-}
-
 export class Registration {
   readonly #options: RegistrationOptions;
-  readonly #stub: InstanceType<typeof RegistryService>;
+  readonly #peers: Peers<RegistryStub>;
   readonly #stopping = new AbortController();
   #loop: Promise<void> = Promise.resolve();
   #outageLogged = false;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
-    this.#stub = new RegistryService(options.controller, options.credentials, {
-      ...channelOptions,
-      'grpc.initial_reconnect_backoff_ms': backoffMs.first,
-      'grpc.max_reconnect_backoff_ms': backoffMs.max,
-    });
+    this.#peers = new Peers(RegistryService, options.controllers, options.credentials);
   }
 
   start(): void {
@@ -56,8 +51,8 @@ export class Registration {
     await this.#loop;
     const { workerId, incarnation } = this.#options.registerRequest();
     try {
-      await this.#call((options, done) =>
-        this.#stub.deregister(
+      await this.#call((stub, options, done) =>
+        stub.deregister(
           { workerId: workerId ?? '', incarnation: incarnation ?? '', reason },
           options,
           done,
@@ -66,32 +61,33 @@ export class Registration {
     } catch (error) {
       this.#options.log.warn('could not say goodbye to the controller', { error: String(error) });
     }
-    this.#stub.close();
+    this.#peers.close();
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#stopping;
-    let attempt = 0;
+    let failures = 0;
     let intervalMs: number | null = null;
     while (!signal.aborted) {
       try {
         intervalMs =
           intervalMs === null ? await this.#register() : await this.#heartbeat(intervalMs);
-        attempt = 0;
+        failures = 0;
         await sleep(intervalMs ?? 0, signal);
       } catch (error) {
         if (!signal.aborted) this.#logOutage(error);
-        await sleep(backoffDelayMs(attempt, this.#options.random()), signal);
-        attempt += 1;
+        failures += 1;
+        await sleep(this.#peers.pauseMs(failures, this.#options.random()), signal);
       }
     }
   }
 
   /** Resolves to the interval of heartbeats. */
   async #register(): Promise<number> {
-    const { log, controller, registerRequest } = this.#options;
-    const response = await this.#call<RegisterResponse__Output>((options, done) =>
-      this.#stub.register(registerRequest(), options, done),
+    const { log, registerRequest } = this.#options;
+    const controller = this.#peers.current.address;
+    const response = await this.#call<RegisterResponse__Output>((stub, options, done) =>
+      stub.register(registerRequest(), options, done),
     );
     this.#outageLogged = false;
     log.info('registered', { controller, term: response.term });
@@ -101,8 +97,8 @@ export class Registration {
 
   /** Resolves to the interval again, or to null when the worker has to register anew. */
   async #heartbeat(intervalMs: number): Promise<number | null> {
-    const { known } = await this.#call<HeartbeatResponse__Output>((options, done) =>
-      this.#stub.heartbeat(this.#options.heartbeatRequest(), options, done),
+    const { known } = await this.#call<HeartbeatResponse__Output>((stub, options, done) =>
+      stub.heartbeat(this.#options.heartbeatRequest(), options, done),
     );
     this.#outageLogged = false;
     if (known) return intervalMs;
@@ -112,14 +108,17 @@ export class Registration {
 
   #call<Response>(
     invoke: (
+      stub: RegistryStub,
       options: grpc.CallOptions,
       done: (error: grpc.ServiceError | null, response?: Response) => void,
     ) => void,
   ): Promise<Response> {
+    const peer = this.#peers.current;
     return new Promise((resolve, reject) => {
-      invoke({ deadline: Date.now() + callDeadlineMs }, (error, response) => {
+      invoke(peer.stub, { deadline: Date.now() + callDeadlineMs }, (error, response) => {
         if (error || response === undefined) {
-          reject(fromServiceError(error, this.#options.controller));
+          this.#peers.passOver(peer);
+          reject(fromServiceError(error, peer.address));
         } else resolve(response);
       });
     });

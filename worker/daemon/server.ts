@@ -2,9 +2,9 @@
 import * as grpc from '@grpc/grpc-js';
 import { sleep } from '../../proto/base/clock.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
+import { type HostPort, showHostPort } from '../../proto/domain/host-port.ts';
 import type { WorkerHandlers } from '../../proto/gen/hels/v1/Worker.ts';
 import { channelOptions, WorkerService } from '../../proto/rpc/definitions.ts';
-import { type HostPort, showHostPort } from './config.ts';
 
 export class WorkerServer {
   readonly #server: grpc.Server;

@@ -4,7 +4,6 @@ import {
   isLoopback,
   parseControllerConfig,
   plaintextWarnings,
-  showHostPort,
 } from '../../../controller/config.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 
@@ -287,11 +286,6 @@ describe('a mistake on the command line', () => {
 });
 
 describe('addresses', () => {
-  it('are shown as they are written', () => {
-    expect(showHostPort({ host: '::1', port: 5 })).toBe('[::1]:5');
-    expect(showHostPort({ host: 'a', port: 5 })).toBe('a:5');
-  });
-
   it('are loopback only when nothing else can be meant', () => {
     expect(['localhost', '::1', '127.0.0.1', '127.9.9.9'].every(isLoopback)).toBe(true);
     expect(['0.0.0.0', '::', '127.0.0.1.evil.example', '1270.0.0.1'].some(isLoopback)).toBe(false);

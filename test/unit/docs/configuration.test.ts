@@ -117,6 +117,6 @@ describe('deploy/examples', () => {
       });
     expect(new Set(workers.map(({ id }) => id)).size).toBe(controller.deployment?.workers);
     const { host, port } = controller.grpc;
-    for (const config of workers) expect(config.controller).toBe(`${host}:${port}`);
+    for (const config of workers) expect(config.controllers).toEqual([`${host}:${port}`]);
   });
 });

@@ -26,7 +26,7 @@ describe('worker configuration', () => {
   it('has defaults on loopback', () => {
     expect(parse()).toEqual({
       id: 'gpu-0',
-      controller: '127.0.0.1:7070',
+      controllers: ['127.0.0.1:7070'],
       listen: { host: '127.0.0.1', port: 0 },
       advertise: '127.0.0.1',
       device: {
@@ -46,10 +46,11 @@ describe('worker configuration', () => {
   it('comes from the environment too, and the command line wins', () => {
     vi.stubEnv('HELS_WORKER_ID', 'from-env');
     vi.stubEnv('HELS_WORKER_DEVICE', 'cpu?threads=2&speed=0.5&memory=1GiB');
-    vi.stubEnv('HELS_WORKER_CONTROLLER', 'head:7070');
+    vi.stubEnv('HELS_WORKER_CONTROLLER', 'head:7070,next:7070');
+    expect(parse().controllers).toEqual(['head:7070', 'next:7070']);
     expect(parseWorkerConfig(['--controller', 'other:1'], '1')).toMatchObject({
       id: 'from-env',
-      controller: 'other:1',
+      controllers: ['other:1'],
       device: { threads: 2, speed: 0.5, memoryBytes: 2 ** 30 },
     });
   });
@@ -80,6 +81,8 @@ describe('worker configuration', () => {
     ['--listen', '127.0.0.1:70000'],
     ['--controller', 'head'],
     ['--controller', 'head:0'],
+    ['--controller', 'head:1,'],
+    ['--controller', 'head:1;next:1'],
     ['--controller', 'http://head:7070'],
   ])('refuses %s %j naming the option and the form', (option, value) => {
     const error = refusal([...id, option, value]);

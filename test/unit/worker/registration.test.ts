@@ -2,21 +2,8 @@ import * as grpc from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Logger } from '../../../proto/base/log.ts';
 import { RegistryService } from '../../../proto/rpc/definitions.ts';
-import { backoffDelayMs, Registration } from '../../../worker/daemon/registration.ts';
+import { Registration } from '../../../worker/daemon/registration.ts';
 import { eventually } from '../../support/deadline.ts';
-
-describe('the backoff', () => {
-  it('doubles up to its bound', () => {
-    const delays = [0, 1, 2, 3, 4, 5, 6, 1_000_000].map((attempt) => backoffDelayMs(attempt, 1));
-    expect(delays).toEqual([200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000]);
-  });
-
-  it('is half chance, so that many workers do not come together', () => {
-    expect(backoffDelayMs(0, 0)).toBe(100);
-    expect(backoffDelayMs(0, 0.5)).toBe(150);
-    expect(backoffDelayMs(20, 0)).toBe(2_500);
-  });
-});
 
 /** A registry on loopback that a test can take away and bring back. */
 class FakeController {
@@ -68,7 +55,7 @@ describe('registration', () => {
     for (const end of ends.splice(0).reverse()) await end();
   });
 
-  function register(controller: FakeController) {
+  function register(...controllers: FakeController[]) {
     const warnings: string[] = [];
     const log = {
       info: () => undefined,
@@ -76,7 +63,7 @@ describe('registration', () => {
     } as unknown as Logger;
     const identity = { workerId: 'w', incarnation: 'i' };
     const registration = new Registration({
-      controller: `127.0.0.1:${controller.port}`,
+      controllers: controllers.map(({ port }) => `127.0.0.1:${port}`),
       credentials: grpc.credentials.createInsecure(),
       log,
       random: () => 0,
@@ -132,6 +119,30 @@ describe('registration', () => {
     await controller.start();
     await reached(controller, 'heartbeat', beats + 2);
     expect(warnings).toHaveLength(1);
+  });
+
+  it('goes round the list when its controller is lost, and registers with the one that answers', async () => {
+    const [leader, standby] = [await started(), await started()];
+    // Between the two: nobody listens there, ever.
+    const gone = await started();
+    gone.stop();
+    standby.stop();
+    standby.known = false;
+    const { registration, warnings } = register(leader, gone, standby);
+    ends.push(() => registration.stop('test'));
+    await reached(leader, 'heartbeat', 1);
+    leader.stop();
+    await eventually(waitMs, 'the warning', () => warnings.length > 0);
+    await standby.start();
+    await reached(standby, 'register', 1);
+    standby.known = true;
+    await reached(standby, 'heartbeat', 3);
+    expect(warnings).toHaveLength(1);
+    await leader.start();
+    const beats = standby.count('heartbeat');
+    const known = leader.calls.length;
+    await reached(standby, 'heartbeat', beats + 3);
+    expect(leader.calls).toHaveLength(known);
   });
 
   it('does not let a nonsense interval flood the controller', async () => {
