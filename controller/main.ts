@@ -211,7 +211,10 @@ async function run(): Promise<void> {
     });
   }
   try {
-    leadership = await campaign(store, `${hostname()}/${process.pid}`, stopping.signal);
+    const name = `${hostname()}/${process.pid}`;
+    leadership = await campaign(store, name, stopping.signal, (leader) =>
+      log.info('another controller leads; waiting for its end', { leader }),
+    );
     leadership.lost.addEventListener('abort', () => {
       if (stopping.signal.aborted) return;
       // Another one may lead already: what we would decide now could contradict it.

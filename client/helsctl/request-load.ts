@@ -97,6 +97,8 @@ async function answerOf(
     maxTokens: load.outputTokens,
     ignoreEndOfText: true,
     prefixCache: false,
+    // A break is a failure to be counted.
+    resumeForMs: 0,
     ...(load.model === '' ? {} : { model: load.model }),
   };
   const input = { promptTokenIds: promptOf(load.promptTokens, load.seed + request) };

@@ -1,12 +1,11 @@
-import type * as grpc from '@grpc/grpc-js';
-import { HelsError } from '../../proto/domain/errors.ts';
+import { parseAddresses } from '../../proto/domain/host-port.ts';
 import type { DeployRequest } from '../../proto/gen/hels/v1/DeployRequest.ts';
-import type { GenerateRequest } from '../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
 import { channelCredentials } from '../../proto/rpc/credentials.ts';
-import { channelOptions, HelsService } from '../../proto/rpc/definitions.ts';
-import { fromServiceError } from '../../proto/rpc/status.ts';
-import { iterate } from './server-stream.ts';
+import { HelsService } from '../../proto/rpc/definitions.ts';
+import { Peers } from '../../proto/rpc/peers.ts';
+import { Attempts, type InvokeUnary, type OpenStream } from './attempts.ts';
+import { generateOver } from './generation.ts';
 import type {
   CallOptions,
   DeployEvent,
@@ -26,43 +25,34 @@ import type {
 const unaryDeadlineMs = 10_000;
 
 export interface HelsClientOptions {
-  /** host:port of the controller's gRPC port. */
+  /** host:port of the controller's gRPC port; of several controllers with commas, in the order in which they are tried. */
   address: string;
   /** TLS, in PEM: the authority's certificate and one's own pair, which a controller asks for. Absent: plain text. */
   tls?: { authority: Buffer; certificate?: Buffer; key?: Buffer };
 }
 
-function deadlineOf(options: CallOptions, fallbackMs: number | null): grpc.CallOptions {
-  const ms = options.deadlineMs ?? fallbackMs;
-  return ms === null ? {} : { deadline: Date.now() + ms };
-}
-
 /**
- * A client of one controller. Every method throws HelsError; `close()` ends the connection. Streams are async iterables: leaving the
- * loop cancels the work on the server.
+ * A client of the controller that leads. Every method throws HelsError; `close()` ends the connection. Streams are async iterables:
+ * leaving the loop cancels the work on the server.
  */
 export class HelsClient {
-  readonly #stub: HelsStub;
-  readonly #address: string;
+  readonly #peers: Peers<HelsStub>;
 
   constructor(options: HelsClientOptions) {
-    const credentials = channelCredentials(options.tls ?? null);
-    this.#address = options.address;
-    this.#stub = new HelsService(options.address, credentials, channelOptions);
+    const addresses = parseAddresses(options.address, 'address');
+    this.#peers = new Peers(HelsService, addresses, channelCredentials(options.tls ?? null));
   }
 
-  /** Streams an answer: one `started`, then `delta`s, then one `finished`; or throws. */
-  async *generate(
+  /**
+   * Streams an answer: one `started`, then `delta`s, then one `finished`; or throws. When the stream breaks in between, the controller
+   * that leads next gives the rest in the same events, as if nothing had been (`resumeForMs`).
+   */
+  generate(
     input: GenerateInput,
     options: GenerateOptions = {},
     call: CallOptions = {},
   ): AsyncGenerator<GenerateEvent, void, undefined> {
-    const stream = this.#stub.generate(generateRequest(input, options), deadlineOf(call, null));
-    for await (const message of iterate(stream, this.#address, call.signal)) {
-      if (message.started) yield { type: 'started', ...message.started };
-      else if (message.delta) yield { type: 'delta', ...message.delta };
-      else if (message.finished) yield { type: 'finished', ...message.finished };
-    }
+    return generateOver(new Attempts(this.#peers, call, null), input, options);
   }
 
   /** Brings a model up; progress events, then one `ready`; throws what went wrong. */
@@ -77,8 +67,8 @@ export class HelsClient {
       noPrefixCache: options.prefixCache === false,
       noAutoReplan: options.autoReplan === false,
     };
-    const stream = this.#stub.deploy(request, deadlineOf(call, null));
-    for await (const message of iterate(stream, this.#address, call.signal)) {
+    const messages = this.#stream((stub, deadline) => stub.deploy(request, deadline), call);
+    for await (const message of messages) {
       if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.ready) yield { type: 'ready', report: message.ready };
     }
@@ -93,8 +83,11 @@ export class HelsClient {
     call: CallOptions = {},
   ): AsyncGenerator<ReplanEvent, void, undefined> {
     const { policy = '', workload = null, ranks = [] } = options;
-    const stream = this.#stub.replan({ policy, workload, ranks }, deadlineOf(call, null));
-    for await (const message of iterate(stream, this.#address, call.signal)) {
+    const messages = this.#stream(
+      (stub, deadline) => stub.replan({ policy, workload, ranks }, deadline),
+      call,
+    );
+    for await (const message of messages) {
       if (message.proposal) yield { type: 'proposal', ...message.proposal };
       else if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.done?.report) {
@@ -121,8 +114,8 @@ export class HelsClient {
     options: ProfileOptions = {},
     call: CallOptions = {},
   ): AsyncGenerator<ProfileEvent, void, undefined> {
-    const stream = this.#stub.profileWorkers(options, deadlineOf(call, null));
-    for await (const message of iterate(stream, this.#address, call.signal)) {
+    const messages = this.#stream((stub, deadline) => stub.profileWorkers(options, deadline), call);
+    for await (const message of messages) {
       if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.ready) yield { type: 'ready', report: message.ready };
     }
@@ -131,22 +124,22 @@ export class HelsClient {
   /** Stops serving the model and frees the workers. */
   async undeploy(modelId: string, call: CallOptions = {}): Promise<void> {
     await this.#unary<object>(
-      (options, done) => this.#stub.undeploy({ modelId }, options, done),
+      (stub, options, done) => stub.undeploy({ modelId }, options, done),
       call,
     );
   }
 
   status(call: CallOptions = {}): Promise<Status> {
-    return this.#unary<Status>((options, done) => this.#stub.getStatus({}, options, done), call);
+    return this.#unary<Status>((stub, options, done) => stub.getStatus({}, options, done), call);
   }
 
   /** The plan being served, with predictions beside measurements; throws not-ready without one. */
   plan(call: CallOptions = {}): Promise<PlanReport> {
-    return this.#unary<PlanReport>((options, done) => this.#stub.getPlan({}, options, done), call);
+    return this.#unary<PlanReport>((stub, options, done) => stub.getPlan({}, options, done), call);
   }
 
   close(): void {
-    this.#stub.close();
+    this.#peers.close();
   }
 
   async *#drain(
@@ -154,54 +147,43 @@ export class HelsClient {
     undo: boolean,
     call: CallOptions,
   ): AsyncGenerator<DrainEvent, void, undefined> {
-    const stream = this.#stub.drain({ workerId, undo }, deadlineOf(call, null));
-    for await (const message of iterate(stream, this.#address, call.signal)) {
+    const messages = this.#stream(
+      (stub, deadline) => stub.drain({ workerId, undo }, deadline),
+      call,
+    );
+    for await (const message of messages) {
       if (message.proposal) yield { type: 'proposal', ...message.proposal };
       else if (message.progress) yield { type: 'progress', ...message.progress };
       else if (message.done) yield { type: 'done', ...message.done };
     }
   }
 
-  #unary<T>(
-    invoke: (
-      options: grpc.CallOptions,
-      done: (error: grpc.ServiceError | null, value?: T) => void,
-    ) => grpc.ClientUnaryCall,
-    options: CallOptions,
-  ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const call = invoke(deadlineOf(options, unaryDeadlineMs), (error, value) => {
-        options.signal?.removeEventListener('abort', cancel);
-        if (error !== null) reject(fromServiceError(error, this.#address));
-        else if (value === undefined) reject(new HelsError('internal', 'empty answer'));
-        else resolve(value);
-      });
-      const cancel = () => call.cancel();
-      options.signal?.addEventListener('abort', cancel, { once: true });
-      if (options.signal?.aborted) cancel();
-    });
+  /** Another controller may answer what nobody has answered yet; what has begun and breaks is the caller's to ask for again. */
+  async *#stream<T>(open: OpenStream<T>, call: CallOptions): AsyncGenerator<T, void, undefined> {
+    const attempts = new Attempts(this.#peers, call, null);
+    for (;;) {
+      let answered = false;
+      try {
+        for await (const message of attempts.stream(open)) {
+          answered = true;
+          yield message;
+        }
+        return;
+      } catch (error) {
+        if (answered) throw error;
+        await attempts.again(error, attempts.takeover);
+      }
+    }
   }
-}
 
-function generateRequest(input: GenerateInput, options: GenerateOptions): GenerateRequest {
-  return {
-    ...('prompt' in input ? { prompt: input.prompt } : {}),
-    ...('promptTokenIds' in input ? { promptTokenIds: { ids: input.promptTokenIds } } : {}),
-    ...('messages' in input ? { messages: { messages: input.messages } } : {}),
-    model: options.model ?? '',
-    maxTokens: options.maxTokens ?? 0,
-    stop: options.stop ?? [],
-    seedGiven: options.seed !== undefined,
-    ignoreEndOfText: options.ignoreEndOfText ?? false,
-    resume: options.resume ?? null,
-    cacheSalt: options.cacheSalt ?? '',
-    noPrefixCache: options.prefixCache === false,
-    sampling: {
-      temperature: options.temperature ?? 0,
-      topP: options.topP ?? 1,
-      topK: options.topK ?? 0,
-      seed: options.seed ?? 0,
-      logprobs: options.logprobs ?? -1,
-    },
-  };
+  async #unary<T>(invoke: InvokeUnary<T>, call: CallOptions): Promise<T> {
+    const attempts = new Attempts(this.#peers, call, unaryDeadlineMs);
+    for (;;) {
+      try {
+        return await attempts.unary(invoke);
+      } catch (error) {
+        await attempts.again(error, attempts.takeover);
+      }
+    }
+  }
 }

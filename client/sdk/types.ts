@@ -43,6 +43,11 @@ export interface GenerateOptions {
   prefixCache?: boolean;
   /** Continue a stream that broke: the tokens already received and the seed of its first event. */
   resume?: { tokenIds: number[]; seed: number };
+  /**
+   * For how long a stream that broke after its first event tries to go on by itself, counted from the break or, while no token comes, the
+   * first of several; default 60,000. 0: it throws.
+   */
+  resumeForMs?: number;
 }
 
 export type GenerateEvent =

@@ -27,6 +27,7 @@ export interface StartedText {
   requestId: string;
   seed: number;
   modelDigest: string;
+  quantization: string;
   numericsClass: GenerationLimits['numericsClass'];
   promptTokenIds: readonly number[];
 }
@@ -276,6 +277,7 @@ export class GenerationService {
       requestId: this.#chance.requestId(),
       seed: prepared.seed,
       modelDigest: prepared.group.modelDigest,
+      quantization: prepared.group.quantization,
       numericsClass: prepared.group.numericsClass,
       promptTokenIds: prepared.promptTokenIds,
     };

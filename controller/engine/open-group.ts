@@ -93,6 +93,7 @@ class ServedGroup implements EngineGroup {
       limits: {
         modelId: shardPlan.modelId,
         modelDigest: shardPlan.modelDigest,
+        quantization: shardPlan.model?.quantization ?? 'none',
         numericsClass,
         contextTokensMax: this.#loop.scheduler.contextTokensMax,
       },

@@ -15,11 +15,15 @@ export interface Leadership {
 
 const leaseTtlMs = 5_000;
 
-/** Waits until this process leads, or throws when the signal aborts. `name` is for people who look at the key. */
+/**
+ * Waits until this process leads, or throws when the signal aborts. `name` is for people who look at the key; `waiting` is told that of
+ * who leads meanwhile.
+ */
 export async function campaign(
   store: Store,
   name: string,
   signal: AbortSignal,
+  waiting: (leader: string) => void = () => undefined,
 ): Promise<Leadership> {
   for (;;) {
     signal.throwIfAborted();
@@ -30,13 +34,18 @@ export async function campaign(
     );
     if (won.applied) return leadershipOf(store, won.revision, lease);
     await lease.revoke();
-    await untilFree(store, signal);
+    await untilFree(store, signal, waiting);
   }
 }
 
-async function untilFree(store: Store, signal: AbortSignal): Promise<void> {
+async function untilFree(
+  store: Store,
+  signal: AbortSignal,
+  waiting: (leader: string) => void,
+): Promise<void> {
   const held = await store.get(keys.election);
   if (held === null) return;
+  waiting(held.value);
   for await (const event of store.watch(keys.election, held.revision, signal)) {
     if (event.type === 'delete') return;
   }

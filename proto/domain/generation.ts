@@ -70,6 +70,8 @@ export interface GenerationEngine {
 export interface GenerationLimits {
   modelId: string;
   modelDigest: string;
+  /** Of the weights in memory: none, int8, int4. */
+  quantization: string;
   /** exact: equal fingerprints; mixed: unequal ones; fast: numerics off. */
   numericsClass: 'exact' | 'mixed' | 'fast';
   /** Positions of one sequence: the model's limit and the KV room, whichever is smaller. */

@@ -52,8 +52,10 @@ export class Daemons {
     return { process, grpc: address, http: listening.http ?? '', client, stop };
   }
 
-  async worker(controller: string): Promise<LocalProcess> {
-    const worker = this.start('worker/main', ['--id', 'worker-0', '--controller', controller]);
+  /** `controller`: one address, or several with commas. */
+  async worker(controller: string, id = 'worker-0', device = 'cpu'): Promise<LocalProcess> {
+    const parameters = ['--id', id, '--controller', controller, '--device', device];
+    const worker = this.start('worker/main', parameters);
     await worker.listening(startDeadlineMs);
     return worker;
   }

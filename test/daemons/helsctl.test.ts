@@ -134,9 +134,12 @@ describe('up', () => {
 
 describe('exit codes', () => {
   it('5: nothing answers at the address', async () => {
+    const beganMs = performance.now();
     const { exitCode, stderr } = await helsctl('--address', '127.0.0.1:1', 'status');
     expect(stderr).toContain('127.0.0.1:1');
     expect(exitCode).toBe(5);
+    // Nothing that still waits for a connection keeps the command.
+    expect(performance.now() - beganMs).toBeLessThan(4_000);
   });
 
   it.each([

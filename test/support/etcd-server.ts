@@ -1,11 +1,11 @@
 /** A real etcd, plain or with mutual TLS, of Debian's etcd-server on free loopback ports with its own data directory. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Certificate } from './certificates.ts';
 import { eventually } from './deadline.ts';
+import { freePort } from './free-port.ts';
 
 const startDeadlineMs = 30_000;
 
@@ -100,15 +100,4 @@ export class EtcdServer {
   #log(): string {
     return readFileSync(join(this.#directory, 'etcd.log'), 'utf8').slice(-2_000);
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
-    });
-  });
 }

@@ -38,6 +38,7 @@ export class FakeGenerationEngine implements GenerationEngine {
       limits: {
         modelId: 'fake',
         modelDigest: 'd'.repeat(64),
+        quantization: 'none',
         numericsClass: 'exact',
         contextTokensMax: 512,
       },

@@ -55,6 +55,7 @@ describe('an answer', () => {
       requestId: 'id-1',
       seed: 77,
       modelDigest: 'd'.repeat(64),
+      quantization: 'none',
       numericsClass: 'exact',
       promptTokenIds: [10, 11, 12],
     });

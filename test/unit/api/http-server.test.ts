@@ -250,7 +250,12 @@ describe('a client', () => {
   });
 
   it('that does not read slows its own answer down instead of filling the memory', async () => {
-    const limitsOfModel = { modelId: 'fake', modelDigest: 'd', numericsClass: 'exact' } as const;
+    const limitsOfModel = {
+      modelId: 'fake',
+      modelDigest: 'd',
+      quantization: 'none',
+      numericsClass: 'exact',
+    } as const;
     const contextTokensMax = 2 ** 20;
     await start({ engine: { limits: { ...limitsOfModel, contextTokensMax }, script: [] } });
     const body = JSON.stringify({

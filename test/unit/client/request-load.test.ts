@@ -50,7 +50,8 @@ describe('a load of requests', () => {
     const done: number[] = [];
     const report = await runRequestLoad(client, load, signal, (count) => done.push(count), now);
     expect(new Set(asked.map(({ input }) => JSON.stringify(input))).size).toBe(5);
-    expect(asked[0]?.options).toMatchObject({ maxTokens: 3, ignoreEndOfText: true });
+    const options = { maxTokens: 3, ignoreEndOfText: true, resumeForMs: 0 };
+    expect(asked[0]?.options).toMatchObject(options);
     expect(most()).toBe(2);
     expect(done).toEqual([1, 2, 3, 4, 5]);
     expect(report).toMatchObject({ requests: 5, failed: {}, promptTokens: 20, outputTokens: 15 });

@@ -39,7 +39,13 @@ function attach(
   const { kvBlocks, kvBlockTokens, contextTokensMax } = test.limits;
   engine.attach({
     loop: test.loop,
-    limits: { modelId: 'm', modelDigest: 'd', numericsClass: 'exact', contextTokensMax },
+    limits: {
+      modelId: 'm',
+      modelDigest: 'd',
+      quantization: 'none',
+      numericsClass: 'exact',
+      contextTokensMax,
+    },
     weights,
     residency: { kvBlocks, kvBlockTokens, kvParkedBlocks: 0, deviceBlocks: [16, 16], loans: [] },
     kvPaths: new KvPathTracker(),

@@ -1,0 +1,129 @@
+/** The attempts of one call until a controller of the list answers. */
+import type * as grpc from '@grpc/grpc-js';
+import { sleep } from '../../proto/base/clock.ts';
+import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
+import type { Peer, Peers } from '../../proto/rpc/peers.ts';
+import { cancelled, cancelUnconnected, failureOf, iterate } from './server-stream.ts';
+import type { CallOptions } from './types.ts';
+
+export type OpenStream<T> = (
+  stub: HelsStub,
+  options: grpc.CallOptions,
+) => grpc.ClientReadableStream<T>;
+
+export type InvokeUnary<T> = (
+  stub: HelsStub,
+  options: grpc.CallOptions,
+  done: (error: grpc.ServiceError | null, value?: T) => void,
+) => grpc.ClientUnaryCall;
+
+/** After which failures a call is made again, and for how long from the first of them. */
+export interface Patience {
+  codes: ReadonlySet<ErrorCode>;
+  forMs: number;
+}
+
+/** Of these another controller may know nothing. */
+const passingCodes: ReadonlySet<ErrorCode> = new Set([
+  'unreachable',
+  'draining',
+  'deadline-exceeded',
+]);
+/** With several addresses, none that answers is what a takeover looks like from here. */
+const takeoverMs = 10_000;
+
+export class Attempts {
+  readonly #peers: Peers<HelsStub>;
+  readonly #signal: AbortSignal | undefined;
+  readonly #untilMs: number | null;
+  #failures = 0;
+  #firstFailureMs = 0;
+
+  constructor(peers: Peers<HelsStub>, call: CallOptions, fallbackDeadlineMs: number | null) {
+    const deadlineMs = call.deadlineMs ?? fallbackDeadlineMs;
+    this.#peers = peers;
+    this.#signal = call.signal;
+    this.#untilMs = deadlineMs === null ? null : performance.now() + deadlineMs;
+  }
+
+  /** For a call that nobody has answered yet. */
+  get takeover(): Patience {
+    const forMs = this.#peers.addresses.length > 1 ? takeoverMs : 0;
+    return { codes: new Set(['unreachable', 'draining']), forMs };
+  }
+
+  /** What failed before counts no longer. */
+  progressed(): void {
+    this.#failures = 0;
+  }
+
+  /** One attempt. */
+  async *stream<T>(open: OpenStream<T>): AsyncGenerator<T, void, undefined> {
+    const peer = this.#peers.current;
+    try {
+      yield* iterate(open(peer.stub, this.#deadline()), peer, this.#signal);
+    } catch (error) {
+      throw this.#told(error, peer);
+    }
+  }
+
+  /** One attempt. */
+  async unary<T>(invoke: InvokeUnary<T>): Promise<T> {
+    const peer = this.#peers.current;
+    try {
+      return await this.#unary(invoke, peer);
+    } catch (error) {
+      throw this.#told(error, peer);
+    }
+  }
+
+  /** Resolves when it is time for another attempt; throws `error` when there is none to be, or that the caller has left. */
+  async again(error: unknown, { codes, forMs }: Patience): Promise<void> {
+    const failure = toHelsError(error);
+    if (!codes.has(failure.code) || forMs <= 0) throw failure;
+    const nowMs = performance.now();
+    if (this.#failures === 0) this.#firstFailureMs = nowMs;
+    this.#failures += 1;
+    const pauseMs = this.#peers.pauseMs(this.#failures, Math.random());
+    const untilMs = Math.min(this.#firstFailureMs + forMs, this.#untilMs ?? Infinity);
+    if (nowMs + pauseMs >= untilMs) throw this.#gaveUp(failure, nowMs);
+    const leaving = AbortSignal.any([this.#peers.closing, this.#signal ?? this.#peers.closing]);
+    await sleep(pauseMs, leaving);
+    if (leaving.aborted) throw cancelled(this.#peers.current.address);
+  }
+
+  #gaveUp({ code, message }: HelsError, nowMs: number): HelsError {
+    const seconds = ((nowMs - this.#firstFailureMs) / 1000).toFixed(1);
+    const tried = this.#peers.addresses.join(', ');
+    return new HelsError(code, `${message}; tried ${tried} for ${seconds} s`);
+  }
+
+  #told(error: unknown, peer: Peer<HelsStub>): HelsError {
+    const failure = toHelsError(error);
+    if (passingCodes.has(failure.code)) this.#peers.passOver(peer);
+    return failure;
+  }
+
+  #deadline(): grpc.CallOptions {
+    if (this.#untilMs === null) return {};
+    return { deadline: Date.now() + this.#untilMs - performance.now() };
+  }
+
+  #unary<T>(invoke: InvokeUnary<T>, peer: Peer<HelsStub>): Promise<T> {
+    const signal = this.#signal;
+    return new Promise<T>((resolve, reject) => {
+      const call = invoke(peer.stub, this.#deadline(), (error, value) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', cancel);
+        if (error !== null) reject(failureOf(error, peer, signal));
+        else if (value === undefined) reject(new HelsError('internal', 'empty answer'));
+        else resolve(value);
+      });
+      const timer = cancelUnconnected(call, peer);
+      const cancel = () => call.cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+      if (signal?.aborted) cancel();
+    });
+  }
+}
