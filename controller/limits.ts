@@ -45,6 +45,7 @@ export const limits = {
   choicesMax: 64,
   stopStringsMax: 4,
   stopCharactersMax: 256,
+  stopTokenIdsMax: 64,
   logprobsMax: 20,
   temperatureMax: 2,
   /** Below this a temperature means greedy: logits divided by it would leave the range of f32. */

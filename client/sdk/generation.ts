@@ -122,6 +122,7 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     model: options.model ?? '',
     maxTokens: options.maxTokens ?? 0,
     stop: options.stop ?? [],
+    stopTokenIds: options.stopTokenIds ?? [],
     seedGiven: options.seed !== undefined,
     ignoreEndOfText: options.ignoreEndOfText ?? false,
     resume: options.resume ?? null,

@@ -14,7 +14,8 @@ export type PlanReport = PlanReport__Output;
 export type ProfileReport = ProfileReport__Output;
 
 export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant';
+  /** A developer is heard as the system. */
+  role: 'system' | 'developer' | 'user' | 'assistant';
   content: string;
 }
 
@@ -34,6 +35,8 @@ export interface GenerateOptions {
   /** Drawn by the controller when absent, and told in the first event. */
   seed?: number;
   stop?: string[];
+  /** The answer ends with one of these tokens too; up to 64. */
+  stopTokenIds?: number[];
   /** n = logprobs of the sampled token and of the n most likely ones. */
   logprobs?: number;
   ignoreEndOfText?: boolean;

@@ -16,7 +16,7 @@ export interface TextRequest {
   temperature: number;
   /** 1 = off. */
   topP: number;
-  /** 0 = off. */
+  /** 0 and -1 = off. */
   topK: number;
   /** -1 = none; n = logprob of each token and of the n most likely ones. */
   logprobs: number;
@@ -25,6 +25,8 @@ export interface TextRequest {
   /** null: as many as fit. Tokens of `resume` count. */
   maxTokens: number | null;
   stop: readonly string[];
+  /** The answer ends with one of these too, whatever `ignoreEndOfText` says. */
+  stopTokenIds: readonly number[];
   ignoreEndOfText: boolean;
   /** Tokens the client already has of this answer, and the seed they were made with. */
   resume: { tokenIds: readonly number[]; seed: number } | null;
@@ -57,7 +59,7 @@ export function checkTextRequest(request: TextRequest): void {
   if (!(request.topP > 0 && request.topP <= 1)) {
     throw requestInvalid('top_p', request.topP, 'a number above 0 and up to 1');
   }
-  checkNumber('top_k', request.topK, 0, 2 ** 31 - 1, true);
+  checkNumber('top_k', request.topK, -1, 2 ** 31 - 1, true);
   checkNumber('logprobs', request.logprobs, -1, limits.logprobsMax, true);
   if (request.seed !== null) checkSeed('seed', request.seed);
   if (request.maxTokens !== null) {
@@ -65,6 +67,7 @@ export function checkTextRequest(request: TextRequest): void {
   }
   if (request.resume !== null) checkSeed('resume.seed', request.resume.seed);
   checkStop(request.stop);
+  checkStopTokenIds(request.stopTokenIds);
   if (request.cacheSalt !== null) checkCacheSalt(request.cacheSalt);
   checkInput(request.input);
 }
@@ -83,6 +86,12 @@ function checkStop(stop: readonly string[]): void {
       throw requestInvalid('stop', text, `a text of 1 to ${limits.stopCharactersMax} characters`);
     }
   }
+}
+
+/** How many; which there are, the model says. */
+function checkStopTokenIds(tokenIds: readonly number[]): void {
+  if (tokenIds.length <= limits.stopTokenIdsMax) return;
+  throw requestInvalid('stop_token_ids', tokenIds, `a list of at most ${limits.stopTokenIdsMax}`);
 }
 
 function checkCacheSalt(salt: string): void {

@@ -180,7 +180,7 @@ export class GenerationService {
   ): AsyncGenerator<TextEvent, void, undefined> {
     const { request, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
-    const endIds = request.ignoreEndOfText ? [] : prepared.model.text.endOfTextIds;
+    const endIds = endIdsOf(prepared);
     const text = answerTextOf(prepared);
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
@@ -266,6 +266,7 @@ export class GenerationService {
       if (resumed >= group.contextTokensMax) throw tooLong(group, resumed, 'resume.token_ids', 0);
       checkTokenIds('resume.token_ids', request.resume.tokenIds, text.vocabularySize);
     }
+    checkTokenIds('stop_token_ids', request.stopTokenIds, text.vocabularySize);
     if (input.type === 'tokens') return input.tokenIds;
     if (input.type === 'text') return text.encode(input.text, true);
     return text.encode(await text.renderChat(input.messages), false);
@@ -295,7 +296,7 @@ export class GenerationService {
     return {
       requestId,
       promptTokenIds: resumed.length === 0 ? promptTokenIds : [...promptTokenIds, ...resumed],
-      sampling: { temperature, topP, topK, seed, logprobs },
+      sampling: { temperature, topP, topK: Math.max(0, topK), seed, logprobs },
       maxTokens: maxTokens - resumed.length,
       fillsContext: request.maxTokens === null,
       stopTokenIds,
@@ -308,6 +309,12 @@ export class GenerationService {
 function answerTextOf({ request, model, promptTokenIds }: PreparedText): AnswerText {
   const continued = request.input.type === 'chat' ? [] : promptTokenIds;
   return new AnswerText(model.text.detokenizer(continued), request.stop);
+}
+
+/** Each of them ends the answer. */
+function endIdsOf({ request, model }: PreparedText): readonly number[] {
+  const { ignoreEndOfText, stopTokenIds } = request;
+  return ignoreEndOfText ? stopTokenIds : [...model.text.endOfTextIds, ...stopTokenIds];
 }
 
 /** Feeds the tokens a client already has; how the answer ended with them, null when it goes on. */

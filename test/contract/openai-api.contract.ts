@@ -276,7 +276,11 @@ export function openaiContract(provide: () => OpenAiTarget): void {
       ['temperature', { temperature: 'warm' }],
       ['temperature', { temperature: 3 }],
       ['top_p', { top_p: 0 }],
-      ['top_k', { top_k: -1 }],
+      ['top_k', { top_k: -2 }],
+      ['stop_token_ids', { stop_token_ids: 7 }],
+      ['stop_token_ids[1]', { stop_token_ids: [1, 'end'] }],
+      ['stop_token_ids[1]', { stop_token_ids: [1, 99_999_999] }],
+      ['stop_token_ids', { stop_token_ids: Array.from({ length: 65 }, () => 1) }],
       ['max_tokens', { max_tokens: 0 }],
       ['max_tokens', { max_tokens: 1.5 }],
       ['n', { n: 0 }],
@@ -326,7 +330,8 @@ export function openaiContract(provide: () => OpenAiTarget): void {
     });
 
     it('ignores fields it does not know and those that are off', async () => {
-      const answer = await complete({ user: 'someone', frequency_penalty: 0, max_tokens: 2 });
+      const off = { frequency_penalty: 0, ...{ top_k: -1, n_predict: -1 } };
+      const answer = await complete({ user: 'someone', ...off, max_tokens: 2 });
       expect(answer.choices).toHaveLength(1);
     });
   });

@@ -138,7 +138,7 @@ export function kvPlacementOf(plan: ShardPlan__Output, rank: number): KvPlacemen
 
 function samplingOf(message: SamplingParameters__Output | null): SamplingParameters | null {
   if (message === null) return null;
-  const { temperature, topP, topK, seed, logprobs } = message;
+  const { temperature, topP, topK, seed, logprobs = -1 } = message;
   return { temperature, topP, topK, seed, logprobs };
 }
 

@@ -14,6 +14,7 @@ import type { ProfileWorkersRequest__Output } from '../../../proto/gen/hels/v1/P
 import type { ReplanEvent } from '../../../proto/gen/hels/v1/ReplanEvent.ts';
 import type { ReplanRequest__Output } from '../../../proto/gen/hels/v1/ReplanRequest.ts';
 import type { Status } from '../../../proto/gen/hels/v1/Status.ts';
+import { chatRoles, templateRole } from '../chat-roles.ts';
 import type { TextInput, TextRequest } from '../generation-request.ts';
 import type { GenerationService, TextEvent } from '../generation-service.ts';
 import { startRequestDeadline } from '../request-deadline.ts';
@@ -34,7 +35,6 @@ export interface OperationsPort {
 }
 
 const quantizationWords: readonly string[] = quantizationOptions;
-const roles = ['system', 'user', 'assistant'];
 
 function inputOf(request: GenerateRequest__Output): TextInput {
   switch (request.input) {
@@ -46,10 +46,11 @@ function inputOf(request: GenerateRequest__Output): TextInput {
       return {
         type: 'chat',
         messages: (request.messages?.messages ?? []).map(({ role, content }, index) => {
-          if (roles.includes(role)) return { role, content };
+          const known = chatRoles.find((candidate) => candidate === role);
+          if (known !== undefined) return { role: templateRole(known), content };
           throw new HelsError(
             'request-invalid',
-            `messages[${index}].role: '${role.slice(0, 40)}' is not one of ${roles.join(', ')}`,
+            `messages[${index}].role: '${role.slice(0, 40)}' is not one of ${chatRoles.join(', ')}`,
             { field: `messages[${index}].role` },
           );
         }),
@@ -76,6 +77,7 @@ function textRequestOf(request: GenerateRequest__Output): TextRequest {
     seed: request.seedGiven ? (sampling?.seed ?? 0) : null,
     maxTokens: request.maxTokens === 0 ? null : request.maxTokens,
     stop: request.stop,
+    stopTokenIds: request.stopTokenIds,
     ignoreEndOfText: request.ignoreEndOfText,
     resume: resume === null ? null : { tokenIds: resume.tokenIds, seed: resume.seed },
     cacheSalt: request.cacheSalt === '' ? null : request.cacheSalt,

@@ -70,8 +70,11 @@ export const completionFormat: AnswerFormat = {
     return {
       tokens: entries.map((entry) => text(entry.tokenId)),
       token_logprobs: entries.map((entry) => entry.logprob),
+      // The token itself is always there, so there may be one more than was asked for.
       top_logprobs: entries.map((entry) =>
-        Object.fromEntries(entry.topLogprobs.map((top) => [text(top.tokenId), top.logprob])),
+        Object.fromEntries(
+          [...entry.topLogprobs, entry].map((top) => [text(top.tokenId), top.logprob]),
+        ),
       ),
       text_offset: entries.map((entry) => entry.textOffset),
     };

@@ -3,8 +3,9 @@ import { z } from 'zod';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { limits } from '../../limits.ts';
 import type { ChatMessage } from '../../tokenizer/text-jobs.ts';
+import { chatRoles, templateRole } from '../chat-roles.ts';
 import { requestInvalid, shown, type TextInput, type TextRequest } from '../generation-request.ts';
-import { refuseUnsupported, unsupported } from './unsupported-fields.ts';
+import { refuseInMessage, refuseUnsupported, unsupported } from './unsupported-fields.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 
@@ -49,6 +50,9 @@ const common = {
   stream_options: z
     .object({ include_usage: flag }, { error: not('an object such as {"include_usage": true}') })
     .nullish(),
+  stop_token_ids: z
+    .array(z.number({ error: not('a token id') }), { error: not('a list of token ids') })
+    .nullish(),
   ignore_eos: flag,
   cache_salt: z.string({ error: () => 'is not a text' }).nullish(),
   prefix_cache: flag,
@@ -56,9 +60,7 @@ const common = {
 
 const message = z.object(
   {
-    role: z.enum(['system', 'developer', 'user', 'assistant'], {
-      error: not('one of system, developer, user and assistant'),
-    }),
+    role: z.enum(chatRoles, { error: not(`one of ${chatRoles.join(', ')}`) }),
     content: z.unknown(),
   },
   { error: not('an object with role and content') },
@@ -101,10 +103,8 @@ export function parseChatRequest(body: Body): AnswersWanted {
   const fields = parse(chatSchema, body);
   const messages = fields.messages.map(({ role, content }, index) => {
     const field = `messages[${index}]`;
-    refuseToolCalls((body['messages'] as Body[])[index] ?? {}, field);
-    // A developer message is what newer clients call a system message; chat templates know the older word.
-    const known = role === 'developer' ? 'system' : role;
-    return { role: known, content: contentText(content, `${field}.content`) };
+    refuseInMessage((body['messages'] as Body[])[index] ?? {}, field);
+    return { role: templateRole(role), content: contentText(content, `${field}.content`) };
   });
   if (typeof fields.top_logprobs === 'number' && fields.logprobs !== true) {
     throw requestInvalid('top_logprobs', fields.top_logprobs, 'allowed without "logprobs": true');
@@ -139,6 +139,7 @@ function wanted(fields: CommonFields, inputs: TextInput[], logprobs: number): An
     seed: fields.seed ?? null,
     maxTokens: fields.max_tokens ?? null,
     stop: typeof stop === 'string' ? [stop] : (stop ?? []),
+    stopTokenIds: fields.stop_token_ids ?? [],
     ignoreEndOfText: fields.ignore_eos ?? false,
     resume: null,
     cacheSalt: fields.cache_salt ?? null,
@@ -150,14 +151,6 @@ function wanted(fields: CommonFields, inputs: TextInput[], logprobs: number): An
 
 function chatInput(messages: ChatMessage[]): TextInput {
   return { type: 'chat', messages };
-}
-
-function refuseToolCalls(fields: Body, field: string): void {
-  for (const name of ['tool_calls', 'function_call', 'audio']) {
-    const value = fields[name];
-    if (value === undefined || value === null) continue;
-    throw unsupported(`${field}.${name}`, value, 'leave it out; tools and audio are not supported');
-  }
 }
 
 /** A text, or a list of text parts, which are put together. */

@@ -89,6 +89,19 @@ describe('an answer', () => {
     expect(answer.text).toBe(text.decode([76]));
   });
 
+  it('ends at a stop token too, which is part of the text, whatever the end of text is worth', async () => {
+    const stopTokenIds = [9, 78];
+    for (const ignoreEndOfText of [true, false]) {
+      const { service, engine } = setUp({ script: [76, 78, 77] });
+      const answer = await collect(service, request({ stopTokenIds, ignoreEndOfText }));
+      expect(answer.tokenIds).toEqual([76, 78]);
+      expect(answer.text).toBe(text.decode([76, 78]));
+      expect(answer.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
+      const endIds = ignoreEndOfText ? [] : text.endOfTextIds;
+      expect(engine.requests[0]?.stopTokenIds).toEqual([...endIds, ...stopTokenIds]);
+    }
+  });
+
   it('streams characters that several tokens make', async () => {
     const written = 'あい👨‍👩‍👧語';
     const script = await text.encode(written, false);
@@ -116,6 +129,12 @@ describe('an answer', () => {
     const resume = { tokenIds: [20, 21, 22], seed: 1 };
     const { finished } = await collect(service, request({ maxTokens: 5, resume }));
     expect(finished).toMatchObject({ promptTokens: 3, cachedTokens: 3 });
+  });
+
+  it.each([0, -1])('takes top_k %i for off', async (topK) => {
+    const { service, engine } = setUp();
+    await collect(service, request({ topK, maxTokens: 1 }));
+    expect(engine.requests[0]?.sampling.topK).toBe(0);
   });
 
   it('treats a temperature next to 0 as 0', async () => {
@@ -161,6 +180,9 @@ describe('resume', () => {
     const resume = { tokenIds: [76, 0], seed: 1 };
     const { finished } = await collect(service, request({ resume, ignoreEndOfText: false }));
     expect(finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
+    const stopped = { tokenIds: [76, 80], seed: 1 };
+    const once = await collect(service, request({ resume: stopped, stopTokenIds: [80] }));
+    expect(once.finished).toMatchObject({ reason: 'stop', completionTokens: 2 });
     const stop = [text.decode([80, 81])];
     const again = await collect(
       service,
@@ -238,8 +260,11 @@ describe('a failure', () => {
       [{ model: 'other' }, { code: 'model-not-found', field: 'model' }],
       [{ temperature: Number.NaN }, { code: 'request-invalid', field: 'temperature' }],
       [{ topP: 1.5 }, { code: 'request-invalid', field: 'top_p' }],
+      [{ topK: -2 }, { code: 'request-invalid', field: 'top_k' }],
       [{ seed: 2 ** 53 }, { code: 'request-invalid', field: 'seed' }],
       [{ stop: [''] }, { code: 'request-invalid', field: 'stop' }],
+      [{ stopTokenIds: Array(65).fill(9) }, { field: 'stop_token_ids' }],
+      [{ stopTokenIds: [9, 1e6] }, { field: 'stop_token_ids[1]' }],
       [{ cacheSalt: '' }, { code: 'request-invalid', field: 'cache_salt' }],
       [{ maxTokens: 510 }, { code: 'context-too-long' }],
       [{ input: { type: 'tokens', tokenIds: [] } }, { code: 'request-invalid', field: 'prompt' }],

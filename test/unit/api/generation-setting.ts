@@ -65,6 +65,7 @@ export const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
   seed: null,
   maxTokens: 20,
   stop: [],
+  stopTokenIds: [],
   ignoreEndOfText: true,
   resume: null,
   cacheSalt: null,

@@ -1,0 +1,70 @@
+/** A generation as gRPC brings it: the real service over a real socket and a fake engine. */
+import * as grpc from '@grpc/grpc-js';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { helsHandlers, type OperationsPort } from '../../../controller/api/grpc/hels-service.ts';
+import { GrpcServer } from '../../../controller/api/grpc/server.ts';
+import { systemClock } from '../../../proto/base/clock.ts';
+import type { GenerateRequest } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
+import type { HelsClient as HelsStub } from '../../../proto/gen/hels/v1/Hels.ts';
+import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
+import { channelOptions, HelsService } from '../../../proto/rpc/definitions.ts';
+import { fromServiceError } from '../../../proto/rpc/status.ts';
+import { type HttpTestServer, startHttpTestServer } from '../../support/http-test-server.ts';
+
+let http: HttpTestServer;
+let server: GrpcServer;
+let stub: HelsStub;
+
+beforeEach(async () => {
+  http = await startHttpTestServer();
+  const handlers = helsHandlers(http.service, {} as OperationsPort, () => systemClock.nowMs());
+  server = new GrpcServer(handlers, {} as RegistryHandlers);
+  const port = await server.listen('127.0.0.1:0', grpc.ServerCredentials.createInsecure());
+  const credentials = grpc.credentials.createInsecure();
+  stub = new HelsService(`127.0.0.1:${port}`, credentials, channelOptions);
+});
+afterEach(async () => {
+  stub.close();
+  await server.close(0);
+  await http.close();
+});
+
+/** What the engine is asked; throws what the call throws. */
+async function asked(request: GenerateRequest) {
+  try {
+    for await (const _ of stub.generate({ prompt: 'Hels', maxTokens: 2, ...request }));
+  } catch (error) {
+    throw fromServiceError(error, 'server');
+  }
+  return http.engine.requests.at(-1);
+}
+
+it('asks for no logprobs unless told how many', async () => {
+  const logprobs = async (sampling: GenerateRequest['sampling']) =>
+    (await asked({ sampling: sampling ?? null }))?.sampling.logprobs;
+  expect(await logprobs(null)).toBe(-1);
+  expect(await logprobs({ temperature: 0.5 })).toBe(-1);
+  expect(await logprobs({ logprobs: -1 })).toBe(-1);
+  expect(await logprobs({ logprobs: 0 })).toBe(0);
+  expect(await logprobs({ logprobs: 3 })).toBe(3);
+});
+
+it('takes top_k 0 and -1 for off, and no other below 1', async () => {
+  for (const topK of [0, -1]) expect((await asked({ sampling: { topK } }))?.sampling.topK).toBe(0);
+  await expect(asked({ sampling: { topK: -2 } })).rejects.toMatchObject({ field: 'top_k' });
+});
+
+it('ends with the stop tokens that are named', async () => {
+  const stopTokenIds = [7, 8];
+  expect((await asked({ stopTokenIds, ignoreEndOfText: true }))?.stopTokenIds).toEqual([7, 8]);
+  const wrong = asked({ stopTokenIds: [1e6] });
+  await expect(wrong).rejects.toMatchObject({ field: 'stop_token_ids[0]' });
+});
+
+it('hears the roles that HTTP hears, a developer as the system', async () => {
+  const promptOf = async (role: string) =>
+    (await asked({ messages: { messages: [{ role, content: 'Hi' }] } }))?.promptTokenIds;
+  expect(await promptOf('developer')).toEqual(await promptOf('system'));
+  expect(await promptOf('user')).not.toEqual(await promptOf('system'));
+  await expect(promptOf('robot')).rejects.toThrow('system, developer, user, assistant');
+});
