@@ -29,6 +29,7 @@ export interface HttpTestOptions {
   modelId?: string | null;
   /** Shared by several servers, and closed by the caller; absent: one of its own. */
   text?: TextModel;
+  streamQuietMs?: number;
 }
 
 /** Tokens whose text is whole by itself: letters, digits and merged words. */
@@ -71,6 +72,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     access,
     metrics: metrics.registry,
     readiness: () => readiness,
+    ...(options.streamQuietMs === undefined ? {} : { streamQuietMs: options.streamQuietMs }),
     status: () => ({ status: { state: 'ready', modelId: modelId ?? '' }, plan: null }),
   });
   const logger = winston.createLogger({ silent: true });

@@ -3,20 +3,31 @@ import { limits } from '../../limits.ts';
 import { readerStalled } from '../request-deadline.ts';
 import type { ErrorAnswer } from './api-error.ts';
 
-/** Server-sent events of one answer. Headers go out with the first event, so that until then a failure can still be a status. */
+/**
+ * Server-sent events of one answer. Headers go out with the first event, so that until then a failure can still be a status; but a stream
+ * that was silent for long says that it lives, because proxies drop a connection that does not.
+ */
 export class EventStream {
   readonly #response: ServerResponse;
   readonly #signal: AbortSignal;
-  /** Runs from the first event to the last. */
+  readonly #quietMs: number;
+  /** Runs from the beginning to the last event. */
   #quiet: NodeJS.Timeout | null = null;
 
-  constructor(response: ServerResponse, signal: AbortSignal) {
+  constructor(response: ServerResponse, signal: AbortSignal, quietMs: number) {
     this.#response = response;
     this.#signal = signal;
+    this.#quietMs = quietMs;
   }
 
   get opened(): boolean {
     return this.#response.headersSent;
+  }
+
+  /** The answer is under way. To be followed by `end` or `fail`, whatever happens. */
+  begin(): void {
+    this.#quiet = setInterval(() => this.#stay(), this.#quietMs);
+    this.#response.once('close', () => this.#fallSilent());
   }
 
   /** Resolves when more can be written; throws deadline-exceeded, the connection cut, when the client does not read, the abort reason when it left. */
@@ -31,9 +42,10 @@ export class EventStream {
     this.#response.end('data: [DONE]\n\n');
   }
 
-  /** The last event of an answer that broke: a client never waits for one that does not come. */
+  /** The last event of an answer that broke: a client never waits for one that does not come. Nothing while a status can say it. */
   fail(answer: ErrorAnswer): void {
     this.#fallSilent();
+    if (!this.opened) return;
     this.#response.end(`data: ${JSON.stringify(answer.body)}\n\n`);
   }
 
@@ -44,12 +56,11 @@ export class EventStream {
       'x-accel-buffering': 'no',
       'x-content-type-options': 'nosniff',
     });
-    this.#quiet = setInterval(() => this.#stay(), limits.streamQuietMsMax);
-    this.#response.once('close', () => this.#fallSilent());
   }
 
-  /** A comment, which clients skip: an answer may have to wait for other workers, and proxies drop a connection that is silent. */
+  /** A comment, which clients skip: an answer may have to wait in the queue, or for other workers. */
   #stay(): void {
+    if (!this.opened) this.#open();
     if (!this.#response.writableNeedDrain) this.#response.write(': waiting\n\n');
   }
 

@@ -19,6 +19,8 @@ interface AnswersContext {
   format: AnswerFormat;
   wanted: AnswersWanted;
   createdUnixSeconds: number;
+  /** A stream says that it lives when it was silent for so long. */
+  streamQuietMs: number;
 }
 
 /** One answer under way. */
@@ -92,13 +94,14 @@ async function sendAnswers(context: AnswersContext, choices: Choice[], events: E
 
 async function streamAnswers(context: AnswersContext, choices: Choice[], events: Events) {
   const { exchange, format, wanted } = context;
-  const stream = new EventStream(exchange.response, exchange.signal);
+  const stream = new EventStream(exchange.response, exchange.signal, context.streamQuietMs);
   const send = (choice: object | null, total: object | null = null) =>
     stream.send({
       ...head(context, choices, format.objects.chunk),
       choices: choice === null ? [] : [choice],
       ...(wanted.includeUsage ? { usage: total } : {}),
     });
+  stream.begin();
   try {
     for await (const { index, item } of events) {
       const choice = choices[index];
@@ -108,7 +111,7 @@ async function streamAnswers(context: AnswersContext, choices: Choice[], events:
     if (wanted.includeUsage) await send(null, usage(choices, wanted.n));
     stream.end();
   } catch (error) {
-    if (stream.opened) stream.fail(errorAnswer(error, exchange.requestId));
+    stream.fail(errorAnswer(error, exchange.requestId));
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 /** The endpoints: which path and method does what. */
 import type { Registry } from 'prom-client';
 import type { Clock } from '../../../proto/base/clock.ts';
+import { limits } from '../../limits.ts';
 import type { GenerationService } from '../generation-service.ts';
 import { type AccessRules, checkApiKey } from './access.ts';
 import { chatFormat, completionFormat } from './answer-format.ts';
@@ -21,6 +22,8 @@ export interface RouteOptions {
   status(): DashboardStatus;
   access: AccessRules;
   clock: Clock;
+  /** Of a stream before it says that it lives; absent: the limit. */
+  streamQuietMs?: number;
 }
 
 interface Route {
@@ -105,6 +108,7 @@ export class Routes {
       format: chat ? chatFormat : completionFormat,
       wanted: chat ? parseChatRequest(body) : parseCompletionRequest(body),
       createdUnixSeconds: Math.floor(this.#options.clock.unixMs() / 1000),
+      streamQuietMs: this.#options.streamQuietMs ?? limits.streamQuietMsMax,
     });
   }
 }

@@ -2,7 +2,6 @@ import { EventEmitter } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { EventStream } from '../../../controller/api/http/event-stream.ts';
-import { limits } from '../../../controller/limits.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -37,11 +36,13 @@ function opened() {
   const stream = new EventStream(
     response as unknown as ServerResponse,
     new AbortController().signal,
+    quiet,
   );
+  stream.begin();
   return { response, stream };
 }
 
-const quiet = limits.streamQuietMsMax;
+const quiet = 15_000;
 const comment = ': waiting\n\n';
 
 it('says that it waits whenever it was silent for long, and nothing after its end', async () => {
@@ -58,10 +59,24 @@ it('says that it waits whenever it was silent for long, and nothing after its en
   expect(response.written.slice(4)).toEqual(['data: [DONE]\n\n']);
 });
 
-it('says nothing before the first event: a failure can still be a status', async () => {
-  const { response } = opened();
+const failure = { status: 503, headers: {}, body: { error: { message: 'lost' } } } as never;
+
+it('leaves a failure to the status while it has said nothing', async () => {
+  const { response, stream } = opened();
+  await vi.advanceTimersByTimeAsync(quiet - 1);
+  stream.fail(failure);
   await vi.advanceTimersByTimeAsync(3 * quiet);
   expect(response.written).toEqual([]);
+  expect(stream.opened).toBe(false);
+});
+
+it('says that it waits before the first event too; then a failure is an event', async () => {
+  const { response, stream } = opened();
+  await vi.advanceTimersByTimeAsync(2 * quiet);
+  expect(stream.opened).toBe(true);
+  stream.fail(failure);
+  const last = 'data: {"error":{"message":"lost"}}\n\n';
+  expect(response.written).toEqual([comment, comment, last]);
 });
 
 it('does not heap up comments for a client that does not read, nor for one that has left', async () => {

@@ -214,6 +214,21 @@ describe('failures while an answer is made', () => {
     expect(events).not.toContain('data: [DONE]');
   });
 
+  it('are the last event of a stream that has waited for its first token for long', async () => {
+    const quiet = { streamQuietMs: 20 };
+    await start({ engine: { tokenDelayMs: 200, failAfterTokens: 0 }, ...quiet });
+    const response = await post({ ...completion, stream: true });
+    expect(response.status).toBe(200);
+    expect(await response.text()).toMatch(/^(: waiting\n\n)+data: {"error":.*worker_lost.*}\n\n$/);
+    await server.close();
+    await start({ engine: { tokenDelayMs: 200 }, ...quiet });
+    const answer = await post({ ...completion, stream: true, max_tokens: 1 });
+    expect(await answer.text()).toMatch(/^(: waiting\n\n)+data: .*data: \[DONE\]\n\n$/s);
+    // What is wrong with a request is known at once.
+    const wrong = await post({ ...completion, stream: true, max_tokens: 0 });
+    expect(wrong.status).toBe(400);
+  });
+
   it('of ours are not told in detail', async () => {
     const failure = new Error('secret path') as never;
     await start({ engine: { failAfterTokens: 0, failure } });

@@ -81,7 +81,7 @@ describe('an HTTP client that does not read', () => {
   it('of a stream is cut: no last event is kept for it', async () => {
     let destroyed = false;
     const socket = await start(async ({ response, signal }) => {
-      const stream = new EventStream(response, signal);
+      const stream = new EventStream(response, signal, 15_000);
       try {
         for (;;) await stream.send('x'.repeat(2 ** 16));
       } catch (error) {
