@@ -23,6 +23,8 @@ export interface ControllerConfig {
   /** Empty: the embedded file store. */
   etcd: string[];
   etcdTls: EtcdTlsFiles;
+  /** Of the HTTP port; null: plain text. */
+  httpTls: CertificateFiles | null;
   /** Of the gRPC port and for dialling the workers; null: plain text. */
   tls: TlsFiles | null;
   logLevel: LogLevel;
@@ -61,6 +63,8 @@ const fileSchema = z.strictObject({
   etcdCa: z.string().optional(),
   etcdCert: z.string().optional(),
   etcdKey: z.string().optional(),
+  httpTlsCert: z.string().optional(),
+  httpTlsKey: z.string().optional(),
   tlsCa: z.string().optional(),
   tlsCert: z.string().optional(),
   tlsKey: z.string().optional(),
@@ -86,6 +90,8 @@ interface CommandOptions {
   etcdCa?: string;
   etcdCert?: string;
   etcdKey?: string;
+  httpTlsCert?: string;
+  httpTlsKey?: string;
   tlsCa?: string;
   tlsCert?: string;
   tlsKey?: string;
@@ -101,6 +107,8 @@ export function controllerCommand(version: string): Command {
     )
     .version(version)
     .option('--http <host:port>', 'where the OpenAI API listens (default 127.0.0.1:8080)')
+    .option('--http-tls-cert <file>', 'HTTPS: certificate of the OpenAI API (PEM)')
+    .option('--http-tls-key <file>', 'key of --http-tls-cert (PEM)')
     .option('--grpc <host:port>', 'where workers and clients connect (default 127.0.0.1:7070)')
     .option('--data-dir <dir>', 'where the embedded store keeps its state (default ./hels-data)')
     .option('--etcd <urls>', 'comma-separated etcd endpoints instead of the embedded store')
@@ -203,13 +211,19 @@ function merge(options: CommandOptions, config: FileConfig, fileName: string): C
     certificate: text('tlsCert'),
     key: text('tlsKey'),
   });
+  const httpTls = allOrNone({ certificate: text('httpTlsCert'), key: text('httpTlsKey') });
   const etcd = parseEtcd(
     options.etcd === undefined && config.etcd !== undefined
       ? { value: config.etcd, field: `${fileName}: etcd` }
       : { value: options.etcd?.split(',') ?? [], field: '--etcd' },
   );
   return {
-    http: parseListen(text('http'), '127.0.0.1:8080', insecure, 'it is served without TLS'),
+    http: parseListen(
+      text('http'),
+      '127.0.0.1:8080',
+      insecure || httpTls !== null,
+      'there are no --http-tls-cert and --http-tls-key',
+    ),
     grpc: parseListen(
       text('grpc'),
       '127.0.0.1:7070',
@@ -219,6 +233,7 @@ function merge(options: CommandOptions, config: FileConfig, fileName: string): C
     dataDirectory: text('dataDir').value ?? './hels-data',
     etcd,
     etcdTls: parseEtcdTls(etcd, text('etcdCa'), text('etcdCert'), text('etcdKey')),
+    httpTls,
     tls,
     logLevel: options.logLevel ?? config.logLevel ?? 'info',
     apiKey: checkApiKey(text('apiKey')),
@@ -251,18 +266,24 @@ function parseListen(
 }
 
 /** What is open to the network in plain text, for the log. */
-export function plaintextWarnings({ http, grpc, tls, apiKey }: ControllerConfig): string[] {
+export function plaintextWarnings({
+  http,
+  httpTls,
+  grpc,
+  tls,
+  apiKey,
+}: ControllerConfig): string[] {
   const warnings: string[] = [];
   if (tls === null && !isLoopback(grpc.host)) {
     warnings.push(
       `NO TLS: gRPC listens on ${showHostPort(grpc)} in plain text and asks nobody who they are: whoever reaches it can deploy, ask and register workers; give --tls-ca, --tls-cert and --tls-key`,
     );
   }
-  if (!isLoopback(http.host)) {
+  if (httpTls === null && !isLoopback(http.host)) {
     const open =
       apiKey === null ? ' and without an API key' : '; the API key can be read on the way';
     warnings.push(
-      `NO TLS: HTTP listens on ${showHostPort(http)} in plain text${open}; put a proxy with TLS in front of it`,
+      `NO TLS: HTTP listens on ${showHostPort(http)} in plain text${open}; give --http-tls-cert and --http-tls-key, or put a proxy with TLS in front of it`,
     );
   }
   return warnings;

@@ -6,7 +6,7 @@ import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../proto/base/clock.ts';
 import { createLogger, type Logger } from '../proto/base/log.ts';
-import { readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
+import { readServerCertificate, readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
 import { showHostPort } from '../proto/domain/host-port.ts';
@@ -18,7 +18,7 @@ import { registryHandlers } from './api/grpc/registry-service.ts';
 import { GrpcServer } from './api/grpc/server.ts';
 import { loopbackHosts } from './api/http/access.ts';
 import { Routes } from './api/http/routes.ts';
-import { HttpServer } from './api/http/server.ts';
+import { HttpServer, type HttpServerOptions } from './api/http/server.ts';
 import { comingRequest, nextRequest } from './cluster/group.ts';
 import {
   type ControllerConfig,
@@ -94,9 +94,43 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   return { operations, tick };
 }
 
+/** Of each port; null: plain text. */
+interface Identities {
+  http: HttpServerOptions['tls'];
+  grpc: TlsIdentity | null;
+}
+
+interface Serving {
+  config: ControllerConfig;
+  tls: HttpServerOptions['tls'];
+  generation: GenerationService;
+  metrics: ServingMetrics;
+  view: StatusView;
+  clock: Clock;
+  logger: Logger;
+}
+
+function httpServerOf({ config, tls, generation, metrics, view, clock, logger }: Serving) {
+  const { host } = config.http;
+  const access = {
+    apiKey: config.apiKey,
+    allowedHosts: isLoopback(host) ? loopbackHosts(host) : null,
+    corsOrigins: config.corsOrigins,
+  };
+  const routes = new Routes({
+    service: generation,
+    metrics: metrics.registry,
+    readiness: () => view.readiness(),
+    status: () => ({ status: view.status(), plan: view.planOrNull() }),
+    access,
+    clock,
+  });
+  return new HttpServer({ routes, access, tls, clock, chance: systemChance, logger });
+}
+
 async function startController(
   config: ControllerConfig,
-  tls: TlsIdentity | null,
+  identities: Identities,
   store: Store,
   leadership: Leadership,
   log: Logger,
@@ -118,7 +152,7 @@ async function startController(
       nextRequest(coordinator.group),
     ),
     replans,
-    credentials: channelCredentials(tls),
+    credentials: channelCredentials(identities.grpc),
     clock,
     log,
   });
@@ -139,29 +173,13 @@ async function startController(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),
   );
-  const access = {
-    apiKey: config.apiKey,
-    allowedHosts: isLoopback(config.http.host) ? loopbackHosts : null,
-    corsOrigins: config.corsOrigins,
-  };
-  const routes = new Routes({
-    service: generation,
-    metrics: metrics.registry,
-    readiness: () => view.readiness(),
-    status: () => ({ status: view.status(), plan: view.planOrNull() }),
-    access,
-    clock,
-  });
-  const httpServer = new HttpServer({
-    routes,
-    access,
-    tls: null,
-    clock,
-    chance: systemChance,
-    logger: log,
-  });
+  const http = { config, tls: identities.http, generation, metrics, view, clock, logger: log };
+  const httpServer = httpServerOf(http);
 
-  const grpcPort = await grpcServer.listen(showHostPort(config.grpc), serverCredentials(tls));
+  const grpcPort = await grpcServer.listen(
+    showHostPort(config.grpc),
+    serverCredentials(identities.grpc),
+  );
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
   const ticker = setInterval(() => {
     registry.tick();
@@ -188,7 +206,10 @@ async function run(): Promise<void> {
   );
   const log = createLogger('controller', config.logLevel);
   const nowUnixMs = systemClock.unixMs();
-  const tls = config.tls && readTlsIdentity(config.tls, ['server', 'client'], nowUnixMs);
+  const identities: Identities = {
+    http: config.httpTls && readServerCertificate(config.httpTls, nowUnixMs),
+    grpc: config.tls && readTlsIdentity(config.tls, ['server', 'client'], nowUnixMs),
+  };
   for (const warning of plaintextWarnings(config)) log.warn(warning);
   const store = openStore(config, systemClock);
   const stopping = new AbortController();
@@ -221,7 +242,7 @@ async function run(): Promise<void> {
       log.error('leadership lost; stopping');
       process.exit(1);
     });
-    controller = await startController(config, tls, store, leadership, log);
+    controller = await startController(config, identities, store, leadership, log);
   } catch (error) {
     if (stopping.signal.aborted) return;
     // Giving the lease back is no loss of leadership, and the next controller need not wait for its end.

@@ -121,6 +121,26 @@ const usages = {
   server: { id: '1.3.6.1.5.5.7.3.1', name: 'serverAuth' },
 } as const;
 
+function checkUsages(
+  file: NamedFile,
+  { keyUsage }: X509Certificate,
+  roles: readonly (keyof typeof usages)[],
+): void {
+  // A certificate without the extension may be used for everything.
+  const allowed: readonly string[] | undefined = keyUsage;
+  for (const { id, name } of roles.map((role) => usages[role])) {
+    if (allowed === undefined || allowed.includes(id)) continue;
+    throw invalid(file, `its extended key usage lacks ${name}; sign one with it`);
+  }
+}
+
+/** Of a server that asks nobody for a certificate. Throws config-invalid naming field, file and what is wrong. */
+export function readServerCertificate(files: CertificateFiles, nowUnixMs: number) {
+  const { certificate, key, chain } = readCertificate(files, nowUnixMs);
+  checkUsages(files.certificate, chain[0], ['server']);
+  return { certificate, key };
+}
+
 /** Reads and checks what can be known before anybody is called. Throws config-invalid naming field, file and what is wrong. */
 export function readTlsIdentity(
   files: TlsFiles,
@@ -130,12 +150,7 @@ export function readTlsIdentity(
   const { authority, certificates } = readAuthority(files.authority, nowUnixMs);
   const { certificate, key, chain } = readCertificate(files, nowUnixMs);
   const [own, ...between] = chain;
-  // A certificate without the extension may be used for everything.
-  const allowed: readonly string[] | undefined = own.keyUsage;
-  for (const { id, name } of roles.map((role) => usages[role])) {
-    if (allowed === undefined || allowed.includes(id)) continue;
-    throw invalid(files.certificate, `its extended key usage lacks ${name}; sign one with it`);
-  }
+  checkUsages(files.certificate, own, roles);
   const issued = [...between, ...certificates].some(
     (issuer) => own.checkIssued(issuer) && own.verify(issuer.publicKey),
   );

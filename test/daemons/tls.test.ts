@@ -1,5 +1,6 @@
 /** Mutual TLS between the built programs: who shows a certificate of the authority takes part, everybody else is told why not. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { get } from 'node:https';
 import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -175,6 +176,42 @@ describe('nobody is taken in', () => {
     );
     expect(stderr).toContain('no TLS connection');
     expect(exitCode).toBe(6);
+  });
+});
+
+describe('HTTPS', () => {
+  const httpsController = (name: string, http: string, { certificate, key }: Certificate) =>
+    daemons.start('controller/main', [
+      ...['--http', http, '--http-tls-cert', certificate, '--http-tls-key', key],
+      ...['--grpc', '127.0.0.1:0', '--data-dir', join(daemons.directory, name)],
+    ]);
+
+  /** fetch takes no authority of its own. */
+  const statusOf = (url: string, ca: Buffer) =>
+    new Promise<number>((resolve, reject) => {
+      get(url, { ca }, (response) => {
+        response.resume();
+        resolve(response.statusCode ?? 0);
+      }).on('error', reject);
+    });
+
+  it('serves the API, also beyond loopback, to who trusts its authority; nothing in plain text', async () => {
+    const server = authority.issue('http', { usages: 'serverAuth' });
+    const secure = httpsController('https', '0.0.0.0:0', server);
+    const { http = '' } = await secure.listening(startDeadlineMs);
+    const address = http.replace('0.0.0.0', '127.0.0.1');
+    const [trusted, other] = [authority, stranger].map(({ file }) => readFileSync(file));
+    expect(await statusOf(`https://${address}/health`, trusted ?? Buffer.alloc(0))).toBe(200);
+    const refused = statusOf(`https://${address}/health`, other ?? Buffer.alloc(0));
+    await expect(refused).rejects.toThrow('certificate');
+    await expect(fetch(`http://${address}/health`)).rejects.toThrow();
+    expect(secure.logTail()).not.toContain('NO TLS');
+  });
+
+  it('is refused with files that are wrong, before anything listens', async () => {
+    const wrong = httpsController('wrong', '127.0.0.1:0', user);
+    expect(await within(startDeadlineMs, 'its end', wrong.exited)).toBe(3);
+    expect(wrong.logTail()).toMatch(/--http-tls-cert is '.*'; its extended key usage lacks server/);
   });
 });
 

@@ -64,7 +64,12 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     servedModel: () => (modelId === null ? null : { modelId, text, createdUnixSeconds: 1 }),
     awaitReturn: async () => undefined,
   });
-  const access = { apiKey: null, allowedHosts: loopbackHosts, corsOrigins: [], ...options.access };
+  const access = {
+    apiKey: null,
+    allowedHosts: loopbackHosts('127.0.0.1'),
+    corsOrigins: [],
+    ...options.access,
+  };
   const readiness = { ready: true, reason: '' };
   const routes = new Routes({
     ...shared,

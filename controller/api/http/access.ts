@@ -13,8 +13,11 @@ export interface AccessRules {
   corsOrigins: readonly string[];
 }
 
-/** For a server that listens on loopback only. */
-export const loopbackHosts = ['localhost', '127.0.0.1', '[::1]'] as const;
+/** For a server that listens on loopback only, at `host`. */
+export function loopbackHosts(host: string): readonly string[] {
+  const own = host.includes(':') ? `[${host}]` : host;
+  return [...new Set(['localhost', '127.0.0.1', '[::1]', own.toLowerCase()])];
+}
 
 export function checkHost(headers: IncomingHttpHeaders, rules: AccessRules): void {
   if (rules.allowedHosts === null) return;

@@ -43,7 +43,12 @@ export class HttpServer {
     this.#server =
       tls === null
         ? http.createServer(timeouts)
-        : https.createServer({ ...timeouts, cert: tls.certificate, key: tls.key });
+        : https.createServer({
+            ...timeouts,
+            handshakeTimeout: limits.httpHeadersTimeoutMs,
+            cert: tls.certificate,
+            key: tls.key,
+          });
     this.#server.maxConnections = limits.httpConnectionsMax;
     this.#server.on('request', (request, response) => void this.#serve(request, response));
   }

@@ -1,6 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { loopbackHosts } from '../../../controller/api/http/access.ts';
 import { limits } from '../../../controller/limits.ts';
 import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import {
@@ -96,6 +97,15 @@ describe('access', () => {
     expect(await getWithHost('[::1]:80')).toBe(200);
     expect(await getWithHost('evil.example')).toBe(403);
     expect(await getWithHost('127.0.0.1.evil.example')).toBe(403);
+    expect(await getWithHost('127.0.0.2')).toBe(403);
+  });
+
+  it('is by the address that it listens on, too', async () => {
+    await start({ access: { allowedHosts: loopbackHosts('127.0.0.2') } });
+    expect(await getWithHost('127.0.0.2:8080')).toBe(200);
+    expect(await getWithHost('localhost')).toBe(200);
+    expect(await getWithHost('127.0.0.3')).toBe(403);
+    expect(loopbackHosts('::1')).toEqual(loopbackHosts('localhost'));
   });
 
   it('needs the key for models, answers and status, not for health', async () => {

@@ -53,7 +53,7 @@ describe('an HTTP client that does not read', () => {
           }
         },
       } as Routes,
-      access: { apiKey: null, allowedHosts: loopbackHosts, corsOrigins: [] },
+      access: { apiKey: null, allowedHosts: loopbackHosts('127.0.0.1'), corsOrigins: [] },
       tls: null,
       clock: systemClock,
       chance: systemChance,

@@ -39,6 +39,7 @@ describe('controller configuration', () => {
       dataDirectory: './hels-data',
       etcd: [],
       etcdTls: { authority: null, client: null },
+      httpTls: null,
       tls: null,
       logLevel: 'info',
       apiKey: null,
@@ -56,6 +57,8 @@ etcd: ["https://one:2379", "https://[::1]:2379"]
 etcdCa: /tls/etcd-ca.pem
 etcdCert: /tls/etcd.pem
 etcdKey: /tls/etcd.key
+httpTlsCert: /tls/http.pem
+httpTlsKey: /tls/http.key
 tlsCa: /tls/ca.pem
 tlsCert: /tls/controller.pem
 tlsKey: /tls/controller.key
@@ -75,6 +78,10 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
           certificate: inFile('etcdCert', '/tls/etcd.pem'),
           key: inFile('etcdKey', '/tls/etcd.key'),
         },
+      },
+      httpTls: {
+        certificate: inFile('httpTlsCert', '/tls/http.pem'),
+        key: inFile('httpTlsKey', '/tls/http.key'),
       },
       tls: {
         authority: inFile('tlsCa', '/tls/ca.pem'),
@@ -240,7 +247,11 @@ describe('a mistake on the command line', () => {
     expect(error.message).toContain('http://HOST:PORT');
   });
 
-  it('with TLS gRPC may listen anywhere; HTTP, which has none, may not', () => {
+  it('with TLS of its own a port may listen anywhere', () => {
+    const httpTls = ['--http-tls-cert', 'http.pem', '--http-tls-key', 'http.key'];
+    expect(parse([...httpTls, '--http', '10.0.0.1:443']).http.host).toBe('10.0.0.1');
+    expect(refusal([...httpTls, '--grpc', '10.0.0.1:7070']).field).toBe('--grpc');
+    expect(refusal(['--http', '10.0.0.1:443']).message).toContain('no --http-tls-cert and --http');
     expect(parse([...ourTls, '--grpc', '10.0.0.1:7070']).grpc.host).toBe('10.0.0.1');
     expect(refusal([...ourTls, '--http', '10.0.0.1:80']).field).toBe('--http');
     expect(refusal(['--grpc', '10.0.0.1:7070']).message).toContain('no --tls-ca');
@@ -251,6 +262,8 @@ describe('a mistake on the command line', () => {
     expect(error).toMatchObject({ code: 'config-invalid', field: '--tls-cert' });
     expect(error.message).toMatch(/^--tls-cert and --tls-key are missing; give --tls-ca, /);
     expect(refusal([], 'tlsCa: a\ntlsKey: b').message).toMatch(/^--tls-cert is missing; give /);
+    const http = refusal(['--http-tls-key', 'http.key']);
+    expect(http.message).toMatch(/^--http-tls-cert is missing; give --http-tls-cert, --http-tls-k/);
     const etcd = ['--etcd', 'https://a:1'];
     expect(refusal([...etcd, '--etcd-key', 'k']).message).toMatch(/^--etcd-cert is missing/);
     expect(parse([...etcd, '--etcd-ca', 'ca.pem']).etcdTls.client).toBeNull();
@@ -273,6 +286,8 @@ describe('a mistake on the command line', () => {
     );
     expect(warnings(...open)).toMatch(/HTTP listens on 0\.0\.0\.0:80 in plain text and without an/);
     expect(warnings(...open, ...ourTls)).not.toContain('gRPC');
+    const httpTls = ['--http-tls-cert', 'http.pem', '--http-tls-key', 'http.key'];
+    expect(warnings(...open, ...httpTls)).not.toContain('HTTP listens');
     expect(warnings(...open, '--api-key', 'long enough')).toContain('can be read on the way');
   });
 
