@@ -27,9 +27,11 @@ import {
   plaintextWarnings,
 } from './config.ts';
 import { AutoReplan } from './deployment/auto-replan.ts';
+import { ClusterEvents } from './deployment/cluster-events.ts';
 import { Coordinator } from './deployment/coordinator.ts';
 import { DeploymentState } from './deployment/deployment-state.ts';
 import { DrainService } from './deployment/drain-service.ts';
+import { watchMembers } from './deployment/member-events.ts';
 import { Newcomers } from './deployment/newcomers.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
@@ -66,20 +68,23 @@ interface Operating {
   engine: SwitchingEngine;
   tracker: PredictionTracker;
   replans: ReplanLog;
+  events: ClusterEvents;
   clock: Clock;
   log: Logger;
 }
 
 /** What people can ask for, and what the controller does by itself. */
 async function operationsOf({ term, coordinator, registry, state, view, ...ports }: Operating) {
-  const { engine, tracker, replans, clock, log } = ports;
+  const { engine, tracker, replans, events, clock, log } = ports;
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
   const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
-  const newcomers = new Newcomers({ coordinator, store: state, term, tracker, clock, log });
-  const drains = new DrainService({ registry, coordinator, replanner, store: state, log });
+  const newcomers = new Newcomers({
+    ...{ coordinator, store: state, term, tracker, events, clock, log },
+  });
+  const drains = new DrainService({ registry, coordinator, replanner, store: state, events, log });
   await drains.restore();
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
@@ -137,12 +142,15 @@ async function startController(
 ): Promise<Controller> {
   const clock = systemClock;
   const { term } = leadership;
-  const registry = new WorkerRegistry(term, clock, log);
+  const events = new ClusterEvents(clock, log);
   const metrics: ServingMetrics = new ServingMetrics(new Registry(), () => view.gauges());
+  const { workersLost } = metrics;
+  const watch = watchMembers({ events, workersLost, version: version() });
+  const registry = new WorkerRegistry(term, clock, log, watch);
   const engine = new SwitchingEngine(clock, (requests) => metrics.requestsResumed.inc(requests));
-  const tracker = new PredictionTracker(clock, log, metrics);
+  const tracker = new PredictionTracker(clock, events, metrics);
   const state = new DeploymentState(store, leadership);
-  const replans = new ReplanLog((...event) => tracker.tell(...event), metrics.replans);
+  const replans = new ReplanLog((...event) => events.tell(...event), metrics.replans);
   const coordinator: Coordinator = new Coordinator({
     term,
     lastEpoch: await state.lastEpoch(),
@@ -152,11 +160,12 @@ async function startController(
       nextRequest(coordinator.group),
     ),
     replans,
+    events,
     credentials: channelCredentials(identities.grpc),
     clock,
     log,
   });
-  const view = new StatusView(term, registry, coordinator, engine, tracker, replans, clock);
+  const view = new StatusView(term, registry, coordinator, engine, tracker, events, replans, clock);
   registry.connect(coordinator, (workerId) => engine.serving?.loop.outstanding(workerId) ?? false);
   const generation = new GenerationService({
     engine,
@@ -167,8 +176,8 @@ async function startController(
     chance: systemChance,
   });
 
-  const parts = { term, coordinator, registry, state, view, engine, tracker, replans, clock, log };
-  const { operations, tick } = await operationsOf(parts);
+  const decided = { term, coordinator, registry, state, view, engine, tracker, replans, events };
+  const { operations, tick } = await operationsOf({ ...decided, clock, log });
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),
@@ -181,6 +190,7 @@ async function startController(
     serverCredentials(identities.grpc),
   );
   const httpPort = await httpServer.listen(config.http.host, config.http.port);
+  events.record('term', '', `this controller leads in term ${term}, version ${version()}`);
   const ticker = setInterval(() => {
     registry.tick();
     tick();

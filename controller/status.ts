@@ -4,6 +4,7 @@ import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
 import { isServing } from './cluster/group.ts';
 import { plansAnew } from './deployment/auto-replan.ts';
+import type { ClusterEvents } from './deployment/cluster-events.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
 import type { PredictionTracker } from './deployment/prediction-tracker.ts';
 import type { ReplanLog } from './deployment/replan-log.ts';
@@ -19,6 +20,7 @@ export class StatusView {
   readonly #coordinator: Coordinator;
   readonly #engine: SwitchingEngine;
   readonly #tracker: PredictionTracker;
+  readonly #events: ClusterEvents;
   readonly #replans: ReplanLog;
   readonly #clock: Clock;
 
@@ -28,6 +30,7 @@ export class StatusView {
     coordinator: Coordinator,
     engine: SwitchingEngine,
     tracker: PredictionTracker,
+    events: ClusterEvents,
     replans: ReplanLog,
     clock: Clock,
   ) {
@@ -36,6 +39,7 @@ export class StatusView {
     this.#coordinator = coordinator;
     this.#engine = engine;
     this.#tracker = tracker;
+    this.#events = events;
     this.#replans = replans;
     this.#clock = clock;
   }
@@ -105,7 +109,7 @@ export class StatusView {
       prefixQueryTokens: counts?.prefixQueryTokens ?? 0,
       prefixHitTokens: counts?.prefixHitTokens ?? 0,
       predictions: this.#tracker.predictions(),
-      events: this.#tracker.events(),
+      events: this.#events.list(),
       lastReplan: this.#replans.last,
       replans: this.#replans.count,
       autoReplan: request !== null && plansAnew(request),

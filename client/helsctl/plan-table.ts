@@ -19,6 +19,13 @@ export function describeState({ state, drained }: Status['workers'][number]): st
   return drained ? `${state}, drained` : state;
 }
 
+/** All daemons are to have one version. */
+export function describeVersion(worker: Status['workers'][number], controller: string): string {
+  return worker.version === controller
+    ? worker.version
+    : `${worker.version}, controller ${controller}`;
+}
+
 /** KV that lies on another worker than its heads. */
 function loanLines(plan: NonNullable<PlanReport['plan']>): string[] {
   const workerOf = (rank: number) => plan.ranks[rank]?.workerId ?? `rank ${rank}`;

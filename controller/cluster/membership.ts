@@ -79,7 +79,9 @@ export type MembershipEvent =
 export type MembershipEffect =
   | { type: 'worker-joined'; id: string; incarnation: string }
   | { type: 'worker-lost'; id: string; incarnation: string; reason: string }
-  | { type: 'worker-suspect'; id: string; reason: string };
+  | { type: 'worker-suspect'; id: string; reason: string }
+  /** It was suspect. */
+  | { type: 'worker-returned'; id: string };
 
 export interface MembershipStep {
   membership: Membership;
@@ -181,7 +183,7 @@ function register(
   if (known?.incarnation === worker.incarnation) {
     return {
       membership: withMember(membership, { ...member, progress: known.progress }),
-      effects: [],
+      effects: known.state === 'suspect' ? [{ type: 'worker-returned', id: known.id }] : [],
     };
   }
   const joined: MembershipEffect = {
@@ -211,10 +213,11 @@ function heartbeat(
     progress: Math.max(member.progress, event.progress),
     lastProgressMs,
   };
-  const effects: MembershipEffect[] =
-    stuck && member.state === 'alive'
-      ? [{ type: 'worker-suspect', id: member.id, reason: 'it finishes no steps' }]
-      : [];
+  const { id } = member;
+  const effect: MembershipEffect = stuck
+    ? { type: 'worker-suspect', id, reason: 'it finishes no steps' }
+    : { type: 'worker-returned', id };
+  const effects = next.state === member.state ? [] : [effect];
   return { membership: withMember(membership, next), effects };
 }
 

@@ -4,6 +4,7 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
+import type { ClusterEvents } from './cluster-events.ts';
 import type { OpenEngineGroup } from './engine-group.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import type { ReplanLog } from './replan-log.ts';
@@ -25,6 +26,7 @@ export interface CoordinatorOptions {
   store: DeploymentStore & MeasurementStore;
   openGroup: OpenEngineGroup;
   replans: ReplanLog;
+  events: ClusterEvents;
   credentials: ChannelCredentials;
   clock: Clock;
   log: Logger;

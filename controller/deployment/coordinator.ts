@@ -18,6 +18,7 @@ import { type Attempt, closeAttempt, type Inherited, nothingInherited } from './
 import type { CoordinatorOptions } from './coordinator-options.ts';
 import { type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
+import { tellGroupEvent } from './group-events.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
 import { PhaseChannel } from './phase-channel.ts';
@@ -237,6 +238,7 @@ export class Coordinator {
 
   #dispatch(event: GroupEvent): void {
     const { group, effects } = applyGroupEvent(this.#group, event);
+    tellGroupEvent(this.#options.events, this.#group, event, group);
     this.#group = group;
     for (const effect of effects) this.#execute(effect);
   }

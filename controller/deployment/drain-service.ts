@@ -3,6 +3,7 @@ import type { Logger } from '../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import { type Group, isServing } from '../cluster/group.ts';
+import type { ClusterEvents } from './cluster-events.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { Remembered } from './remembered.ts';
 import type { ReplanService } from './replan-service.ts';
@@ -18,6 +19,7 @@ export interface DrainServiceOptions {
   coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
   replanner: Pick<ReplanService, 'run'>;
   store: DrainStore;
+  events: Pick<ClusterEvents, 'record'>;
   log: Logger;
 }
 
@@ -64,12 +66,15 @@ export class DrainService {
     const isNew = !registry.isDrained(workerId);
     if (isNew) await this.#mark(workerId, true);
     if (!serves) {
+      if (isNew) this.#tellDrained(workerId);
       yield { done: { replan: null, report: null } };
       return;
     }
     let moves = false;
     try {
       for await (const event of replanner.run(asDeployed)) {
+        // From here on the mark stays, whatever becomes of the move.
+        if (!moves && isNew) this.#tellDrained(workerId);
         moves = true;
         yield event;
       }
@@ -87,8 +92,17 @@ export class DrainService {
       this.#requireKnown(workerId);
     } else {
       await this.#mark(workerId, false);
+      this.#options.events.record(
+        'undrained',
+        workerId,
+        `plans may use worker '${workerId}' again`,
+      );
     }
     yield { done: { replan: null, report: null } };
+  }
+
+  #tellDrained(workerId: string): void {
+    this.#options.events.record('drained', workerId, `no plan uses worker '${workerId}' any more`);
   }
 
   #serves(workerId: string): boolean {

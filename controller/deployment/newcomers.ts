@@ -7,6 +7,7 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { Group } from '../cluster/group.ts';
+import type { ClusterEvents } from './cluster-events.ts';
 import { describeDevices, engineSizes, type LoadedGroup } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
@@ -24,7 +25,8 @@ export interface NewcomersOptions {
   };
   store: MeasurementStore;
   term: number;
-  tracker: Pick<PredictionTracker, 'tell' | 'joined'>;
+  tracker: Pick<PredictionTracker, 'joined'>;
+  events: Pick<ClusterEvents, 'tell'>;
   clock: Clock;
   log: Logger;
 }
@@ -158,7 +160,7 @@ export class Newcomers {
       this.#told.delete(life);
       this.#told.set(life, how);
       if (this.#told.size > toldMax) this.#told.delete([...this.#told.keys()][0] ?? '');
-      this.#options.tracker.tell('joined', worker.id, `worker '${worker.id}' ${how}`, 0);
+      this.#options.events.tell('joined', worker.id, `worker '${worker.id}' ${how}`);
     }
   }
 }

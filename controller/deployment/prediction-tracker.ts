@@ -1,9 +1,7 @@
 /** What the ranks' steps say about their latency lines: predictions beside measurements, refined lines, drift and its events. */
 import type { Clock } from '../../proto/base/clock.ts';
-import type { Logger } from '../../proto/base/log.ts';
 import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
-import type { ClusterEvent } from '../../proto/gen/hels/v1/ClusterEvent.ts';
 import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
 import type { StepPrediction } from '../../proto/gen/hels/v1/StepPrediction.ts';
 import { plan } from '../planner/plan.ts';
@@ -18,6 +16,7 @@ import {
   ratioOf,
   refineLines,
 } from '../profiler/online.ts';
+import type { ClusterEvents } from './cluster-events.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { observeLoad } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
@@ -27,9 +26,8 @@ export interface PredictionObserver {
   error(workerId: string, ratio: number): void;
 }
 
-/** Errors that a median in the status is taken over; events that the status lists. */
+/** Errors that a median in the status is taken over. */
 const errorsKept = 256;
-const eventsKept = 50;
 
 interface Rank {
   workerId: string;
@@ -66,9 +64,8 @@ function keep(values: number[], value: number): void {
 
 export class PredictionTracker {
   readonly #clock: Clock;
-  readonly #log: Logger;
+  readonly #events: Pick<ClusterEvents, 'tell'>;
   readonly #observer: PredictionObserver;
-  readonly #events: ClusterEvent[] = [];
   #group: LoadedGroup | null = null;
   #ranks: Rank[] = [];
   /** Measured / predicted of workers that have not served a step under this plan: of an earlier plan of the deployment, or of its trial. */
@@ -81,9 +78,9 @@ export class PredictionTracker {
   /** Of the collectives against the links. */
   #link: OnlineState = initialOnline;
 
-  constructor(clock: Clock, log: Logger, observer: PredictionObserver) {
+  constructor(clock: Clock, events: Pick<ClusterEvents, 'tell'>, observer: PredictionObserver) {
     this.#clock = clock;
-    this.#log = log;
+    this.#events = events;
     this.#observer = observer;
   }
 
@@ -113,7 +110,7 @@ export class PredictionTracker {
     }));
   }
 
-  /** The group serves no longer; its events stay. */
+  /** The group serves no longer. */
   end(group: LoadedGroup): void {
     if (this.#group !== group) return;
     this.#group = null;
@@ -163,10 +160,6 @@ export class PredictionTracker {
     return this.#load === null ? null : { load: this.#load, steps: this.#steps };
   }
 
-  events(): ClusterEvent[] {
-    return [...this.#events];
-  }
-
   /** The rank that waits least waits for nobody: its collectives are the link's own cost. */
   #observeLink(tokens: number, rankCollectiveSeconds: readonly number[]): void {
     if (this.#ranks.length < 2) return;
@@ -209,7 +202,7 @@ export class PredictionTracker {
     const times = ratioOf(rank.decode).toFixed(2);
     const takes = `decode steps of '${rank.workerId}' take ${times} times what its lines say`;
     if (drift === 'ended') {
-      this.tell('drift-ended', rank.workerId, takes, 0);
+      this.#events.tell('drift-ended', rank.workerId, takes);
       return;
     }
     const payBack = this.#payBack();
@@ -217,7 +210,7 @@ export class PredictionTracker {
     const worth = useful
       ? `a new plan would save ${(100 * payBack.gainPerSecond).toFixed(0)} % of a step and pay back its move in ${payBack.seconds.toFixed(1)} s`
       : 'a new plan would not be faster';
-    this.tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
+    this.#events.tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
   }
 
   /** The split as it is against the best one, both under the refined lines. */
@@ -271,13 +264,5 @@ export class PredictionTracker {
   /** Before its first step, what was known before. */
   #believed({ workerId, decode }: Rank): number {
     return decode.steps > 0 ? ratioOf(decode) : (this.#formerRatios.get(workerId) ?? 1);
-  }
-
-  /** One more event, in the log too. */
-  tell(kind: string, workerId: string, message: string, payBackSeconds: number): void {
-    this.#log.warn(kind, { workerId, message, payBackSeconds });
-    const unixMs = Math.round(this.#clock.unixMs());
-    this.#events.push({ unixMs, kind, workerId, message, payBackSeconds });
-    if (this.#events.length > eventsKept) this.#events.shift();
   }
 }

@@ -13,6 +13,7 @@ import {
   type MembershipEvent,
   type MembershipLimits,
 } from '../cluster/membership.ts';
+import type { MembershipWatch } from './member-events.ts';
 
 /** A worker sends three heartbeats in the time after which it counts as suspect. */
 const heartbeatIntervalMs = 500;
@@ -28,16 +29,18 @@ export class WorkerRegistry implements RegistryPort {
   readonly #term: number;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #watch: MembershipWatch;
   readonly #waiting = new Set<() => void>();
   #listener: RegistryListener | null = null;
   #membership: Membership = emptyMembership;
   /** Whether the worker has been sent steps that it has not answered. */
   #stepsOutstanding: (workerId: string) => boolean = () => false;
 
-  constructor(term: number, clock: Clock, log: Logger) {
+  constructor(term: number, clock: Clock, log: Logger, watch: MembershipWatch) {
     this.#term = term;
     this.#clock = clock;
     this.#log = log;
+    this.#watch = watch;
   }
 
   connect(listener: RegistryListener, stepsOutstanding: (workerId: string) => boolean): void {
@@ -146,6 +149,7 @@ export class WorkerRegistry implements RegistryPort {
     for (const effect of step.effects) {
       const { type, ...fields } = effect;
       this.#log.info(type, fields);
+      this.#watch(effect, event);
       if (effect.type === 'worker-joined' && !this.isDrained(effect.id)) {
         this.#listener?.workerJoined();
       }

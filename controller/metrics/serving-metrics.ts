@@ -41,6 +41,7 @@ export class ServingMetrics {
   readonly tokensGenerated: Counter;
   readonly sequencesPreempted: Counter;
   readonly requestsResumed: Counter;
+  readonly workersLost: Counter;
   readonly prefixQueryTokens: Counter;
   readonly prefixHitTokens: Counter;
   readonly prefixEvictions: Counter;
@@ -79,6 +80,10 @@ export class ServingMetrics {
     this.requestsResumed = counter(
       'hels_requests_resumed_total',
       'Running requests that went on in another epoch after theirs had ended, after the loss of a worker mostly',
+    );
+    this.workersLost = counter(
+      'hels_workers_lost_total',
+      'Workers that fell silent or started again without having said goodbye',
     );
     this.prefixQueryTokens = counter(
       'hels_prefix_cache_query_tokens_total',

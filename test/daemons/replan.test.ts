@@ -253,6 +253,11 @@ describe('a worker that was lost', () => {
     await eventually(20_000, 'the worker is missed', async () => {
       return (await client.status()).workers.length === 2;
     });
+    expect((await client.status()).events).toContainEqual(
+      expect.objectContaining({ kind: 'worker-lost', workerId: 'worker-2' }),
+    );
+    const metrics = await (await fetch(`${test.cluster.httpUrl}/metrics`)).text();
+    expect(metrics).toMatch(/^hels_workers_lost_total [1-9]/m);
     await test.deploy({ modelPath: model, policy: 'equal', workersMin: 2 });
     await test.restartWorker(2);
     await eventually(20_000, 'the worker is one that plans may use', async () => {

@@ -4,7 +4,9 @@ import { type Context, outputOf, withClient } from '../context.ts';
 export function addEventsCommand(program: Command, context: Context): void {
   program
     .command('events')
-    .description('what happened lately: drift of devices, changes of the plan')
+    .description(
+      'what happened lately: workers, deployments, drift of devices, changes of the plan',
+    )
     .action(async (_options: object, command: Command) => {
       const output = outputOf(context, command);
       const { events } = await withClient(command, (client) => client.status());

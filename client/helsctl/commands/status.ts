@@ -2,7 +2,10 @@ import type { Command } from 'commander';
 import type { Status } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatTable } from '../output.ts';
-import { describeDevice, describeState } from '../plan-table.ts';
+import { describeDevice, describeState, describeVersion } from '../plan-table.ts';
+
+/** The newest; all are in `helsctl events`. */
+const eventsShown = 10;
 
 /** Empty before anything was served. */
 function predictionLines(status: Status): string[] {
@@ -27,9 +30,9 @@ function predictionLines(status: Status): string[] {
     '',
   ];
   const table = rows.length > 0 ? ['', formatTable(header, rows)] : [];
-  const events = status.events.map(
-    ({ unixMs, kind, message }) => `${new Date(unixMs).toISOString()} ${kind}: ${message}`,
-  );
+  const events = status.events
+    .slice(-eventsShown)
+    .map(({ unixMs, kind, message }) => `${new Date(unixMs).toISOString()} ${kind}: ${message}`);
   return events.length > 0 ? [...table, '', ...events] : table;
 }
 
@@ -96,7 +99,7 @@ function formatStatus(status: Status): string {
     worker.address,
     describeDevice(worker.device),
     `${worker.heartbeatAgeSeconds.toFixed(1)} s`,
-    worker.version,
+    describeVersion(worker, status.version),
   ]);
   const header = ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'];
   const tables = [...kvLines(status), ...pathLines(status), ...predictionLines(status)];

@@ -145,8 +145,11 @@ describe('a worker at whose address nothing answers', () => {
     expect(effects.slice(1)).toEqual([
       { type: 'worker-suspect', id: 'a', reason: 'nothing answers at its address' },
     ]);
-    const heard = applyMembershipEvent(membership, heartbeat(400, 'a1', 0), limits);
-    expect(availableMembers(heard.membership)).toHaveLength(1);
+    for (const word of [heartbeat(400, 'a1', 0), register(400, 'a', 'a1')]) {
+      const heard = applyMembershipEvent(membership, word, limits);
+      expect(availableMembers(heard.membership)).toHaveLength(1);
+      expect(heard.effects).toEqual([{ type: 'worker-returned', id: 'a' }]);
+    }
   });
 
   it('is another one when it has started again since', () => {
@@ -171,11 +174,12 @@ describe('alive means progressing', () => {
   });
 
   it('trusts it again when a step ends', () => {
-    const { membership } = run([
+    const { membership, effects } = run([
       register(0, 'a', 'a1'),
       heartbeat(11_000, 'a1', 0, true),
       heartbeat(11_500, 'a1', 1, true),
     ]);
+    expect(effects.at(-1)).toEqual({ type: 'worker-returned', id: 'a' });
     expect(membership.members.get('a')?.state).toBe('alive');
   });
 

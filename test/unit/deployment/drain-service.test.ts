@@ -12,7 +12,7 @@ import { loaded, request } from './replan-setting.ts';
 /** Workers a and b serve, c is idle. */
 function setUp(changes: Partial<Group> = {}) {
   const clock = { nowMs: () => 0, unixMs: () => 0 };
-  const registry = new WorkerRegistry(1, clock, createLogger('test', 'error'));
+  const registry = new WorkerRegistry(1, clock, createLogger('test', 'error'), () => undefined);
   let joined = 0;
   registry.connect({ workerJoined: () => (joined += 1), workerLost: () => undefined }, () => false);
   for (const workerId of ['a', 'b', 'c']) {
@@ -27,6 +27,7 @@ function setUp(changes: Partial<Group> = {}) {
   joined = 0;
   let stored: readonly string[] = [];
   const runs: string[][] = [];
+  const told: string[] = [];
   const setting = {
     group: { ...initialGroup(3), phase: 'ready', request, ...changes } as Group,
     /** What a run throws after so many events. */
@@ -51,6 +52,7 @@ function setUp(changes: Partial<Group> = {}) {
         yield { done: { replan: null, report: null } };
       },
     },
+    events: { record: (kind, workerId) => told.push(`${kind} ${workerId}`) },
     log: createLogger('test', 'error'),
     store: {
       loadDrained: async () => [...stored],
@@ -70,6 +72,7 @@ function setUp(changes: Partial<Group> = {}) {
     service,
     setting,
     runs,
+    told,
     drain: (id: string) => all(service.drain(id)),
     undo: (id: string) => all(service.undo(id)),
     stored: () => stored,
@@ -81,8 +84,9 @@ const infeasible = new HelsError('plan-infeasible', 'no split fits');
 
 describe('draining a worker', () => {
   it('plans without it before it ends, and every later time', async () => {
-    const { drain, runs, stored, registry } = setUp();
+    const { drain, runs, stored, registry, told } = setUp();
     expect(await drain('a')).toHaveLength(2);
+    expect(told).toEqual(['drained a']);
     expect(runs).toEqual([['b', 'c']]);
     expect(stored()).toEqual(['a']);
     expect(registry.available().map(({ id }) => id)).toEqual(['b', 'c']);
@@ -101,22 +105,24 @@ describe('draining a worker', () => {
     ['serves nothing', 'c', {}],
     ['when nothing is served', 'a', { phase: 'waiting' }],
   ] as const)('moves nothing for one that %s', async (_, id, group) => {
-    const { drain, runs, stored } = setUp(group);
+    const { drain, runs, stored, told } = setUp(group);
     expect(await drain(id)).toEqual([{ done: { replan: null, report: null } }]);
     expect(runs).toEqual([]);
+    expect(told).toEqual([`drained ${id}`]);
     expect(stored()).toEqual([id]);
   });
 
   it('leaves everything as it was when the others cannot take over', async () => {
-    const { drain, setting, stored, registry } = setUp();
+    const { drain, setting, stored, registry, told } = setUp();
     setting.failure = { after: 0, error: infeasible };
     await expect(drain('a')).rejects.toThrow("without worker 'a': no split fits");
+    expect(told).toEqual([]);
     expect(stored()).toEqual([]);
     expect(registry.isDrained('a')).toBe(false);
   });
 
   it('keeps the mark when the move has begun, and may be asked again', async () => {
-    const { drain, setting, stored } = setUp();
+    const { drain, setting, stored, told } = setUp();
     setting.failure = { after: 1, error: infeasible };
     await expect(drain('a')).rejects.toBe(infeasible);
     expect(stored()).toEqual(['a']);
@@ -125,6 +131,8 @@ describe('draining a worker', () => {
     expect(stored()).toEqual(['a']);
     setting.failure = null;
     expect(await drain('a')).toHaveLength(2);
+    // The mark is one and the same.
+    expect(told).toEqual(['drained a']);
   });
 
   it('holds at once when the store is away, and is stored when it is back', async () => {
@@ -172,7 +180,7 @@ describe('draining a worker', () => {
 
 describe('the way back', () => {
   it('makes the worker one of those that a plan may use, as if it had just come', async () => {
-    const { drain, undo, registry, stored, joined } = setUp();
+    const { drain, undo, registry, stored, joined, told } = setUp();
     await drain('a');
     expect(await undo('a')).toEqual([{ done: { replan: null, report: null } }]);
     expect(stored()).toEqual([]);
@@ -181,6 +189,7 @@ describe('the way back', () => {
     // Once more is no mistake.
     expect(await undo('a')).toHaveLength(1);
     expect(joined()).toBe(1);
+    expect(told).toEqual(['drained a', 'undrained a']);
   });
 
   it('is there for one that never came back, and no other', async () => {

@@ -94,11 +94,11 @@ describe('looking for newcomers', () => {
       },
       store: setting.store,
       term: 1,
-      tracker: {
+      tracker: { joined: (workerId) => joined.push(workerId) },
+      events: {
         tell: (kind, workerId, message) => {
           told.push(`${kind} ${workerId}${message.includes('may use it') ? '' : ' later'}`);
         },
-        joined: (workerId) => joined.push(workerId),
       },
       clock: { nowMs: () => state.nowMs, unixMs: () => 0 },
       log: createLogger('test', 'error'),

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
 import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
 import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
 import { planModel } from '../../../controller/profiler/plan-input.ts';
@@ -60,7 +61,8 @@ function tracked() {
   const logged: string[] = [];
   const log = { warn: (message: string) => logged.push(message) };
   const clock = { nowMs: () => 0, unixMs: () => 1_000 };
-  const tracker = new PredictionTracker(clock, log as never, {
+  const events = new ClusterEvents(clock, log as never);
+  const tracker = new PredictionTracker(clock, events, {
     error: (workerId, ratio) => errors.push([workerId, ratio]),
   });
   tracker.begin(group());
@@ -73,7 +75,7 @@ function tracked() {
       );
     }
   };
-  return { tracker, serve, errors, logged };
+  return { tracker, events, serve, errors, logged };
 }
 
 test('predictions beside measurements, by rank', () => {
@@ -90,11 +92,11 @@ test('predictions beside measurements, by rank', () => {
 });
 
 test('a rank that becomes slow is an event with what a new plan is worth, once, and again when it is over', () => {
-  const { tracker, serve, logged } = tracked();
+  const { tracker, events, serve, logged } = tracked();
   serve(40, [1, 1]);
-  expect(tracker.events()).toEqual([]);
+  expect(events.list()).toEqual([]);
   serve(200, [4, 1]);
-  const [began, ...others] = tracker.events();
+  const [began, ...others] = events.list();
   expect(others).toEqual([]);
   expect(began).toMatchObject({ kind: 'drift', workerId: 'a', unixMs: 1_000 });
   expect(began?.message).toMatch(/take 4\.00 times .* a new plan would save \d+ % of a step/);
@@ -102,29 +104,29 @@ test('a rank that becomes slow is an event with what a new plan is worth, once, 
   expect(began?.payBackSeconds).toBeGreaterThan(3);
   expect(tracker.predictions()[0]?.drifted).toBe(true);
   serve(200, [1, 1]);
-  expect(tracker.events().map(({ kind }) => kind)).toEqual(['drift', 'drift-ended']);
+  expect(events.list().map(({ kind }) => kind)).toEqual(['drift', 'drift-ended']);
   expect(logged).toEqual(['drift', 'drift-ended']);
 });
 
 test('ranks that slow down alike gain nothing from a new plan', () => {
-  const { tracker, serve } = tracked();
+  const { events, serve } = tracked();
   serve(300, [2, 2]);
-  expect(tracker.events().map(({ kind }) => kind)).toEqual(['drift', 'drift']);
-  for (const { message, payBackSeconds } of tracker.events()) {
+  expect(events.list().map(({ kind }) => kind)).toEqual(['drift', 'drift']);
+  for (const { message, payBackSeconds } of events.list()) {
     expect(message).toContain('a new plan would not be faster');
     expect(payBackSeconds).toBe(0);
   }
 });
 
 test('a group that has ended is not tracked; its events stay', () => {
-  const { tracker, serve } = tracked();
+  const { tracker, events, serve } = tracked();
   const served = group();
   tracker.begin(served);
   serve(300, [3, 1]);
   tracker.end(served);
   serve(10, [1, 1]);
   expect(tracker.predictions()).toEqual([]);
-  expect(tracker.events()).toHaveLength(1);
+  expect(events.list()).toHaveLength(1);
 });
 
 test('what was learnt of devices goes on under another plan, also of one that it leaves out', () => {
