@@ -1,6 +1,6 @@
-import type { Command } from 'commander';
+import { type Command, Help, type Option } from 'commander';
 import { allOrNone, readTlsIdentity, type TlsIdentity } from '../../proto/base/tls.ts';
-import { HelsClient } from '../sdk/index.ts';
+import { HelsClient, HelsError } from '../sdk/index.ts';
 import { createOutput, type Output } from './output.ts';
 
 /** What every command gets from `main`: nothing here is ambient. */
@@ -28,6 +28,32 @@ export function globalOptions(command: Command): GlobalOptions {
 
 export function outputOf(context: Context, command: Command): Output {
   return createOutput(globalOptions(command).json, context.stdout, context.stderr);
+}
+
+const connectionOptions = ['address', 'tlsCa', 'tlsCert', 'tlsKey'] as const;
+
+/** For what calls no controller: throws usage for an option that says which one to call. Variables of the environment are for other commands. */
+export function refuseConnection(command: Command): void {
+  const given = connectionOptions.find(
+    (name) => command.getOptionValueSourceWithGlobals(name) === 'cli',
+  );
+  if (given === undefined) return;
+  const option = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw new HelsError('usage', `--${option}: this command calls no controller; leave it out`);
+}
+
+/** A command, with those below it, that calls no controller. To be called before those below are added. */
+export function localCommand(command: Command): Command {
+  const isConnection = (option: Option) =>
+    connectionOptions.some((name) => name === option.attributeName());
+  const help = Object.assign(new Help(), { showGlobalOptions: true });
+  return command
+    .hook('preAction', (_, called) => refuseConnection(called))
+    .configureHelp({
+      showGlobalOptions: true,
+      visibleGlobalOptions: (shown) =>
+        help.visibleGlobalOptions(shown).filter((option) => !isConnection(option)),
+    });
 }
 
 /** Throws config-invalid for files that are missing or not what they should be. */

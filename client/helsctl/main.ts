@@ -15,7 +15,7 @@ import { addSimulateCommand } from './commands/simulate.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUndeployCommand } from './commands/undeploy.ts';
 import { addUpCommands } from './commands/up.ts';
-import { addVersionCommand } from './commands/version.ts';
+import { addVersionCommand, versionText } from './commands/version.ts';
 import type { Context } from './context.ts';
 import { reportError } from './output.ts';
 
@@ -40,6 +40,7 @@ function buildProgram(context: Context): Command {
     .addOption(tlsOption('--tls-cert <file>', 'own certificate (PEM)'))
     .addOption(tlsOption('--tls-key <file>', 'key of --tls-cert (PEM)'))
     .option('--json', 'results and errors as JSON', false)
+    .version(versionText(wantsJson), '--version', 'version of Hels and of Node.js')
     .addHelpText(
       'after',
       '\nExit codes: 0 ok, 1 other, 2 usage, 3 config, 4 model, 5 unreachable, 6 denied',

@@ -53,7 +53,7 @@ export class DrainService {
   }
 
   /**
-   * Ends when the worker has nothing left to do; it may then be stopped. Throws request-invalid for a worker that is not known, not-ready
+   * Ends when the worker has nothing left to do; it may then be stopped. Throws not-found for a worker that is not known, not-ready
    * while plans change, and what keeps the others from taking over (plan-infeasible): the worker then serves as before. A move that has
    * begun and fails leaves the mark: what follows it is planned without the worker.
    */
@@ -125,7 +125,7 @@ export class DrainService {
     if (known.includes(workerId) || registry.isDrained(workerId)) return;
     const there = known.sort().join(', ') || 'none';
     throw new HelsError(
-      'request-invalid',
+      'not-found',
       `worker_id: no worker '${workerId.slice(0, 80)}' is registered; registered: ${there}`,
       { field: 'worker_id' },
     );

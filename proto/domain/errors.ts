@@ -8,6 +8,7 @@ export type ErrorCode =
   | 'model-invalid' // a model directory, file, tensor or config field is wrong
   | 'request-invalid' // a request's field is wrong
   | 'model-not-found' // the named model is not served
+  | 'not-found' // nothing else of that name is there, a worker for example
   | 'context-too-long' // prompt plus output do not fit the model or the KV room
   | 'memory-exceeded' // a device cannot hold what was asked
   | 'plan-infeasible' // no split fits the devices
@@ -31,6 +32,7 @@ export const exitCodeOf: Readonly<Record<ErrorCode, number>> = {
   'model-invalid': 4,
   'request-invalid': 2,
   'model-not-found': 4,
+  'not-found': 1,
   'context-too-long': 1,
   'memory-exceeded': 3,
   'plan-infeasible': 3,

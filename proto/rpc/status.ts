@@ -9,6 +9,7 @@ const statusOf: Readonly<Record<ErrorCode, grpc.status>> = {
   'model-invalid': grpc.status.FAILED_PRECONDITION,
   'request-invalid': grpc.status.INVALID_ARGUMENT,
   'model-not-found': grpc.status.NOT_FOUND,
+  'not-found': grpc.status.NOT_FOUND,
   'context-too-long': grpc.status.OUT_OF_RANGE,
   'memory-exceeded': grpc.status.RESOURCE_EXHAUSTED,
   'plan-infeasible': grpc.status.FAILED_PRECONDITION,

@@ -115,20 +115,47 @@ describe('up', () => {
 
   it('get and bench print tables for people', async () => {
     const workers = await helsctl('--address', address, 'get', 'workers');
-    expect(workers.stdout).toMatch(/^worker +state +address.*\nworker-0 +alive/);
+    expect(workers.stdout).toMatch(/^worker +state +address.* version\nworker-0 +alive/);
     const unknown = await helsctl('--address', address, 'get', 'worker', 'worker-9');
     expect([unknown.exitCode, unknown.stderr]).toEqual([
-      2,
+      1,
       "error: workers: there is no 'worker-9'; there are: worker-0\n",
+    ]);
+    const drain = await helsctl('--address', address, 'drain', 'worker-9');
+    expect([drain.exitCode, drain.stderr]).toEqual([
+      1,
+      "error: worker_id: no worker 'worker-9' is registered; registered: worker-0\n",
     ]);
     const bench = await helsctl('--address', address, 'bench', '--requests', '2');
     expect([bench.exitCode, bench.stdout]).toEqual([0, expect.stringMatching(/TTFT .* ms/)]);
+  });
+
+  it('events tell what happened, and without a model there are no ranks', async () => {
+    const ask = async (...parameters: string[]) => {
+      const { stdout } = await helsctl('--address', address, '--json', ...parameters);
+      return JSON.parse(stdout);
+    };
+    await ask('undeploy', 'hels-tiny');
+    const kinds = (await ask('events')).map(({ kind }: { kind: string }) => kind);
+    expect(kinds).toEqual(['term', 'worker-joined', 'deployed', 'undeployed']);
+    expect(await ask('get', 'ranks')).toEqual([]);
+    expect(await ask('get', 'models')).toEqual([]);
   });
 
   it('ends with 0 and takes its daemons along when interrupted', async () => {
     run?.process.kill('SIGINT');
     const ended = await run?.ended;
     expect(ended).toMatchObject({ exitCode: 0, started: 2, left: [] });
+  });
+});
+
+describe('version', () => {
+  it('is printed alike by the command and the option', async () => {
+    for (const json of [[], ['--json']]) {
+      const command = await helsctl(...json, 'version');
+      expect(await helsctl(...json, '--version')).toEqual(command);
+      expect(command).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('hels') });
+    }
   });
 });
 
@@ -149,6 +176,10 @@ describe('exit codes', () => {
     { parameters: ['deploy'], names: '--model' },
     { parameters: ['deploy', '--model', '.', '--ranks', 'worker-0:3'], names: '--ranks' },
     { parameters: ['chat', '-m', 'Hi', '--max-tokens', 'many'], names: '--max-tokens' },
+    { parameters: ['up', '--address', 'host:1'], names: '--address: this command calls no' },
+    { parameters: ['--tls-ca', 'ca.pem', 'demo'], names: '--tls-ca: this command calls no' },
+    { parameters: ['model', 'inspect', '--model', '.', '--address', 'a:1'], names: '--address' },
+    { parameters: ['plan', '--input', '-', '--address', 'a:1'], names: '--address' },
   ])('2: $parameters is no command line', async ({ parameters, names }) => {
     const { exitCode, stderr } = await helsctl(...parameters);
     expect(stderr).toContain(names);

@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
-import { type Context, globalOptions } from '../context.ts';
+import { type Context, globalOptions, localCommand } from '../context.ts';
 import { runTool } from '../run-tool.ts';
 
 export function addDoctorCommand(program: Command, context: Context): void {
-  program
-    .command('doctor')
+  localCommand(program.command('doctor'))
     .description('what this host has for Hels: processor, GPUs and their libraries, or why none')
     .action(async (_options: object, command: Command) => {
       const json = globalOptions(command).json ? ['--json'] : [];

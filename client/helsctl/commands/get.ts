@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { formatBytes } from '../../../proto/domain/device.ts';
-import { HelsError, type PlanReport, type Status } from '../../sdk/index.ts';
+import { type HelsClient, HelsError, type PlanReport, type Status } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatMilliseconds, formatTable } from '../output.ts';
-import { describeDevice, describeState } from '../plan-table.ts';
+import { describeDevice, describeState, describeVersion } from '../plan-table.ts';
 
 /** What there is of one kind: each item as the API has it, under a name, and as a row. */
 interface Listing {
@@ -11,9 +11,9 @@ interface Listing {
   readonly items: { name: string; value: unknown; row: string[] }[];
 }
 
-function workersOf({ workers }: Status): Listing {
+function workersOf({ workers, version }: Status): Listing {
   return {
-    header: ['worker', 'state', 'address', 'device', 'last heartbeat'],
+    header: ['worker', 'state', 'address', 'device', 'last heartbeat', 'version'],
     items: workers.map((worker) => ({
       name: worker.workerId,
       value: worker,
@@ -23,6 +23,7 @@ function workersOf({ workers }: Status): Listing {
         worker.address,
         describeDevice(worker.device),
         `${worker.heartbeatAgeSeconds.toFixed(1)} s`,
+        describeVersion(worker, version),
       ],
     })),
   };
@@ -41,7 +42,8 @@ function modelsOf({ modelId, modelDigest, numericsClass, state, epoch, detail }:
 const sizeOf = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
 
-function ranksOf({ plan, ranks }: PlanReport): Listing {
+function ranksOf(report: PlanReport | null): Listing {
+  const { plan = null, ranks = [] } = report ?? {};
   return {
     header: [
       'rank',
@@ -70,6 +72,16 @@ function ranksOf({ plan, ranks }: PlanReport): Listing {
   };
 }
 
+/** Without a plan there are no ranks, as without a model there are no models. */
+async function planOrNull(client: HelsClient): Promise<PlanReport | null> {
+  try {
+    return await client.plan();
+  } catch (error) {
+    if (error instanceof HelsError && error.code === 'not-ready') return null;
+    throw error;
+  }
+}
+
 const kinds = ['workers', 'models', 'ranks'] as const;
 type Kind = (typeof kinds)[number];
 
@@ -80,13 +92,13 @@ function kindOf(text: string): Kind {
   throw new HelsError('usage', `kind: '${text}' is not one of ${kinds.join(', ')}`);
 }
 
-/** The one of that name, or all. Throws request-invalid with the names that there are. */
+/** The one of that name, or all. Throws not-found with the names that there are. */
 function named({ header, items }: Listing, kind: Kind, name: string | undefined): Listing {
   if (name === undefined) return { header, items };
   const found = items.filter((item) => item.name === name);
   if (found.length > 0) return { header, items: found };
   const there = items.map((item) => item.name).join(', ') || 'none';
-  throw new HelsError('request-invalid', `${kind}: there is no '${name}'; there are: ${there}`);
+  throw new HelsError('not-found', `${kind}: there is no '${name}'; there are: ${there}`);
 }
 
 export function addGetCommand(program: Command, context: Context): void {
@@ -98,7 +110,7 @@ export function addGetCommand(program: Command, context: Context): void {
     .action(async (text: string, name: string | undefined, _options: object, command: Command) => {
       const kind = kindOf(text);
       const listing = await withClient(command, async (client) => {
-        if (kind === 'ranks') return ranksOf(await client.plan());
+        if (kind === 'ranks') return ranksOf(await planOrNull(client));
         const status = await client.status();
         return kind === 'workers' ? workersOf(status) : modelsOf(status);
       });

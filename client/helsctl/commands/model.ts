@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type Context, globalOptions } from '../context.ts';
+import { type Context, globalOptions, localCommand } from '../context.ts';
 import { runTool, toolParameters } from '../run-tool.ts';
 
 /** The values the user gave, as parameters for the tool that does the work. */
@@ -26,7 +26,7 @@ function addQuantizeCommand(model: Command, context: Context): void {
 }
 
 export function addModelCommands(program: Command, context: Context): void {
-  const model = program.command('model').description('look into model directories');
+  const model = localCommand(program.command('model').description('look into model directories'));
   model
     .command('inspect')
     .description('architecture, tensors, digest; names what Hels cannot serve')

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { HelsError } from '../../sdk/index.ts';
 import { type ApplyOptions, applyPlan, replanOptions } from '../apply-plan.ts';
-import { type Context, globalOptions, outputOf, withClient } from '../context.ts';
+import { type Context, globalOptions, outputOf, refuseConnection, withClient } from '../context.ts';
 import { formatPlan } from '../plan-table.ts';
 import { runTool, toolParameters } from '../run-tool.ts';
 
@@ -73,6 +73,7 @@ export function addPlanCommand(program: Command, context: Context): void {
       }
       const parameters = toolParameters(command);
       if (parameters.length > 0) {
+        refuseConnection(command);
         const json = globalOptions(command).json ? ['--json'] : [];
         context.setExitCode(
           await runTool('controller/tools/main', ['plan', ...parameters, ...json]),

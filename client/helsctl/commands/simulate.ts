@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type Context, globalOptions } from '../context.ts';
+import { type Context, globalOptions, localCommand } from '../context.ts';
 import { runTool, toolParameters } from '../run-tool.ts';
 
 const options = [
@@ -39,9 +39,9 @@ const options = [
 ] as const;
 
 export function addSimulateCommand(program: Command, context: Context): void {
-  const simulate = program
-    .command('simulate')
-    .description('serve a trace of requests in virtual time under each policy, without hardware');
+  const simulate = localCommand(program.command('simulate')).description(
+    'serve a trace of requests in virtual time under each policy, without hardware',
+  );
   for (const [flags, description] of options) simulate.option(`--${flags}`, description);
   simulate.action(async (_options: object, command: Command) => {
     const json = globalOptions(command).json ? ['--json'] : [];

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { type HelsClient, HelsError, type PlanReport } from '../../sdk/index.ts';
-import { type Context, outputOf } from '../context.ts';
+import { type Context, localCommand, outputOf } from '../context.ts';
 import { deployWithProgress } from '../deploy-progress.ts';
 import { LocalCluster, type LocalClusterOptions } from '../local-cluster.ts';
 import type { Output } from '../output.ts';
@@ -135,8 +135,7 @@ async function runDemo(model: string, output: Output, signal: AbortSignal): Prom
 
 export function addUpCommands(program: Command, context: Context): void {
   const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
-  program
-    .command('up')
+  localCommand(program.command('up'))
     .description('start a controller and workers on this machine, serve a model, stay until Ctrl-C')
     .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
     .option(
@@ -152,8 +151,7 @@ export function addUpCommands(program: Command, context: Context): void {
     .action((options: UpOptions, command: Command) =>
       runUp(options, outputOf(context, command), context.signal),
     );
-  program
-    .command('demo')
+  localCommand(program.command('demo'))
     .description('three unequal workers answer one question together, then everything stops')
     .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
     .action((options: { model: string }, command: Command) =>

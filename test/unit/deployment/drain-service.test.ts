@@ -156,9 +156,10 @@ describe('draining a worker', () => {
   });
 
   it('refuses an unknown worker with the names there are', async () => {
-    await expect(setUp().drain('z')).rejects.toThrow(
-      "no worker 'z' is registered; registered: a, b, c",
-    );
+    await expect(setUp().drain('z')).rejects.toMatchObject({
+      code: 'not-found',
+      message: "worker_id: no worker 'z' is registered; registered: a, b, c",
+    });
   });
 
   it.each(['deploying', 'replanning'] as const)('is refused while %s', async (phase) => {
@@ -198,7 +199,7 @@ describe('the way back', () => {
     registry.deregister('c', '1', 'stopped');
     await undo('c');
     expect(stored()).toEqual([]);
-    await expect(undo('c')).rejects.toMatchObject({ code: 'request-invalid' });
+    await expect(undo('c')).rejects.toMatchObject({ code: 'not-found' });
   });
 
   it('is not the start of the controller: marks are read from the store', async () => {
