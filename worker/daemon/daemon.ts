@@ -18,7 +18,6 @@ import {
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
-import { describeState } from './shard-state.ts';
 import { type WorkerIdentity, workerHandlers } from './worker-service.ts';
 
 /** Running steps may end by themselves this long after SIGTERM. */
@@ -90,8 +89,6 @@ export class Daemon {
         workerId: identity.workerId,
         incarnation: identity.incarnation,
         progress: this.#shard.stepsFinished,
-        epoch: this.#shard.state.newest.epoch,
-        state: describeState(this.#shard.state),
         memoryFreeBytes: device().memoryFreeBytes,
       }),
     });

@@ -51,7 +51,7 @@ export const initialShardState: ShardState = {
   stepsInFlight: 0,
 };
 
-/** What a heartbeat says. */
+/** In one word, for `Describe`. */
 export function describeState(state: ShardState): string {
   return state.draining ? 'draining' : state.phase;
 }
