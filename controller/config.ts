@@ -15,6 +15,7 @@ import { type HostPort, parseHostPort, showHostPort } from '../proto/domain/host
 import { kvPolicies } from '../proto/domain/kv-policy.ts';
 import { planPolicies } from '../proto/domain/plan.ts';
 import { quantizationOptions } from '../proto/domain/quantization.ts';
+import { workloadMax } from '../proto/domain/workload.ts';
 
 export interface ControllerConfig {
   http: HostPort;
@@ -42,13 +43,18 @@ interface EtcdTlsFiles {
   client: CertificateFiles | null;
 }
 
+const wholeUpTo = (most: number) => z.number().int().min(1).max(most);
+
 const deploymentSchema = z.strictObject({
   model: z.string().min(1),
   name: z.string().default(''),
   policy: z.enum(planPolicies).default('hels'),
   numerics: z.enum(['exact', 'fast']).default('exact'),
   quantization: z.enum(quantizationOptions).default('auto'),
-  workers: z.number().int().min(1).max(1024).default(1),
+  workers: wholeUpTo(1024).default(1),
+  sequences: wholeUpTo(workloadMax.sequences).optional(),
+  contextTokens: wholeUpTo(workloadMax.contextTokens).optional(),
+  prefillChunk: wholeUpTo(workloadMax.prefillChunk).optional(),
   prefixCache: z.boolean().default(true),
   allowRemoteKv: z.boolean().default(false),
   autoReplan: z.boolean().default(true),

@@ -87,7 +87,7 @@ export class OperationsService implements OperationsPort {
     const { model, name, policy, numerics, quantization, workers } = deployment;
     const { prefixCache, autoReplan, kvPolicy } = deployment;
     // Zeroes: what a plan is made for when nobody says.
-    const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+    const { sequences = 0, contextTokens = 0, prefillChunk = 0, allowRemoteKv } = deployment;
     const workersMin = workers;
     return {
       modelPath: model,
@@ -96,7 +96,7 @@ export class OperationsService implements OperationsPort {
       numerics,
       quantization,
       workersMin,
-      workload: deployment.allowRemoteKv ? { ...sizes, allowRemoteKv: true } : null,
+      workload: { sequences, contextTokens, prefillChunk, outputTokens: 0, allowRemoteKv },
       ranks: [],
       prefixCache,
       autoReplan,

@@ -91,6 +91,7 @@ export class StatusView {
       detail,
       requestsRunning,
       requestsWaiting,
+      sequencesMax: this.#engine.serving?.loop.sequencesMax ?? 0,
       kvBlocksUsed,
       kvBlocksTotal,
       kvBlocksCached: gauges.kvBlocksCached,

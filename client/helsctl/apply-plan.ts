@@ -13,15 +13,12 @@ import { milestones } from './deploy-progress.ts';
 import { formatMilliseconds, formatTable, type Output } from './output.ts';
 import { parseRanks } from './parse-ranks.ts';
 import { formatPlan } from './plan-table.ts';
-import { parseWholeNumber } from './values.ts';
+import { parseWorkload, type WorkloadOptions } from './workload-options.ts';
 
 /** As commander gives them. */
-export interface ApplyOptions {
+export interface ApplyOptions extends WorkloadOptions {
   policy?: string;
   ranks?: string;
-  sequences?: string;
-  context?: string;
-  prefillChunk?: string;
 }
 
 type Proposal = Extract<ReplanEvent, { type: 'proposal' }>;
@@ -30,7 +27,7 @@ type Replan = NonNullable<Done['replan']>;
 
 /** Throws usage for values that cannot be. */
 export function replanOptions(options: ApplyOptions): ReplanOptions {
-  const { policy, ranks, sequences, context, prefillChunk } = options;
+  const { policy, ranks } = options;
   const known = planPolicies.find((candidate) => candidate === policy);
   if (policy !== undefined && known === undefined) {
     throw new HelsError('usage', `--policy: '${policy}' is not one of ${planPolicies.join(', ')}`);
@@ -38,21 +35,10 @@ export function replanOptions(options: ApplyOptions): ReplanOptions {
   if (policy !== undefined && ranks !== undefined) {
     throw new HelsError('usage', '--ranks: --policy is given too; give one of the two');
   }
-  const workload = {
-    ...(sequences === undefined
-      ? {}
-      : { sequences: parseWholeNumber(sequences, '--sequences', 1, 65_536) }),
-    ...(context === undefined
-      ? {}
-      : { contextTokens: parseWholeNumber(context, '--context', 1, 2 ** 20) }),
-    ...(prefillChunk === undefined
-      ? {}
-      : { prefillChunk: parseWholeNumber(prefillChunk, '--prefill-chunk', 1, 65_536) }),
-  };
   return {
     ...(known === undefined ? {} : { policy: known }),
     ...(ranks === undefined ? {} : { ranks: parseRanks(ranks) }),
-    workload,
+    workload: parseWorkload(options),
   };
 }
 

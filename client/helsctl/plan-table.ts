@@ -70,6 +70,7 @@ export function formatPlan(report: PlanReport): string {
   const summary =
     `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
     `room for ${kvTokens} tokens of KV${parked}, bound by ${plan.bindingConstraint}; ` +
+    `at most ${plan.sequencesMax} sequences at once and ${plan.stepTokensMax} tokens a step; ` +
     `decode step of ${report.measuredSequences} sequences: predicted ` +
     `${formatMilliseconds(report.predictedDecodeSeconds)}, measured ` +
     `${formatMilliseconds(report.measuredDecodeSeconds)}, collectives included`;

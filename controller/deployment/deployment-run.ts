@@ -1,7 +1,7 @@
 /** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
-import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
@@ -9,6 +9,7 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { applicable, type Corrections, correctDevices } from './corrections.ts';
+import { type EngineSizes, engineSizesOf, kvBlockTokens } from './engine-sizes.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import {
   connectRanks,
@@ -21,17 +22,8 @@ import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
+import { type ReservedFor, reservedBytesOf } from './reserved-bytes.ts';
 import type { ServedFiles } from './served-files.ts';
-
-/** Sizes of the engine that do not come from a measurement but from what serving promises. */
-export const engineSizes = {
-  /** Tokens of one step: bounds the time that a long prompt can hold up the running sequences. */
-  stepTokensMax: 512,
-  /** Sequences that run at once. */
-  sequencesMax: 64,
-  /** Positions of a KV block; divides the engine's attention chunk of 64. */
-  kvBlockTokens: 16,
-} as const;
 
 /** What a plan is made for when nobody says: a handful of chats at once. */
 const defaultWorkload = {
@@ -66,6 +58,8 @@ export interface LoadedGroup extends MadePlan {
   /** What the plan was made from; a re-plan starts here. */
   planRequest: PlanRequest;
   profiles: Map<string, ProfileRun>;
+  /** What the lines were measured for: of a newcomer the same are wanted, whatever a re-plan has made of the sizes. */
+  profiledSizes: EngineSizes;
   /** Decode seconds in service / by the profile's lines, by worker id, as the trial before has shown; empty without one. */
   trialRatios: ReadonlyMap<string, number>;
   fingerprints: string[];
@@ -100,47 +94,16 @@ export function workloadOf(request: Pick<DeploymentRequest, 'workload'>, model: 
   };
 }
 
-/** Scratch of a rank that holds the whole model: no share needs more. The buffers of native/engine/scratch.cpp. */
-function scratchBytesMax(model: ModelSpec): number {
-  const { stepTokensMax, sequencesMax } = engineSizes;
-  const heads = model.headGroups * model.headDim;
-  const perToken =
-    3 * model.hiddenSize +
-    model.embeddingSize +
-    2 * heads * (model.queryHeadsPerGroup + 1) +
-    (model.gatedMlp ? 2 : 1) * model.ffnColumns;
-  const logits = 64 * (model.vocabRows + 2 * model.hiddenSize);
-  const paddingAndStagingBytes = 8 * 2 ** 20;
-  return (
-    4 * (stepTokensMax * perToken + logits + model.maxPositions * model.headDim) +
-    8 * (stepTokensMax * model.hiddenSize + 8 * model.vocabRows + 32 * sequencesMax) +
-    paddingAndStagingBytes
-  );
-}
-
-/**
- * Buffers of a rank that lends or holds, beside those that grow with its loans (planner/kv-loans.ts): queries, keys and values of a whole
- * step, or one block on its way, in both directions.
- */
-export function exchangeBytesMax(model: ModelSpec): number {
-  const { headGroups, headDim, queryHeadsPerGroup } = model;
-  const rows = engineSizes.stepTokensMax * headGroups * headDim * 4 * (queryHeadsPerGroup + 2);
-  return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, headGroups));
-}
-
-/** `lends`: KV may lie on other ranks, which takes buffers. */
+/** `reserved`: what their engines are to be for. */
 export async function describeDevices(
   workers: readonly GroupWorker[],
-  model: ModelSpec,
   profiles: ReadonlyMap<string, ProfileRun>,
   links: ReadonlyMap<string, LinkLine>,
-  lends: boolean,
+  reserved: ReservedFor,
 ): Promise<ProfiledDevice[]> {
-  const { stepTokensMax, sequencesMax } = engineSizes;
-  const exchangeBytes = lends ? exchangeBytesMax(model) : 0;
   return await Promise.all(
     workers.map(async (worker) => {
-      const described = await worker.client.describe({ model, stepTokensMax, sequencesMax });
+      const described = await worker.client.describe();
       const profile = profiles.get(worker.id);
       const link = links.get(worker.id);
       if (profile === undefined || link === undefined || described.device === null) {
@@ -149,7 +112,7 @@ export async function describeDevices(
       return {
         id: worker.id,
         memoryBytes: described.device.memoryFreeBytes,
-        reservedBytes: Math.max(described.reservedBytes, scratchBytesMax(model)) + exchangeBytes,
+        reservedBytes: reservedBytesOf(reserved, described.device.kind),
         decode: profile.fit.decode,
         prefill: profile.fit.prefill,
         link,
@@ -196,30 +159,32 @@ export async function runDeployment(
   const workers = await workersThere(request.workersMin, fence, ports);
 
   const profiling = ports.phase('profiling');
-  const { stepTokensMax } = engineSizes;
-  const options = { model: files.spec, stepTokensMax, fence, refresh: false };
+  const model = files.spec;
+  const workload = workloadOf(request, model);
+  const sizes = engineSizesOf(workload);
+  const options = { model, ...sizes, fence, refresh: false };
   const profiles = await profileWorkers(workers, options, ports, profiling);
   const links = await probeLinks(workers, options, ports, profiling);
 
   ports.phase('planning')(corrections?.reason ?? 'solving the split', 0);
-  const workload = workloadOf(request, files.spec);
   const { kvPolicy = 'evict' } = request;
-  const kvBlockTokens = workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens;
   const lends = workload.allowRemoteKv === true;
-  const devices = await describeDevices(workers, files.spec, profiles, links, lends);
+  const numerics = request.numerics === 'fast' ? 'fast' : 'exact';
+  const reserved = { model, ...sizes, numerics, lends } as const;
+  const devices = await describeDevices(workers, profiles, links, reserved);
   const planRequest: PlanRequest = {
     epoch,
     modelId: files.modelId,
     modelPath: files.directory,
     modelDigest: files.digest,
-    model: files.spec,
+    model,
     devices: correctDevices(devices, corrections),
     workload,
     policy: policyOf(request),
     manual: request.ranks,
-    numerics: request.numerics === 'fast' ? 'fast' : 'exact',
-    ...engineSizes,
-    kvBlockTokens,
+    numerics,
+    ...sizes,
+    kvBlockTokens: lends ? loanBlockTokens : kvBlockTokens,
     parks: kvPolicy === 'evict',
   };
   const made = makePlan(planRequest, ports.nowMs);
@@ -241,6 +206,7 @@ export async function runDeployment(
   return {
     ...made,
     planRequest,
+    profiledSizes: sizes,
     connectSeconds,
     loadRates: loadRatesOf(chosen, prepared, new Map()),
     candidates: workers,

@@ -8,7 +8,7 @@ import type { Logger } from '../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { Group } from '../cluster/group.ts';
 import type { ClusterEvents } from './cluster-events.ts';
-import { describeDevices, engineSizes, type LoadedGroup } from './deployment-run.ts';
+import { describeDevices, type LoadedGroup } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
@@ -63,19 +63,19 @@ export async function withNewcomers(
   available: readonly GroupWorker[],
   store: MeasurementStore,
 ): Promise<LoadedGroup | null> {
-  const { model, workload, devices } = loaded.planRequest;
-  const { stepTokensMax } = engineSizes;
+  const { profiledSizes, planRequest } = loaded;
+  const { model, workload, devices } = planRequest;
   const newcomers = newcomersOf(loaded, available);
   const links = await storedLinks(available, model, store);
   if (links === null) return null;
   const profiles = new Map<string, ProfileRun>();
   for (const worker of newcomers) {
-    const run = await storedProfile(worker, { model, stepTokensMax }, store);
+    const run = await storedProfile(worker, { model, ...profiledSizes }, store);
     if (run === null) return null;
     profiles.set(worker.id, run);
   }
   const lends = workload.allowRemoteKv === true;
-  const described = await describeDevices(newcomers, model, profiles, links, lends);
+  const described = await describeDevices(newcomers, profiles, links, { ...planRequest, lends });
   if (lends && described.some(({ withoutLoans }) => withoutLoans === true)) return null;
   // A trial's links hold more than sums.
   const corrected = loaded.trialRatios.size > 0;
@@ -87,7 +87,7 @@ export async function withNewcomers(
   return {
     ...loaded,
     candidates: [...loaded.candidates.filter(({ id }) => !profiles.has(id)), ...newcomers],
-    planRequest: { ...loaded.planRequest, devices: [...stay, ...described] },
+    planRequest: { ...planRequest, devices: [...stay, ...described] },
     profiles: new Map([...loaded.profiles, ...profiles]),
   };
 }

@@ -5,7 +5,7 @@ import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ProfileReport } from '../../proto/gen/hels/v1/ProfileReport.ts';
 import type { ProfileWorkersEvent } from '../../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { Coordinator } from './coordinator.ts';
-import { engineSizes } from './deployment-run.ts';
+import { smallestSizes } from './engine-sizes.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import { probeLinks } from './probe-links.ts';
@@ -55,10 +55,10 @@ export class ProfileService {
     const { modelId, model } = await this.#modelOf(modelPath);
     const workers = coordinator.availableWorkers().sort((a, b) => (a.id < b.id ? -1 : 1));
     if (workers.length === 0) throw new HelsError('not-ready', 'no worker is registered');
-    const { stepTokensMax } = engineSizes;
+    const served = modelPath === '' ? coordinator.serving : null;
     const options = {
       model,
-      stepTokensMax,
+      ...(served?.loaded.profiledSizes ?? smallestSizes),
       fence: { term, epoch: coordinator.group.epoch },
       refresh,
     };

@@ -8,6 +8,7 @@ import {
   type ProfileLimits,
   profileGrid,
 } from '../profiler/profile-grid.ts';
+import type { EngineSizes } from './engine-sizes.ts';
 import { byHost, type GroupWorker, type Progress } from './group-worker.ts';
 import {
   loadRecord,
@@ -37,23 +38,29 @@ export interface MeasuringPorts {
   unixMs(): number;
 }
 
-export interface ProfileOptions {
+export interface ProfileOptions extends EngineSizes {
   model: ModelSpec;
-  stepTokensMax: number;
   fence: Fence;
   /** Measure also what is stored. */
   refresh: boolean;
 }
 
+type GridOptions = Omit<ProfileOptions, 'fence' | 'refresh'>;
+
+const powerOfTwo = (value: number) => 2 ** Math.floor(Math.log2(Math.max(1, value)));
+
 /**
- * Rounded down to a power of two, so that a little more or less memory asks for the same grid and finds it in the store. Of all that the
+ * Rounded down to powers of two, so that a little more or less asks for the same grid and finds it in the store. Of all memory that the
  * device may use, not of what is free: after a loss, while it serves, it is looked up as when it was idle.
  */
-function gridLimits(worker: GroupWorker, model: ModelSpec, stepTokensMax: number): ProfileLimits {
+function gridLimits(worker: GroupWorker, { model, ...sizes }: GridOptions): ProfileLimits {
   const useful = gridKvTokensMax * kvBytesPerToken(model, model.headGroups);
   const allowed = worker.device.memoryBytes * kvShare;
-  const kvBytesMax = allowed >= useful ? useful : 2 ** Math.floor(Math.log2(Math.max(1, allowed)));
-  return { kvBytesMax, stepTokensMax };
+  return {
+    kvBytesMax: allowed >= useful ? useful : powerOfTwo(allowed),
+    stepTokensMax: powerOfTwo(sizes.stepTokensMax),
+    sequencesMax: powerOfTwo(sizes.sequencesMax),
+  };
 }
 
 async function measure(
@@ -82,10 +89,9 @@ async function measure(
   };
 }
 
-type GridOptions = Pick<ProfileOptions, 'model' | 'stepTokensMax'>;
-
-function gridOf(worker: GroupWorker, { model, stepTokensMax }: GridOptions) {
-  const points = profileGrid(model, gridLimits(worker, model, stepTokensMax));
+function gridOf(worker: GroupWorker, options: GridOptions) {
+  const { model } = options;
+  const points = profileGrid(model, gridLimits(worker, options));
   return { points, key: profileKey(worker, model, points) };
 }
 

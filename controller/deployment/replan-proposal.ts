@@ -7,16 +7,13 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
-import {
-  engineSizes,
-  exchangeBytesMax,
-  type LoadedGroup,
-  policyOf,
-  workloadOf,
-} from './deployment-run.ts';
+import { type LoadedGroup, policyOf, workloadOf } from './deployment-run.ts';
+import { type EngineSizes, engineSizesOf, kvBlockTokens, largerSizes } from './engine-sizes.ts';
 import type { GroupWorker } from './group-worker.ts';
+import { deviceKindsOf } from './kv-migration.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { plannedRanksOf } from './plan-report.ts';
+import { reservedBytesOf } from './reserved-bytes.ts';
 
 /** What is to change; empty and zero: as deployed. */
 export interface ReplanWish {
@@ -69,8 +66,9 @@ export function wishedRequest(request: DeploymentRequest, wish: ReplanWish): Dep
   };
 }
 
-/** What decides where everything lies. */
-function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: ShardPlan__Output) {
+/** What decides where everything lies, and how much of it runs at once. */
+function placesOf({ ranks, ...plan }: ShardPlan__Output) {
+  const { kvBlocks, kvParkedBlocks, kvLoans, stepTokensMax, sequencesMax } = plan;
   const places = ranks.map(({ workerId, headGroups, ffnColumns, vocabRows, kvDeviceBlocks }) => [
     workerId,
     headGroups,
@@ -78,18 +76,29 @@ function placesOf({ ranks, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans }: S
     vocabRows,
     kvDeviceBlocks,
   ]);
-  return JSON.stringify([places, kvBlocks, kvParkedBlocks, kvBlockTokens, kvLoans]);
+  return JSON.stringify([
+    places,
+    [kvBlocks, kvParkedBlocks, plan.kvBlockTokens, kvLoans],
+    [stepTokensMax, sequencesMax],
+  ]);
 }
 
 /** Length of the slots that KV is given out in; 0: in no slots. */
 const slotTokensOf = (request: DeploymentRequest, model: ModelSpec) =>
   request.kvPolicy === 'slots' ? workloadOf(request, model).contextTokens : 0;
 
-/** Devices as they are once KV may, or may no longer, lie on other ranks. */
-function withExchange({ devices, model, workload }: PlanRequest, allows: boolean) {
-  const change = Number(allows) - Number(workload.allowRemoteKv === true);
-  const bytes = change * exchangeBytesMax(model);
-  return devices.map((one) => ({ ...one, reservedBytes: one.reservedBytes + bytes }));
+type Served = Pick<LoadedGroup, 'planRequest' | 'candidates'>;
+
+/** Devices as they are with engines of other sizes, or once KV may, or may no longer, lie on other ranks. */
+function withReserved({ planRequest, candidates }: Served, sizes: EngineSizes, lends: boolean) {
+  const kinds = deviceKindsOf(candidates);
+  const former = { ...planRequest, lends: planRequest.workload.allowRemoteKv === true };
+  const next = { ...former, ...sizes, lends };
+  return planRequest.devices.map((one) => {
+    const kind = kinds.get(one.id) ?? '';
+    const change = reservedBytesOf(next, kind) - reservedBytesOf(former, kind);
+    return { ...one, reservedBytes: one.reservedBytes + change };
+  });
 }
 
 /** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */
@@ -99,23 +108,29 @@ function reachedNow({ loaded, available }: Pick<Proposing, 'loaded' | 'available
   return new Map(same.map((worker) => [worker.id, worker]));
 }
 
+/** `fitted`: all candidates, with the lines as fitted. */
 function planRequestOf(
   { loaded, refine }: Proposing,
   request: DeploymentRequest,
-  fitted: readonly ProfiledDevice[],
   there: ReadonlySet<string>,
-): PlanRequest {
+): { planRequest: PlanRequest; fitted: ProfiledDevice[] } {
   const former = loaded.planRequest;
   const workload = workloadOf(request, former.model);
-  return {
+  const lends = workload.allowRemoteKv === true;
+  // The load of a moment may be light, and requests that run keep their slots.
+  const sizes = largerSizes(former, engineSizesOf(workload));
+  const fitted = withReserved(loaded, sizes, lends);
+  const planRequest = {
     ...former,
+    ...sizes,
     epoch: former.epoch + 1,
     devices: refine(fitted.filter(({ id }) => there.has(id))),
     workload,
     policy: policyOf(request),
     manual: request.ranks,
-    kvBlockTokens: workload.allowRemoteKv ? loanBlockTokens : engineSizes.kvBlockTokens,
+    kvBlockTokens: lends ? loanBlockTokens : kvBlockTokens,
   };
+  return { planRequest, fitted };
 }
 
 /** Throws plan-infeasible and config-invalid as a deployment does. */
@@ -128,10 +143,8 @@ export function proposeReplan(proposing: Proposing): Proposal {
       field: 'ranks',
     });
   }
-  const allows = request.workload?.allowRemoteKv === true;
-  const fitted = withExchange(loaded.planRequest, allows);
   const reached = reachedNow(proposing);
-  const planRequest = planRequestOf(proposing, request, fitted, new Set(reached.keys()));
+  const { planRequest, fitted } = planRequestOf(proposing, request, new Set(reached.keys()));
   const made = makePlan(planRequest, nowMs);
   const workers = made.shardPlan.ranks.flatMap(({ workerId }) => reached.get(workerId) ?? []);
   const candidates = loaded.candidates.map((one) => reached.get(one.id) ?? one);

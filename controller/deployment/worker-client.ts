@@ -2,7 +2,6 @@ import type * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ConnectRequest } from '../../proto/gen/hels/v1/ConnectRequest.ts';
 import type { ConnectResponse__Output } from '../../proto/gen/hels/v1/ConnectResponse.ts';
-import type { DescribeRequest } from '../../proto/gen/hels/v1/DescribeRequest.ts';
 import type { DescribeResponse__Output } from '../../proto/gen/hels/v1/DescribeResponse.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
 import type { OpenProbeRequest } from '../../proto/gen/hels/v1/OpenProbeRequest.ts';
@@ -35,9 +34,9 @@ export class WorkerClient {
     this.stub = new WorkerService(address, credentials, channelOptions);
   }
 
-  describe(request: DescribeRequest): Promise<DescribeResponse__Output> {
+  describe(): Promise<DescribeResponse__Output> {
     return new Promise((resolve, reject) => {
-      this.stub.describe(request, this.#deadline(describeDeadlineMs), (error, response) => {
+      this.stub.describe({}, this.#deadline(describeDeadlineMs), (error, response) => {
         if (error) reject(fromServiceError(error, this.address));
         else if (response) resolve(response);
       });

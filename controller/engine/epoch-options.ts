@@ -8,8 +8,8 @@ import type { SchedulerLimits } from '../scheduler/scheduler.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import type { EpochOptions } from './step-loop.ts';
 
-/** Requests that may wait for a slot: several times what runs at once, so that a burst waits and a flood is refused. */
-const waitingMax = 512;
+/** Requests that may wait for a slot, by those that run at once: so that a burst waits and a flood is refused. */
+const waitingPerSlot = 8;
 
 /** What a deployment says about its KV. */
 export type KvChoices = Pick<DeploymentRequest, 'prefixCache' | 'kvPolicy' | 'workload'>;
@@ -51,7 +51,7 @@ export function epochOptionsOf(
       stepTokensMax,
       sequencesMax,
       contextTokensMax: shardPlan.model?.maxPositions ?? 0,
-      waitingMax,
+      waitingMax: waitingPerSlot * sequencesMax,
     },
     ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
     predictedStepSeconds: Math.max(

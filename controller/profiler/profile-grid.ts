@@ -4,8 +4,10 @@ import type { LoadPoint } from './latency-terms.ts';
 export interface ProfileLimits {
   /** Bytes that the grid's largest KV may take: a share of what the device may use. */
   readonly kvBytesMax: number;
-  /** Tokens of one step that the engine accepts; the largest batch and chunk measured. */
+  /** Tokens of one step that the engine accepts; the largest chunk measured. */
   readonly stepTokensMax: number;
+  /** Sequences that run at once; the largest batch measured. */
+  readonly sequencesMax: number;
 }
 
 /** A device's share of every layer, as fractions of the model. */
@@ -33,8 +35,8 @@ const mixtures: readonly Mixture[] = [
   { heads: 0.75, columns: 0.25, rows: 0.5, context: 0.3 },
 ];
 
-const decodeTokens = [1, 2, 4, 8, 16, 32, 64];
-const prefillTokens = [16, 64, 256, 512];
+const decodeTokens = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+const prefillTokens = [16, 64, 256, 512, 1024];
 
 const mixedLoads = [
   { decode: 1, chunk: 64 },
@@ -78,7 +80,7 @@ function contextMax(model: ModelSpec, limits: ProfileLimits, sequences: number):
 function decodePoints(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
   return decodeTokens.flatMap((tokens) => {
     const longest = contextMax(model, limits, tokens);
-    if (longest < 1 || tokens > limits.stepTokensMax) return [];
+    if (longest < 1 || tokens > Math.min(limits.sequencesMax, limits.stepTokensMax)) return [];
     return mixtures.map((mixture) => {
       const context = Math.max(1, Math.round(mixture.context * longest));
       return pointOf(model, mixture, { prefill: false, tokens, contextTokens: tokens * context });
@@ -124,8 +126,8 @@ function distinct(points: readonly LoadPoint[]): LoadPoint[] {
 }
 
 /**
- * The loads to measure on a device, decode first, then prefill, then mixed: about a hundred steps of the model, within its positions, `kvBytesMax` and
- * `stepTokensMax`. Empty for a phase only when not even one token fits.
+ * The loads to measure on a device, decode first, then prefill, then mixed: about a hundred steps of the model, within its positions and
+ * `limits`. Empty for a phase only when not even one token fits.
  */
 export function profileGrid(model: ModelSpec, limits: ProfileLimits): LoadPoint[] {
   return distinct([

@@ -1,7 +1,7 @@
 /** Is the profile true? Errors of the fitted decode lines on loads that took no part in the fit, and of whole steps while serving. */
 import { credentials } from '@grpc/grpc-js';
 import type { PlanReport } from '../../client/sdk/index.ts';
-import { engineSizes } from '../../controller/deployment/deployment-run.ts';
+import { smallestSizes } from '../../controller/deployment/engine-sizes.ts';
 import type { GroupWorker } from '../../controller/deployment/group-worker.ts';
 import { profileWorkers } from '../../controller/deployment/profile-workers.ts';
 import { WorkerClient } from '../../controller/deployment/worker-client.ts';
@@ -83,8 +83,7 @@ async function measureHeldOut(cluster: BenchCluster, model: ModelSpec): Promise<
   const group = await groupWorkers(cluster);
   const { term, epoch } = await cluster.cluster.client.status();
   const fence = { term, epoch };
-  const { stepTokensMax } = engineSizes;
-  const options = { model, stepTokensMax, fence, refresh: true };
+  const options = { model, ...smallestSizes, fence, refresh: true };
   // Nothing is kept: the benchmark is about what is measured now.
   const store = { loadMeasurement: async () => null, saveMeasurement: async () => undefined };
   const ports = { store, nowMs: () => performance.now(), unixMs: () => Date.now() };

@@ -101,7 +101,7 @@ describe('a worker that serves', () => {
   it('does not change what it serves for a model that needs more memory than there is', async () => {
     const { exitCode, stderr } = await helsctl(
       ...['--address', test.cluster.grpcAddress, 'deploy', '--model', model],
-      ...['--sequences', '4096', '--context', '1024'],
+      ...['--sequences', '1024', '--context', '1024'],
     );
     expect(stderr).toMatch(/error: .*kv: .*[0-9.]+ [GM]iB lack/);
     expect(exitCode).toBe(3);

@@ -9,8 +9,9 @@ import { deployWithProgress } from '../deploy-progress.ts';
 import { parseRanks } from '../parse-ranks.ts';
 import { formatPlan } from '../plan-table.ts';
 import { parseWholeNumber } from '../values.ts';
+import { parseWorkload, type WorkloadOptions } from '../workload-options.ts';
 
-interface DeployCommandOptions {
+export interface DeployCommandOptions extends WorkloadOptions {
   model: string;
   name?: string;
   policy: string;
@@ -18,8 +19,6 @@ interface DeployCommandOptions {
   quantization: string;
   workers: string;
   timeout: string;
-  sequences?: string;
-  context?: string;
   allowRemoteKv?: boolean;
   kvPolicy: string;
   ranks?: string;
@@ -35,7 +34,8 @@ function oneOf<T extends string>(value: string, allowed: readonly T[], option: s
   return found;
 }
 
-function deployOptions(options: DeployCommandOptions): DeployOptions {
+/** Throws usage for values that cannot be. */
+export function deployOptions(options: DeployCommandOptions): DeployOptions {
   return {
     modelPath: resolve(options.model),
     ...(options.name === undefined ? {} : { modelId: options.name }),
@@ -44,15 +44,7 @@ function deployOptions(options: DeployCommandOptions): DeployOptions {
     quantization: oneOf(options.quantization, quantizationOptions, '--quantization'),
     workersMin: parseWholeNumber(options.workers, '--workers', 1, 1024),
     workersTimeoutMs: 1000 * parseWholeNumber(options.timeout, '--timeout', 1, 86_400),
-    workload: {
-      ...(options.sequences === undefined
-        ? {}
-        : { sequences: parseWholeNumber(options.sequences, '--sequences', 1, 65_536) }),
-      ...(options.context === undefined
-        ? {}
-        : { contextTokens: parseWholeNumber(options.context, '--context', 1, 2 ** 20) }),
-      allowRemoteKv: options.allowRemoteKv === true,
-    },
+    workload: { ...parseWorkload(options), allowRemoteKv: options.allowRemoteKv === true },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
     prefixCache: options.prefixCache,
     autoReplan: oneOf(options.autoReplan, ['on', 'off'] as const, '--auto-replan') === 'on',
@@ -74,8 +66,15 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--quantization <type>', 'weights in memory: auto (as the files), int8 or int4', 'auto')
     .option('--workers <n>', 'wait for at least this many workers', '1')
     .option('--timeout <seconds>', 'how long to wait for workers', '60')
-    .option('--sequences <n>', 'running sequences the plan is made for')
-    .option('--context <tokens>', 'context length per sequence the plan is made for')
+    .option(
+      '--sequences <n>',
+      'running sequences to plan for, 1 to 1024; above 64 more run at once',
+    )
+    .option('--context <tokens>', 'context length per sequence to plan for')
+    .option(
+      '--prefill-chunk <tokens>',
+      'prompt tokens of a step to plan for, 1 to 8192; above 512 steps have more',
+    )
     .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
     .option('--kv-policy <policy>', `when KV runs out: ${kvPolicies.join(', ')}`, 'evict')
     .option('--ranks <split>', 'a split by hand: WORKER=HEADGROUPS/FFNWEIGHT,...')

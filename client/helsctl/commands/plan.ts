@@ -11,7 +11,11 @@ const fileOptions = [
   ['input', '<file>', 'plan-input.json: model, workload and devices with their latency lines'],
   ['cluster', '<file>', 'what-if: a cluster file (YAML or JSON) that names device profiles'],
   ['model', '<path>', 'with --cluster: a config.json, or the directory that holds one'],
-  ['sequences', '<n>', 'with --cluster or --apply: running sequences (default: 8; as deployed)'],
+  [
+    'sequences',
+    '<n>',
+    'with --cluster or --apply (1 to 1024): running sequences (default: 8; as deployed)',
+  ],
   [
     'context',
     '<n>',
@@ -20,7 +24,7 @@ const fileOptions = [
   [
     'prefill-chunk',
     '<n>',
-    'with --cluster or --apply: tokens of a prefill step (default: 512; as deployed)',
+    'with --cluster or --apply (1 to 8192): tokens of a prefill step (default: 512; as deployed)',
   ],
   [
     'policy',

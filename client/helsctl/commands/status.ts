@@ -87,9 +87,10 @@ function pathLines(status: Status): string[] {
 function formatStatus(status: Status): string {
   const model = status.modelId === '' ? 'no model' : `model ${status.modelId}`;
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
+  const atMost = status.sequencesMax > 0 ? ` of at most ${status.sequencesMax}` : '';
   const lines = [
     `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${status.numericsClass || '-'}`,
-    `requests ${status.requestsRunning} running, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used${parkedText(status)}; ${status.steps} steps`,
+    `requests ${status.requestsRunning} running${atMost}, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used${parkedText(status)}; ${status.steps} steps`,
     ...replanLines(status),
   ];
   if (status.workers.length === 0) return [...lines, 'no workers registered'].join('\n');

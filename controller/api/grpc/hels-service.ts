@@ -2,12 +2,14 @@ import { HelsError } from '../../../proto/domain/errors.ts';
 import { kvPolicies, kvPolicyOf } from '../../../proto/domain/kv-policy.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
+import { type WorkloadField, workloadFields, workloadMax } from '../../../proto/domain/workload.ts';
 import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../../../proto/gen/hels/v1/DeployRequest.ts';
 import type { DrainRequest__Output } from '../../../proto/gen/hels/v1/DrainRequest.ts';
 import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
 import type { GenerateRequest__Output } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
+import type { PlanningWorkload__Output } from '../../../proto/gen/hels/v1/PlanningWorkload.ts';
 import type { PlanReport } from '../../../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileWorkersEvent } from '../../../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { ProfileWorkersRequest__Output } from '../../../proto/gen/hels/v1/ProfileWorkersRequest.ts';
@@ -106,9 +108,26 @@ function checkPolicy(policy: string): void {
   refuse('policy', policy, `one of ${planPolicies.join(', ')}`);
 }
 
+const wireNames: Record<WorkloadField, string> = {
+  sequences: 'workload.sequences',
+  contextTokens: 'workload.context_tokens',
+  prefillChunk: 'workload.prefill_chunk',
+  outputTokens: 'workload.output_tokens',
+};
+
+/** Zeroes mean that nobody says. */
+function checkWorkload(workload: PlanningWorkload__Output | null): void {
+  for (const field of workloadFields) {
+    const value = workload?.[field] ?? 0;
+    if (value <= workloadMax[field]) continue;
+    refuse(wireNames[field], `${value}`, `a whole number from 1 to ${workloadMax[field]}`);
+  }
+}
+
 function checkDeployRequest(request: DeployRequest__Output): void {
   if (request.modelPath === '') refuse('model_path', '', 'a model directory');
   checkPolicy(request.policy);
+  checkWorkload(request.workload);
   if (!['', 'exact', 'fast'].includes(request.numerics)) {
     refuse('numerics', request.numerics, 'exact or fast');
   }
@@ -148,6 +167,7 @@ export function helsHandlers(
     }),
     Replan: streamHandler<ReplanRequest__Output, ReplanEvent>((request) => {
       checkPolicy(request.policy);
+      checkWorkload(request.workload);
       return operations.replan(request);
     }),
     Drain: streamHandler<DrainRequest__Output, ReplanEvent>((request) => {

@@ -5,9 +5,10 @@ import { shardPlan } from '../../support/shard-plan.ts';
 describe('helsctl plan --apply', () => {
   it('asks for what is given and nothing else', () => {
     expect(replanOptions({})).toEqual({ workload: {} });
-    expect(replanOptions({ policy: 'equal', sequences: '9', context: '64' })).toEqual({
+    const sizes = { sequences: '9', context: '64', prefillChunk: '8192' };
+    expect(replanOptions({ policy: 'equal', ...sizes })).toEqual({
       policy: 'equal',
-      workload: { sequences: 9, contextTokens: 64 },
+      workload: { sequences: 9, contextTokens: 64, prefillChunk: 8192 },
     });
     expect(replanOptions({ ranks: 'a=3/1' }).ranks).toEqual([
       { workerId: 'a', headGroups: 3, ffnWeight: 1 },
@@ -18,6 +19,8 @@ describe('helsctl plan --apply', () => {
     [{ policy: 'best' }, "--policy: 'best' is not one of hels"],
     [{ policy: 'hels', ranks: 'a=3/1' }, 'give one of the two'],
     [{ sequences: '0' }, '--sequences'],
+    [{ sequences: '1025' }, "--sequences: '1025' is not a whole number from 1 to 1024"],
+    [{ prefillChunk: '8193' }, "--prefill-chunk: '8193' is not a whole number from 1 to 8192"],
     [{ ranks: 'a=3' }, '--ranks'],
   ])('refuses %o', (options, message) => {
     expect(() => replanOptions(options)).toThrow(message);

@@ -19,6 +19,8 @@ function reportOf(changes: object): PlanReport {
     kvParkedBlocks: 0,
     kvLoans: [],
     bindingConstraint: 'kv',
+    sequencesMax: 96,
+    stepTokensMax: 512,
     ranks: [
       { ...rank, workerId: 'small', kvShare: 0.25 },
       { ...rank, workerId: 'large', kvShare: 0.75 },
@@ -31,6 +33,7 @@ function reportOf(changes: object): PlanReport {
 test('a plan tells how much KV runs, and nothing of what there is not', () => {
   const text = formatPlan({ ...reportOf({}), ...noMeasurements });
   expect(text).toContain('room for 640 tokens of KV, bound by kv');
+  expect(text).toContain('at most 96 sequences at once and 512 tokens a step');
   expect(text).not.toMatch(/parked|lies on/);
 });
 

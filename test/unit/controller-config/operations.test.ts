@@ -44,6 +44,32 @@ describe('the prefix cache of a deployment', () => {
   });
 });
 
+describe('the load of a deployment', () => {
+  const configured = (yaml: string) => {
+    const config = parseControllerConfig(['--config', 'c'], '0', () => yaml);
+    return setUp().operations.configured(config.deployment)?.workload;
+  };
+
+  it('is what the configuration file says, zeroes what it leaves out', () => {
+    const none = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
+    expect(configured('deployment: { model: /m }')).toEqual({ ...none, allowRemoteKv: false });
+    const given = 'sequences: 128, contextTokens: 2048, prefillChunk: 1024, allowRemoteKv: true';
+    expect(configured(`deployment: { model: /m, ${given} }`)).toEqual({
+      ...{ sequences: 128, contextTokens: 2048, prefillChunk: 1024 },
+      ...{ outputTokens: 0, allowRemoteKv: true },
+    });
+  });
+
+  it.each([
+    ['sequences: 0', /deployment.sequences: .*>=1/],
+    ['sequences: 1025', /deployment.sequences: .*<=1024/],
+    ['prefillChunk: 8193', /deployment.prefillChunk: .*<=8192/],
+    ['contextTokens: 1.5', /deployment.contextTokens: /],
+  ])('that cannot be, %s, is refused by name with the range', (field, message) => {
+    expect(() => configured(`deployment: { model: /m, ${field} }`)).toThrow(message);
+  });
+});
+
 describe('the KV policy of a deployment', () => {
   it.each([
     ['deployment: { model: /m }', 'evict'],

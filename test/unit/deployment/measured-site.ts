@@ -37,7 +37,6 @@ function workerOf(id: string, calls: Calls, measuredMax: number, implementation:
       },
       describe: async () => ({
         device: { kind: 'cpu', memoryFreeBytes: 2 ** 31, hostMemoryBytes: 0 },
-        reservedBytes: 2 ** 20,
       }),
       release: async () => void calls.released.push(id),
       openProbe: async ({ rank }: { rank: number }) => `address ${rank}`,
@@ -67,6 +66,7 @@ export function site(measuredMax = Number.POSITIVE_INFINITY) {
   const options = (refresh = false, model = smallModel) => ({
     model,
     stepTokensMax: 512,
+    sequencesMax: 64,
     fence: { term: 1, epoch: 1 },
     refresh,
   });

@@ -1,6 +1,7 @@
 /** A model served by two equal workers, and proposals over it: plans are really made. */
 import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
 import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
+import { smallestSizes } from '../../../controller/deployment/engine-sizes.ts';
 import type { GroupWorker } from '../../../controller/deployment/group-worker.ts';
 import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
 import {
@@ -62,6 +63,7 @@ export const loaded = {
     ['a', 1e6],
     ['b', 2e6],
   ]),
+  profiledSizes: smallestSizes,
   connectSeconds: 0.5,
   trialRatios: new Map(),
 } as unknown as LoadedGroup;

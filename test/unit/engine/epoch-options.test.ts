@@ -13,6 +13,15 @@ const atMoment = {
 } as unknown as typeof loaded;
 const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
 
+test('several times as many requests may wait as run at once', () => {
+  const { limits } = epochOptionsOf(atMoment, request, paths);
+  expect([limits.sequencesMax, limits.waitingMax]).toEqual([64, 512]);
+  const shardPlan = { ...loaded.shardPlan, sequencesMax: 1024, stepTokensMax: 2048 };
+  const wide = epochOptionsOf({ ...atMoment, shardPlan }, request, paths);
+  // The warm-up of a batch asks for all of it at once.
+  expect(wide.limits.waitingMax).toBeGreaterThan(1024);
+});
+
 test.each([
   ['slots', 0, 256],
   ['slots', 100, 100],

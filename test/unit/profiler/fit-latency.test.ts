@@ -11,7 +11,7 @@ import { profileGrid } from '../../../controller/profiler/profile-grid.ts';
 import type { LatencyLine } from '../../../proto/domain/plan.ts';
 import { smallModel } from './models.ts';
 
-const grid = profileGrid(smallModel, { kvBytesMax: 2 ** 30, stepTokensMax: 512 });
+const grid = profileGrid(smallModel, { kvBytesMax: 2 ** 30, stepTokensMax: 512, sequencesMax: 64 });
 const decodeGrid = grid.filter(({ prefill }) => !prefill);
 
 const truth: LatencyLine = {

@@ -15,7 +15,7 @@ const decode: LatencyLine[] = [
 ];
 const prefill: LatencyLine[] = [{ constant: 2e-4, perContextHeadGroup: 9e-9 }];
 const perContextHeadGroup = 2e-8;
-const grid = profileGrid(smallModel, { kvBytesMax: 2 ** 30, stepTokensMax: 512 });
+const grid = profileGrid(smallModel, { kvBytesMax: 2 ** 30, stepTokensMax: 512, sequencesMax: 64 });
 const mixed = grid.filter((point) => phaseOf(point) === 'mixed');
 
 test('the cost of the chunk context comes back from mixed points', () => {

@@ -29,7 +29,11 @@ test('the shape is that of the model, two bytes for half types, two matrices wit
 });
 
 test('from measured seconds to a plan: the device that is three times slower gets less', () => {
-  const grid = profileGrid(smallModel, { kvBytesMax: 2 ** 26, stepTokensMax: 256 });
+  const grid = profileGrid(smallModel, {
+    kvBytesMax: 2 ** 26,
+    stepTokensMax: 256,
+    sequencesMax: 64,
+  });
   const line = {
     constant: 1e-4,
     perHeadGroup: 1e-4,

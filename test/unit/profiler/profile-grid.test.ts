@@ -10,7 +10,7 @@ import { measuringOrder, profileGrid } from '../../../controller/profiler/profil
 import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
 import { smallModel } from './models.ts';
 
-const limits = { kvBytesMax: 2 ** 30, stepTokensMax: 512 };
+const limits = { kvBytesMax: 2 ** 30, stepTokensMax: 512, sequencesMax: 64 };
 const grid = profileGrid(smallModel, limits);
 
 const phases = (points: readonly LoadPoint[]): LoadPoint[][] => [
@@ -50,8 +50,10 @@ describe.each([
   ['one head group, one granule', { ...smallModel, headGroups: 1, ffnGranule: 688 }, limits],
   ['little memory', smallModel, { ...limits, kvBytesMax: 40 * kvBytesPerToken(smallModel, 4) }],
   ['short steps', smallModel, { ...limits, stepTokensMax: 8 }],
-])('%s', (_, model, { kvBytesMax, stepTokensMax }) => {
-  const points = profileGrid(model, { kvBytesMax, stepTokensMax });
+  ['many sequences', smallModel, { ...limits, stepTokensMax: 2048, sequencesMax: 1024 }],
+])('%s', (_, model, given) => {
+  const { kvBytesMax, stepTokensMax } = given;
+  const points = profileGrid(model, given);
 
   test('has both phases', () => {
     for (const phase of phases(points)) expect(phase.length).toBeGreaterThan(3);
@@ -83,5 +85,19 @@ describe.each([
 });
 
 test('without room for one token there is nothing to measure', () => {
-  expect(profileGrid(smallModel, { kvBytesMax: 1, stepTokensMax: 512 })).toEqual([]);
+  expect(profileGrid(smallModel, { kvBytesMax: 1, stepTokensMax: 512, sequencesMax: 64 })).toEqual(
+    [],
+  );
+});
+
+test('batches and chunks are measured as far as they can be', () => {
+  const largest = (given: typeof limits) => {
+    const points = profileGrid({ ...smallModel, maxPositions: 4096 }, given);
+    const most = (prefill: boolean) =>
+      Math.max(...points.filter((one) => one.prefill === prefill).map(({ tokens }) => tokens));
+    return [most(false), most(true)];
+  };
+  expect(largest(limits)).toEqual([64, 512]);
+  expect(largest({ ...limits, sequencesMax: 128 })).toEqual([128, 512]);
+  expect(largest({ ...limits, stepTokensMax: 2048, sequencesMax: 1024 })).toEqual([256, 1024]);
 });

@@ -1,0 +1,115 @@
+/**
+ * What an engine allocates beside weights and KV, at most: of a rank that holds the whole model, since no share needs more. The sizes of
+ * native/engine/scratch.cpp and native/engine/cuda/cuda_scratch.cpp; a rank that needs more than its plan counts with does not load. Pure.
+ */
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import { bytesPerWeight, kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import { type EngineSizes, kvBlockTokens } from './engine-sizes.ts';
+
+export interface ReservedFor extends EngineSizes {
+  readonly model: ModelSpec;
+  readonly numerics: 'exact' | 'fast';
+  /** KV may lie on other ranks, which takes buffers. */
+  readonly lends: boolean;
+}
+
+const MiB = 2 ** 20;
+/** Staging of a load (1 MiB), workspaces of threads (at most 10 KiB each), alignment. */
+const restBytes = 7 * MiB;
+/** The candidates of so many ranks. */
+const ranksMax = 16;
+const logitRowsMax = 64;
+
+const roundUp = (value: number, multiple: number) => Math.ceil(value / multiple) * multiple;
+
+function columnsOf(model: ModelSpec) {
+  const { headGroups, headDim, queryHeadsPerGroup, ffnColumns, gatedMlp } = model;
+  const queries = headGroups * headDim * queryHeadsPerGroup;
+  return {
+    queries,
+    queryKeyValue: queries + 2 * headGroups * headDim,
+    mlp: (gatedMlp ? 2 : 1) * ffnColumns,
+  };
+}
+
+/** Inputs of a token as the products of processors want them: as many as the deepest one has, in whole blocks of 32. */
+function productBytesPerToken({ model, numerics }: ReservedFor): number {
+  const inBlocks = (depth: number, granule: number) =>
+    Math.ceil(depth / granule) * roundUp(granule, 32);
+  const narrow = model.weightType === 'bf16';
+  const depth = Math.max(
+    (narrow ? 2 : 1) * roundUp(model.hiddenSize, 32),
+    roundUp(model.embeddingSize, 32),
+    inBlocks(columnsOf(model).queries, model.queryHeadsPerGroup * model.headDim),
+    inBlocks(model.ffnColumns, model.ffnGranule),
+  );
+  if (numerics === 'fast') return depth * (narrow ? 10 : 8);
+  return narrow ? 2 * (depth + 32) : 0;
+}
+
+function scratchBytesOfProcessor(reserved: ReservedFor): number {
+  const { model, stepTokensMax, sequencesMax } = reserved;
+  const { hiddenSize, embeddingSize, vocabRows } = model;
+  const { queries, queryKeyValue, mlp } = columnsOf(model);
+  const padding = 5 * 32;
+  const perToken = 2 * hiddenSize + embeddingSize + queries + queryKeyValue + mlp + padding;
+  const logits = logitRowsMax * (vocabRows + hiddenSize + embeddingSize);
+  const sums = stepTokensMax * hiddenSize + 8 * vocabRows + 2 * ranksMax * sequencesMax;
+  return (
+    4 * (stepTokensMax * perToken + logits + model.maxPositions * model.headDim) +
+    8 * sums +
+    roundUp(stepTokensMax, 16) * productBytesPerToken(reserved)
+  );
+}
+
+/** Of one sequence: parts of attention in chunks of 256 positions, the block table, candidates. */
+function gpuBytesPerSequence(model: ModelSpec): { attention: number; rest: number } {
+  const slots = Math.ceil(model.maxPositions / 256);
+  const parts = 4 * columnsOf(model).queries * slots * (1 + 2 / model.headDim);
+  const table = 4 * (Math.ceil(model.maxPositions / kvBlockTokens) + 4);
+  const candidates = 2 * 8 * 2 * ranksMax + 32 * Math.ceil(model.vocabRows / 4096);
+  return { attention: model.weightType === 'f32' ? 0 : parts, rest: table + candidates };
+}
+
+function scratchBytesOfGpu({ model, stepTokensMax, sequencesMax, numerics }: ReservedFor): number {
+  const { hiddenSize, embeddingSize, vocabRows, ffnColumns } = model;
+  const { queries, queryKeyValue, mlp } = columnsOf(model);
+  const narrow = bytesPerWeight(model.weightType);
+  const tablesAndPadding = 48 + 256;
+  const perToken =
+    4 * (hiddenSize + queryKeyValue + mlp + (numerics === 'fast' ? hiddenSize : 0)) +
+    narrow * (hiddenSize + 2 * queries + ffnColumns + embeddingSize) +
+    8 * hiddenSize +
+    tablesAndPadding;
+  const logitRows = Math.min(stepTokensMax, Math.max(logitRowsMax, sequencesMax));
+  const perLogitRow = 4 * (vocabRows + embeddingSize) + narrow * (hiddenSize + embeddingSize);
+  const { attention, rest } = gpuBytesPerSequence(model);
+  // Sequences take turns when all their parts would be more.
+  const attentionBytes = Math.min(sequencesMax * attention, Math.max(128 * MiB, attention));
+  const columns = Math.max(hiddenSize, embeddingSize, queryKeyValue, mlp, vocabRows);
+  const productBytes = numerics === 'fast' ? 32 * MiB : 8 * 64 * Math.min(columns, 132 * 64);
+  return (
+    stepTokensMax * perToken +
+    logitRows * perLogitRow +
+    4 * model.maxPositions * model.headDim +
+    8 * 8 * vocabRows +
+    sequencesMax * rest +
+    attentionBytes +
+    productBytes
+  );
+}
+
+/**
+ * Buffers of a rank that lends or holds, beside those that grow with its loans (planner/kv-loans.ts): queries, keys and values of a whole
+ * step, or one block on its way, in both directions.
+ */
+function exchangeBytesOf({ model, stepTokensMax }: ReservedFor): number {
+  const rows = 4 * stepTokensMax * columnsOf(model).queryKeyValue;
+  return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, model.headGroups));
+}
+
+/** `kind` of the device. */
+export function reservedBytesOf(reserved: ReservedFor, kind: string): number {
+  const scratch = kind === 'cuda' ? scratchBytesOfGpu(reserved) : scratchBytesOfProcessor(reserved);
+  return Math.ceil(scratch) + restBytes + (reserved.lends ? exchangeBytesOf(reserved) : 0);
+}
