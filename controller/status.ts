@@ -6,6 +6,7 @@ import { isServing } from './cluster/group.ts';
 import { plansAnew } from './deployment/auto-replan.ts';
 import type { ClusterEvents } from './deployment/cluster-events.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
+import { exactnessOf } from './deployment/numerics.ts';
 import type { PredictionTracker } from './deployment/prediction-tracker.ts';
 import type { ReplanLog } from './deployment/replan-log.ts';
 import type { WorkerRegistry } from './deployment/worker-registry.ts';
@@ -75,7 +76,7 @@ export class StatusView {
 
   status(): Status {
     const { phase, epoch, detail, request } = this.#coordinator.group;
-    const { served } = this.#coordinator;
+    const { served, serving } = this.#coordinator;
     const nowMs = this.#clock.nowMs();
     const counts = this.#engine.serving?.loop.scheduler.counts;
     const { requestsRunning, requestsWaiting, kvBlocksUsed, kvBlocksTotal, ...gauges } =
@@ -88,6 +89,7 @@ export class StatusView {
       modelId: served?.modelId ?? '',
       modelDigest: served?.digest ?? '',
       numericsClass: this.#engine.limits()?.numericsClass ?? '',
+      ...(served === null || serving === null ? {} : exactnessOf(serving.loaded)),
       detail,
       requestsRunning,
       requestsWaiting,

@@ -26,6 +26,15 @@ export function describeVersion(worker: Status['workers'][number], controller: s
     : `${worker.version}, controller ${controller}`;
 }
 
+/** "mixed (other kernels on b)"; empty while nothing is served. */
+export function describeNumerics({
+  numericsClass,
+  differingWorkers,
+}: Pick<Status, 'numericsClass' | 'differingWorkers'>): string {
+  if (differingWorkers.length === 0) return numericsClass;
+  return `${numericsClass} (other kernels on ${differingWorkers.join(', ')})`;
+}
+
 /** KV that lies on another worker than its heads. */
 function loanLines(plan: NonNullable<PlanReport['plan']>): string[] {
   const workerOf = (rank: number) => plan.ranks[rank]?.workerId ?? `rank ${rank}`;
@@ -68,7 +77,7 @@ export function formatPlan(report: PlanReport): string {
   const parkedTokens = plan.kvParkedBlocks * plan.kvBlockTokens;
   const parked = parkedTokens > 0 ? ` and ${parkedTokens} parked` : '';
   const summary =
-    `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${report.numericsClass}, ` +
+    `policy ${plan.policy}, epoch ${plan.epoch}, numerics ${describeNumerics(report)}, ` +
     `room for ${kvTokens} tokens of KV${parked}, bound by ${plan.bindingConstraint}; ` +
     `at most ${plan.sequencesMax} sequences at once and ${plan.stepTokensMax} tokens a step; ` +
     `decode step of ${report.measuredSequences} sequences: predicted ` +

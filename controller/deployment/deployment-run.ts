@@ -11,14 +11,9 @@ import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { applicable, type Corrections, correctDevices } from './corrections.ts';
 import { type EngineSizes, engineSizesOf, kvBlockTokens } from './engine-sizes.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import {
-  connectRanks,
-  loadRatesOf,
-  numericsClassOf,
-  prepareRanks,
-  releaseRanks,
-} from './load-plan.ts';
+import { connectRanks, loadRatesOf, prepareRanks, releaseRanks } from './load-plan.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
+import { type NumericsClass, numericsClassOf } from './numerics.ts';
 import { parkingNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
@@ -63,7 +58,7 @@ export interface LoadedGroup extends MadePlan {
   /** Decode seconds in service / by the profile's lines, by worker id, as the trial before has shown; empty without one. */
   trialRatios: ReadonlyMap<string, number>;
   fingerprints: string[];
-  numericsClass: 'exact' | 'mixed' | 'fast';
+  numericsClass: NumericsClass;
 }
 
 export function policyOf(request: Pick<DeploymentRequest, 'policy'>): PlanPolicy {

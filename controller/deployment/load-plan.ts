@@ -136,12 +136,3 @@ export async function releaseRanks(
   const withCode = (code: ErrorCode) => workers.filter((_, index) => codes[index] === code);
   return { unreachable: withCode('unreachable'), late: withCode('deadline-exceeded') };
 }
-
-/** exact: equal kernels everywhere, so equal bits; mixed: the fingerprints differ; fast: numerics that promise nothing. */
-export function numericsClassOf(
-  plan: ShardPlan__Output,
-  fingerprints: readonly string[],
-): 'exact' | 'mixed' | 'fast' {
-  if (plan.numerics === 'fast') return 'fast';
-  return new Set(fingerprints).size === 1 ? 'exact' : 'mixed';
-}

@@ -9,14 +9,9 @@ import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import { allKept, canMigrate, commonBlocks, deviceKindsOf, migrationOf } from './kv-migration.ts';
-import {
-  connectRanks,
-  type HeldEpochs,
-  loadRatesOf,
-  numericsClassOf,
-  prepareRanks,
-} from './load-plan.ts';
+import { connectRanks, type HeldEpochs, loadRatesOf, prepareRanks } from './load-plan.ts';
 import type { PlanRequest } from './make-plan.ts';
+import { numericsClassOf } from './numerics.ts';
 
 export interface MoveTarget {
   readonly shardPlan: ShardPlan__Output;

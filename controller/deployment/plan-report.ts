@@ -4,6 +4,7 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import { predictSeconds } from '../profiler/latency-terms.ts';
 import type { LoadedGroup } from './deployment-run.ts';
+import { exactnessOf } from './numerics.ts';
 
 /** A load of decode steps and its median seconds: each rank's kernels, and the whole step with collectives. */
 export interface MeasuredSteps {
@@ -68,6 +69,7 @@ export function planReportOf(group: LoadedGroup, measured: MeasuredSteps): PlanR
   return {
     plan: shardPlan,
     numericsClass: group.numericsClass,
+    ...exactnessOf(group),
     fingerprints: group.fingerprints,
     measuredDecodeSeconds: measured.stepSeconds,
     predictedDecodeSeconds: predictStep(group, measured),

@@ -5,6 +5,7 @@ import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from '../deployment/deployment-run.ts';
 import type { EngineGroup, KvInUse, OpenEngineGroup } from '../deployment/engine-group.ts';
+import { differingWorkers } from '../deployment/numerics.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
@@ -44,6 +45,7 @@ class ServedGroup implements EngineGroup {
   #group: LoadedGroup;
   #kvPaths: KvPathObserver;
   #attached = false;
+  #toldDiffering = '';
 
   constructor(
     group: LoadedGroup,
@@ -82,6 +84,7 @@ class ServedGroup implements EngineGroup {
   attach(): void {
     const { shardPlan, numericsClass } = this.#group;
     if (!this.#attached) this.#surroundings.tracker.begin(this.#group);
+    this.#tellDiffering();
     this.#observer.warming = false;
     this.#attached = true;
     this.#surroundings.engine.attach({
@@ -98,6 +101,18 @@ class ServedGroup implements EngineGroup {
         contextTokensMax: this.#loop.scheduler.contextTokensMax,
       },
     });
+  }
+
+  /** Once, and again when a re-plan makes it others. */
+  #tellDiffering(): void {
+    const differing = differingWorkers(this.#group);
+    const told = differing.join();
+    if (told === this.#toldDiffering) return;
+    this.#toldDiffering = told;
+    for (const id of differing) {
+      const message = `kernels of worker '${id}' give other bits than those of most ranks: answers may depend on split and batch`;
+      this.#surroundings.tracker.tell('mixed-numerics', id, message, 0);
+    }
   }
 
   get isAwaited(): boolean {

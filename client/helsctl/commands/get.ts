@@ -30,8 +30,9 @@ function workersOf({ workers, version }: Status): Listing {
 }
 
 /** One at most: a controller serves one model. */
-function modelsOf({ modelId, modelDigest, numericsClass, state, epoch, detail }: Status): Listing {
-  const value = { modelId, modelDigest, numericsClass, state, epoch, detail };
+function modelsOf(status: Status): Listing {
+  const { modelId, modelDigest, numericsClass, exactNumerics, state, epoch, detail } = status;
+  const value = { modelId, modelDigest, numericsClass, exactNumerics, state, epoch, detail };
   const row = [modelId, state, `${epoch}`, numericsClass || '-', modelDigest.slice(0, 16)];
   return {
     header: ['model', 'state', 'epoch', 'numerics', 'digest'],

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { Status } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatTable } from '../output.ts';
-import { describeDevice, describeState, describeVersion } from '../plan-table.ts';
+import { describeDevice, describeNumerics, describeState, describeVersion } from '../plan-table.ts';
 
 /** The newest; all are in `helsctl events`. */
 const eventsShown = 10;
@@ -89,7 +89,7 @@ function formatStatus(status: Status): string {
   const detail = status.detail === '' ? '' : ` (${status.detail})`;
   const atMost = status.sequencesMax > 0 ? ` of at most ${status.sequencesMax}` : '';
   const lines = [
-    `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${status.numericsClass || '-'}`,
+    `${status.state}${detail}: ${model}, epoch ${status.epoch}, term ${status.term}, numerics ${describeNumerics(status) || '-'}`,
     `requests ${status.requestsRunning} running${atMost}, ${status.requestsWaiting} waiting; KV blocks ${status.kvBlocksUsed} of ${status.kvBlocksTotal} used${parkedText(status)}; ${status.steps} steps`,
     ...replanLines(status),
   ];

@@ -27,14 +27,19 @@ function reportOf(changes: object): PlanReport {
     ],
     ...changes,
   };
-  return { plan, ranks: [], numericsClass: 'exact' } as unknown as PlanReport & typeof plan;
+  return {
+    plan,
+    ranks: [],
+    numericsClass: 'exact',
+    differingWorkers: [],
+  } as unknown as PlanReport & typeof plan;
 }
 
 test('a plan tells how much KV runs, and nothing of what there is not', () => {
   const text = formatPlan({ ...reportOf({}), ...noMeasurements });
   expect(text).toContain('room for 640 tokens of KV, bound by kv');
   expect(text).toContain('at most 96 sequences at once and 512 tokens a step');
-  expect(text).not.toMatch(/parked|lies on/);
+  expect(text).not.toMatch(/parked|lies on|other kernels/);
 });
 
 test('a plan tells what can be parked and what lies on another worker', () => {
@@ -42,4 +47,10 @@ test('a plan tells what can be parked and what lies on another worker', () => {
   const text = formatPlan({ ...reportOf({ kvParkedBlocks: 5, kvLoans }), ...noMeasurements });
   expect(text).toContain('room for 640 tokens of KV and 320 parked');
   expect(text).toContain('KV of 384 tokens for the heads of small lies on large');
+});
+
+test('a plan over unequal kernels names the workers that have others', () => {
+  const mixed = { numericsClass: 'mixed', differingWorkers: ['small', 'old'] };
+  const text = formatPlan({ ...reportOf({}), ...noMeasurements, ...mixed });
+  expect(text).toContain('numerics mixed (other kernels on small, old), room for');
 });
