@@ -34,6 +34,8 @@ export const limits = {
   /** A request that comes while such an epoch is on its way, from the end of the one before; well below the 60 s after which common proxies drop a silent connection. */
   returnWaitMsMax: 30_000,
   returnWaitingMax: 512,
+  /** While a plan changes: /ready stays true so long after the last step of the one before. What takes longer, load balancers are to know of. */
+  silentReadyMsMax: 30_000,
   /** What a refused client is told to wait. */
   retryAfterSeconds: 1,
 

@@ -2,7 +2,6 @@ import type { Clock } from '../proto/base/clock.ts';
 import { version } from '../proto/base/version.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { Status } from '../proto/gen/hels/v1/Status.ts';
-import { isServing } from './cluster/group.ts';
 import { plansAnew } from './deployment/auto-replan.ts';
 import type { ClusterEvents } from './deployment/cluster-events.ts';
 import type { Coordinator } from './deployment/coordinator.ts';
@@ -13,6 +12,7 @@ import type { WorkerRegistry } from './deployment/worker-registry.ts';
 import type { SwitchingEngine } from './engine/generation-engine.ts';
 import { kvOfRanks, taxOf } from './engine/kv-of-ranks.ts';
 import type { ServingGauges } from './metrics/serving-metrics.ts';
+import { readinessOf } from './readiness.ts';
 
 /** What the process looks like from outside: put together on request from those who own each part. */
 export class StatusView {
@@ -46,10 +46,8 @@ export class StatusView {
   }
 
   readiness(): { ready: boolean; reason: string } {
-    const { group } = this.#coordinator;
-    const { phase, detail } = group;
-    // While plans change, requests are taken and wait for a moment.
-    return { ready: isServing(group), reason: detail === '' ? phase : `${phase}: ${detail}` };
+    const { group, serving } = this.#coordinator;
+    return readinessOf(group, serving?.engine.silentSinceMs ?? null, this.#clock.nowMs());
   }
 
   planOrNull(): PlanReport | null {

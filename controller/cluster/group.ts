@@ -145,7 +145,7 @@ export function retryDelayMs({ failures }: Group): number {
 }
 
 /** Requests are served, or wait for a moment. */
-export function isServing({ phase }: Group): boolean {
+export function isServing({ phase }: Pick<Group, 'phase'>): boolean {
   return phase === 'ready' || phase === 'replanning';
 }
 

@@ -221,6 +221,7 @@ export class Coordinator {
   /** Tries again what has failed for want of something that may be there now. */
   tick(): void {
     this.#remembered.tick();
+    if (this.#group.phase === 'ready') this.#attempt?.engineGroup?.proveIdle();
     const due = this.#waitingRetry.isDue(this.#group, this.#options.clock.nowMs());
     if (due) this.#dispatch({ type: 'retry-due' });
   }

@@ -19,6 +19,10 @@ export interface EngineGroup {
   readonly isAwaited: boolean;
   /** It has computed some steps: made-up ones, or those of requests. */
   readonly isProved: boolean;
+  /** Since when its ranks have answered no step; null: those of the epoch have; -Infinity: none ever has. */
+  readonly silentSinceMs: number | null;
+  /** To be called often. When everybody has left before those that serve have answered a step, a known answer takes their place. */
+  proveIdle(): void;
   /** Takes no request until the next rebase that could not go on under the plan; throws plan-infeasible for one that is here. */
   reserve(plan: ShardPlan__Output): void;
   /** Resolves at a step boundary; until the next rebase nothing is computed. */

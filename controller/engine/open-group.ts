@@ -44,6 +44,8 @@ class ServedGroup implements EngineGroup {
   readonly #deployment: () => KvChoices;
   #group: LoadedGroup;
   #kvPaths: KvPathObserver;
+  /** An answer that takes the place of requests is on its way. */
+  #proving = false;
   #attached = false;
   #toldDiffering = '';
 
@@ -127,8 +129,26 @@ class ServedGroup implements EngineGroup {
     this.#loop.reserve(kvBlocks * kvBlockTokens);
   }
 
-  pause(): Promise<void> {
-    return this.#loop.pause();
+  get silentSinceMs(): number | null {
+    return this.#observer.proof.silentSinceMs;
+  }
+
+  proveIdle(): void {
+    const idle = this.#loop.scheduler.requests.length === 0;
+    if (this.silentSinceMs === null || this.#proving || !idle) return;
+    this.#proving = true;
+    const name = `proof-${this.#group.shardPlan.epoch}`;
+    knownAnswer(this.#loop, name, this.#vocabRows)
+      // Ranks that fail end the epoch, which tells it.
+      .catch(() => undefined)
+      .finally(() => {
+        this.#proving = false;
+      });
+  }
+
+  async pause(): Promise<void> {
+    await this.#loop.pause();
+    this.#observer.proof.paused(this.#surroundings.clock.nowMs());
   }
 
   kvInUse(): KvInUse {

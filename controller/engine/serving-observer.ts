@@ -3,6 +3,7 @@
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { EpochProof } from './epoch-proof.ts';
 import type { KvPathObserver } from './kv-path-observer.ts';
 import type { StepObserver } from './step-loop.ts';
 import type { StepMeasurement } from './step-measurement.ts';
@@ -34,6 +35,7 @@ export class ServingObserver implements StepObserver {
   /** Of the warm-up. */
   readonly measurements: StepMeasurement[] = [];
   warming = true;
+  readonly proof = new EpochProof();
   readonly #metrics: ServingMetrics;
   readonly #tracker: PredictionTracker;
   readonly #counts: () => Counts;
@@ -68,6 +70,7 @@ export class ServingObserver implements StepObserver {
   }
 
   step(measurement: StepMeasurement): void {
+    if (measurement.sequences > 0) this.proof.answered();
     if (this.warming) this.measurements.push(measurement);
     // One that only moves says nothing of computing.
     else if (measurement.sequences > 0) {

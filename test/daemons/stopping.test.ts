@@ -115,6 +115,7 @@ async function expectUndisturbed(happens: () => void): Promise<void> {
   const ended = await endings(streams, 60_000);
   expect(ended).toEqual(undisturbed.map((text) => ({ how: 'finished', text })));
   expect(await resumedSoFar()).toBeGreaterThan(before + streamsPerApi);
+  expect((await fetch(`${test.cluster.httpUrl}/ready`)).status).toBe(200);
 }
 
 beforeAll(async () => {

@@ -1,0 +1,146 @@
+/** The engine of a group over ranks without workers: whether a token went through them, and who sends one when nobody is left. */
+import { EventEmitter } from 'node:events';
+import { Registry } from 'prom-client';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
+import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
+import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
+import { openGroupWith } from '../../../controller/engine/open-group.ts';
+import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
+import { createLogger } from '../../../proto/base/log.ts';
+import { FakeRank } from '../../support/fake-ranks.ts';
+import { requestOf } from '../../support/generation-requests.ts';
+import { answerAll, turn } from '../../support/step-loop-setting.ts';
+import { loaded, request } from '../deployment/replan-setting.ts';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** A worker's stub whose step stream is the rank's. */
+function stubOf(rank: FakeRank) {
+  return {
+    steps: () => {
+      const call = new EventEmitter();
+      const stream = rank.open({
+        response: (response) => call.emit('data', response),
+        ended: (error) => call.emit('error', error),
+      });
+      const close = () => stream.close();
+      return Object.assign(call, { write: stream.send, end: close, cancel: () => undefined });
+    },
+  };
+}
+
+function setUp() {
+  let nowMs = 100;
+  const clock = { nowMs: () => nowMs, unixMs: () => 0 };
+  const engine = new SwitchingEngine(clock, () => undefined);
+  const metrics = new ServingMetrics(new Registry(), () => ({}) as never);
+  const log = createLogger('test', 'error');
+  const tracker = new PredictionTracker(clock, log, { error: () => undefined });
+  const open = openGroupWith({ engine, metrics, tracker, clock }, () => request);
+  const overRanks = (ranks: readonly FakeRank[], fingerprints: string[]) =>
+    ({
+      ...loaded,
+      workers: loaded.workers.map((worker, rank) => ({
+        ...worker,
+        client: { stub: stubOf(ranks[rank] as FakeRank) },
+      })),
+      prepared: [],
+      fingerprints,
+      numericsClass: 'mixed',
+    }) as unknown as LoadedGroup;
+  const made = () => loaded.workers.map(({ id }) => new FakeRank(id, 16));
+  const ranks = made();
+  const group = open(overRanks(ranks, ['x', 'y']), 1, () => undefined);
+  const ask = (id: string) => engine.generate(requestOf(id, 20, 4), new AbortController().signal);
+  const sleep = (ms: number) => {
+    nowMs += ms;
+  };
+  return { tracker, ranks, group, ask, sleep, made, overRanks };
+}
+
+describe('a group that serves without a warm-up', () => {
+  it('is silent until a step of a request went through all of its ranks', () => {
+    const { group, ranks, ask } = setUp();
+    group.attach();
+    ask('a');
+    expect(group.silentSinceMs).toBe(Number.NEGATIVE_INFINITY);
+    // The request does it.
+    group.proveIdle();
+    expect(ranks[0]?.requests.at(-1)?.sequences).toHaveLength(1);
+    ranks[0]?.answer();
+    expect(group.silentSinceMs).toBe(Number.NEGATIVE_INFINITY);
+    ranks[1]?.answer();
+    expect(group.silentSinceMs).toBeNull();
+  });
+
+  it('is sent a known answer, once, when everybody has left before', async () => {
+    const { group, ranks } = setUp();
+    group.attach();
+    expect(ranks[0]?.requests).toEqual([]);
+    group.proveIdle();
+    group.proveIdle();
+    await turn();
+    // Its prompt, and its first token ahead.
+    expect(ranks[0]?.requests.map(({ sequences }) => sequences?.length)).toEqual([1, 1]);
+    expect(group.silentSinceMs).not.toBeNull();
+    answerAll({ ranks });
+    await turn();
+    expect(group.silentSinceMs).toBeNull();
+    expect(group.isProved).toBe(true);
+    const all = ranks[0]?.requests.length;
+    group.proveIdle();
+    await turn();
+    expect(ranks[0]?.requests).toHaveLength(all ?? 0);
+  });
+
+  it('is silent from a pause until the ranks after it have answered', async () => {
+    const { group, ranks, ask, sleep, made, overRanks } = setUp();
+    group.attach();
+    ask('a');
+    answerAll({ ranks });
+    ask('b');
+    const paused = group.pause();
+    answerAll({ ranks });
+    await paused;
+    expect(group.silentSinceMs).toBe(100);
+    sleep(50);
+    await group.pause();
+    expect(group.silentSinceMs).toBe(100);
+    const next = made();
+    const rebased = group.rebase(overRanks(next, ['x', 'y']), 0);
+    expect(group.silentSinceMs).toBe(100);
+    answerAll({ ranks: next });
+    await rebased;
+    expect(group.silentSinceMs).toBeNull();
+  });
+});
+
+it('workers with other kernels are told once, and again when a re-plan makes them others', async () => {
+  const { group, ranks, tracker, ask, made, overRanks } = setUp();
+  group.attach();
+  const told = () => tracker.events().map(({ kind, workerId }) => `${kind} ${workerId}`);
+  expect(told()).toEqual(['mixed-numerics b']);
+  ask('a');
+  for (const fingerprints of [
+    ['x', 'y'],
+    ['x', 'x'],
+    ['x', 'y'],
+  ]) {
+    const paused = group.pause();
+    answerAll({ ranks });
+    await paused;
+    const next = made();
+    const rebased = group.rebase(overRanks(next, fingerprints), 0);
+    ranks.splice(0, ranks.length, ...next);
+    answerAll({ ranks });
+    await rebased;
+    ask(fingerprints.join());
+  }
+  expect(told()).toEqual(['mixed-numerics b', 'mixed-numerics b']);
+});
