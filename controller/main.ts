@@ -156,7 +156,7 @@ async function startController(
     lastEpoch: await state.lastEpoch(),
     registry,
     store: state,
-    openGroup: openGroupWith({ engine, metrics, tracker, clock }, () =>
+    openGroup: openGroupWith({ engine, metrics, tracker, events, clock }, () =>
       nextRequest(coordinator.group),
     ),
     replans,

@@ -3,6 +3,7 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { ClusterEvents } from '../deployment/cluster-events.ts';
 import type { LoadedGroup } from '../deployment/deployment-run.ts';
 import type { EngineGroup, KvInUse, OpenEngineGroup } from '../deployment/engine-group.ts';
 import { differingWorkers } from '../deployment/numerics.ts';
@@ -22,6 +23,7 @@ interface Surroundings {
   readonly engine: SwitchingEngine;
   readonly metrics: ServingMetrics;
   readonly tracker: PredictionTracker;
+  readonly events: Pick<ClusterEvents, 'tell'>;
   readonly clock: Clock;
 }
 
@@ -113,7 +115,7 @@ class ServedGroup implements EngineGroup {
     this.#toldDiffering = told;
     for (const id of differing) {
       const message = `kernels of worker '${id}' give other bits than those of most ranks: answers may depend on split and batch`;
-      this.#surroundings.tracker.tell('mixed-numerics', id, message, 0);
+      this.#surroundings.events.tell('mixed-numerics', id, message);
     }
   }
 

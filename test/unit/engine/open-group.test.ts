@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
 import type { LoadedGroup } from '../../../controller/deployment/deployment-run.ts';
 import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
 import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
@@ -41,8 +42,9 @@ function setUp() {
   const engine = new SwitchingEngine(clock, () => undefined);
   const metrics = new ServingMetrics(new Registry(), () => ({}) as never);
   const log = createLogger('test', 'error');
-  const tracker = new PredictionTracker(clock, log, { error: () => undefined });
-  const open = openGroupWith({ engine, metrics, tracker, clock }, () => request);
+  const events = new ClusterEvents(clock, log);
+  const tracker = new PredictionTracker(clock, events, { error: () => undefined });
+  const open = openGroupWith({ engine, metrics, tracker, events, clock }, () => request);
   const overRanks = (ranks: readonly FakeRank[], fingerprints: string[]) =>
     ({
       ...loaded,
@@ -61,7 +63,7 @@ function setUp() {
   const sleep = (ms: number) => {
     nowMs += ms;
   };
-  return { tracker, ranks, group, ask, sleep, made, overRanks };
+  return { events, ranks, group, ask, sleep, made, overRanks };
 }
 
 describe('a group that serves without a warm-up', () => {
@@ -122,9 +124,9 @@ describe('a group that serves without a warm-up', () => {
 });
 
 it('workers with other kernels are told once, and again when a re-plan makes them others', async () => {
-  const { group, ranks, tracker, ask, made, overRanks } = setUp();
+  const { group, ranks, events, ask, made, overRanks } = setUp();
   group.attach();
-  const told = () => tracker.events().map(({ kind, workerId }) => `${kind} ${workerId}`);
+  const told = () => events.list().map(({ kind, workerId }) => `${kind} ${workerId}`);
   expect(told()).toEqual(['mixed-numerics b']);
   ask('a');
   for (const fingerprints of [
