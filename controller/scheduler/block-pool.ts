@@ -5,7 +5,8 @@
  *   held       by one sequence or, when it is full and only read, by several: as many as it has references
  *   cached     nobody holds it, its content is known and may be wanted again; the one unused longest is given away first
  *
- * Free and cached blocks can both be allocated; free ones first, the lowest first: high ids may lie on another rank.
+ * Free and cached blocks can both be allocated; free ones first, the lowest first. With loans the ids from `localBlocks` on lie on another
+ * rank, which costs an exchange in every step that names them: cached blocks below are given away before free ones from there on.
  */
 import { LowestFirst } from './lowest-first.ts';
 import { type BlockContent, type PrefixEntry, PrefixTable } from './prefix-table.ts';
@@ -15,14 +16,24 @@ export class BlockPool {
   readonly #free: LowestFirst;
   /** References of the held blocks. */
   readonly #references = new Map<number, number>();
-  /** In the order in which they came free. */
-  readonly #cached = new Set<number>();
+  readonly #localBlocks: number;
+  /** In the order in which they came free: those below `localBlocks`, and the others. */
+  readonly #cachedLocal = new Set<number>();
+  readonly #cachedLent = new Set<number>();
   readonly #table = new PrefixTable();
   #evicted = 0;
 
-  /** `holders`: the blocks that sequences hold from the beginning, below `total`. */
-  constructor(total: number, holders: readonly (readonly number[])[] = []) {
+  /**
+   * `holders`: the blocks that sequences hold from the beginning, below `total`. `localBlocks`: from this id on they lie on another rank
+   * than the one whose heads they are of, for one rank at least.
+   */
+  constructor(
+    total: number,
+    holders: readonly (readonly number[])[] = [],
+    localBlocks: number = total,
+  ) {
     this.total = total;
+    this.#localBlocks = localBlocks;
     for (const block of holders.flat()) {
       if (block >= total) throw new Error(`KV block ${block} is held; there are ${total}`);
       this.#references.set(block, this.referencesOf(block) + 1);
@@ -32,7 +43,7 @@ export class BlockPool {
 
   /** Blocks that can be allocated. */
   get freeCount(): number {
-    return this.#free.size + this.#cached.size;
+    return this.#free.size + this.cachedCount;
   }
 
   get usedCount(): number {
@@ -44,7 +55,7 @@ export class BlockPool {
   }
 
   get cachedCount(): number {
-    return this.#cached.size;
+    return this.#cachedLocal.size + this.#cachedLent.size;
   }
 
   /** Cached blocks given away for other tokens, since the beginning. */
@@ -58,7 +69,7 @@ export class BlockPool {
 
   /** Whether `fresh` blocks are left when the blocks of `shared` are held. */
   canAllocate(fresh: number, shared: readonly number[] = []): boolean {
-    const revived = shared.filter((block) => this.#cached.has(block)).length;
+    const revived = shared.filter((block) => this.#cachedOf(block).has(block)).length;
     return fresh <= this.freeCount - revived;
   }
 
@@ -68,7 +79,7 @@ export class BlockPool {
       throw new Error(`${count} KV blocks asked for, ${this.freeCount} free`);
     }
     return Array.from({ length: count }, () => {
-      const block = this.#free.take() ?? this.#evict();
+      const block = this.#take();
       this.#references.set(block, 1);
       return block;
     });
@@ -78,7 +89,7 @@ export class BlockPool {
   share(blocks: readonly number[]): void {
     for (const block of blocks) {
       if (!this.#table.has(block)) throw new Error(`KV block ${block} has no content to share`);
-      this.#cached.delete(block);
+      this.#cachedOf(block).delete(block);
       this.#references.set(block, this.referencesOf(block) + 1);
     }
   }
@@ -94,7 +105,7 @@ export class BlockPool {
         continue;
       }
       this.#references.delete(block);
-      if (this.#table.has(block)) this.#cached.add(block);
+      if (this.#table.has(block)) this.#cachedOf(block).add(block);
       else this.#free.add(block);
     }
   }
@@ -124,13 +135,14 @@ export class BlockPool {
         `KV blocks: ${named.size} are named by holders, ${this.#references.size} are held, ${wrong.length} not as often as named`,
       );
     }
-    const states = [...this.#free.values, ...this.#cached, ...this.#references.keys()];
+    const cached = [...this.#cachedLocal, ...this.#cachedLent];
+    const states = [...this.#free.values, ...cached, ...this.#references.keys()];
     if (states.length !== this.total || new Set(states).size !== this.total) {
       throw new Error(`KV blocks: ${states.length} states of ${this.total} blocks`);
     }
     this.#table.checkIntegrity();
     const known = this.#table.blocks;
-    const forgotten = [...this.#cached].filter((block) => !known.has(block));
+    const forgotten = cached.filter((block) => !known.has(block));
     const stale = this.#free.values.filter((block) => known.has(block));
     if (forgotten.length + stale.length > 0) {
       throw new Error(
@@ -139,10 +151,20 @@ export class BlockPool {
     }
   }
 
-  #evict(): number {
-    const [block] = this.#cached;
+  #cachedOf(block: number): Set<number> {
+    return block < this.#localBlocks ? this.#cachedLocal : this.#cachedLent;
+  }
+
+  #take(): number {
+    const isLocal = (this.#free.lowest ?? this.#localBlocks) < this.#localBlocks;
+    if (!isLocal && this.#cachedLocal.size > 0) return this.#evict(this.#cachedLocal);
+    return this.#free.take() ?? this.#evict(this.#cachedLent);
+  }
+
+  #evict(cached: Set<number>): number {
+    const [block] = cached;
     if (block === undefined) throw new Error('no KV block can be evicted');
-    this.#cached.delete(block);
+    cached.delete(block);
     this.#table.remove(block);
     this.#evicted += 1;
     return block;

@@ -8,6 +8,7 @@
 import { BlockPool } from './block-pool.ts';
 import { ParkingLot } from './parking-lot.ts';
 import type { RestoreChoice } from './restore-choice.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import type { Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
 
@@ -16,6 +17,8 @@ import type { StepDraft } from './step-draft.ts';
  * `later` (moves or parked addresses are used up until an answer), or the sequence has `none` to give.
  */
 export type Reclaimed = 'freed' | 'coming' | 'later' | 'none';
+
+type KvRoom = Pick<SchedulerLimits, 'kvBlocks' | 'localBlocks' | 'kvBlockTokens'>;
 
 interface Held {
   readonly afterStep: number;
@@ -39,17 +42,16 @@ export class KvResidence {
   #droppedTokens = 0;
   #droppedByChoiceTokens = 0;
 
-  /** `holders`: blocks of sequences that an earlier epoch handed over. */
+  /** `parkedBlocks` of addresses after the runnable ones; `holders`: blocks of sequences that an earlier epoch handed over. */
   constructor(
-    kvBlocks: number,
+    { kvBlocks, localBlocks = kvBlocks, kvBlockTokens }: KvRoom,
     parkedBlocks: number,
-    blockTokens: number,
     choice: RestoreChoice,
     holders: readonly (readonly number[])[] = [],
   ) {
-    this.pool = new BlockPool(kvBlocks, holders);
+    this.pool = new BlockPool(kvBlocks, holders, localBlocks);
     this.#lot = new ParkingLot(kvBlocks, kvBlocks + parkedBlocks);
-    this.#blockTokens = blockTokens;
+    this.#blockTokens = kvBlockTokens;
     this.#choice = choice;
   }
 
@@ -144,6 +146,20 @@ export class KvResidence {
     }
     this.drop(sequence, index);
     return 'freed';
+  }
+
+  /** Parks the last block of a sequence that waits before its room is needed. False, and nothing changes, where KV would be given up. */
+  parkAhead(sequence: Sequence, draft: StepDraft): boolean {
+    const index = sequence.blocks.length - 1;
+    const block = sequence.blocks[index];
+    if (block === undefined || this.pool.referencesOf(block) > 1) return false;
+    if (this.#lot.freeCount === 0 || draft.movesLeft === 0) return false;
+    const start = index * this.#blockTokens;
+    if (!this.#choice.pays(Math.min(sequence.computed - start, this.#blockTokens), start)) {
+      return false;
+    }
+    this.#park(sequence, block, draft);
+    return true;
   }
 
   /** It is to be computed again from block `index` on; what comes after it is of no use without it. */

@@ -1,6 +1,8 @@
 /** What is done with KV that has to make room: kept elsewhere and moved back, or given up and computed again. */
 export interface RestoreChoice {
-  /** Whether the KV of `tokens` positions from `start` on is worth keeping. */
+  /** Whether the KV of `tokens` positions from `start` on is worth keeping. Asking changes nothing. */
+  pays(tokens: number, start: number): boolean;
+  /** Whether it is to be kept, now that its room is needed. */
   parks(tokens: number, start: number): boolean;
 }
 
@@ -14,7 +16,7 @@ export interface RestoreCosts {
   readonly replaySecondsPerContextToken: number;
 }
 
-export const parksAlways: RestoreChoice = { parks: () => true };
+export const parksAlways: RestoreChoice = { pays: () => true, parks: () => true };
 
 /** One in so many blocks is kept although it costs more: a path that is never taken would never be found to have become cheaper. */
 const probeEvery = 32;
@@ -29,11 +31,15 @@ export function cheapestRestore(
 ): RestoreChoice {
   let refused = 0;
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
+  const pays = (tokens: number, start: number) => {
+    const context = tokens * start + (tokens * (tokens + 1)) / 2;
+    const replay = replaySecondsPerToken * tokens + replaySecondsPerContextToken * context;
+    return 2 * moveSecondsPerBlock * ratioOf('reload') <= replay * ratioOf('replay');
+  };
   return {
+    pays,
     parks(tokens, start) {
-      const context = tokens * start + (tokens * (tokens + 1)) / 2;
-      const replay = replaySecondsPerToken * tokens + replaySecondsPerContextToken * context;
-      if (2 * moveSecondsPerBlock * ratioOf('reload') <= replay * ratioOf('replay')) return true;
+      if (pays(tokens, start)) return true;
       refused += 1;
       return refused % probeEvery === 0;
     },

@@ -17,12 +17,19 @@ interface Newcomer {
 export class RoomMaker {
   readonly #kv: KvResidence;
   readonly #blockTokens: number;
+  readonly #movesPerStepMax: number;
   readonly #reservation: Reservation | null;
 
   /** With a reservation nobody gives way, so nobody starts whose whole length does not fit. */
-  constructor(kv: KvResidence, blockTokens: number, reservation: Reservation | null) {
+  constructor(
+    kv: KvResidence,
+    blockTokens: number,
+    movesPerStepMax: number,
+    reservation: Reservation | null,
+  ) {
     this.#kv = kv;
     this.#blockTokens = blockTokens;
+    this.#movesPerStepMax = movesPerStepMax;
     this.#reservation = reservation;
   }
 
@@ -42,7 +49,7 @@ export class RoomMaker {
 
   /** One block of those that wait. */
   reclaim(waiting: readonly Sequence[], draft: StepDraft): Reclaimed {
-    const from = waiting.findLast((sequence) => this.#kv.reclaimable(sequence) > 0);
+    const from = this.#giverAmong(waiting);
     return from === undefined ? 'none' : this.#kv.reclaim(from, draft);
   }
 
@@ -54,15 +61,16 @@ export class RoomMaker {
     return true;
   }
 
-  /** Parks ahead what the running sequences will need soon: a block is free only when the step that moves it away is answered. */
+  /**
+   * Parks ahead what the running sequences will need soon: a block is free only when the step that moves it away is answered. Dropping
+   * takes no time, so it is not done ahead.
+   */
   parkAhead(running: readonly Sequence[], waiting: readonly Sequence[], draft: StepDraft): void {
     if (!this.#kv.hasParking) return;
-    const needed = this.#growth(running);
-    while (draft.movesLeft > 0 && !this.isComing(needed)) {
-      const moved = draft.moves.length;
-      this.reclaim(waiting, draft);
-      // Dropping takes no time, so there is no reason to do it ahead.
-      if (draft.moves.length === moved) return;
+    const needed = this.#growth(running, stepsAhead);
+    while (!this.isComing(needed)) {
+      const from = this.#giverAmong(waiting);
+      if (from === undefined || !this.#kv.parkAhead(from, draft)) return;
     }
   }
 
@@ -81,7 +89,7 @@ export class RoomMaker {
     if (this.#reservation !== null) {
       if (!this.#reservation.fits(next, running)) return false;
     } else {
-      const more = next.gaveWay && !alone ? this.#growth([...running, next]) : 0;
+      const more = next.gaveWay && !alone ? this.#marginOf(next, running) : 0;
       wanted += running.length + more;
       const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
       // Nobody gives up anything for one that cannot start even so.
@@ -98,11 +106,25 @@ export class RoomMaker {
     return true;
   }
 
-  /** Blocks that the sequences will ask for in the next steps. */
-  #growth(sequences: readonly Sequence[]): number {
+  #giverAmong(waiting: readonly Sequence[]): Sequence | undefined {
+    return waiting.findLast((sequence) => this.#kv.reclaimable(sequence) > 0);
+  }
+
+  /**
+   * What all of them will ask for while `next` comes back, and then while it runs for as many steps as it was moved in: less would not be
+   * worth the moves.
+   */
+  #marginOf(next: Sequence, running: readonly Sequence[]): number {
+    const stepsBack = Math.ceil(next.parked.length / this.#movesPerStepMax);
+    const stepsRun = stepsAhead + stepsBack;
+    return this.#growth(running, stepsBack + stepsRun) + this.#growth([next], stepsRun);
+  }
+
+  /** Blocks that the sequences will ask for in the next `steps`. */
+  #growth(sequences: readonly Sequence[], steps: number): number {
     const blocksFor = (positions: number) => Math.ceil(positions / this.#blockTokens);
     return sequences.reduce((sum, { length, lengthMax, blocks }) => {
-      const soon = blocksFor(Math.min(length + stepsAhead, lengthMax));
+      const soon = blocksFor(Math.min(length + steps, lengthMax));
       return sum + Math.max(0, soon - Math.max(blocks.length, blocksFor(length)));
     }, 0);
   }

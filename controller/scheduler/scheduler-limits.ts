@@ -4,6 +4,8 @@ const movesPerStepMaxDefault = 64;
 
 export interface SchedulerLimits {
   kvBlocks: number;
+  /** Runnable addresses below lie on every rank's own device; absent: all do. The others cost an exchange in each step that names them. */
+  localBlocks?: number;
   kvBlockTokens: number;
   stepTokensMax: number;
   sequencesMax: number;

@@ -39,7 +39,7 @@ export type SchedulerEvent<Sampled extends SampledResult> =
   | { type: 'token'; requestId: string; sampled: Sampled }
   | { type: 'finished'; requestId: string; reason: 'stop' | 'length' };
 
-/** A sequence gave way, or runs again. */
+/** A sequence gave way, or computes again. */
 export interface Turn {
   readonly type: 'gave-way' | 'resumed';
   readonly requestId: string;
@@ -78,8 +78,13 @@ export class Scheduler {
     const { blocks, movesPerStepMax, choice } = checkedParking(limits);
     this.#movesPerStepMax = movesPerStepMax;
     const holders = sequences.map((sequence) => sequence.blocks);
-    this.#kv = new KvResidence(limits.kvBlocks, blocks, limits.kvBlockTokens, choice, holders);
-    this.#room = new RoomMaker(this.#kv, limits.kvBlockTokens, reservationOf(limits));
+    this.#kv = new KvResidence(limits, blocks, choice, holders);
+    this.#room = new RoomMaker(
+      this.#kv,
+      limits.kvBlockTokens,
+      movesPerStepMax,
+      reservationOf(limits),
+    );
     this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
@@ -186,11 +191,13 @@ export class Scheduler {
   schedule(): StepPlan | null {
     const draft = new StepDraft(this.#step + 1, this.#limits.stepTokensMax, this.#movesPerStepMax);
     const { reloadedTokens } = this.#kv.counts;
-    const returning = this.#running.at(-1);
-    if (returning?.returning) this.#kv.bringBack(returning, draft);
     const lacksRoom = this.#takeDecodes(draft);
     // What is or may have to be preempted must not be named again, or its blocks would never come free.
-    if (lacksRoom === null) while (this.#admitNext(draft));
+    if (lacksRoom === null) {
+      const newest = this.#running.at(-1);
+      if (newest?.returning) this.#kv.bringBack(newest, draft);
+      while (this.#admitNext(draft));
+    }
     this.#takePrefills(draft, lacksRoom?.order ?? Number.POSITIVE_INFINITY);
     this.#room.parkAhead(this.#running, this.#waiting, draft);
     if (draft.sequences.length === 0 && draft.moves.length === 0) return null;
@@ -318,7 +325,9 @@ export class Scheduler {
     if (worked) {
       this.#preempted += 1;
       victim.gaveWay = true;
-      this.#turns.push({ type: 'gave-way', requestId: victim.request.requestId });
+      // Whose way back was broken off has been away all the time.
+      if (!victim.away) this.#turns.push({ type: 'gave-way', requestId: victim.request.requestId });
+      victim.away = true;
     }
     this.#waiting.unshift(victim);
   }
@@ -341,7 +350,6 @@ export class Scheduler {
     next.blocks.push(...allocated.splice(0, next.parked.length), ...shared, ...allocated);
     this.#prefix.adopted(next, shared.length);
     this.#running.push(next);
-    if (next.gaveWay) this.#turns.push({ type: 'resumed', requestId: next.request.requestId });
     this.#kv.bringBack(next, draft);
     return true;
   }
@@ -354,6 +362,9 @@ export class Scheduler {
       const planned = plannedSequence(sequence, count, this.#limits.kvBlockTokens);
       replayedTokens += Math.min(count, Math.max(0, sequence.computedMost - sequence.computed));
       this.#computedTokens += count;
+      if (sequence.away)
+        this.#turns.push({ type: 'resumed', requestId: sequence.request.requestId });
+      sequence.away = false;
       sequence.computed += count;
       sequence.computedMost = Math.max(sequence.computedMost, sequence.computed);
       sequence.lastStep = draft.step;

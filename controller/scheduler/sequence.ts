@@ -31,6 +31,8 @@ export class Sequence {
   parkedFrom = 0;
   /** It ran before and was preempted. */
   gaveWay = false;
+  /** It gave way and has computed nothing since. */
+  away = false;
   /** Positions that were computed at least once. */
   computedMost = 0;
   /** What its full blocks hold, as far as the prefix cache asked. */

@@ -66,6 +66,8 @@ const setting = fc
     }) => {
       let state = seed;
       const choice = {
+        // Whatever is parked ahead is parked by choice: what is dropped then was needed.
+        pays: () => dropsOfTen === 0,
         parks: () => {
           state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
           return (state >>> 8) % 10 >= dropsOfTen;

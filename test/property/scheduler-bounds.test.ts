@@ -46,7 +46,7 @@ const arrivals = fc.array(
   fc.record({
     atStep: fc.nat({ max: 60 }),
     prompt: fc.oneof(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 20, max: 100 })),
-    maxTokens: fc.integer({ min: 1, max: 8 }),
+    maxTokens: fc.oneof(fc.integer({ min: 1, max: 8 }), fc.integer({ min: 9, max: 30 })),
   }),
   { minLength: 1, maxLength: 60, size: 'max' },
 );
@@ -58,12 +58,28 @@ function stepsAsOldest({ prompt, maxTokens }: Arrival, limits: SchedulerLimits):
   return Math.ceil((prompt + maxTokens) / prefillTokens) + maxTokens;
 }
 
+/**
+ * Steps that only move KV while a request is the oldest: its own way back; others that make room for it to start; and for each block that
+ * it still asks for, one that moves another's away and one that parks ahead.
+ */
+function stepsOfMoves({ maxTokens }: Arrival, limits: SchedulerLimits): number {
+  const { contextTokensMax, kvBlockTokens, parking } = limits;
+  if (!parking?.blocks) return 0;
+  const blocks = Math.ceil(contextTokensMax / kvBlockTokens);
+  const moved = Math.ceil(blocks / (parking.movesPerStepMax ?? blocks));
+  return 2 * moved + 2 * (Math.ceil(maxTokens / kvBlockTokens) + 1);
+}
+
 /** Plays the arrivals; when each request, by arrival, came and ended, in steps planned until then. */
 class Play {
   readonly lives: { arrival: Arrival; came: number; ended: number }[];
   readonly scheduler: Scheduler;
   readonly #stepsInFlight: number;
   readonly #flights: StepPlan[] = [];
+  /** Tokens asked of the ranks so far, by request; who is to get one in each step. */
+  readonly #asked = new Map<string, number>();
+  readonly #decoding = new Set<string>();
+  readonly #kvBlocks: number;
   #steps = 0;
   #next = 0;
   #alive = 0;
@@ -75,6 +91,7 @@ class Play {
     cached: boolean,
   ) {
     this.scheduler = new Scheduler(limits, cached ? prefixHashes.good : null);
+    this.#kvBlocks = limits.kvBlocks;
     this.lives = arrivals.map((arrival) => ({ arrival, came: 0, ended: Number.NaN }));
     this.#stepsInFlight = stepsInFlight;
   }
@@ -84,8 +101,8 @@ class Play {
       this.#arrive();
       const plan = this.#flights.length < this.#stepsInFlight ? this.scheduler.schedule() : null;
       if (plan !== null) {
-        // Steps that only move are short: what a request may wait for is computing.
-        if (plan.sequences.length > 0) this.#steps += 1;
+        this.#steps += 1;
+        this.#checkNobodyIsHeldUp(plan);
         this.#flights.push(plan);
       } else if (this.#flights.length > 0) {
         this.#answer();
@@ -97,6 +114,29 @@ class Play {
       this.scheduler.checkIntegrity();
     }
     return this;
+  }
+
+  /** While KV comes back everybody who decodes gets a token: who returns is newer than they are. */
+  #checkNobodyIsHeldUp({ moves, sequences }: StepPlan): void {
+    for (const { type, requestId } of this.scheduler.takeTurns()) {
+      if (type === 'gave-way') this.#decoding.delete(requestId);
+    }
+    const named = new Set(sequences.map(({ requestId }) => requestId));
+    const heldUp = [...this.#decoding].filter((requestId) => !named.has(requestId));
+    if (moves.some(({ to }) => to < this.#kvBlocks) && heldUp.length > 0) {
+      throw new Error(`${heldUp.join()} get nothing while another one comes back`);
+    }
+    for (const { requestId, sampling } of sequences) {
+      const asked = (this.#asked.get(requestId) ?? 0) + Number(sampling !== null);
+      this.#asked.set(requestId, asked);
+      const isDecoding = sampling !== null && asked < this.#maxTokensOf(requestId);
+      if (isDecoding) this.#decoding.add(requestId);
+      else this.#decoding.delete(requestId);
+    }
+  }
+
+  #maxTokensOf(requestId: string): number {
+    return this.lives[Number(requestId)]?.arrival.maxTokens ?? 0;
   }
 
   #arrive(): void {
@@ -143,7 +183,8 @@ describe('no starvation', () => {
           const before = lives.slice(0, index + 1).filter(({ ended }) => ended >= life.came);
           // A step is planned while the token that ends a request is on its way: as many per request as may be under way.
           const bound = before.reduce(
-            (sum, { arrival }) => sum + stepsAsOldest(arrival, limits) + stepsInFlight,
+            (sum, { arrival }) =>
+              sum + stepsAsOldest(arrival, limits) + stepsOfMoves(arrival, limits) + stepsInFlight,
             0,
           );
           expect(life.ended - life.came).toBeLessThanOrEqual(bound);
@@ -154,6 +195,21 @@ describe('no starvation', () => {
     // Otherwise the pools were too large to push anybody out.
     expect(preempted).toBeGreaterThan(20);
   }, 60_000);
+
+  it('gives older ones a token in each step in which a long one comes back block by block', () => {
+    const lengths = { atStep: 0, prompt: 4, maxTokens: 140 };
+    let reloaded = 0;
+    for (let kvBlocks = 45; kvBlocks < 105; kvBlocks += 1) {
+      const limits = { kvBlocks, kvBlockTokens: 4, stepTokensMax: 512, sequencesMax: 8 };
+      const parking = { blocks: 400, movesPerStepMax: 1 };
+      const older = [lengths, lengths, { ...lengths, prompt: 60, maxTokens: 20 }];
+      const arrivals = [...older, { atStep: 0, prompt: 100, maxTokens: 20 }];
+      const all = { ...limits, contextTokensMax: 160, waitingMax: 8, parking };
+      // It checks that itself.
+      reloaded += new Play(all, arrivals, 2, false).run().scheduler.counts.reloadedBlocks;
+    }
+    expect(reloaded).toBeGreaterThan(100);
+  });
 });
 
 describe('a stream of long prompts', () => {

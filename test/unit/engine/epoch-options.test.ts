@@ -39,3 +39,18 @@ test.each([
     expect(ranks).toHaveLength(2);
   },
 );
+
+test('addresses that lie on every own device are those below the lowest that is on loan', () => {
+  const localOf = (shardPlan: object) => {
+    const group = { ...atMoment, shardPlan: { ...atMoment.shardPlan, ...shardPlan } };
+    return epochOptionsOf(group, { ...request, workload: null }, paths).limits.localBlocks;
+  };
+  const { kvBlocks, ranks } = atMoment.shardPlan;
+  expect(localOf({})).toBe(kvBlocks);
+  const kept = ranks.map((rank, index) => ({
+    ...rank,
+    kvDeviceBlocks: index === 0 ? 3 : kvBlocks,
+  }));
+  const kvLoans = [{ owner: 0, holder: 1, blocks: { begin: 3, end: kvBlocks } }];
+  expect(localOf({ ranks: kept, kvLoans })).toBe(3);
+});

@@ -79,6 +79,23 @@ describe('block pool', () => {
     pool.checkIntegrity([taken]);
   });
 
+  it('gives away cached blocks of every device before free ones that are on loan', () => {
+    const pool = new BlockPool(5, [], 3);
+    const local = pool.allocate(3);
+    for (const block of local) pool.remember(block, content(`${block}`, [block]));
+    pool.free(local);
+    expect(pool.allocate(2)).toEqual([2, 1]);
+    const rest = pool.allocate(3);
+    expect(rest).toEqual([0, 3, 4]);
+    expect([pool.evicted, pool.freeCount]).toEqual([3, 0]);
+    const [lent = -1] = rest.splice(1, 1);
+    pool.remember(lent, content('lent', [9]));
+    pool.free([lent]);
+    expect([pool.cachedCount, pool.canAllocate(1, [lent])]).toEqual([1, false]);
+    expect(pool.allocate(1)).toEqual([lent]);
+    pool.checkIntegrity([[0, 1, 2, 3, 4]]);
+  });
+
   it('finds nothing when keys collide but tokens, a token before, or salts differ', () => {
     const pool = new BlockPool(2);
     const [first = -1, second = -1] = pool.allocate(2);

@@ -10,7 +10,7 @@ const blockTokens = 4;
 
 /** `blocks` runnable ones, `parked` parked ones. */
 function residenceOf(blocks: number, parked: number) {
-  return new KvResidence(blocks, parked, blockTokens, parksAlways);
+  return new KvResidence({ kvBlocks: blocks, kvBlockTokens: blockTokens }, parked, parksAlways);
 }
 
 /** A sequence that has computed so many positions in blocks of its own, and rests. */
@@ -62,8 +62,9 @@ describe('a sequence that rests', () => {
   });
 
   it('drops what is cheaper to compute again, and tells so while it could be parked', () => {
-    const dear = { parks: (tokens: number) => tokens > 2 };
-    const kv = new KvResidence(4, 1, blockTokens, dear);
+    const pays = (tokens: number) => tokens > 2;
+    const dear = { pays, parks: pays };
+    const kv = new KvResidence({ kvBlocks: 4, kvBlockTokens: blockTokens }, 1, dear);
     const sequence = resting(kv, 10);
     expect(kv.reclaim(sequence, draftOf(1))).toBe('freed');
     expect(kv.counts).toMatchObject({ droppedTokens: 2, droppedByChoiceTokens: 2 });
@@ -84,6 +85,26 @@ describe('a sequence that rests', () => {
     expect(second.moves).toEqual([{ from: 1, to: 4 }]);
     expect(sequence).toMatchObject({ blocks: [0], parked: [4], computed: 8 });
     kv.checkIntegrity([sequence]);
+  });
+
+  it('is parked ahead of need where that pays and there is an address, and else left alone', () => {
+    const pays = (tokens: number) => tokens > 2;
+    const kv = new KvResidence({ kvBlocks: 4, kvBlockTokens: blockTokens }, 1, {
+      pays,
+      parks: pays,
+    });
+    const [partial, whole] = [resting(kv, 6), resting(kv, 8)];
+    expect(kv.parkAhead(partial, draftOf(1))).toBe(false);
+    expect(kv.parkAhead(whole, draftOf(1, 0))).toBe(false);
+    const draft = draftOf(1);
+    expect(kv.parkAhead(whole, draft)).toBe(true);
+    expect(draft.moves).toEqual([{ from: 3, to: 4 }]);
+    kv.release(1);
+    // All addresses are used: its own parked end is not given up ahead.
+    expect(kv.parkAhead(whole, draftOf(2))).toBe(false);
+    expect(kv.counts).toMatchObject({ parkedBlocks: 1, droppedTokens: 0 });
+    expect([partial.computed, whole.computed]).toEqual([6, 8]);
+    kv.checkIntegrity([partial, whole]);
   });
 
   it('gives no block that another one reads, and none beyond the moves of a step', () => {

@@ -38,6 +38,15 @@ describe('parking', () => {
     expect(driver.scheduler.takeTurns()).toEqual([]);
   });
 
+  it('gives up ahead of need nothing that would have to be computed again', () => {
+    const choice = { pays: () => false, parks: () => false };
+    const driver = new Driver({ ...tight, parking: { blocks: 8, choice } });
+    driver.add('a', 3, 8).add('b', 3, 6);
+    for (let step = 0; step < 5; step += 1) driver.step();
+    // One block for a's next position; a needs two more within its next steps.
+    expect(driver.scheduler.counts).toMatchObject({ preempted: 1, droppedTokens: 2 });
+  });
+
   it('ends with the request: what waits is cancelled, its blocks and parked addresses are free', () => {
     const driver = new Driver({ ...tight, parking }).add('a', 3, 8).add('b', 3, 6);
     for (let step = 0; step < 6; step += 1) driver.step();
@@ -72,6 +81,19 @@ describe('parking', () => {
     const back = steps.findIndex((step) => /[89]>\d/.test(step));
     expect(steps.slice(back).join(' | ')).toMatch(/^\d+>\d( \| \d+>\d)* b:1\* c:1\*/);
     expect(driver.scheduler.counts).toMatchObject({ running: 0, waiting: 0, recomputedTokens: 0 });
+  });
+
+  it('runs again when it computes, not when its way back begins', () => {
+    const limits = { kvBlocks: 8, kvBlockTokens: 2, contextTokensMax: 16 };
+    const driver = new Driver({ ...limits, parking: { blocks: 8, movesPerStepMax: 1 } });
+    driver.add('a', 8, 8).add('b', 6, 4);
+    const turns: string[] = [];
+    for (let shown = driver.step(); shown !== 'nothing'; shown = driver.step()) {
+      const [turn] = driver.scheduler.takeTurns();
+      if (turn !== undefined) turns.push(`${turn.requestId} ${turn.type} ${shown}`);
+    }
+    expect(turns).toHaveLength(2);
+    expect(turns[1]).toMatch(/^b resumed .*b:1/);
   });
 
   it('refuses moves that would never bring anything back', () => {

@@ -14,6 +14,30 @@ function drain(driver: Driver): string[] {
   return shown;
 }
 
+describe('with KV on loan', () => {
+  /** One request of 5 blocks after the other, of texts of their own: steps that name an address on loan. */
+  function stepsOnLoan(localBlocks: number, hash: keyof typeof prefixHashes): number {
+    const limits = { kvBlocks: 43, localBlocks, stepTokensMax: 32 };
+    const driver = new Driver(limits, prefixHashes[hash]);
+    let onLoan = 0;
+    for (let request = 0; request < 12; request += 1) {
+      driver.ask(`${request}`, tokens(13, 100 * request), 7);
+      for (let plan = driver.plan(); plan !== null; plan = driver.plan()) {
+        const tables = plan.sequences.flatMap(({ blockTable }) => blockTable);
+        onLoan += Number(tables.some((block) => block >= 10));
+        driver.answer();
+      }
+    }
+    return onLoan;
+  }
+
+  it('a sequence that fits what every rank keeps runs there, whatever else is cached there', () => {
+    expect([stepsOnLoan(10, 'none'), stepsOnLoan(10, 'good')]).toEqual([0, 0]);
+    // Without loans, where blocks lie is the same to everybody: what is cached stays.
+    expect(stepsOnLoan(43, 'good')).toBeGreaterThan(0);
+  });
+});
+
 describe('a prompt that begins like one before it', () => {
   it('computes only what is new, from the same blocks on', () => {
     const driver = driverOf().ask('a', tokens(8), 1);
