@@ -17,7 +17,7 @@ export class Caller {
   named = false;
   /** Of any epoch. */
   started = false;
-  /** When its sequence gave way; null while it runs. */
+  /** When its sequence gave way; null unless it waits for that. */
   gaveWayMs: number | null = null;
   readonly #request: GenerationRequest;
   readonly #signal: AbortSignal;

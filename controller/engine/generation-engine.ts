@@ -26,6 +26,8 @@ export interface ServingGroup {
   kvPaths: KvPathTracker;
   /** By rank. */
   workerIds: readonly string[];
+  /** By rank; one without any has no KV of its own. */
+  headGroups: readonly number[];
 }
 
 export class SwitchingEngine implements GenerationEngine {

@@ -8,25 +8,36 @@ interface KvInUse {
   readonly droppedTokens: number;
 }
 
-/** Block tables are the same on all ranks: what differs is where an address lies. */
+/** Block tables are the same on all ranks: what differs is where an address lies. A rank without heads has no KV of its own. */
 export function kvOfRanks(group: {
   readonly loop: { readonly scheduler: KvInUse };
   readonly residency: KvResidency;
   readonly workerIds: readonly string[];
+  /** By rank. */
+  readonly headGroups: readonly number[];
 }): RankKvTokens[] {
-  const { residency, workerIds, loop } = group;
-  const { kvBlockTokens, deviceBlocks } = residency;
+  const { residency, workerIds, headGroups, loop } = group;
+  const { kvBlockTokens, deviceBlocks, loans } = residency;
   const { addresses, droppedTokens } = loop.scheduler;
-  const runnable = [...addresses.runnable];
-  const parked = [...addresses.parked].length * kvBlockTokens;
+  const [runnable, parked] = [[...addresses.runnable], [...addresses.parked]];
+  const tokensIn = (used: readonly number[], begin: number, end = Number.POSITIVE_INFINITY) =>
+    used.filter((address) => address >= begin && address < end).length * kvBlockTokens;
   return workerIds.map((workerId, rank) => {
-    const own = runnable.filter((address) => address < (deviceBlocks[rank] ?? 0)).length;
+    const held = loans
+      .filter(({ holder }) => holder === rank)
+      .reduce((sum, { blocks }) => sum + tokensIn(runnable, blocks.begin, blocks.end), 0);
+    if (headGroups[rank] === 0) {
+      return { workerId, resident: 0, remote: 0, parked: 0, parkedInHost: 0, dropped: 0, held };
+    }
+    const own = deviceBlocks[rank] ?? 0;
     return {
       workerId,
-      resident: own * kvBlockTokens,
-      remote: (runnable.length - own) * kvBlockTokens,
-      parked,
+      resident: tokensIn(runnable, 0, own),
+      remote: tokensIn(runnable, own),
+      parked: tokensIn(parked, 0),
+      parkedInHost: tokensIn(parked, own),
       dropped: droppedTokens,
+      held,
     };
   });
 }

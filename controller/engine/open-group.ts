@@ -32,6 +32,9 @@ const provedSteps = 8;
 
 const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 
+const headGroupsOf = ({ headGroups }: ShardPlan__Output['ranks'][number]) =>
+  (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
+
 const weightsOf = ({ modelDigest, model, numerics }: ShardPlan__Output) =>
   JSON.stringify([modelDigest, model?.quantization, numerics]);
 
@@ -96,6 +99,7 @@ class ServedGroup implements EngineGroup {
       residency: residencyOf(shardPlan),
       kvPaths: this.#kvPaths.tracker,
       workerIds: workerIdsOf(this.#group),
+      headGroups: shardPlan.ranks.map(headGroupsOf),
       weights: weightsOf(shardPlan),
       limits: {
         modelId: shardPlan.modelId,

@@ -32,7 +32,7 @@ export interface StepObserver {
   step(measurement: StepMeasurement): void;
   /** From arrival to the first step that names the request. */
   started(queueSeconds: number): void;
-  /** A sequence that gave way runs again. */
+  /** A sequence that gave way computes again, or is over. */
   resumed(waitSeconds: number): void;
 }
 
@@ -229,6 +229,7 @@ export class StepLoop {
     for (const caller of callers) {
       // Ranks that never answered, without a warm-up even: no request is to blame.
       if (this.#steps === 0) caller.named = false;
+      this.#endWait(caller);
       caller.epochEnded(error);
     }
     this.#noteIdle();
@@ -256,16 +257,19 @@ export class StepLoop {
   }
 
   #noteTurns(): void {
-    const { clock, observer } = this.#options;
     for (const { type, requestId } of this.#scheduler.takeTurns()) {
       const caller = this.#callers.get(requestId);
       if (caller === undefined) continue;
-      if (type === 'gave-way') caller.gaveWayMs = clock.nowMs();
-      else if (caller.gaveWayMs !== null) {
-        observer.resumed((clock.nowMs() - caller.gaveWayMs) / 1000);
-        caller.gaveWayMs = null;
-      }
+      if (type === 'gave-way') caller.gaveWayMs = this.#options.clock.nowMs();
+      else this.#endWait(caller);
     }
+  }
+
+  #endWait(caller: Caller): void {
+    if (caller.gaveWayMs === null) return;
+    const { clock, observer } = this.#options;
+    observer.resumed((clock.nowMs() - caller.gaveWayMs) / 1000);
+    caller.gaveWayMs = null;
   }
 
   #send(plan: StepPlan): void {
@@ -345,6 +349,7 @@ export class StepLoop {
     const caller = this.#callers.get(requestId);
     if (caller === undefined) return;
     this.#callers.delete(requestId);
+    this.#endWait(caller);
     caller.end(event);
     this.#noteIdle();
   }

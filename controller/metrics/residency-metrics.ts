@@ -9,8 +9,12 @@ export interface RankKvTokens {
   readonly remote: number;
   /** Of sequences that wait: on its device or in its host memory. */
   readonly parked: number;
+  /** Of these, in its host memory. */
+  readonly parkedInHost: number;
   /** Of sequences that wait: given up, to be computed again. */
   readonly dropped: number;
+  /** In use, of other ranks' heads, for which it attends. */
+  readonly held: number;
 }
 
 /** What is read at the moment of a scrape. */
@@ -32,7 +36,7 @@ export class ResidencyMetrics {
   readonly tokensRecomputed: Counter;
   readonly tokensDropped: Counter;
   readonly tokensDroppedByChoice: Counter;
-  /** From giving way to running again. */
+  /** From giving way to computing again, or to its end. */
   readonly sequenceWait: Histogram;
   readonly #restoredTokens: Counter<'path'>;
   readonly #restoreSeconds: Counter<'path'>;
@@ -60,7 +64,7 @@ export class ResidencyMetrics {
     );
     this.sequenceWait = new Histogram({
       name: 'hels_sequence_wait_seconds',
-      help: 'Time from giving way to older sequences to running again',
+      help: 'Time from giving way to older sequences to computing again, or to the end of the request',
       buckets: waitBuckets,
       registers,
     });
@@ -116,13 +120,14 @@ function registerGauges(registers: Registry[], gauges: () => ResidencyGauges): v
   );
   new Gauge({
     name: 'hels_kv_tokens',
-    help: "Tokens by where a rank's KV of them is: resident, remote, parked or dropped; whole blocks",
+    help: "Tokens by where a rank's KV of them is: resident, remote, parked (parked_host: of these in host memory) or dropped; held: of other ranks; whole blocks",
     labelNames: ['worker', 'state'],
     registers,
     collect() {
       this.reset();
-      for (const { workerId: worker, ...tokens } of gauges().kvOfRanks) {
-        for (const [state, count] of Object.entries(tokens)) this.set({ worker, state }, count);
+      for (const { workerId: worker, parkedInHost, ...tokens } of gauges().kvOfRanks) {
+        const states = { ...tokens, parked_host: parkedInHost };
+        for (const [state, count] of Object.entries(states)) this.set({ worker, state }, count);
       }
     },
   });

@@ -51,6 +51,8 @@ const setting = fc
       ...[{}, {}, { replaysWhole: true }],
       ...[{ reserveTokens: 1 }, { reserveTokens: 7 }],
     ),
+    /** Of each rank's own room, in percent of the runnable KV and, above 100, of the parked. */
+    roomPercents: fc.constantFrom(null, [100, 100], [40, 200], [160, 10], [0, 120], [60, 30]),
     hash: fc.constantFrom('none' as const, 'good' as const, 'weak' as const),
   })
   .map(
@@ -62,6 +64,7 @@ const setting = fc
       stepsInFlightMax,
       hash,
       policy,
+      roomPercents,
       ...rest
     }) => {
       let state = seed;
@@ -73,26 +76,32 @@ const setting = fc
           return (state >>> 8) % 10 >= dropsOfTen;
         },
       };
+      const deviceBlocks = roomPercents?.map((percent) =>
+        percent <= 100
+          ? Math.floor((rest.kvBlocks * percent) / 100)
+          : rest.kvBlocks + Math.floor((parkedBlocks * (percent - 100)) / 100),
+      );
       const limits: SchedulerLimits = {
         ...rest,
         ...policy,
+        localBlocks: Math.min(rest.kvBlocks, ...(deviceBlocks ?? [])),
         contextTokensMax: 36,
         waitingMax: 12,
         parking: { blocks: parkedBlocks, movesPerStepMax, choice },
       };
-      return { limits, stepsInFlightMax, hash };
+      return { limits, stepsInFlightMax, hash, deviceBlocks: deviceBlocks ?? null };
     },
   );
 
 describe('parking', () => {
-  it('changes no token, loses no block and lets nobody wait for ever, whatever is parked or dropped when', () => {
-    const seen = { parked: 0, reloaded: 0, dropped: 0, replayed: 0, preempted: 0 };
+  it('changes no token, loses no block and lets nobody wait for ever, whatever is parked or dropped when and wherever it lies', () => {
+    const seen = { parked: 0, reloaded: 0, dropped: 0, replayed: 0, preempted: 0, remote: 0 };
     fc.assert(
       fc.property(
         setting,
         fc.array(action, { maxLength: 300, size: 'max' }),
-        ({ limits, stepsInFlightMax, hash }, actions) => {
-          const world = new World(limits, prefixHashes[hash]);
+        ({ limits, stepsInFlightMax, hash, deviceBlocks }, actions) => {
+          const world = new World(limits, prefixHashes[hash], deviceBlocks);
           play(world, actions, stepsInFlightMax);
           finish(world, stepsInFlightMax);
           const { counts } = world.scheduler;
@@ -101,6 +110,7 @@ describe('parking', () => {
           seen.dropped += counts.droppedTokens;
           seen.replayed += counts.recomputedTokens;
           seen.preempted += counts.preempted;
+          seen.remote += world.remoteBlocks;
           expect(counts.parkedBlocks + counts.reloadedBlocks).toBe(world.movedBlocks);
           if (limits.reserveTokens !== undefined) expect(counts.preempted).toBe(0);
           if (limits.replaysWhole) expect(counts.parkedBlocks).toBe(0);

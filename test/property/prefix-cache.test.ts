@@ -36,15 +36,20 @@ function turns(world: World, random: Random): void {
 }
 
 /** Chats: a system prompt, then turns; a tenth goes away early. Every answer is checked against an undisturbed one. */
-function serve(requests: number, hash: keyof typeof prefixHashes, seed: number): World {
+function serve(
+  requests: number,
+  hash: keyof typeof prefixHashes,
+  seed: number,
+  world = new World(limits, prefixHashes[hash]),
+  answerTokensMax = 12,
+): World {
   const random = randomNumbers(seed);
   const system = Array.from({ length: 3 }, () => Array.from({ length: 22 }, () => random(64)));
-  const world = new World(limits, prefixHashes[hash]);
   for (let count = 0; count < requests; count += 1) {
     const chat = random(3);
     const turn = Array.from({ length: 1 + random(8) }, () => random(4));
     const salt = random(16) === 0 ? null : `tenant-${chat % 2}`;
-    world.add([...(system[chat] ?? []), ...turn], 1 + random(12), [random(64)], salt);
+    world.add([...(system[chat] ?? []), ...turn], 1 + random(answerTokensMax), [random(64)], salt);
     if (random(10) === 0) world.cancel(random(32));
     turns(world, random);
   }
@@ -64,6 +69,26 @@ describe('prefix cache', () => {
       expect(counts.prefixEvictions).toBeGreaterThan(1_000);
       world.scheduler.checkIntegrity();
       // Everything can still be allocated at once.
+      world.add([1], world.scheduler.contextTokensMax - 1, []);
+      finish(world, 1);
+    },
+    propertyDeadlineMs(60_000),
+  );
+
+  it(
+    'is back there, too, where KV is parked, dropped, on loan and cancelled meanwhile',
+    () => {
+      const parking = { blocks: 4, movesPerStepMax: 2 };
+      const tight = { ...limits, kvBlocks: 20, localBlocks: 9, parking };
+      const world = new World(tight, prefixHashes.good, [9, 22]);
+      serve(propertyRuns(10_000), 'good', 13, world, 30);
+      const { counts } = world.scheduler;
+      const nothing = { running: 0, waiting: 0, kvBlocksUsed: 0, kvParkedBlocksUsed: 0 };
+      expect(counts).toMatchObject(nothing);
+      const { parkedBlocks, reloadedBlocks, droppedTokens, prefixHitTokens } = counts;
+      const seen = [parkedBlocks, reloadedBlocks, droppedTokens, prefixHitTokens];
+      expect(Math.min(...seen, world.remoteBlocks)).toBeGreaterThan(500);
+      world.scheduler.checkIntegrity();
       world.add([1], world.scheduler.contextTokensMax - 1, []);
       finish(world, 1);
     },

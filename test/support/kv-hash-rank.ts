@@ -2,6 +2,8 @@
  * One rank without a model: its KV is real (one cell per position, in the blocks the plan names) and its next token is a hash of the
  * cells it reads. Lost, stale or foreign KV therefore changes the text.
  */
+import type { KvHomes } from './kv-homes.ts';
+
 export interface HashStep {
   /** Block to block, before anything is computed. */
   moves?: readonly { from: number; to: number }[];
@@ -54,16 +56,21 @@ export function hashAnswer(
 
 export class KvHashRank {
   readonly #blockTokens: number;
+  /** Of a rank without homes: all addresses lie in one memory of its own. */
   readonly #cells = new Map<number, number>();
   readonly #sampled = new Map<number, number>();
+  readonly #homes: KvHomes | null;
+  readonly #rank: number;
 
-  constructor(blockTokens: number) {
+  constructor(blockTokens: number, homes: KvHomes | null = null, rank = 0) {
     this.#blockTokens = blockTokens;
+    this.#homes = homes;
+    this.#rank = rank;
   }
 
   /** A rank of the next epoch: it holds the KV of the blocks below `keptBlocks`, and nothing else of this one. */
   successor(blockTokens: number, keptBlocks: number): KvHashRank {
-    const next = new KvHashRank(blockTokens);
+    const next = new KvHashRank(blockTokens, null, this.#rank);
     for (const [place, cell] of this.#cells) {
       if (place < keptBlocks * this.#blockTokens) next.#cells.set(place, cell);
     }
@@ -83,11 +90,11 @@ export class KvHashRank {
       };
       let state = 0;
       for (let position = 0; position < startPosition; position += 1) {
-        state = mix(state, this.#cells.get(address(position)) ?? unwritten);
+        state = mix(state, this.#read(address(position)) ?? unwritten);
       }
       tokens.forEach((token, index) => {
         const cell = cellOf(state, token, startPosition + index);
-        this.#cells.set(address(startPosition + index), cell);
+        this.#write(address(startPosition + index), cell);
         state = mix(state, cell);
       });
       if (sampling === null) return [];
@@ -99,11 +106,29 @@ export class KvHashRank {
 
   #move(from: number, to: number): void {
     for (let place = 0; place < this.#blockTokens; place += 1) {
-      const cell = this.#cells.get(from * this.#blockTokens + place);
-      const target = to * this.#blockTokens + place;
-      if (cell === undefined) this.#cells.delete(target);
-      else this.#cells.set(target, cell);
+      const cell = this.#read(from * this.#blockTokens + place);
+      this.#write(to * this.#blockTokens + place, cell);
     }
+  }
+
+  /** KV is of the rank's own heads: to another rank the same cell says something else. */
+  #read(place: number): number | undefined {
+    const { cells, at } = this.#where(place);
+    const stored = cells.get(at);
+    return stored === undefined ? undefined : stored ^ this.#rank;
+  }
+
+  #write(place: number, cell: number | undefined): void {
+    const { cells, at } = this.#where(place);
+    if (cell === undefined) cells.delete(at);
+    else cells.set(at, cell ^ this.#rank);
+  }
+
+  #where(place: number): { cells: Map<number, number>; at: number } {
+    if (this.#homes === null) return { cells: this.#cells, at: place };
+    const offset = place % this.#blockTokens;
+    const home = this.#homes.placeOf(this.#rank, (place - offset) / this.#blockTokens);
+    return { cells: home.cells, at: home.block * this.#blockTokens + offset };
   }
 
   #lastSampled(slot: number): number {

@@ -11,6 +11,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import { requestOf } from './generation-requests.ts';
 import { hashAnswer, KvHashRank } from './kv-hash-rank.ts';
+import { KvHomes } from './kv-homes.ts';
 import { checkMoves } from './move-rules.ts';
 
 const ranks = 2;
@@ -69,13 +70,28 @@ export class World {
   computedTokens = 0;
   /** Blocks that steps moved, away and back. */
   movedBlocks = 0;
+  /** Blocks that steps named and one of the ranks has on loan. */
+  remoteBlocks = 0;
+  readonly #homes: KvHomes | null;
   readonly #saltOf = new Map<string, string | null>();
 
-  constructor(limits: SchedulerLimits, prefixHash: PrefixHash | null = null) {
+  /** `deviceBlocks`: by rank, addresses below lie on its device; null: all ranks have room for all. */
+  constructor(
+    limits: SchedulerLimits,
+    prefixHash: PrefixHash | null = null,
+    deviceBlocks: readonly number[] | null = null,
+  ) {
     this.#limits = limits;
     this.#prefixHash = prefixHash;
     this.scheduler = new Scheduler(limits, prefixHash);
-    this.#ranks = Array.from({ length: ranks }, () => new KvHashRank(limits.kvBlockTokens));
+    const { kvBlocks, kvBlockTokens, parking } = limits;
+    const parkedBlocks = parking?.blocks ?? 0;
+    this.#homes =
+      deviceBlocks === null ? null : new KvHomes({ kvBlocks, parkedBlocks, deviceBlocks });
+    this.#ranks = Array.from(
+      { length: ranks },
+      (_, rank) => new KvHashRank(kvBlockTokens, this.#homes, rank),
+    );
   }
 
   get liveCount(): number {
@@ -125,6 +141,7 @@ export class World {
       this.#limits,
     );
     this.movedBlocks += plan.moves.length;
+    this.remoteBlocks += this.#remoteBlocksOf(plan);
     if (plan.sequences.length > 0) this.#checkBudget(plan);
     this.#checkNobodyElseHolds(plan);
     this.#checkOldestProgresses(plan);
@@ -137,6 +154,14 @@ export class World {
     }
     this.#flights.push({ plan, results: Array.from({ length: ranks }, () => null) });
     return true;
+  }
+
+  #remoteBlocksOf({ sequences }: StepPlan): number {
+    const homes = this.#homes;
+    if (homes === null) return 0;
+    const named = sequences.flatMap(({ blockTable }) => blockTable);
+    const isRemote = (block: number) => homes.isRemote(0, block) || homes.isRemote(1, block);
+    return named.filter(isRemote).length;
   }
 
   /** The rank runs the oldest step it has not run. */
@@ -169,6 +194,7 @@ export class World {
    */
   rebase(limits: SchedulerLimits, keptBlocks: number, heldBlocks = keptBlocks): void {
     if (keptBlocks > 0) while (this.#flights.length > 0) this.answer();
+    if (this.#homes !== null) throw new Error('the next epoch would have other homes');
     this.#flights = [];
     const { kvBlockTokens } = limits;
     this.#ranks = this.#ranks.map((rank) => rank.successor(kvBlockTokens, heldBlocks));

@@ -81,5 +81,10 @@ export function answerAll({ ranks }: Pick<Test, 'ranks'>): void {
   while (ranks.every(({ waiting }) => waiting > 0)) for (const rank of ranks) rank.answer();
 }
 
+/** One step, by every rank. */
+export function answerStep({ ranks }: Pick<Test, 'ranks'>): void {
+  for (const rank of ranks) rank.answer();
+}
+
 export const tokensOf = (events: readonly GenerationEvent[]) =>
   events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));

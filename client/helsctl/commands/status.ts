@@ -51,9 +51,13 @@ function kvLines(status: Status): string[] {
   if (!elsewhere) return [];
   const rows = status.rankKv.map((rank) => [
     rank.workerId,
-    ...[rank.residentTokens, rank.remoteTokens, rank.parkedTokens, rank.droppedTokens].map(String),
+    ...[rank.residentTokens, rank.remoteTokens, rank.heldTokens].map(String),
+    ...[rank.parkedTokens, rank.parkedHostTokens, rank.droppedTokens].map(String),
   ]);
-  const header = ['worker', 'KV tokens resident', 'remote', 'parked', 'dropped'];
+  const header = [
+    ...['worker', 'KV tokens resident', 'remote', 'held for others'],
+    ...['parked', 'of it in host memory', 'dropped'],
+  ];
   const tax = `recompute tax ${(100 * status.recomputeTax).toFixed(1)} %`;
   return ['', formatTable(header, rows), tax];
 }

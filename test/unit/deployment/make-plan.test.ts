@@ -146,18 +146,22 @@ describe('what it costs to bring KV back', () => {
 
 describe('where the KV of a group is', () => {
   it('is told by rank', () => {
-    const scheduler = { addresses: { runnable: [0, 3, 7], parked: [10] }, droppedTokens: 5 };
+    const scheduler = { addresses: { runnable: [0, 3, 7], parked: [9, 10] }, droppedTokens: 5 };
     const residency = {
       kvBlocks: 8,
       kvParkedBlocks: 4,
       kvBlockTokens: 64,
-      deviceBlocks: [8, 2],
-      loans: [{ owner: 1, holder: 0, blocks: { begin: 2, end: 8 } }],
+      deviceBlocks: [10, 2, 8],
+      loans: [{ owner: 1, holder: 2, blocks: { begin: 2, end: 8 } }],
     };
-    const workerIds = ['a', 'b'];
-    expect(kvOfRanks({ loop: { scheduler }, residency, workerIds })).toEqual([
-      { workerId: 'a', resident: 192, remote: 0, parked: 64, dropped: 5 },
-      { workerId: 'b', resident: 64, remote: 128, parked: 64, dropped: 5 },
+    const workerIds = ['a', 'b', 'no heads'];
+    const headGroups = [3, 1, 0];
+    const nothing = { resident: 0, remote: 0, parked: 0, parkedInHost: 0, dropped: 0, held: 0 };
+    const waits = { ...nothing, parked: 128, dropped: 5 };
+    expect(kvOfRanks({ loop: { scheduler }, residency, workerIds, headGroups })).toEqual([
+      { ...waits, workerId: 'a', resident: 192, parkedInHost: 64 },
+      { ...waits, workerId: 'b', resident: 64, remote: 128, parkedInHost: 128 },
+      { ...nothing, workerId: 'no heads', held: 128 },
     ]);
     expect(taxOf({ computedTokens: 0, recomputedTokens: 0 })).toBe(0);
     expect(taxOf({ computedTokens: 8, recomputedTokens: 2 })).toBe(0.25);

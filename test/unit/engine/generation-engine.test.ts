@@ -50,6 +50,7 @@ function attach(
     residency: { kvBlocks, kvBlockTokens, kvParkedBlocks: 0, deviceBlocks: [16, 16], loans: [] },
     kvPaths: new KvPathTracker(),
     workerIds: ['worker-0', 'worker-1'],
+    headGroups: [1, 1],
   });
   return test;
 }

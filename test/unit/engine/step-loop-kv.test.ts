@@ -1,9 +1,17 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../../proto/domain/generation.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import { hashAnswer } from '../../support/kv-hash-rank.ts';
-import { answerAll, setUp, submit, tokensOf, turn } from '../../support/step-loop-setting.ts';
+import {
+  answerAll,
+  answerStep,
+  setUp,
+  submit,
+  tokensOf,
+  turn,
+} from '../../support/step-loop-setting.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -47,5 +55,27 @@ describe('KV that makes room', () => {
     const replayed = sum(({ replayedTokens }) => replayedTokens);
     expect(replayed).toBeGreaterThanOrEqual(4);
     expect(sum(({ computedTokens }) => computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
+  });
+
+  it.each([
+    ['leaves', (_: ReturnType<typeof setUp>, caller: AbortController) => caller.abort()],
+    [
+      'loses its epoch',
+      ({ loop }: ReturnType<typeof setUp>) => loop.close(new HelsError('worker-lost', 'gone')),
+    ],
+  ])('waits until its caller %s, and that wait is told, too', async (_, end) => {
+    const test = setUp({ kvBlocks: 6, parkedBlocks: 8 });
+    const caller = new AbortController();
+    submit(test, requestOf('a', 6, 18));
+    submit(test, requestOf('b', 6, 10), caller.signal);
+    while (test.loop.scheduler.counts.parkedBlocks === 0) answerStep(test);
+    answerStep(test);
+    expect(test.waits).toEqual([]);
+    end(test, caller);
+    await turn();
+    expect(test.waits).toHaveLength(1);
+    answerAll(test);
+    await turn();
+    expect(test.waits).toHaveLength(1);
   });
 });
