@@ -2,6 +2,7 @@ import { kvPolicyOf } from '../proto/domain/kv-policy.ts';
 import type { DeployEvent } from '../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../proto/gen/hels/v1/DeployRequest.ts';
 import type { DrainRequest__Output } from '../proto/gen/hels/v1/DrainRequest.ts';
+import type { PlanningWorkload__Output } from '../proto/gen/hels/v1/PlanningWorkload.ts';
 import type { PlanReport } from '../proto/gen/hels/v1/PlanReport.ts';
 import type { ProfileWorkersEvent } from '../proto/gen/hels/v1/ProfileWorkersEvent.ts';
 import type { ProfileWorkersRequest__Output } from '../proto/gen/hels/v1/ProfileWorkersRequest.ts';
@@ -16,6 +17,13 @@ import type { DrainService } from './deployment/drain-service.ts';
 import type { ProfileService } from './deployment/profile-service.ts';
 import type { ReplanService } from './deployment/replan-service.ts';
 import type { StatusView } from './status.ts';
+
+/** Without what the wire adds to tell that an optional field is there. */
+function withoutMark(workload: PlanningWorkload__Output | null) {
+  if (workload === null) return null;
+  const { _allowRemoteKv: _, ...given } = workload;
+  return given;
+}
 
 /** What the gRPC API does besides generating: thin, over the coordinator and the status view. */
 export class OperationsService implements OperationsPort {
@@ -41,7 +49,8 @@ export class OperationsService implements OperationsPort {
 
   deploy(request: DeployRequest__Output, signal: AbortSignal): AsyncIterable<DeployEvent> {
     const { modelPath, modelId, policy, numerics, quantization } = request;
-    const { workersMin, workload, ranks } = request;
+    const { workersMin, ranks } = request;
+    const workload = withoutMark(request.workload);
     const format = { numerics, quantization };
     const asked = { modelPath, modelId, policy, ...format, workersMin, workload, ranks };
     const { noPrefixCache, noAutoReplan } = request;
@@ -54,7 +63,7 @@ export class OperationsService implements OperationsPort {
 
   /** Goes on to its end when the caller leaves: half a re-plan is of no use to anybody. */
   replan({ policy, workload, ranks }: ReplanRequest__Output): AsyncIterable<ReplanEvent> {
-    return this.#replanner.run({ policy, workload, ranks });
+    return this.#replanner.run({ policy, workload: withoutMark(workload), ranks });
   }
 
   /** Goes on to its end when the caller leaves, as a re-plan. */

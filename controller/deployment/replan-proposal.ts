@@ -55,7 +55,10 @@ export interface Proposing {
 export function wishedRequest(request: DeploymentRequest, wish: ReplanWish): DeploymentRequest {
   const { policy, workload, ranks } = wish;
   const sizes = { sequences: 0, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
-  const given = Object.entries(workload ?? {}).filter(([, value]) => Boolean(value));
+  // A choice that is named counts either way, a size only when it is one.
+  const given = Object.entries(workload ?? {}).filter(
+    ([, value]) => typeof value === 'boolean' || Number(value) > 0,
+  );
   return {
     ...request,
     ...(policy === '' ? {} : { policy, ranks: [] }),

@@ -93,6 +93,12 @@ describe('a proposal', () => {
   it('keeps of the deployment what is not asked for', () => {
     const sizes = { sequences: 4, contextTokens: 0, prefillChunk: 0, outputTokens: 0 };
     const before = { ...request, workload: { ...sizes, contextTokens: 100 } };
+    const lending = { ...before, workload: { ...sizes, allowRemoteKv: true } };
+    const workload = { ...sizes, allowRemoteKv: false };
+    expect(wishedRequest(lending, { ...nothing, workload }).workload).toEqual(workload);
+    expect(wishedRequest(lending, { ...nothing, workload: sizes }).workload).toEqual(
+      lending.workload,
+    );
     const wanted = wishedRequest(before, { ...nothing, workload: { ...sizes, sequences: 9 } });
     expect(wanted).toEqual({ ...before, workload: { ...before.workload, sequences: 9 } });
     const ranks = [{ workerId: 'a', headGroups: 4, ffnWeight: 1 }];
