@@ -184,7 +184,7 @@ export async function runDeployment(
   };
   const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
-  const note = kvPolicy === 'evict' ? parkingNote(shardPlan, devices) : null;
+  const note = kvPolicy === 'evict' ? parkingNote(shardPlan, planRequest) : null;
   if (note !== null) ports.phase('planning')(note, 1);
   const chosen = shardPlan.ranks.flatMap(
     ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],

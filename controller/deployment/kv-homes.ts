@@ -1,11 +1,12 @@
 /** Where the KV of a plan lies: runnable blocks, loans, parked blocks, and what each rank's device and host memory hold of them. Pure. */
 import type { KvLoan } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
-import type { PlannedRank, PlanOutput, PlanWorkload } from '../../proto/domain/plan.ts';
+import type { PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
 import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
 import { type LoanPlan, largestLoans } from '../planner/kv-loans.ts';
 import { placeParked } from '../planner/kv-placement.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
+import type { KvRoom } from './require-room.ts';
 
 /** Of one rank. */
 interface KvHome {
@@ -18,6 +19,8 @@ interface KvHome {
 }
 
 export interface KvHomes {
+  /** Of the ranks with heads. */
+  readonly rooms: readonly KvRoom[];
   readonly kvBlocks: number;
   readonly kvParkedBlocks: number;
   readonly loans: readonly KvLoan[];
@@ -31,10 +34,9 @@ interface KvRequest {
   readonly sequencesMax: number;
   readonly kvBlockTokens: number;
   readonly parks: boolean;
-  readonly workload: Pick<PlanWorkload, 'sequences' | 'contextTokens' | 'allowRemoteKv'>;
 }
 
-type Solved = Pick<PlanOutput, 'ranks' | 'predicted'>;
+type Solved = Pick<PlanOutput, 'ranks' | 'predicted' | 'kvLoans'>;
 
 const headsOf = ({ headGroups: [begin, end] }: PlannedRank) => end - begin;
 
@@ -45,9 +47,11 @@ function roomBytesOf(rank: PlannedRank, devices: readonly ProfiledDevice[]): num
   return Math.max(0, device.memoryBytes - device.reservedBytes - rank.weightBytes);
 }
 
-function loansOf(request: KvRequest, { ranks }: Solved, blocksMax: number): LoanPlan | null {
-  const { model, devices, kvBlockTokens, workload } = request;
-  if (workload.allowRemoteKv !== true) return null;
+/** Those that the planner chose, of no more blocks than are usable; null where KV lies with its heads. */
+function loansOf(request: KvRequest, solved: Solved, usable: number): LoanPlan | null {
+  const { model, devices, kvBlockTokens } = request;
+  const { ranks, predicted, kvLoans } = solved;
+  if (kvLoans === undefined) return null;
   const lenders = ranks.map((rank) => {
     const lines = devices.find(({ id }) => id === rank.device)?.decode ?? [];
     return {
@@ -57,8 +61,8 @@ function loansOf(request: KvRequest, { ranks }: Solved, blocksMax: number): Loan
     };
   });
   const blockBytes = kvBlockTokens * kvBytesPerToken(model, 1);
-  const wanted = Math.ceil((workload.sequences * workload.contextTokens) / kvBlockTokens);
-  return largestLoans(lenders, { blockBytes, layers: model.layers }, blocksMax, wanted);
+  const planned = Math.floor(predicted.kvTokensTotal / kvBlockTokens);
+  return largestLoans(lenders, { blockBytes, layers: model.layers }, Math.min(usable, planned));
 }
 
 export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
@@ -95,7 +99,17 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     deviceBytes: at(parked.deviceBlocks, rank) * at(blockBytes, rank) + at(heldBytes, rank),
     hostBytes: at(parked.hostBlocks, rank) * at(blockBytes, rank),
   }));
-  return { kvBlocks, kvParkedBlocks: parked.kvParkedBlocks, loans: lent?.loans ?? [], homes };
+  const kvRooms = solved.ranks.flatMap((rank, index) =>
+    headsOf(rank) === 0
+      ? []
+      : {
+          workerId: rank.device,
+          roomBytes: roomBytesOf(rank, devices),
+          blockBytes: at(blockBytes, index),
+        },
+  );
+  const { kvParkedBlocks } = parked;
+  return { rooms: kvRooms, kvBlocks, kvParkedBlocks, loans: lent?.loans ?? [], homes };
 }
 
 const at = (values: readonly number[], index: number) => values[index] ?? 0;

@@ -7,6 +7,7 @@ import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
 import { kvHomesOf } from './kv-homes.ts';
+import { requireRoom } from './require-room.ts';
 
 interface ManualRank {
   workerId: string;
@@ -38,7 +39,7 @@ export interface MadePlan {
   input: PlanInput;
 }
 
-type Solved = Pick<PlanOutput, 'feasible' | 'reason' | 'ranks' | 'predicted'>;
+type Solved = Pick<PlanOutput, 'feasible' | 'reason' | 'ranks' | 'predicted' | 'kvLoans'>;
 
 function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
   const unknown = manual.find((rank) => !input.devices.some(({ id }) => id === rank.workerId));
@@ -95,6 +96,7 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   }
   const kv = kvHomesOf(request, solved);
   const { kvBlocks, kvParkedBlocks } = kv;
+  requireRoom(request, kvBlocks, kv.rooms);
   const stored = kv.homes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
   const ranks = solved.ranks.map((rank, index) => {
     const { deviceBlocks = 0, deviceBytes = 0, hostBytes = 0 } = kv.homes[index] ?? {};

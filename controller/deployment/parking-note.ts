@@ -1,21 +1,38 @@
 import { formatBytes } from '../../proto/domain/device.ts';
+import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { ProfiledDevice } from '../profiler/plan-input.ts';
+import type { PlanRequest } from './make-plan.ts';
+
+type Device = Pick<ProfiledDevice, 'id' | 'memoryBytes' | 'reservedBytes' | 'hostMemoryBytes'>;
 
 /** What people who gave host memory should know of what became of it; null when nobody gave any. Pure. */
 export function parkingNote(
   plan: ShardPlan__Output,
-  devices: readonly { readonly id: string; readonly hostMemoryBytes?: number }[],
+  { model, devices }: { readonly devices: readonly Device[] } & Pick<PlanRequest, 'model'>,
 ): string | null {
-  const hostOf = (workerId: string) =>
-    devices.find(({ id }) => id === workerId)?.hostMemoryBytes ?? 0;
+  const deviceOf = (workerId: string) => devices.find(({ id }) => id === workerId);
+  const hostOf = (workerId: string) => deviceOf(workerId)?.hostMemoryBytes ?? 0;
   if (!plan.ranks.some(({ workerId }) => hostOf(workerId) > 0)) return null;
   const { kvParkedBlocks, kvBlockTokens, kvBlocks } = plan;
   if (kvParkedBlocks > 0) {
     return `${kvParkedBlocks * kvBlockTokens} tokens of KV can be parked beside ${kvBlocks * kvBlockTokens} that run`;
   }
-  const blockBytesOf = ({ kvBytes, kvDeviceBlocks }: (typeof plan.ranks)[number]) =>
-    kvDeviceBlocks > 0 ? kvBytes / kvDeviceBlocks : 0;
-  const short = plan.ranks.find((rank) => hostOf(rank.workerId) < blockBytesOf(rank));
+  const places = plan.ranks.map(({ workerId, headGroups, weightBytes, ...rank }) => {
+    const groups = (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
+    const blockBytes = kvBlockTokens * kvBytesPerToken(model, groups);
+    const device = deviceOf(workerId);
+    const room = (device?.memoryBytes ?? 0) - (device?.reservedBytes ?? 0) - weightBytes;
+    // What it holds for others has buffers beside it, and what it lends its own.
+    const heldBytes = rank.kvBytes - rank.kvDeviceBlocks * blockBytes;
+    const free = room - rank.kvBytes - heldBytes / model.layers;
+    const lends = rank.kvDeviceBlocks < kvBlocks;
+    return { workerId, blockBytes, holds: !lends && free >= blockBytes };
+  });
+  const short = places.find(
+    ({ workerId, blockBytes, holds }) => !holds && hostOf(workerId) < blockBytes,
+  );
   if (short === undefined) return 'no KV is parked: all sequences at full length can run at once';
-  return `no KV is parked: worker '${short.workerId}' has ${formatBytes(hostOf(short.workerId))} of host memory, a block needs ${formatBytes(blockBytesOf(short))}; raise --device host=`;
+  const { workerId, blockBytes } = short;
+  return `no KV is parked: worker '${workerId}' has ${formatBytes(hostOf(workerId))} of host memory, a block needs ${formatBytes(blockBytes)}; raise --device host=`;
 }

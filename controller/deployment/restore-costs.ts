@@ -4,6 +4,8 @@ import type { StepLoad } from '../../proto/domain/step-load.ts';
 import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { footprintOf } from '../planner/problem.ts';
+import { linkSecondsPerByte } from '../planner/remote-workload.ts';
+import { linkOf } from '../planner/step-lines.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import type { RestoreCosts } from '../scheduler/restore-choice.ts';
 import type { LoadedGroup } from './deployment-run.ts';
@@ -16,13 +18,36 @@ export interface MeasuredCopies {
 
 type Measured = Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies;
 
-/** Copies on one thread, all ranks at once: the slowest decides. null: a rank's copying was not measured. */
+/** By rank: of one runnable block of the group, the bytes that cross its link when it moves, on the mean over all of them. */
+function linkBytes({ kvLoans, kvBlocks }: Measured['shardPlan'], blockBytes: readonly number[]) {
+  return blockBytes.map((_, rank) =>
+    kvLoans
+      .filter(({ owner, holder }) => owner === rank || holder === rank)
+      .reduce((sum, { owner, blocks }) => {
+        const lent = (blocks?.end ?? 0) - (blocks?.begin ?? 0);
+        return sum + (lent / kvBlocks) * (blockBytes[owner] ?? 0);
+      }, 0),
+  );
+}
+
+/**
+ * Copies on one thread, and over the links what lies on other ranks, all ranks at once: the slowest decides. null: a rank's copying was not
+ * measured.
+ */
 function moveSecondsPerBlock({ shardPlan, input, profiles }: Measured): number | null {
   const { kvPerTokenHeadGroup } = footprintOf(input.model);
-  const seconds = shardPlan.ranks.map(({ workerId, headGroups }) => {
+  const blockBytes = shardPlan.ranks.map(({ headGroups }) => {
     const groups = (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
-    const blockBytes = shardPlan.kvBlockTokens * groups * kvPerTokenHeadGroup;
-    return groups === 0 ? 0 : blockBytes / (profiles.get(workerId)?.copyBytesPerSecond ?? 0);
+    return shardPlan.kvBlockTokens * groups * kvPerTokenHeadGroup;
+  });
+  const crossing = linkBytes(shardPlan, blockBytes);
+  const seconds = shardPlan.ranks.map(({ workerId }, rank) => {
+    const bytes = blockBytes[rank] ?? 0;
+    const copy = bytes === 0 ? 0 : bytes / (profiles.get(workerId)?.copyBytesPerSecond ?? 0);
+    const device = input.devices.find(({ id }) => id === workerId);
+    const perByte =
+      device === undefined ? 0 : linkSecondsPerByte(linkOf(device, input), input.model);
+    return copy + (crossing[rank] ?? 0) * perByte;
   });
   const slowest = Math.max(...seconds);
   return Number.isFinite(slowest) ? slowest : null;

@@ -1,11 +1,11 @@
 /** One real generation through every rank before anybody is served: proof that it works, its known answer, and its measured steps. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
+import { warmUpSize } from '../deployment/warm-up-size.ts';
 import type { StepLoop } from './step-loop.ts';
 import type { StepMeasurement } from './step-measurement.ts';
 
-const promptTokens = 16;
-const decodeTokens = 12;
+const { promptTokens, decodeTokens } = warmUpSize;
 
 /** Medians are over the full decode steps. */
 interface WarmUpResult extends MeasuredSteps {

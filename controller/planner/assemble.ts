@@ -6,9 +6,9 @@ import type {
   PlanOutput,
 } from '../../proto/domain/plan.ts';
 import { bindingConstraint } from './binding-constraint.ts';
-import { type Candidate, kvTokensOf } from './evaluate.ts';
+import { kvTokensOf } from './evaluate.ts';
 import type { Problem, Share } from './problem.ts';
-import { loansOf } from './remote-kv.ts';
+import type { Settled } from './settle-loans.ts';
 import { isUsed, weightBytes } from './share-bytes.ts';
 
 /** Hands out consecutive half-open ranges. */
@@ -26,8 +26,7 @@ class RangeCursor {
 export type AssembledPlan = Pick<PlanOutput, 'ranks' | 'predicted' | 'kvLoans'>;
 
 /** The same ranks with KV where loans put it; null where KV follows the heads. */
-function withLoans(problem: Problem, { evaluation }: Candidate, ranks: readonly PlannedRank[]) {
-  const plan = loansOf(problem, evaluation.shares);
+function withLoans(problem: Problem, { loans: plan }: Settled, ranks: readonly PlannedRank[]) {
   if (plan === null) return null;
   const idOf = (index: number) => problem.devices[index]?.id ?? '';
   const stored = new Map(plan.storedBytes.map((bytes, index) => [idOf(index), bytes]));
@@ -58,7 +57,7 @@ function withGroupTokens(ranks: readonly PlannedRank[], kvTokensTotal: number): 
 }
 
 /** Ranks (used devices only, in device order) with their ranges, bytes and KV room, and the predicted times. */
-export function assemble(problem: Problem, candidate: Candidate): AssembledPlan {
+export function assemble(problem: Problem, candidate: Settled): AssembledPlan {
   const { evaluation } = candidate;
   const heads = new RangeCursor();
   const columns = new RangeCursor();

@@ -52,16 +52,17 @@ export function largestBatch(
 const batchGrowth = 1.1;
 
 /**
- * The smallest batch of at least `tokensPerSecondMin`; null when none is found. Throughput grows with the batch, falls where memory forces
+ * The smallest batch of at least `tokensPerSecondMin`, of more than `above` sequences; null when none is found. Throughput grows with the batch, falls where memory forces
  * heads onto slow devices, and grows again: batches a tenth apart are tried, and below the first that is enough the search bisects.
  */
-function smallestBatch(
+export function smallestBatch(
   input: PlanInput,
   policy: PlanPolicy,
   tokensPerSecondMin: number,
+  above = 0,
 ): PlannedBatch | null {
   const largest = largestBatch(input, policy)?.sequences ?? 0;
-  let low = 0;
+  let low = above;
   let best: PlannedBatch | null = null;
   while (best === null && low < largest) {
     const sequences = Math.min(largest, Math.max(low + 1, Math.floor(low * batchGrowth)));

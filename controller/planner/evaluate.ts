@@ -1,3 +1,4 @@
+import type { LoanPlan } from './kv-loans.ts';
 import { ringPasses } from './link-seconds.ts';
 import { GroupStep, phasesOf } from './lockstep.ts';
 import type { Counts, Problem, ProblemDevice, Share } from './problem.ts';
@@ -81,8 +82,12 @@ export function decodeLinkSeconds(
   return device.decodeLink - device.decodeRing * sparedPasses(problem, participants);
 }
 
-/** The same of shares by device, in the order of `problem.devices`. */
-export function evaluateShares(problem: Problem, shares: readonly Share[]): Evaluation {
+/** The same of shares by device, in the order of `problem.devices`. `loans`: those of the plan; absent: just enough for the workload. */
+export function evaluateShares(
+  problem: Problem,
+  shares: readonly Share[],
+  loans?: LoanPlan,
+): Evaluation {
   let participants = 0;
   for (const share of shares) if (isUsed(share)) participants += 1;
   const locked = problem.lockstep && participants > 1;
@@ -92,7 +97,7 @@ export function evaluateShares(problem: Problem, shares: readonly Share[]): Eval
   const deviceSeconds: number[] = [];
   let decodeSeconds = 0;
   let prefillSeconds = 0;
-  const remote = remoteSecondsOf(problem, shares);
+  const remote = remoteSecondsOf(problem, shares, loans);
   let feasible = remote?.fits ?? true;
   for (const [index, device] of problem.devices.entries()) {
     const share = shares[index] as Share;

@@ -37,7 +37,7 @@ export interface Explanation {
   readonly devices: readonly DeviceExplanation[];
   /** Plans of policy hels for the same workload on a slightly different cluster. */
   readonly changes: readonly ClusterChange[];
-  /** When KV on other ranks pays; only where the workload allows it. */
+  /** When KV on other ranks pays; only where the workload allows it, or where it would. */
   readonly loans?: LoanExplanation;
 }
 
@@ -261,10 +261,11 @@ export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
   const text = plan.feasible
     ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}${meetings}`
     : `not feasible: ${plan.reason ?? constraint}`;
+  const loans = explainLoans(input, plan);
   return {
     binding: { constraint, devices: bindingDevices(setting, devices), text },
     devices,
     changes: clusterChanges(input, plan),
-    ...(setting.problem.remote === null ? {} : { loans: explainLoans(input, plan) }),
+    ...(loans === null ? {} : { loans }),
   };
 }

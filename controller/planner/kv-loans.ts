@@ -65,24 +65,20 @@ export function planLoans(
   const loans: KvLoan[] = [];
   // Whose blocks are largest first: what they leave over still holds smaller ones.
   const owners = all.filter(lends).sort((a, b) => headsOf(ranks, b) - headsOf(ranks, a));
-  let place = 0;
   for (const owner of owners) {
     const bytes = headsOf(ranks, owner) * blockBytes;
     const withBuffers = bytes * (1 + 1 / layers);
     let begin = ownBlocks[owner] as number;
-    while (begin < kvBlocks) {
-      const holder = holders[place];
-      if (holder === undefined) return null;
+    for (const holder of holders) {
       const fitting = Math.floor((spare[holder] as number) / withBuffers);
       const end = Math.min(kvBlocks, begin + fitting);
-      if (end > begin) {
-        loans.push({ owner, holder, blocks: { begin, end } });
-        spare[holder] = (spare[holder] as number) - (end - begin) * withBuffers;
-        storedBytes[holder] = (storedBytes[holder] as number) + (end - begin) * bytes;
-      }
-      if (end < kvBlocks) place += 1;
+      if (end <= begin) continue;
+      loans.push({ owner, holder, blocks: { begin, end } });
+      spare[holder] = (spare[holder] as number) - (end - begin) * withBuffers;
+      storedBytes[holder] = (storedBytes[holder] as number) + (end - begin) * bytes;
       begin = end;
     }
+    if (begin < kvBlocks) return null;
   }
   return { kvBlocks, ownBlocks, loans, storedBytes };
 }
@@ -93,7 +89,11 @@ const headsOf = (ranks: readonly LoanRank[], rank: number) => ranks[rank]?.headG
 const ownShareMin = 1 / 2;
 
 /** Buffers for what it lends leave every rank at least half of its room for blocks of its own. */
-function keepsHalf(ranks: readonly LoanRank[], { blockBytes }: LoanShape, plan: LoanPlan): boolean {
+export function keepsHalf(
+  ranks: readonly LoanRank[],
+  { blockBytes }: LoanShape,
+  plan: LoanPlan,
+): boolean {
   return ranks.every(({ roomBytes, headGroups }, rank) => {
     const own = plan.ownBlocks[rank] as number;
     const most = Math.floor(roomBytes / (headGroups * blockBytes));
@@ -101,15 +101,12 @@ function keepsHalf(ranks: readonly LoanRank[], { blockBytes }: LoanShape, plan: 
   });
 }
 
-/**
- * With as many blocks as all rooms together hold, at most `blocksMax`; null when not one fits. More than are `wanted` only as far as
- * buffers do not crowd out the owners' own blocks, for what lies at home costs nothing.
- */
+/** With as many blocks as all rooms together hold, at most `blocksMax`, and as are accepted; null when not one is. What is refused must be so for more. */
 export function largestLoans(
   ranks: readonly LoanRank[],
   shape: LoanShape,
   blocksMax = Number.POSITIVE_INFINITY,
-  wanted = Number.POSITIVE_INFINITY,
+  accepts: (plan: LoanPlan) => boolean = () => true,
 ): LoanPlan | null {
   const room = ranks.reduce((sum, { roomBytes }) => sum + Math.max(0, roomBytes), 0);
   const heads = ranks.reduce((sum, { headGroups }) => sum + headGroups, 0);
@@ -119,7 +116,7 @@ export function largestLoans(
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     const found = planLoans(ranks, shape, middle);
-    if (found === null || (middle > wanted && !keepsHalf(ranks, shape, found))) high = middle;
+    if (found === null || !accepts(found)) high = middle;
     else [low, best] = [middle, found];
   }
   return best;

@@ -2,10 +2,11 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { apportion } from './apportion.ts';
 import { assemble } from './assemble.ts';
-import { candidateOf } from './evaluate.ts';
+import { candidateOf, evaluate } from './evaluate.ts';
 import { misfitReason } from './infeasible-reason.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
-import { compileProblem } from './problem.ts';
+import { compileProblem, withoutLoans } from './problem.ts';
+import { settleLoans } from './settle-loans.ts';
 
 /** A split given by hand: one entry for each device of the input, in its order. */
 export interface ManualSplit {
@@ -69,11 +70,13 @@ export function planFromCounts(unchecked: PlanInput, split: ManualSplit): Manual
   const input = parsePlanInput(unchecked);
   checkCounts(split, input.devices.length, input.model.headGroups);
   const problem = compileProblem(input);
-  const candidate = candidateOf(problem, {
+  const counts = {
     headGroups: split.headGroups,
     granules: apportion(problem.granules, split.ffnWeights),
     vocabRows: apportion(problem.vocabRows, split.ffnWeights),
-  });
+  };
+  const fitsWithoutLoans = evaluate(withoutLoans(problem), counts).feasible;
+  const candidate = settleLoans(problem, candidateOf(problem, counts), fitsWithoutLoans);
   const { feasible } = candidate.evaluation;
   return {
     feasible,

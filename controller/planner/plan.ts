@@ -6,6 +6,7 @@ import { misfitReason, noSplitReason } from './infeasible-reason.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { memorySplit } from './policies/memory.ts';
 import { compileProblem } from './problem.ts';
+import { settleLoans } from './settle-loans.ts';
 import { solve } from './solve.ts';
 import { unusedFieldWarnings } from './unused-fields.ts';
 
@@ -18,8 +19,9 @@ export function plan(unchecked: PlanInput, nowMs: () => number): PlanOutput {
   const startMs = nowMs();
   const policy = input.policy ?? 'hels';
   const problem = compileProblem(input);
-  const { best, proven, iterations } = solve(problem, policy);
-  const candidate = best ?? candidateOf(problem, memorySplit(problem));
+  const { best, proven, iterations, fitsWithoutLoans } = solve(problem, policy);
+  const split = best ?? candidateOf(problem, memorySplit(problem));
+  const candidate = settleLoans(problem, split, fitsWithoutLoans);
   const { feasible } = candidate.evaluation;
   const reason = best === null ? noSplitReason(problem, proven) : misfitReason(problem, candidate);
   const assembled = assemble(problem, candidate);

@@ -55,6 +55,12 @@ export interface Problem {
   readonly lockstep: boolean;
 }
 
+/** The same workload with all KV on the device of its heads. */
+export function withoutLoans(problem: Problem): Problem {
+  const { remote, residentTokens } = problem;
+  return { ...problem, remote: null, residentTokens: remote?.residentTokens ?? residentTokens };
+}
+
 /** The same for the formula of the step: ranks meet once, and the links are those of all devices whoever takes part. */
 export function formulaProblem(problem: Problem): Problem {
   if (!problem.lockstep) return problem;

@@ -1,36 +1,37 @@
 /** What KV on loan needs and costs in a decode step (docs/planner.md). Pure. */
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
-import { type LoanPlan, largestLoans } from './kv-loans.ts';
+import { keepsHalf, type LoanPlan, type LoanRank, largestLoans, planLoans } from './kv-loans.ts';
 import type { Footprint, Problem, Share } from './problem.ts';
 import type { RemoteKv } from './remote-workload.ts';
 import { isUsed, weightBytes } from './share-bytes.ts';
 
-/** The most KV that the used devices hold with loans; ranks are numbered by device of the problem. Null: none, or no loans allowed. */
-export function loansOf(
+/** Ranks are numbered by device of the problem. Null: the weights alone do not fit. */
+function loanRanks(
   problem: Problem,
+  { contextSeconds }: RemoteKv,
   shares: readonly Share[],
-  blocksMax?: number,
-): LoanPlan | null {
-  const { remote, devices, footprint } = problem;
-  if (remote === null) return null;
-  const ranks = devices.map((device, index) => {
+): LoanRank[] | null {
+  const ranks = problem.devices.map((device, index) => {
     const share = shares[index] as Share;
-    const used = isUsed(share);
     return {
-      roomBytes: used ? device.roomBytes - weightBytes(problem, share) : 0,
+      roomBytes: isUsed(share) ? device.roomBytes - weightBytes(problem, share) : 0,
       headGroups: share.headGroups,
-      contextSeconds: remote.contextSeconds[index] as number,
+      contextSeconds: contextSeconds[index] as number,
     };
   });
-  if (ranks.some(({ roomBytes }) => roomBytes < 0)) return null;
-  const wanted = Math.ceil(remote.residentTokens / loanBlockTokens);
-  return largestLoans(ranks, loanShape(footprint, remote), blocksMax, wanted);
+  return ranks.some(({ roomBytes }) => roomBytes < 0) ? null : ranks;
 }
 
 const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers }: RemoteKv) => ({
   blockBytes: kvPerTokenHeadGroup * loanBlockTokens,
   layers,
 });
+
+/** All KV that must be resident fits beside its heads, counted in tokens as where loans are not allowed. */
+function fitsAtHome({ footprint }: Problem, { residentTokens }: RemoteKv, ranks: LoanRank[]) {
+  const tokenBytes = residentTokens * footprint.kvPerTokenHeadGroup;
+  return ranks.every(({ roomBytes, headGroups }) => headGroups * tokenBytes <= roomBytes);
+}
 
 /** What loans change in a decode step, by device. */
 export interface RemoteSeconds {
@@ -40,14 +41,23 @@ export interface RemoteSeconds {
   readonly link: readonly number[];
 }
 
-/** Null where loans are not allowed. */
-export function remoteSecondsOf(problem: Problem, shares: readonly Share[]): RemoteSeconds | null {
-  const { remote } = problem;
+/** Null where loans are not allowed. `loans`: those to price; absent: just enough for the workload, none where it fits without. */
+export function remoteSecondsOf(
+  problem: Problem,
+  shares: readonly Share[],
+  loans?: LoanPlan,
+): RemoteSeconds | null {
+  const { remote, footprint } = problem;
   if (remote === null) return null;
   const attention = shares.map(() => 0);
   const link = shares.map(() => 0);
-  const plan = loansOf(problem, shares);
-  const fits = plan !== null && plan.kvBlocks * loanBlockTokens >= remote.residentTokens;
+  let plan = loans ?? null;
+  if (plan === null) {
+    const ranks = loanRanks(problem, remote, shares);
+    if (ranks === null) return { fits: false, attention, link };
+    if (fitsAtHome(problem, remote, ranks)) return { fits: true, attention, link };
+    plan = planLoans(ranks, loanShape(footprint, remote), remote.usedBlocks);
+  }
   for (const { owner, holder, blocks } of plan?.loans ?? []) {
     const used = Math.min(blocks.end, remote.usedBlocks) - blocks.begin;
     if (used <= 0) continue;
@@ -55,15 +65,47 @@ export function remoteSecondsOf(problem: Problem, shares: readonly Share[]): Rem
     const share = used / remote.usedBlocks;
     attention[owner] = (attention[owner] ?? 0) - share * headGroups * contextOf(remote, owner);
     attention[holder] = (attention[holder] ?? 0) + share * headGroups * contextOf(remote, holder);
-    const bytes = headGroups * (remote.queryBytes + used * remote.partBytes);
+    const bytes = headGroups * (remote.queryBytes + share * remote.answerBytes);
     for (const end of [owner, holder]) {
       // Every layer begins its exchanges once, whatever the number of loans.
       const begun = (link[end] as number) > 0 ? 0 : (remote.exchangeSeconds[end] as number);
       link[end] = (link[end] as number) + begun + bytes * (remote.secondsPerByte[end] as number);
     }
   }
-  return { fits, attention, link };
+  return { fits: plan !== null && plan.kvBlocks >= remote.usedBlocks, attention, link };
 }
 
 const contextOf = ({ contextSeconds }: RemoteKv, device: number) =>
   contextSeconds[device] as number;
+
+/**
+ * The loans of a split: enough for the workload, and more while `secondsWith` them its step is at most `secondsMax` and no rank's own blocks
+ * give way too far to buffers. Too few where there is no room for it. Null: KV stays with its heads.
+ */
+export function chooseLoans(
+  problem: Problem,
+  shares: readonly Share[],
+  secondsWith: (loans: LoanPlan) => number,
+  secondsMax: number,
+): LoanPlan | null {
+  const { remote, footprint } = problem;
+  const ranks = remote && loanRanks(problem, remote, shares);
+  if (remote === null || ranks === null) return null;
+  const shape = loanShape(footprint, remote);
+  const { usedBlocks } = remote;
+  const enough = planLoans(ranks, shape, usedBlocks);
+  // Whole blocks may take more room than the tokens in them, for which loans would cost what nothing gives back.
+  if (fitsAtHome(problem, remote, ranks) && (enough === null || enough.loans.length > 0)) {
+    return null;
+  }
+  if (enough === null) return largestLoans(ranks, shape, usedBlocks);
+  const more = largestLoans(
+    ranks,
+    shape,
+    Number.POSITIVE_INFINITY,
+    (plan) =>
+      plan.kvBlocks <= usedBlocks ||
+      (keepsHalf(ranks, shape, plan) && secondsWith(plan) <= secondsMax),
+  );
+  return more ?? enough;
+}

@@ -1,20 +1,20 @@
 /** What the planner must know of a workload whose KV may lie on other ranks than its heads (docs/planner.md). Pure. */
 
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
-import type { PlanInput } from '../../proto/domain/plan.ts';
+import type { LinkLine, PlanInput, PlanModel } from '../../proto/domain/plan.ts';
 import { linesAt, linkOf } from './step-lines.ts';
 
 /** The workload and the devices as loans see them; bytes and seconds of all layers. */
 export interface RemoteKv {
   /** Tokens whose KV must lie somewhere. */
   readonly residentTokens: number;
-  /** Blocks that the workload's sequences use, lowest addresses first. */
+  /** Whole blocks that they take, lowest addresses first. */
   readonly usedBlocks: number;
   readonly layers: number;
   /** Of a step, by head group: queries of all its rows to a holder. */
   readonly queryBytes: number;
-  /** Of a step, by head group and block: parts of one row back, or the block itself where that is less. */
-  readonly partBytes: number;
+  /** Of a step, by head group: of every block that it attends to the parts back, or the block itself where that is less. */
+  readonly answerBytes: number;
   /** By device: attending to the whole context for one head group. */
   readonly contextSeconds: readonly number[];
   readonly secondsPerByte: readonly number[];
@@ -26,21 +26,29 @@ export interface RemoteKv {
 const sumBytes = 8;
 const partElementBytes = 4;
 
+export function linkSecondsPerByte(
+  { perToken, perTokenRing = 0 }: LinkLine,
+  { layers, hiddenSize }: PlanModel,
+): number {
+  return (perToken + perTokenRing) / (2 * layers * hiddenSize * sumBytes);
+}
+
 export function remoteKvOf(input: PlanInput): RemoteKv | null {
   const { model, workload, devices } = input;
   if (workload.allowRemoteKv !== true) return null;
   const { sequences, contextTokens } = workload;
-  const { layers, queryHeadsPerGroup, headDim, kvBytesPerElement, hiddenSize } = model;
+  const { layers, queryHeadsPerGroup, headDim, kvBytesPerElement } = model;
   const residentSequences = workload.allowEviction === true ? 1 : sequences;
   const part = queryHeadsPerGroup * (headDim + 2) * partElementBytes;
+  const blocks = Math.ceil(contextTokens / loanBlockTokens);
   const block = 2 * loanBlockTokens * headDim * kvBytesPerElement;
   const links = devices.map((device) => linkOf(device, input));
   return {
     residentTokens: residentSequences * contextTokens,
-    usedBlocks: sequences * Math.ceil(contextTokens / loanBlockTokens),
+    usedBlocks: residentSequences * blocks,
     layers,
     queryBytes: layers * sequences * queryHeadsPerGroup * headDim * partElementBytes,
-    partBytes: layers * Math.min(part, block),
+    answerBytes: sequences * blocks * layers * Math.min(part, block),
     contextSeconds: devices.map(({ decode }) => {
       const lines = linesAt(decode, 0, sequences * contextTokens);
       const bare = linesAt(decode, 0, 0);
@@ -48,10 +56,7 @@ export function remoteKvOf(input: PlanInput): RemoteKv | null {
         ...lines.map((line, at) => line.perHeadGroup - (bare[at]?.perHeadGroup ?? 0)),
       );
     }),
-    secondsPerByte: links.map(
-      ({ perToken, perTokenRing = 0 }) =>
-        (perToken + perTokenRing) / (2 * layers * hiddenSize * sumBytes),
-    ),
+    secondsPerByte: links.map((link) => linkSecondsPerByte(link, model)),
     exchangeSeconds: links.map(({ constant }) => (constant * 2 * layers) / (2 * layers + 1)),
   };
 }

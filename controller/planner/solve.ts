@@ -1,5 +1,5 @@
 import type { PlanPolicy } from '../../proto/domain/plan.ts';
-import { candidateOf } from './evaluate.ts';
+import { better, type Candidate, candidateOf } from './evaluate.ts';
 import { computeSplit } from './policies/compute.ts';
 import { equalSplit } from './policies/equal.ts';
 import { helsSplit, type Split } from './policies/hels.ts';
@@ -7,7 +7,7 @@ import { lockstepSplit } from './policies/lockstep.ts';
 import { memorySplit } from './policies/memory.ts';
 import { optimalSplit } from './policies/optimal.ts';
 import { stepwiseSplit } from './policies/stepwise.ts';
-import { type Counts, formulaProblem, type Problem } from './problem.ts';
+import { type Counts, formulaProblem, type Problem, withoutLoans } from './problem.ts';
 
 const baseline = (problem: Problem, counts: Counts): Split => ({
   best: candidateOf(problem, counts),
@@ -22,8 +22,9 @@ function byFormula(problem: Problem, split: (problem: Problem) => Split): Split 
   return found.best === null ? found : { ...found, best: candidateOf(problem, found.best.counts) };
 }
 
-const splits: Readonly<Record<PlanPolicy, (problem: Problem) => Split>> = {
-  hels: (problem) => (problem.lockstep ? lockstepSplit(problem) : helsSplit(problem)),
+/** By policy; `known` is a split to start from. */
+const splits: Readonly<Record<PlanPolicy, (problem: Problem, known: Candidate | null) => Split>> = {
+  hels: (problem, known) => (problem.lockstep ? lockstepSplit(problem, known) : helsSplit(problem)),
   optimal: (problem) => byFormula(problem, optimalSplit),
   stepwise: (problem) =>
     byFormula(problem, (formula) => {
@@ -35,7 +36,27 @@ const splits: Readonly<Record<PlanPolicy, (problem: Problem) => Split>> = {
   equal: (problem) => baseline(problem, equalSplit(problem)),
 };
 
+export interface Solved extends Split {
+  /** The policy has a split that holds the workload with all KV beside its heads. */
+  readonly fitsWithoutLoans: boolean;
+}
+
 /** The split of a policy. Throws config-invalid when `optimal` is asked for an instance that is too large for it. */
-export function solve(problem: Problem, policy: PlanPolicy): Split {
-  return splits[policy](problem);
+export function solve(problem: Problem, policy: PlanPolicy): Solved {
+  if (problem.remote === null) {
+    const split = splits[policy](problem, null);
+    return { ...split, fitsWithoutLoans: split.best?.evaluation.feasible === true };
+  }
+  // What fits without loans is a candidate: being allowed to lend makes no plan slower.
+  const without = splits[policy](withoutLoans(problem), null);
+  const fitsWithoutLoans = without.best?.evaluation.feasible === true;
+  const known =
+    without.best !== null && fitsWithoutLoans ? candidateOf(problem, without.best.counts) : null;
+  const { best, proven, iterations } = splits[policy](problem, known);
+  return {
+    best: better(known, best) ?? best,
+    proven,
+    iterations: iterations + without.iterations,
+    fitsWithoutLoans,
+  };
 }

@@ -90,14 +90,15 @@ function splitsByPhase(problem: Problem, shortlist: Shortlist): void {
 /**
  * The split for ranks that meet after every phase: of sets of the devices, heads, columns and rows each spread to the least maximum of
  * their own seconds (exact for each phase while memory does not bind), beside the baselines and, of few devices or where nothing else
- * fits, the split for ranks that meet once a step; then repaired by single moves. Null when no feasible split was found.
+ * fits, the split for ranks that meet once a step, and a `known` one; then repaired by single moves. Null when no feasible split was found.
  */
-export function lockstepSplit(problem: Problem): Split {
+export function lockstepSplit(problem: Problem, known: Candidate | null = null): Split {
   const shortlist = new Shortlist();
   splitsByPhase(problem, shortlist);
   const starts = shortlist.starts.map(({ counts }) => candidateOf(problem, counts));
   const baseline = bestBaseline(problem);
   if (baseline !== null) starts.push(baseline);
+  if (known !== null) starts.push(known);
   let once: Split | null = null;
   const few = problem.devices.length <= allSetsMax;
   if (few || starts.length === 0) {

@@ -65,7 +65,7 @@ describe('parked blocks of a plan', () => {
     for (const { kvDeviceBlocks, kvHostBytes } of shardPlan.ranks) {
       expect([kvDeviceBlocks, kvHostBytes]).toEqual([shardPlan.kvBlocks, 0]);
     }
-    expect(parkingNote(shardPlan, [device('left', 0)])).toBeNull();
+    expect(parkingNote(shardPlan, { model: smallModel, devices: [device('left', 0)] })).toBeNull();
   });
 
   it('are as many as the rank with the least room for them has, on its device or in host memory', () => {
@@ -88,7 +88,9 @@ describe('parked blocks of a plan', () => {
       kvHostBytes: 0,
     });
     checkResidency(residencyOf(shardPlan));
-    expect(parkingNote(shardPlan, devices)).toMatch(/^1600 tokens of KV can be parked beside \d+ /);
+    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
+      /^1600 tokens of KV can be parked beside \d+ /,
+    );
   });
 
   it('are none when a rank has less than a block, and that is told with both numbers', () => {
@@ -98,8 +100,21 @@ describe('parked blocks of a plan', () => {
     ];
     const { shardPlan } = planOf(devices);
     expect(shardPlan.kvParkedBlocks).toBe(0);
-    expect(parkingNote(shardPlan, devices)).toMatch(
+    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
       /worker 'left' has 47.50 KiB of host memory, a block needs 48.00 KiB; raise --device host=/,
+    );
+  });
+
+  it('are not said to lack on a rank that has room on its device, nor by the KV that it holds for another', () => {
+    const workload = { sequences: 8, contextTokens: 192, prefillChunk: 16, outputTokens: 8 };
+    const lent = { kvBlockTokens: 64, workload: { ...workload, allowRemoteKv: true } };
+    const devices = [device('right', 60 * MiB), device('left', 15 * MiB, 1024)];
+    const { shardPlan } = planOf(devices, lent);
+    expect(shardPlan.kvLoans[0]).toMatchObject({ owner: 1, holder: 0 });
+    expect(shardPlan.kvParkedBlocks).toBe(0);
+    // Four blocks of 16 tokens and one head group, three times.
+    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
+      /worker 'left' has 1.00 KiB of host memory, a block needs 192.00 KiB; raise --device host=/,
     );
   });
 
@@ -119,7 +134,9 @@ describe('parked blocks of a plan', () => {
     expect(kvBlocks + kvParkedBlocks).toBe(64 * (smallModel.maxPositions / blockTokens));
     const few = planOf(devices, { sequencesMax: 1 });
     expect(few.shardPlan).toMatchObject({ kvBlocks: 32, kvParkedBlocks: 0 });
-    expect(parkingNote(few.shardPlan, devices)).toMatch(/all sequences at full length/);
+    expect(parkingNote(few.shardPlan, { model: smallModel, devices })).toMatch(
+      /all sequences at full length/,
+    );
   });
 });
 
@@ -138,9 +155,62 @@ describe('what it costs to bring KV back', () => {
     expect(costs?.replaySecondsPerContextToken).toBe(0);
   });
 
+  it('has the link in it for what lies on another rank', () => {
+    const workload = { sequences: 8, contextTokens: 192, prefillChunk: 16, outputTokens: 8 };
+    const lent = { kvBlockTokens: 64, workload: { ...workload, allowRemoteKv: true } };
+    const linked = [device('left', 15 * MiB), device('right', 60 * MiB)].map((one) => ({
+      ...one,
+      link: { constant: 0, perToken: 1e-4 },
+    }));
+    const plan = planOf(linked, lent);
+    const [loan] = plan.shardPlan.kvLoans;
+    const share = ((loan?.blocks?.end ?? 0) - (loan?.blocks?.begin ?? 0)) / plan.shardPlan.kvBlocks;
+    expect(share).toBeGreaterThan(0);
+    const profiles = new Map(
+      ['left', 'right'].map((id) => [id, { copyBytesPerSecond: 1e9 }] as const),
+    );
+    const bytes = 3 * 4 * blockBytes;
+    const perByte = 1e-4 / (2 * smallModel.layers * smallModel.hiddenSize * 8);
+    expect(restoreCostsOf({ ...plan, profiles })?.moveSecondsPerBlock).toBeCloseTo(
+      bytes / 1e9 + share * bytes * perByte,
+      12,
+    );
+  });
+
   it('is unknown where copying was not measured', () => {
     const profiles = new Map([['left', { copyBytesPerSecond: 1e9 }]]);
     expect(restoreCostsOf({ ...planOf(devices), profiles })).toBeNull();
+  });
+});
+
+describe('room for KV', () => {
+  const workload = { sequences: 1, contextTokens: 1, prefillChunk: 16, outputTokens: 8 };
+  /** Bytes of the left one's weights: three quarters, with the whole embedding. */
+  const weights = planOf([device('left', 24 * MiB), device('right', 60 * MiB)]).shardPlan.ranks[0]
+    ?.weightBytes as number;
+  const withRoom = (bytes: number, changes = {}) =>
+    planOf([device('left', weights + bytes), device('right', 60 * MiB)], {
+      workload: { ...workload, ...changes },
+    });
+  const block = 3 * blockBytes;
+
+  it('for less than a block, or than a warm-up needs, is told with the numbers and the worker', () => {
+    expect(() => withRoom(block - 1)).toThrow(
+      expect.objectContaining({
+        code: 'plan-infeasible',
+        message:
+          "KV: worker 'left' has 48.00 KiB for KV beside its weights and a block of 16 tokens needs 48.00 KiB there, " +
+          'so the group holds 0 blocks; one sequence of 28 tokens takes 2: raise memory= of its --device',
+      }),
+    );
+    expect(() => withRoom(block)).toThrow(/holds 1 blocks; one sequence of 28 tokens takes 2/);
+    expect(withRoom(2 * block).shardPlan.kvBlocks).toBe(2);
+  });
+
+  it('for less than a sequence of the plan in whole blocks is told as well', () => {
+    expect(() => withRoom(3 * block - 1, { contextTokens: 33 })).toThrow(
+      /holds 2 blocks; one sequence of 33 tokens takes 3/,
+    );
   });
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../controller/planner/explain.ts';
-import { largestLoans, planLoans } from '../../../controller/planner/kv-loans.ts';
+import { keepsHalf, largestLoans, planLoans } from '../../../controller/planner/kv-loans.ts';
 import { plan } from '../../../controller/planner/plan.ts';
 import { planFromCounts } from '../../../controller/planner/plan-from-counts.ts';
 import type { PlanInput } from '../../../proto/domain/plan.ts';
@@ -44,6 +44,16 @@ describe('loans', () => {
     ]);
   });
 
+  it('leave what is too small for one owner to the blocks of the next', () => {
+    // Of 10 blocks the first two keep none; 50 bytes hold a block and buffer of one head group, not of eight.
+    const ranks = [rank(200, 8), rank(25, 1), rank(50, 0, 1), rank(1_125, 0, 2)];
+    const found = planLoans(ranks, shape, 10);
+    expect(found?.loans.filter(({ owner }) => owner === 1)).toEqual([
+      { owner: 1, holder: 2, blocks: { begin: 0, end: 4 } },
+      { owner: 1, holder: 3, blocks: { begin: 4, end: 10 } },
+    ]);
+  });
+
   it('may lie on a rank without heads, and of a rank without room', () => {
     const found = planLoans([rank(25, 1), rank(200, 0)], shape, 10);
     expect(found?.loans).toEqual([{ owner: 0, holder: 1, blocks: { begin: 0, end: 10 } }]);
@@ -57,8 +67,10 @@ describe('loans', () => {
     expect(largestLoans(ranks, shape)).toMatchObject({ kvBlocks: 40, ownBlocks: [0, 40] });
     expect(planLoans(ranks, shape, 41)).toBeNull();
     // Of 10 blocks it keeps (10 - 25 / 4) / (3 / 4) = 5; of 26 it would be 4.
-    expect(largestLoans(ranks, shape, 100, 12)).toMatchObject({ kvBlocks: 25, ownBlocks: [5, 25] });
-    expect(largestLoans(ranks, shape, 100, 30)).toMatchObject({ kvBlocks: 30, ownBlocks: [3, 30] });
+    expect(
+      largestLoans(ranks, shape, 100, (found) => keepsHalf(ranks, shape, found)),
+    ).toMatchObject({ kvBlocks: 25, ownBlocks: [5, 25] });
+    expect(largestLoans(ranks, shape, 30)).toMatchObject({ kvBlocks: 30, ownBlocks: [3, 30] });
     expect(largestLoans(ranks, shape, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
     expect(largestLoans([rank(1, 1)], shape)).toBeNull();
   });
@@ -87,6 +99,12 @@ describe('a plan with KV on other ranks', () => {
       { workload: { ...workload, allowRemoteKv }, objective: 'lockstep' },
     );
   }
+
+  const explainedLoans = (input: PlanInput) =>
+    explain(
+      input,
+      plan(input, () => 0),
+    ).loans;
 
   it('holds what the rooms hold together, and tells where', () => {
     const made = planFromCounts(inputOf(blocks(6), blocks(20), 8), split);
@@ -134,12 +152,53 @@ describe('a plan with KV on other ranks', () => {
     expect([loans?.withLoans?.sequences, loans?.withoutLoans?.sequences]).toEqual([9, 6]);
     expect(loans?.text).toMatch(/^from 7 sequences of 64 tokens on KV lies on other ranks/);
     const plain = inputOf(blocks(6), blocks(20), 2, false);
-    expect(
-      explain(
-        plain,
-        plan(plain, () => 0),
-      ).loans,
-    ).toBeUndefined();
+    const devices = plain.devices.map((one) => ({ ...one, link: { constant: 2e-4, perToken: 0 } }));
+    // Beginning the exchanges takes more than the seventh sequence gives.
+    const quick = { ...plain, devices, policy: 'equal' as const };
+    const asked = explainedLoans({
+      ...quick,
+      workload: { ...quick.workload, allowRemoteKv: true },
+    });
+    expect(asked?.paysFrom?.sequences).toBe(8);
+    expect(asked?.text).toMatch(/^from 7 sequences .*, and pays from 8 on \(8 sequences at /);
+    expect(explainedLoans(quick)?.text).toBe(
+      `with allowRemoteKv, KV on other ranks would pay from 8 sequences on: ${asked?.text}`,
+    );
+    const alike = inputOf(blocks(20), blocks(20), 2, false);
+    expect(explainedLoans(alike)).toBeUndefined();
+    expect(explainedLoans({ ...quick, objective: 'step' })).toBeUndefined();
+  });
+
+  it('is not said to pay where the link takes what the batch gives', () => {
+    const slow = { constant: 0.5, perToken: 64e-6 };
+    const input = { ...inputOf(blocks(6), blocks(20), 8), policy: 'equal' as const };
+    const devices = input.devices.map((one) => ({ ...one, link: slow }));
+    const loans = explainedLoans({ ...input, devices });
+    expect(loans?.paysFrom).toBeNull();
+    expect(loans?.text).toMatch(/holds more sequences but gives no more tokens a second/);
+  });
+
+  it('counts whole blocks, as the addresses of a sequence are', () => {
+    // 65 tokens take two blocks: 4 sequences 8 of them, 5 take 10.
+    const of65 = (sequences: number) => {
+      const input = inputOf(blocks(6), blocks(20), sequences);
+      const workload = { ...input.workload, contextTokens: 65 };
+      return planFromCounts({ ...input, workload }, split);
+    };
+    expect(of65(4)).toMatchObject({ feasible: true });
+    // 8 sequences of 65 tokens are 520, which 9 blocks would hold.
+    expect(of65(8)).toMatchObject({ feasible: false, predicted: { kvTokensTotal: 576 } });
+  });
+
+  it('lends no more than the planned load needs, where more would make its step longer', () => {
+    // The left has room for 6 blocks; of 7 it would keep 5.
+    const made = planFromCounts(inputOf(blocks(6), blocks(20), 6), split);
+    expect(made).toMatchObject({ feasible: true, kvLoans: [], predicted: { kvTokensTotal: 384 } });
+    // Of 8 blocks it keeps 4, of 9 it would be 3: both hold 3 sequences.
+    const few = planFromCounts(inputOf(blocks(6), blocks(20), 3), split);
+    expect(few.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [192, 576] }]);
+    const without = planFromCounts(inputOf(blocks(6), blocks(20), 3, false), split);
+    expect(few.predicted.decodeSeconds).toBe(without.predicted.decodeSeconds);
   });
 
   it('is for ranks in lockstep', () => {
