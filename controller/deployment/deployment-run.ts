@@ -1,6 +1,5 @@
 /** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
@@ -179,7 +178,7 @@ export async function runDeployment(
     manual: request.ranks,
     numerics,
     ...sizes,
-    kvBlockTokens: lends ? loanBlockTokens : kvBlockTokens,
+    kvBlockTokens,
     parks: kvPolicy === 'evict',
   };
   const made = makePlan(planRequest, ports.nowMs);

@@ -1,5 +1,6 @@
 /** Profiles, memory and a workload -> the shard plan of a new epoch. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -29,6 +30,7 @@ export interface PlanRequest {
   numerics: 'exact' | 'fast';
   stepTokensMax: number;
   sequencesMax: number;
+  /** Of a plan whose KV lies with its heads; of one that may lend them the blocks have the size of loans. */
   kvBlockTokens: number;
   /** Whether sequences that give way may be kept at parked addresses. */
   parks: boolean;
@@ -87,16 +89,18 @@ function requireLoans({ workload, devices }: PlanRequest): void {
 
 /** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model, or loans that a device cannot have. */
 export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
-  const { model, devices, workload, policy, manual, kvBlockTokens } = request;
+  const { model, devices, workload, policy, manual } = request;
   requireLoans(request);
   const input = toPlanInput(model, devices, workload, policy);
   const solved: Solved = manual.length > 0 ? solveManual(input, manual) : plan(input, nowMs);
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
-  const kv = kvHomesOf(request, solved);
+  const kvBlockTokens = solved.kvLoans === undefined ? request.kvBlockTokens : loanBlockTokens;
+  const sized = { ...request, kvBlockTokens };
+  const kv = kvHomesOf(sized, solved);
   const { kvBlocks, kvParkedBlocks } = kv;
-  requireRoom(request, kvBlocks, kv.rooms);
+  requireRoom(sized, kvBlocks, kv.rooms);
   const stored = kv.homes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
   const ranks = solved.ranks.map((rank, index) => {
     const { deviceBlocks = 0, deviceBytes = 0, hostBytes = 0 } = kv.homes[index] ?? {};

@@ -1,6 +1,5 @@
 /** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -8,7 +7,7 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { type LoadedGroup, policyOf, workloadOf } from './deployment-run.ts';
-import { type EngineSizes, engineSizesOf, kvBlockTokens, largerSizes } from './engine-sizes.ts';
+import { type EngineSizes, engineSizesOf, largerSizes } from './engine-sizes.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { deviceKindsOf } from './kv-migration.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
@@ -131,7 +130,6 @@ function planRequestOf(
     workload,
     policy: policyOf(request),
     manual: request.ranks,
-    kvBlockTokens: lends ? loanBlockTokens : kvBlockTokens,
   };
   return { planRequest, fitted };
 }

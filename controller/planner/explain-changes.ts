@@ -1,6 +1,5 @@
 import type { PlanDevice, PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
-import { compileProblem } from './problem.ts';
-import { solve } from './solve.ts';
+import { solveWorkload } from './solve-workload.ts';
 
 /** The same workload, planned by policy hels on a cluster that differs by one device. */
 export interface ClusterChange {
@@ -85,7 +84,7 @@ function outcome(seconds: number | null, relative: number | null): string {
 export function clusterChanges(input: PlanInput, plan: PlanOutput): ClusterChange[] {
   return proposals(input.devices).map((proposal) => {
     const devices = changedDevices(input.devices, proposal);
-    const { best } = solve(compileProblem({ ...input, devices }), 'hels');
+    const { best } = solveWorkload({ ...input, devices }, 'hels').solved;
     const decodeSeconds = best?.evaluation.feasible === true ? best.evaluation.decodeSeconds : null;
     const decodeChange =
       decodeSeconds === null || !plan.feasible

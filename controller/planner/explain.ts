@@ -3,6 +3,7 @@ import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
 import { decodeLinkSeconds, kvTokensOf, linesSeconds } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
+import { type EvictionExplanation, explainEviction } from './explain-eviction.ts';
 import { explainLoans, type LoanExplanation } from './explain-loans.ts';
 import { longestWaitFor, meetingsText, secondsAfterMove } from './explain-lockstep.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
@@ -39,6 +40,8 @@ export interface Explanation {
   readonly changes: readonly ClusterChange[];
   /** When KV on other ranks pays; only where the workload allows it, or where it would. */
   readonly loans?: LoanExplanation;
+  /** What evicting costs; only where the workload allows it. */
+  readonly eviction?: EvictionExplanation;
 }
 
 const milliseconds = (seconds: number): string => `${(seconds * 1e3).toFixed(2)} ms`;
@@ -65,7 +68,7 @@ interface Setting {
 }
 
 function settingOf(input: PlanInput, plan: PlanOutput): Setting {
-  const problem = compileProblem(input);
+  const problem = compileProblem(input, plan.eviction?.residentSequences);
   const shares = plannedShares(input, plan);
   const { perRankSeconds } = plan.predicted;
   const slowestRank = perRankSeconds.indexOf(Math.max(...perRankSeconds));
@@ -262,10 +265,12 @@ export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
     ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}${meetings}`
     : `not feasible: ${plan.reason ?? constraint}`;
   const loans = explainLoans(input, plan);
+  const eviction = explainEviction(input, plan);
   return {
     binding: { constraint, devices: bindingDevices(setting, devices), text },
     devices,
     changes: clusterChanges(input, plan),
     ...(loans === null ? {} : { loans }),
+    ...(eviction === null ? {} : { eviction }),
   };
 }

@@ -1,14 +1,22 @@
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { assemble } from './assemble.ts';
 import { targetReport } from './batch-search.ts';
-import { candidateOf } from './evaluate.ts';
+import { type Candidate, candidateOf } from './evaluate.ts';
 import { misfitReason, noSplitReason } from './infeasible-reason.ts';
 import { parsePlanInput } from './parse-plan-input.ts';
 import { memorySplit } from './policies/memory.ts';
-import { compileProblem } from './problem.ts';
+import type { Problem } from './problem.ts';
 import { settleLoans } from './settle-loans.ts';
-import { solve } from './solve.ts';
+import { solveWorkload } from './solve-workload.ts';
 import { unusedFieldWarnings } from './unused-fields.ts';
+
+/** Of a decode step, on the rank that moves for longest. */
+function moveSecondsOf({ devices }: Problem, { counts }: Candidate): number {
+  const seconds = devices.map(
+    ({ evictionPerHeadGroup }, index) => evictionPerHeadGroup * (counts.headGroups[index] ?? 0),
+  );
+  return Math.max(...seconds);
+}
 
 /**
  * Computes a plan (design section 6). Pure: the same input gives the same plan; `nowMs`, monotonic, only times the solver. An infeasible answer
@@ -18,8 +26,8 @@ export function plan(unchecked: PlanInput, nowMs: () => number): PlanOutput {
   const input = parsePlanInput(unchecked);
   const startMs = nowMs();
   const policy = input.policy ?? 'hels';
-  const problem = compileProblem(input);
-  const { best, proven, iterations, fitsWithoutLoans } = solve(problem, policy);
+  const { problem, solved, residentSequences } = solveWorkload(input, policy);
+  const { best, proven, iterations, fitsWithoutLoans } = solved;
   const split = best ?? candidateOf(problem, memorySplit(problem));
   const candidate = settleLoans(problem, split, fitsWithoutLoans);
   const { feasible } = candidate.evaluation;
@@ -33,6 +41,9 @@ export function plan(unchecked: PlanInput, nowMs: () => number): PlanOutput {
     feasible,
     ...(feasible ? {} : { reason }),
     ...assembled,
+    ...(residentSequences === null
+      ? {}
+      : { eviction: { residentSequences, moveSeconds: moveSecondsOf(problem, candidate) } }),
     solver: { iterations, milliseconds },
     ...(targets === null ? {} : { targets }),
     ...(warnings.length === 0 ? {} : { warnings }),

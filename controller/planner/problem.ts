@@ -1,7 +1,8 @@
 import type { PlanDevice, PlanInput, PlanModel } from '../../proto/domain/plan.ts';
 import { planInputSubject, refuseField } from './checked-schema.ts';
+import { evictionSecondsPerHeadGroup } from './eviction-price.ts';
 import { linkSeconds } from './link-seconds.ts';
-import { type RemoteKv, remoteKvOf } from './remote-workload.ts';
+import { type RemoteKv, remoteKvOf, residentSequencesMin } from './remote-workload.ts';
 import { linesAt, linkOf, type StepLine } from './step-lines.ts';
 
 /** A device at the workload's load. Bytes and seconds; all layers. */
@@ -15,6 +16,8 @@ export interface ProblemDevice {
   /** Part of them that a ring of fewer devices pays less of; per pass (`ringPasses`). */
   readonly decodeRing: number;
   readonly prefillRing: number;
+  /** In the decode lines, for each head group: moving KV that is not resident. */
+  readonly evictionPerHeadGroup: number;
   /** Memory for weights and KV: memoryBytes - reservedBytes, at least 0. */
   readonly roomBytes: number;
 }
@@ -89,7 +92,7 @@ export function footprintOf(model: PlanModel): Footprint {
   };
 }
 
-function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
+function compileDevice(device: PlanDevice, input: PlanInput, eviction: number): ProblemDevice {
   const { sequences, contextTokens, prefillChunk } = input.workload;
   const link = linkOf(device, input);
   const ring = link.perTokenRing ?? 0;
@@ -98,7 +101,11 @@ function compileDevice(device: PlanDevice, input: PlanInput): ProblemDevice {
   const prefillContext = (prefillChunk * (prefillChunk + 1)) / 2;
   return {
     id: device.id,
-    decode: linesAt(device.decode, sequences, sequences * contextTokens),
+    decode: linesAt(device.decode, sequences, sequences * contextTokens).map((line) => ({
+      ...line,
+      perHeadGroup: line.perHeadGroup + eviction,
+    })),
+    evictionPerHeadGroup: eviction,
     prefill: linesAt(device.prefill, prefillChunk, prefillContext),
     decodeLink: linkSeconds(link, sequences, most),
     prefillLink: linkSeconds(link, prefillChunk, most),
@@ -133,15 +140,18 @@ function checkSeconds(device: ProblemDevice, index: number, model: PlanModel): v
 }
 
 /**
- * Compiles a checked input. Without eviction the KV of every sequence is resident; with it at least one whole sequence is, since a
- * sequence runs only when all its KV can be reached. Throws config-invalid for lines that cannot be seconds of a step.
+ * Compiles a checked input. `residentSequences`: of so many the KV is resident, and moving that of the others is in the decode lines;
+ * absent: of as few as the workload allows, moves unpriced. Throws config-invalid for lines that cannot be seconds of a step.
  */
-export function compileProblem(input: PlanInput): Problem {
+export function compileProblem(input: PlanInput, residentSequences?: number): Problem {
   const { model, workload } = input;
-  const devices = input.devices.map((device) => compileDevice(device, input));
+  const resident = residentSequences ?? residentSequencesMin(input);
+  const devices = input.devices.map((device) => {
+    const priced = residentSequences ?? workload.sequences;
+    return compileDevice(device, input, evictionSecondsPerHeadGroup(device, workload, priced));
+  });
   for (const [index, device] of devices.entries()) checkSeconds(device, index, model);
-  const remote = remoteKvOf(input);
-  const residentSequences = workload.allowEviction === true ? 1 : workload.sequences;
+  const remote = remoteKvOf(input, resident);
   return {
     devices,
     footprint: footprintOf(model),
@@ -150,7 +160,7 @@ export function compileProblem(input: PlanInput): Problem {
     granuleColumns: model.ffnGranule,
     granules: Math.ceil(model.ffnColumns / model.ffnGranule),
     vocabRows: model.vocabRows,
-    residentTokens: remote === null ? residentSequences * workload.contextTokens : 0,
+    residentTokens: remote === null ? resident * workload.contextTokens : 0,
     remote,
     lockstep: input.objective === 'lockstep',
   };

@@ -22,6 +22,11 @@ export interface RemoteKv {
   readonly exchangeSeconds: readonly number[];
 }
 
+/** Without eviction the KV of every sequence is resident; with it at least one whole sequence is, since it runs only when all its KV can be reached. */
+export function residentSequencesMin({ workload }: PlanInput): number {
+  return workload.allowEviction === true ? 1 : workload.sequences;
+}
+
 /** Bytes of an element of a sum, by which a link's seconds for a token become seconds for a byte: int64 of exact numerics. */
 const sumBytes = 8;
 const partElementBytes = 4;
@@ -33,12 +38,14 @@ export function linkSecondsPerByte(
   return (perToken + perTokenRing) / (2 * layers * hiddenSize * sumBytes);
 }
 
-export function remoteKvOf(input: PlanInput): RemoteKv | null {
+export function remoteKvOf(
+  input: PlanInput,
+  residentSequences = residentSequencesMin(input),
+): RemoteKv | null {
   const { model, workload, devices } = input;
   if (workload.allowRemoteKv !== true) return null;
   const { sequences, contextTokens } = workload;
   const { layers, queryHeadsPerGroup, headDim, kvBytesPerElement } = model;
-  const residentSequences = workload.allowEviction === true ? 1 : sequences;
   const part = queryHeadsPerGroup * (headDim + 2) * partElementBytes;
   const blocks = Math.ceil(contextTokens / loanBlockTokens);
   const block = 2 * loanBlockTokens * headDim * kvBytesPerElement;

@@ -20,7 +20,10 @@ export interface LinkLine {
   perTokenRing?: number;
 }
 
-/** Taken and checked as the contract says; no plan depends on it: a served group measures what restoring costs (decision 10). */
+/**
+ * Where eviction is allowed, moving KV is priced by the first: a token of one head group, one way. The others are taken and checked as the
+ * contract says, no plan depends on them (decision 10). A served group measures what restoring costs.
+ */
 interface RestoreCosts {
   reloadSecondsPerTokenHeadGroup?: number;
   hiddenSecondsPerToken?: number;
@@ -143,6 +146,8 @@ export interface PlanOutput {
   solver: { iterations: number; milliseconds: number };
   /** Only when the workload allows remote KV: tokens, of those that the group holds, that lie on the holder for the owner's heads. */
   kvLoans?: PlannedLoan[];
+  /** Only when the workload allows eviction and its moves have a price: sequences whose KV is resident at once, and the moves' seconds in decodeSeconds on the rank where they take longest. */
+  eviction?: { residentSequences: number; moveSeconds: number };
   /** Only when the workload names a target. */
   targets?: PlanTargets;
   /** Only when the input has fields that no plan depends on: which, and why. */

@@ -107,9 +107,10 @@ describe('parked blocks of a plan', () => {
 
   it('are not said to lack on a rank that has room on its device, nor by the KV that it holds for another', () => {
     const workload = { sequences: 8, contextTokens: 192, prefillChunk: 16, outputTokens: 8 };
-    const lent = { kvBlockTokens: 64, workload: { ...workload, allowRemoteKv: true } };
+    const lent = { workload: { ...workload, allowRemoteKv: true } };
     const devices = [device('right', 60 * MiB), device('left', 15 * MiB, 1024)];
     const { shardPlan } = planOf(devices, lent);
+    expect(shardPlan.kvBlockTokens).toBe(64);
     expect(shardPlan.kvLoans[0]).toMatchObject({ owner: 1, holder: 0 });
     expect(shardPlan.kvParkedBlocks).toBe(0);
     // Four blocks of 16 tokens and one head group, three times.
@@ -157,7 +158,7 @@ describe('what it costs to bring KV back', () => {
 
   it('has the link in it for what lies on another rank', () => {
     const workload = { sequences: 8, contextTokens: 192, prefillChunk: 16, outputTokens: 8 };
-    const lent = { kvBlockTokens: 64, workload: { ...workload, allowRemoteKv: true } };
+    const lent = { workload: { ...workload, allowRemoteKv: true } };
     const linked = [device('left', 15 * MiB), device('right', 60 * MiB)].map((one) => ({
       ...one,
       link: { constant: 0, perToken: 1e-4 },
@@ -183,13 +184,14 @@ describe('what it costs to bring KV back', () => {
   });
 });
 
+/** Bytes of the left one's weights: three quarters, with the whole embedding. */
+const weightsLeft = planOf([device('left', 24 * MiB), device('right', 60 * MiB)]).shardPlan.ranks[0]
+  ?.weightBytes as number;
+
 describe('room for KV', () => {
   const workload = { sequences: 1, contextTokens: 1, prefillChunk: 16, outputTokens: 8 };
-  /** Bytes of the left one's weights: three quarters, with the whole embedding. */
-  const weights = planOf([device('left', 24 * MiB), device('right', 60 * MiB)]).shardPlan.ranks[0]
-    ?.weightBytes as number;
   const withRoom = (bytes: number, changes = {}) =>
-    planOf([device('left', weights + bytes), device('right', 60 * MiB)], {
+    planOf([device('left', weightsLeft + bytes), device('right', 60 * MiB)], {
       workload: { ...workload, ...changes },
     });
   const block = 3 * blockBytes;
@@ -246,6 +248,15 @@ describe('loans of KV', () => {
     const asked = { workload: { ...workload, allowRemoteKv: true } };
     expect(() => planOf(devices, asked)).toThrow(/allowRemoteKv: worker 'right' is on a GPU/);
     expect(planOf(devices, { workload }).shardPlan.kvLoans).toEqual([]);
+  });
+
+  it('change nothing where a workload fits without them in tokens, but not in their blocks', () => {
+    const load = { sequences: 8, contextTokens: 65, prefillChunk: 16, outputTokens: 8 };
+    const bytes = weightsLeft + (520 * 3 * blockBytes) / blockTokens;
+    const roomy = [device('left', bytes), device('right', 60 * MiB)];
+    const without = planOf(roomy, { workload: load });
+    const allowed = planOf(roomy, { workload: { ...load, allowRemoteKv: true } });
+    expect(allowed.shardPlan).toEqual(without.shardPlan);
   });
 
   it('are nothing that the planner is told of', () => {

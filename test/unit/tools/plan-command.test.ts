@@ -56,8 +56,10 @@ describe('plan', () => {
       await planCommand(['--input', path, '--json'], frozen),
     ) as PlanOutput;
     expect(warnings).toEqual([
-      expect.stringContaining('workload.outputTokens is 5, and no plan depends on it'),
-      expect.stringContaining('devices[1].restore (and of 1 more devices) is given, and no plan'),
+      expect.stringContaining('workload.outputTokens is 5, and this plan does not depend on it'),
+      expect.stringContaining(
+        'devices[1].restore (and of 1 more devices) is given, and this plan does not',
+      ),
     ]);
     const text = await planCommand(['--input', path], frozen);
     for (const warning of warnings) expect(text).toContain(`warning: ${warning}\n`);
@@ -68,7 +70,7 @@ describe('plan', () => {
     const lent = {
       ...input,
       objective: 'lockstep',
-      workload: { ...input.workload, allowRemoteKv: true },
+      workload: { ...input.workload, contextTokens: 64, allowRemoteKv: true },
       devices: [fast, { ...slow, memoryBytes: 9000 }],
     };
     const path = file('lent.json', JSON.stringify(lent));
@@ -81,6 +83,17 @@ describe('plan', () => {
     expect(text).toMatch(/KV of \d+ tokens for the heads of slow lies on fast/);
     const explained = await planCommand([...args, '--explain'], frozen);
     expect(explained).toContain('KV on other ranks: ');
+  });
+
+  test('with eviction it tells what that costs, and warns of devices without a price', async () => {
+    const [fast, slow] = input.devices;
+    const restore = { reloadSecondsPerTokenHeadGroup: 1e-3 };
+    const workload = { ...input.workload, contextTokens: 64, allowEviction: true };
+    const devices = [fast, { ...slow, memoryBytes: 9000, restore }];
+    const path = file('evicting.json', JSON.stringify({ ...input, workload, devices }));
+    const text = await planCommand(['--input', path, '--policy', 'equal', '--explain'], frozen);
+    expect(text).toContain('KV without room: 50.0 % of the KV has no room and is evicted');
+    expect(text).toContain('warning: devices[0].restore gives no reloadSecondsPerTokenHeadGroup');
   });
 
   test('--policy goes before the policy of the file', async () => {
