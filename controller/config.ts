@@ -292,6 +292,11 @@ export function plaintextWarnings({
       `NO TLS: HTTP listens on ${showHostPort(http)} in plain text${open}; give --http-tls-cert and --http-tls-key, or put a proxy with TLS in front of it`,
     );
   }
+  if (httpTls !== null && !isLoopback(http.host) && apiKey === null) {
+    warnings.push(
+      `NO API KEY: whoever reaches ${showHostPort(http)} can ask; give --api-key, or put a proxy that checks in front of it`,
+    );
+  }
   return warnings;
 }
 

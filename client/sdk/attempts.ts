@@ -1,10 +1,17 @@
 /** The attempts of one call until a controller of the list answers. */
 import type * as grpc from '@grpc/grpc-js';
+import { backoffDelayMs } from '../../proto/base/backoff.ts';
 import { sleep } from '../../proto/base/clock.ts';
 import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
 import type { Peer, Peers } from '../../proto/rpc/peers.ts';
-import { cancelled, cancelUnconnected, failureOf, iterate } from './server-stream.ts';
+import {
+  cancelled,
+  cancelUnconnected,
+  failureOf,
+  isUnconnected,
+  iterate,
+} from './server-stream.ts';
 import type { CallOptions } from './types.ts';
 
 export type OpenStream<T> = (
@@ -25,11 +32,9 @@ export interface Patience {
 }
 
 /** Of these another controller may know nothing. */
-const passingCodes: ReadonlySet<ErrorCode> = new Set([
-  'unreachable',
-  'draining',
-  'deadline-exceeded',
-]);
+const passingCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'draining']);
+/** For one address, and where there are others to ask. */
+const connectDeadlineMs = { alone: 5_000, ofSeveral: 1_500 } as const;
 /** With several addresses, none that answers is what a takeover looks like from here. */
 const takeoverMs = 10_000;
 
@@ -62,7 +67,12 @@ export class Attempts {
   async *stream<T>(open: OpenStream<T>): AsyncGenerator<T, void, undefined> {
     const peer = this.#peers.current;
     try {
-      yield* iterate(open(peer.stub, this.#deadline()), peer, this.#signal);
+      yield* iterate(
+        open(peer.stub, this.#deadline()),
+        peer,
+        this.#connectDeadlineMs,
+        this.#signal,
+      );
     } catch (error) {
       throw this.#told(error, peer);
     }
@@ -85,7 +95,10 @@ export class Attempts {
     const nowMs = performance.now();
     if (this.#failures === 0) this.#firstFailureMs = nowMs;
     this.#failures += 1;
-    const pauseMs = this.#peers.pauseMs(this.#failures, Math.random());
+    const chance = Math.random();
+    const pauseMs = passingCodes.has(failure.code)
+      ? this.#peers.pauseMs(this.#failures, chance)
+      : backoffDelayMs(this.#failures - 1, chance);
     const untilMs = Math.min(this.#firstFailureMs + forMs, this.#untilMs ?? Infinity);
     if (nowMs + pauseMs >= untilMs) throw this.#gaveUp(failure, nowMs);
     const leaving = AbortSignal.any([this.#peers.closing, this.#signal ?? this.#peers.closing]);
@@ -101,8 +114,14 @@ export class Attempts {
 
   #told(error: unknown, peer: Peer<HelsStub>): HelsError {
     const failure = toHelsError(error);
-    if (passingCodes.has(failure.code)) this.#peers.passOver(peer);
+    // A deadline says nothing about a controller that is connected: it may be the caller's own.
+    const silent = failure.code === 'deadline-exceeded' && isUnconnected(peer);
+    if (passingCodes.has(failure.code) || silent) this.#peers.passOver(peer);
     return failure;
+  }
+
+  get #connectDeadlineMs(): number {
+    return this.#peers.addresses.length > 1 ? connectDeadlineMs.ofSeveral : connectDeadlineMs.alone;
   }
 
   #deadline(): grpc.CallOptions {
@@ -120,7 +139,7 @@ export class Attempts {
         else if (value === undefined) reject(new HelsError('internal', 'empty answer'));
         else resolve(value);
       });
-      const timer = cancelUnconnected(call, peer);
+      const timer = cancelUnconnected(call, peer, this.#connectDeadlineMs);
       const cancel = () => call.cancel();
       signal?.addEventListener('abort', cancel, { once: true });
       if (signal?.aborted) cancel();

@@ -45,7 +45,7 @@ export class HelsClient {
 
   /**
    * Streams an answer: one `started`, then `delta`s, then one `finished`; or throws. When the stream breaks in between, the controller
-   * that leads next gives the rest in the same events, as if nothing had been (`resumeForMs`).
+   * that leads next gives the rest in the same events (`resumeForMs`); the times of `finished` are then those of the last part.
    */
   generate(
     input: GenerateInput,

@@ -3,8 +3,6 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { Peer } from '../../proto/rpc/peers.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
 
-/** A host that is off refuses nothing, and the system gives up on it after minutes only. */
-const connectDeadlineMs = 5_000;
 const unconnected: ReadonlySet<grpc.connectivityState> = new Set([
   grpc.connectivityState.CONNECTING,
   grpc.connectivityState.TRANSIENT_FAILURE,
@@ -17,10 +15,11 @@ const unconnected: ReadonlySet<grpc.connectivityState> = new Set([
 export async function* iterate<T>(
   call: grpc.ClientReadableStream<T>,
   peer: Peer<grpc.Client>,
+  connectDeadlineMs: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<T, void, undefined> {
   const cancel = () => call.cancel();
-  const timer = cancelUnconnected(call, peer);
+  const timer = cancelUnconnected(call, peer, connectDeadlineMs);
   signal?.addEventListener('abort', cancel, { once: true });
   if (signal?.aborted) cancel();
   try {
@@ -36,18 +35,22 @@ export async function* iterate<T>(
   }
 }
 
-/** Clear the timer when the call has ended. */
+/** A host that is off refuses nothing, and the system gives up on it after minutes only. Clear the timer when the call has ended. */
 export function cancelUnconnected(
   call: grpc.ClientUnaryCall | grpc.ClientReadableStream<unknown>,
-  { stub }: Peer<grpc.Client>,
+  peer: Peer<grpc.Client>,
+  connectDeadlineMs: number,
 ): NodeJS.Timeout {
   const timer = setTimeout(() => {
-    const state = stub.getChannel().getConnectivityState(false);
-    // Idle is what a controller leaves that is stopping: the call may still be answered.
-    if (unconnected.has(state)) call.cancel();
+    if (isUnconnected(peer)) call.cancel();
   }, connectDeadlineMs);
   call.once('metadata', () => clearTimeout(timer));
   return timer;
+}
+
+/** Idle is what a controller leaves that is stopping: a call may still be answered. */
+export function isUnconnected({ stub }: Peer<grpc.Client>): boolean {
+  return unconnected.has(stub.getChannel().getConnectivityState(false));
 }
 
 /** Whoever cancelled the call, when it was not the caller, was the connection or its other end. */

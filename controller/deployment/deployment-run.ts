@@ -2,6 +2,7 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
+import { workloadMax } from '../../proto/domain/workload.ts';
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -37,6 +38,8 @@ export interface RunPorts extends MeasuringPorts {
   /** Told as soon as the plan says who takes part. */
   membersChosen(workers: readonly GroupWorker[]): void;
   savePlan(plan: ShardPlan__Output): Promise<void>;
+  /** Nobody asked for this deployment just now: it follows a loss, or another controller. */
+  readonly unattended: boolean;
 }
 
 /** A group whose weights are loaded and whose collective stands; not yet warmed up. */
@@ -75,14 +78,18 @@ export function policyOf(request: Pick<DeploymentRequest, 'policy'>): PlanPolicy
   return known;
 }
 
+/** A deployment that was stored when larger loads were allowed is for the largest. */
 export function workloadOf(request: Pick<DeploymentRequest, 'workload'>, model: ModelSpec) {
   const given = request.workload;
   const pick = (value: number | undefined, fallback: number) => (value ? value : fallback);
   const contextTokens = pick(given?.contextTokens, defaultWorkload.contextTokens);
   return {
-    sequences: pick(given?.sequences, defaultWorkload.sequences),
+    sequences: Math.min(pick(given?.sequences, defaultWorkload.sequences), workloadMax.sequences),
     contextTokens: Math.min(contextTokens, model.maxPositions),
-    prefillChunk: pick(given?.prefillChunk, defaultWorkload.prefillChunk),
+    prefillChunk: Math.min(
+      pick(given?.prefillChunk, defaultWorkload.prefillChunk),
+      workloadMax.prefillChunk,
+    ),
     outputTokens: pick(given?.outputTokens, defaultWorkload.outputTokens),
     ...(given?.allowRemoteKv === true ? { allowRemoteKv: true } : {}),
   };
@@ -156,7 +163,7 @@ export async function runDeployment(
   const model = files.spec;
   const workload = workloadOf(request, model);
   const sizes = engineSizesOf(workload);
-  const options = { model, ...sizes, fence, refresh: false };
+  const options = { model, ...sizes, fence, refresh: false, smallerToo: ports.unattended };
   const profiles = await profileWorkers(workers, options, ports, profiling);
   const links = await probeLinks(workers, options, ports, profiling);
 

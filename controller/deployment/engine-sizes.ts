@@ -14,13 +14,14 @@ export const kvBlockTokens = 16;
 /** A load may be more than the one planned for: what costs little is there anyway. */
 export const smallestSizes: EngineSizes = { stepTokensMax: 512, sequencesMax: 64 };
 
-/** The steps that the plan was made for can be: a whole chunk, and a token of every sequence, beside as many tokens of prompts. */
+/** The steps that the plan was made for can be: a whole chunk, and a token of every sequence beside as many of prompts, or a chunk. */
 export function engineSizesOf({
   sequences,
   prefillChunk,
 }: Pick<PlanWorkload, 'sequences' | 'prefillChunk'>): EngineSizes {
   const sequencesMax = Math.max(smallestSizes.sequencesMax, sequences);
-  const stepTokensMax = Math.max(smallestSizes.stepTokensMax, prefillChunk, 2 * sequencesMax);
+  const mixed = sequencesMax + Math.min(sequencesMax, prefillChunk);
+  const stepTokensMax = Math.max(smallestSizes.stepTokensMax, prefillChunk, mixed);
   return { stepTokensMax, sequencesMax };
 }
 

@@ -70,7 +70,7 @@ export async function withNewcomers(
   if (links === null) return null;
   const profiles = new Map<string, ProfileRun>();
   for (const worker of newcomers) {
-    const run = await storedProfile(worker, { model, ...profiledSizes }, store);
+    const run = await storedProfile(worker, { model, ...profiledSizes, smallerToo: true }, store);
     if (run === null) return null;
     profiles.set(worker.id, run);
   }

@@ -43,9 +43,26 @@ export interface ProfileOptions extends EngineSizes {
   fence: Fence;
   /** Measure also what is stored. */
   refresh: boolean;
+  /** Lines of a grid for smaller steps will do: nobody waits for better ones, or requests wait for any. */
+  smallerToo?: boolean;
 }
 
 type GridOptions = Omit<ProfileOptions, 'fence' | 'refresh'>;
+
+/** That grids differ for, the largest first. */
+const gridSizes: readonly EngineSizes[] = [256, 128, 64].flatMap((sequencesMax) =>
+  [1024, 512].map((stepTokensMax) => ({ sequencesMax, stepTokensMax })),
+);
+
+/** Whose lines hold for these sizes: a grid for larger steps has the smaller ones in it. */
+function sizesToLookUp({ sequencesMax, stepTokensMax, smallerToo }: GridOptions): EngineSizes[] {
+  const others = gridSizes.filter(
+    (grid) =>
+      smallerToo === true ||
+      (grid.sequencesMax >= sequencesMax && grid.stepTokensMax >= stepTokensMax),
+  );
+  return [{ sequencesMax, stepTokensMax }, ...others];
+}
 
 const powerOfTwo = (value: number) => 2 ** Math.floor(Math.log2(Math.max(1, value)));
 
@@ -95,15 +112,20 @@ function gridOf(worker: GroupWorker, options: GridOptions) {
   return { points, key: profileKey(worker, model, points) };
 }
 
-/** null: the worker was never measured for such a grid. */
+/** null: the worker was never measured for such steps. */
 export async function storedProfile(
   worker: GroupWorker,
   options: GridOptions,
   store: MeasurementStore,
 ): Promise<ProfileRun | null> {
-  const known = await loadRecord<ProfileRecord>(store, gridOf(worker, options).key);
-  if (known === null) return null;
-  return { ...known, fit: fitLatency(known.points, known.seconds), stored: true };
+  for (const sizes of sizesToLookUp(options)) {
+    const { key } = gridOf(worker, { ...options, ...sizes });
+    const known = await loadRecord<ProfileRecord>(store, key);
+    if (known !== null) {
+      return { ...known, fit: fitLatency(known.points, known.seconds), stored: true };
+    }
+  }
+  return null;
 }
 
 async function profileWorker(

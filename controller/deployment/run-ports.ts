@@ -19,6 +19,7 @@ export function runPortsOf(
   hooks: RunHooks,
 ): RunPorts {
   const { signal } = attempt.abort;
+  const unattended = attempt.workersTimeoutMs === Number.POSITIVE_INFINITY;
   return {
     phase: (name) => {
       signal.throwIfAborted();
@@ -29,10 +30,10 @@ export function runPortsOf(
         attempt.channel.progress(name, message, fraction);
       };
     },
+    unattended,
     workers: async (count) => {
       // Nobody is there to say that fewer are enough while some are drained.
-      const waitsForEver = attempt.workersTimeoutMs === Number.POSITIVE_INFINITY;
-      const wanted = waitsForEver ? Math.max(1, count - registry.drained().length) : count;
+      const wanted = unattended ? Math.max(1, count - registry.drained().length) : count;
       const members = await registry.waitForAvailable(wanted, attempt.workersTimeoutMs, signal);
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },

@@ -46,6 +46,9 @@ export async function knownAnswer(
   return answer;
 }
 
+/** More would take long to prefill, and the first would have ended before the last decodes. */
+const batchMax = 64;
+
 /** `measurements` grows while the loop runs; `exact` demands that equal prompts get equal tokens whatever the batch. */
 export async function warmUp(
   loop: StepLoop,
@@ -56,7 +59,7 @@ export async function warmUp(
 ): Promise<WarmUpResult> {
   const alone = await knownAnswer(loop, 'warm-up-alone', vocabRows);
   const first = measurements.length;
-  const batch = Math.min(sequences, loop.sequencesMax);
+  const batch = Math.min(sequences, loop.sequencesMax, batchMax);
   const together = await Promise.all(
     Array.from({ length: batch }, (_, index) => knownAnswer(loop, `warm-up-${index}`, vocabRows)),
   );

@@ -20,7 +20,7 @@ Arena::Arena(size_t sizeBytes, const char* purpose, ArenaPages pages) : sizeByte
   require(region != MAP_FAILED, ErrorCode::kMemoryExceeded,
           "the system refused " + std::to_string(sizeBytes) + " bytes for " + purpose);
   // Hints: a system that takes none of them is only slower.
-  if (pages != ArenaPages::kSmall) madvise(region, sizeBytes, MADV_HUGEPAGE);
+  madvise(region, sizeBytes, pages == ArenaPages::kSmall ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
   if (pages == ArenaPages::kLargeNow) madvise(region, sizeBytes, MADV_POPULATE_WRITE);
   data_ = static_cast<std::byte*>(region);
 }

@@ -147,11 +147,11 @@ void ForwardPass::attendRemotely(const TokenBatch& batch, int64_t layer) {
   remote_->sendQueries(layer, scratch_.queryKeyValue, scratch_.queryKeyValueStride);
   remote_->attendForOwners(layer, attentionShape(layer),
                            {options_.threads, scratch_.attentionWork, scratch_.attentionWorkFloats});
-  const bool awaits = remote_->awaitsParts(layer);
-  if (!awaits) remote_->returnParts(layer);
+  const bool atOnce = remote_->returnsAtOnce(layer);
+  if (atOnce) remote_->returnParts(layer);
   attentionSums_.resize(attentionItems_.size());
   forItems([&](size_t item, float* work) { attendFirstChunks(batch, layer, item, work); });
-  if (awaits) remote_->returnParts(layer);
+  if (!atOnce) remote_->returnParts(layer);
   forItems([&](size_t item, float* work) { attendLastChunks(batch, layer, item, work); });
 }
 

@@ -10,6 +10,8 @@ namespace hels {
 namespace {
 
 constexpr size_t kMessageAlignment = 64;
+/// All transports take so much before the peer has come: two packets in shared memory, less than a socket's buffers.
+constexpr int64_t kSentAtOnceBytes = int64_t{128} * 1024;
 
 size_t aligned(int64_t bytes) {
   return (static_cast<size_t>(bytes) + kMessageAlignment - 1) / kMessageAlignment * kMessageAlignment;
@@ -105,10 +107,12 @@ bool RemoteAttention::active(int64_t layer) const {
   return plan.first || plan.second;
 }
 
-bool RemoteAttention::awaitsParts(int64_t layer) const {
+bool RemoteAttention::returnsAtOnce(int64_t layer) const {
   const int rank = store_.homes().rank;
-  return std::ranges::any_of(windowOf(layer).plan.traffic,
-                             [&](const RemoteTraffic& traffic) { return traffic.loan.owner == rank; });
+  return std::ranges::none_of(windowOf(layer).plan.traffic, [&](const RemoteTraffic& traffic) {
+    const bool large = traffic.loan.holder == rank && sizes_.secondBytes(traffic) > kSentAtOnceBytes;
+    return large || traffic.loan.owner == rank;
+  });
 }
 
 /// Gives every message of an exchange its place in the buffers.

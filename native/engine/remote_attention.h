@@ -35,8 +35,8 @@ class RemoteAttention {
   void begin(const TokenBatch& batch);
   /// Whether the ranks exchange anything in this layer.
   bool active(int64_t layer) const;
-  /// Whether other ranks hold KV that this rank's sequences see.
-  bool awaitsParts(int64_t layer) const;
+  /// Whether returnParts() only sends, and no more than goes without the peers' help.
+  bool returnsAtOnce(int64_t layer) const;
 
   // In this order, on every rank. Throw what an exchange throws.
   /// Exchange 1, of rows (queries, keys, values) of this rank's heads, and stores what came.

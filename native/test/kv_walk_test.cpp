@@ -66,7 +66,9 @@ TEST_P(Walk, TakesOfEachChunkKeysThenValues) {
 
 TEST_P(Walk, TakesTablesThatBeginLater) {
   const TileRange tiles{2 * tilesOfBlock(), 9};
-  if (tiles.begin < tiles.end) EXPECT_EQ(walked(tiles, 2), expected(tiles));
+  if (tiles.begin < tiles.end) {
+    EXPECT_EQ(walked(tiles, 2), expected(tiles));
+  }
 }
 
 TEST(NoWalk, IsDone) {

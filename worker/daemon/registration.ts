@@ -34,6 +34,8 @@ export class Registration {
   readonly #peers: Peers<RegistryStub>;
   readonly #stopping = new AbortController();
   #loop: Promise<void> = Promise.resolve();
+  /** By whom the last call was answered. */
+  #answered: unknown = null;
   #outageLogged = false;
 
   constructor(options: RegistrationOptions) {
@@ -117,9 +119,14 @@ export class Registration {
     return new Promise((resolve, reject) => {
       invoke(peer.stub, { deadline: Date.now() + callDeadlineMs }, (error, response) => {
         if (error || response === undefined) {
-          this.#peers.passOver(peer);
+          // One that answered a moment ago leads, and is asked once more: the way round the list may be longer than the lease.
+          if (this.#answered === peer) this.#answered = null;
+          else this.#peers.passOver(peer);
           reject(fromServiceError(error, peer.address));
-        } else resolve(response);
+        } else {
+          this.#answered = peer;
+          resolve(response);
+        }
       });
     });
   }

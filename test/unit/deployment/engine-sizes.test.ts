@@ -19,7 +19,8 @@ describe('the sizes of an engine', () => {
     [8, 256, 64, 512],
     [64, 512, 64, 512],
     [96, 256, 96, 512],
-    [300, 256, 300, 600],
+    [300, 256, 300, 556],
+    [300, 400, 300, 600],
     [8, 4096, 64, 4096],
     [workloadMax.sequences, workloadMax.prefillChunk, 1024, 8192],
   ])(
@@ -30,7 +31,7 @@ describe('the sizes of an engine', () => {
   );
 
   it('of two loads take both', () => {
-    const wide = engineSizesOf({ sequences: 300, prefillChunk: 1 });
+    const wide = engineSizesOf({ sequences: 300, prefillChunk: 256 });
     const long = engineSizesOf({ sequences: 1, prefillChunk: 4096 });
     expect(largerSizes(wide, long)).toEqual({ sequencesMax: 300, stepTokensMax: 4096 });
   });

@@ -24,6 +24,22 @@ test('equal devices are measured once, kept, and measured again for refresh, ano
   expect(calls.profiled).toHaveLength(5);
 });
 
+test('lines of a grid for larger steps hold for smaller ones; those for smaller will do where nobody waits for better', async () => {
+  const { calls, ports, workers, options } = site();
+  const wide = { ...options(), stepTokensMax: 1024, sequencesMax: 256 };
+  await profileWorkers(workers(), options(), ports, () => {});
+  expect(calls.profiled).toHaveLength(1);
+  const made = await profileWorkers(workers(), { ...wide, smallerToo: true }, ports, () => {});
+  expect([...made.values()].map(({ stored }) => stored)).toEqual([true, true]);
+  await profileWorkers(workers(), wide, ports, () => {});
+  expect(calls.profiled).toHaveLength(2);
+
+  const other = site();
+  await profileWorkers(other.workers(), wide, other.ports, () => {});
+  await profileWorkers(other.workers(), options(), other.ports, () => {});
+  expect(other.calls.profiled).toHaveLength(1);
+});
+
 test('a device whose memory is in use is known by the lines of when it was idle', async () => {
   const { calls, ports, workers, options } = site();
   await profileWorkers(workers(), options(), ports, () => {});
