@@ -16,16 +16,14 @@ interface KvPathGroup {
   readonly model: PlanModel;
 }
 
-/** Of the ranks that exchange, the one with the least seconds: ranks of other hosts cannot tell waiting apart, and it waits least. */
-function leastWaiting(bytes: readonly number[], seconds: readonly number[]): number {
-  const busy = [...bytes.keys()].filter((rank) => (bytes[rank] ?? 0) > 0);
-  const secondsOf = (rank: number) => seconds[rank] ?? 0;
-  return busy.reduce((least, rank) => (secondsOf(rank) < secondsOf(least) ? rank : least));
-}
+/** Weight of a step in a rank's mean. */
+const meanGain = 1 / 16;
 
 export class KvPathObserver {
   readonly tracker = new KvPathTracker();
   readonly #group: KvPathGroup;
+  /** Logarithm of a step's exchanges about loans, by rank: a long stall says little. */
+  readonly #meanLogSeconds = new Map<number, number>();
 
   constructor(group: KvPathGroup) {
     this.#group = group;
@@ -45,6 +43,22 @@ export class KvPathObserver {
     });
   }
 
+  /**
+   * Of the ranks that exchange, the one with the least seconds: not all can tell waiting apart, and it waits least. By the mean, so that it
+   * is the same one in step after step.
+   */
+  #leastWaiting(bytes: readonly number[], seconds: readonly number[]): number {
+    const means = this.#meanLogSeconds;
+    const busy = [...bytes.keys()].filter((rank) => (bytes[rank] ?? 0) > 0);
+    for (const rank of busy) {
+      const now = Math.log(Math.max(seconds[rank] ?? 0, Number.MIN_VALUE));
+      const before = means.get(rank) ?? now;
+      means.set(rank, before + meanGain * (now - before));
+    }
+    const meanOf = (rank: number) => means.get(rank) ?? 0;
+    return busy.reduce((least, rank) => (meanOf(rank) < meanOf(least) ? rank : least));
+  }
+
   step({ moves, load, totalSeconds, plan }: KvPathStep): void {
     const { costs, residency, headGroups, model } = this.#group;
     const { tracker } = this;
@@ -58,7 +72,7 @@ export class KvPathObserver {
     }
     const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
     if (bytes !== null) {
-      const rank = leastWaiting(bytes, moves.rankRemoteSeconds);
+      const rank = this.#leastWaiting(bytes, moves.rankRemoteSeconds);
       const predicted = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
       tracker.observe('remote', predicted, moves.rankRemoteSeconds[rank] ?? 0);
     }
