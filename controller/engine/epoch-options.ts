@@ -35,6 +35,15 @@ function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
   return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
 }
 
+/** Prompts of several sequences can fill a step that is longer than the chunk which the plan was made for. */
+function longestStepSeconds({
+  shardPlan,
+  input,
+}: Pick<LoadedGroup, 'shardPlan' | 'input'>): number {
+  const chunks = Math.max(1, shardPlan.stepTokensMax / input.workload.prefillChunk);
+  return Math.max(shardPlan.predictedDecodeSeconds, chunks * shardPlan.predictedPrefillSeconds);
+}
+
 export function epochOptionsOf(
   group: LoadedGroup,
   choices: KvChoices,
@@ -56,9 +65,6 @@ export function epochOptionsOf(
       waitingMax: waitingPerSlot * sequencesMax,
     },
     ranks: group.workers.map((worker) => grpcRankStream(worker.id, worker.client.stub)),
-    predictedStepSeconds: Math.max(
-      shardPlan.predictedDecodeSeconds,
-      shardPlan.predictedPrefillSeconds,
-    ),
+    predictedStepSeconds: longestStepSeconds(group),
   };
 }

@@ -54,3 +54,25 @@ test('addresses that lie on every own device are those below the lowest that is 
   const kvLoans = [{ owner: 0, holder: 1, blocks: { begin: 3, end: kvBlocks } }];
   expect(localOf({ ranks: kept, kvLoans })).toBe(3);
 });
+
+test('the longest step is one full of prompts, as long as the engine takes', () => {
+  const { workload } = loaded.input;
+  const predictedOf = (shardPlan: object, prefillChunk: number) =>
+    epochOptionsOf(
+      {
+        ...atMoment,
+        shardPlan: {
+          ...loaded.shardPlan,
+          predictedDecodeSeconds: 0.3,
+          predictedPrefillSeconds: 0.2,
+          ...shardPlan,
+        },
+        input: { ...loaded.input, workload: { ...workload, prefillChunk } },
+      },
+      request,
+      paths,
+    ).predictedStepSeconds;
+  expect(predictedOf({ stepTokensMax: 512 }, 256)).toBeCloseTo(0.4);
+  expect(predictedOf({ stepTokensMax: 512 }, 512)).toBeCloseTo(0.3);
+  expect(predictedOf({ stepTokensMax: 512 }, 1024)).toBeCloseTo(0.3);
+});
