@@ -26,6 +26,7 @@ import { checkedParking, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
 import { StepDraft } from './step-draft.ts';
 import { plannedSequence, type StepPlan } from './step-plan.ts';
+import { type Turn, WorkLedger } from './work-ledger.ts';
 
 export type { SchedulerLimits } from './scheduler-limits.ts';
 export type { StepPlan } from './step-plan.ts';
@@ -38,12 +39,6 @@ export interface SampledResult {
 export type SchedulerEvent<Sampled extends SampledResult> =
   | { type: 'token'; requestId: string; sampled: Sampled }
   | { type: 'finished'; requestId: string; reason: 'stop' | 'length' };
-
-/** A sequence gave way, or computes again. */
-export interface Turn {
-  readonly type: 'gave-way' | 'resumed';
-  readonly requestId: string;
-}
 
 const reservationOf = ({ kvBlocks, kvBlockTokens, reserveTokens }: SchedulerLimits) =>
   reserveTokens === undefined ? null : new Reservation(kvBlocks, kvBlockTokens, reserveTokens);
@@ -63,10 +58,7 @@ export class Scheduler {
   #step = 0;
   #answered = 0;
   #arrivals: number;
-  #preempted = 0;
-  #computedTokens = 0;
-  #recomputedTokens = 0;
-  #turns: Turn[] = [];
+  readonly #ledger = new WorkLedger();
 
   /** Without a hash there is no prefix cache. `handedOver`: by the scheduler of the epoch before. */
   constructor(
@@ -107,10 +99,7 @@ export class Scheduler {
       kvBlocksTotal: pool.total,
       /** Of those not used: they hold what may be wanted again. */
       kvBlocksCached: pool.cachedCount,
-      preempted: this.#preempted,
-      /** Given to the ranks to compute, since the beginning; and of these, a second time. */
-      computedTokens: this.#computedTokens,
-      recomputedTokens: this.#recomputedTokens,
+      ...this.#ledger.counts,
       ...this.#kv.counts,
       ...this.#prefix.counts,
     };
@@ -148,7 +137,7 @@ export class Scheduler {
 
   /** Who gave way and who runs again since the last call, in order. */
   takeTurns(): Turn[] {
-    return this.#turns.splice(0);
+    return this.#ledger.takeTurns();
   }
 
   /**
@@ -315,20 +304,13 @@ export class Scheduler {
   }
 
   #preempt(victim: Sequence): void {
-    const worked = victim.computed > 0;
+    // One that was only admitted gives up nothing.
+    if (victim.computed > 0) this.#ledger.gaveWay(victim);
     this.#running.pop();
     if (victim.slot !== null) this.#freeSlots.push(victim.slot);
     victim.slot = null;
     this.#kv.rest(victim);
     if (this.#limits.replaysWhole) this.#kv.drop(victim, 0);
-    // One that was only admitted gives up nothing.
-    if (worked) {
-      this.#preempted += 1;
-      victim.gaveWay = true;
-      // Whose way back was broken off has been away all the time.
-      if (!victim.away) this.#turns.push({ type: 'gave-way', requestId: victim.request.requestId });
-      victim.away = true;
-    }
     this.#waiting.unshift(victim);
   }
 
@@ -360,14 +342,7 @@ export class Scheduler {
     let replayedTokens = 0;
     const sequences = draft.sequences.map(({ sequence, count }) => {
       const planned = plannedSequence(sequence, count, this.#limits.kvBlockTokens);
-      replayedTokens += Math.min(count, Math.max(0, sequence.computedMost - sequence.computed));
-      this.#computedTokens += count;
-      if (sequence.away)
-        this.#turns.push({ type: 'resumed', requestId: sequence.request.requestId });
-      sequence.away = false;
-      sequence.computed += count;
-      sequence.computedMost = Math.max(sequence.computedMost, sequence.computed);
-      sequence.lastStep = draft.step;
+      replayedTokens += this.#ledger.computes(sequence, count, draft.step);
       this.#prefix.remember(sequence);
       if (planned.sampling !== null) {
         if (sequence.generated === 0) this.#prefix.count(sequence);
@@ -376,7 +351,6 @@ export class Scheduler {
       }
       return planned;
     });
-    this.#recomputedTokens += replayedTokens;
     this.#submitted.set(draft.step, sampling);
     return { step: draft.step, moves: draft.moves, sequences, replayedTokens, reloadedTokens };
   }

@@ -56,59 +56,24 @@ interface Place {
   width: number;
 }
 
+const place = (
+  [tensor, rank]: [string, number],
+  [row, column]: [number, number],
+  from: [number, number],
+  width: number,
+): Place => ({ tensor, rank, row, column, from, width });
+
 const places: Place[] = [
   // column-parallel: rows of the tensor; a head group has 32 query rows and 8 key rows
-  {
-    tensor: `${layer}self_attn.q_proj.weight`,
-    rank: 0,
-    row: 31,
-    column: 5,
-    from: [0, 0],
-    width: 64,
-  },
-  {
-    tensor: `${layer}self_attn.q_proj.weight`,
-    rank: 1,
-    row: 0,
-    column: 5,
-    from: [32, 0],
-    width: 64,
-  },
-  {
-    tensor: `${layer}self_attn.v_proj.weight`,
-    rank: 1,
-    row: 7,
-    column: 0,
-    from: [8, 0],
-    width: 64,
-  },
-  { tensor: `${layer}mlp.up_proj.weight`, rank: 1, row: 0, column: 9, from: [56, 0], width: 64 },
-  { tensor: 'lm_head.weight', rank: 1, row: 98, column: 63, from: [100, 0], width: 64 },
+  place([`${layer}self_attn.q_proj.weight`, 0], [31, 5], [0, 0], 64),
+  place([`${layer}self_attn.q_proj.weight`, 1], [0, 5], [32, 0], 64),
+  place([`${layer}self_attn.v_proj.weight`, 1], [7, 0], [8, 0], 64),
+  place([`${layer}mlp.up_proj.weight`, 1], [0, 9], [56, 0], 64),
+  place(['lm_head.weight', 1], [98, 63], [100, 0], 64),
   // row-parallel: columns of the tensor
-  {
-    tensor: `${layer}self_attn.o_proj.weight`,
-    rank: 0,
-    row: 3,
-    column: 31,
-    from: [0, 0],
-    width: 32,
-  },
-  {
-    tensor: `${layer}self_attn.o_proj.weight`,
-    rank: 1,
-    row: 3,
-    column: 0,
-    from: [0, 32],
-    width: 32,
-  },
-  {
-    tensor: `${layer}mlp.down_proj.weight`,
-    rank: 1,
-    row: 63,
-    column: 55,
-    from: [0, 56],
-    width: 56,
-  },
+  place([`${layer}self_attn.o_proj.weight`, 0], [3, 31], [0, 0], 32),
+  place([`${layer}self_attn.o_proj.weight`, 1], [3, 0], [0, 32], 32),
+  place([`${layer}mlp.down_proj.weight`, 1], [63, 55], [0, 56], 56),
 ];
 
 describe.each([model, shortGolden('llama-gqa-bf16')])('$name', (subject) => {
