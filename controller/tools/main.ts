@@ -34,7 +34,7 @@ try {
   const { code, message, field } = failure;
   const json = process.argv.includes('--json');
   process.stderr.write(
-    json ? `${JSON.stringify({ error: { code, message, field } })}\n` : `${message}\n`,
+    json ? `${JSON.stringify({ error: { code, message, field } })}\n` : `error: ${message}\n`,
   );
   process.exitCode = exitCodeOf[failure.code];
 }

@@ -123,6 +123,7 @@ describe('bad input ends with its exit code and one line', { timeout: 60_000 }, 
     [['--input', input, '--cluster', cluster], 2, 'exclude each other'],
   ])('%j', (args, exitCode, message) => {
     const { code, stdout, stderr } = helsctl(...args);
+    expect(stderr).toMatch(/^error: /);
     expect(stderr).toContain(message);
     expect(stderr.trimEnd()).not.toContain('\n');
     expect(stdout).toBe('');
