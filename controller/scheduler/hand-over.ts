@@ -3,9 +3,10 @@
  * tokens; its KV is computed again, or stays where it is when the next epoch's ranks have it under the same addresses. Pure.
  */
 import type { Sequence } from './sequence.ts';
+import { compareTurns } from './turn-order.ts';
 
 export interface HandOver {
-  /** In the order of arrival; none has a slot. */
+  /** In their order; none has a slot. */
   readonly sequences: readonly Sequence[];
   /** Requests that arrived so far: later ones come after them. */
   readonly arrivals: number;
@@ -41,14 +42,14 @@ export function checkKept(
   }
 }
 
-/** In the order of arrival, each at rest. */
+/** In their order, each at rest. */
 export function bringToRest(
   sequences: readonly Sequence[],
   next: NextEpoch,
   { kvBlockTokens }: { readonly kvBlockTokens: number },
 ): Sequence[] {
   for (const sequence of sequences) rest(sequence, next, kvBlockTokens);
-  return sequences.toSorted((left, right) => left.order - right.order);
+  return sequences.toSorted(compareTurns);
 }
 
 /**

@@ -90,6 +90,11 @@ export class KvResidence {
     return this.#held.reduce((sum, { blocks }) => sum + blocks.length, 0);
   }
 
+  /** A slot is free when the steps under way are answered. */
+  get slotIsComing(): boolean {
+    return this.#held.some(({ slot }) => slot !== null);
+  }
+
   /** What `sequence`, which is over, holds, until the last step that names it is answered. */
   holdAll(sequence: Sequence): void {
     const { blocks, parked, slot, lastStep } = sequence;

@@ -1,18 +1,29 @@
-/** Who gives up KV for whom: of the sequences that wait, the newest first. */
+/** Who gives up KV for whom: of the sequences that wait, the last in the order first. */
 import type { KvResidence, Reclaimed } from './kv-residence.ts';
-import type { Reservation } from './reservation.ts';
+import { Reservation } from './reservation.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import type { Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
+import { isBefore } from './turn-order.ts';
 
 /** A sequence may need a block for each of so many positions before what is parked now is free: steps under way, and the next ones. */
 const stepsAhead = 4;
 
 /** A sequence that is to run: beside the `shared` blocks that it found it needs `fresh` ones. */
-interface Newcomer {
+export interface Newcomer {
   readonly next: Sequence;
   readonly fresh: number;
   readonly shared: readonly number[];
 }
+
+/** Of the newcomer, both in their order. */
+interface Others {
+  readonly running: readonly Sequence[];
+  readonly waiting: readonly Sequence[];
+}
+
+/** It can start now; when steps under way are answered; or not, as things are. */
+export type Start = 'now' | 'coming' | 'no';
 
 export class RoomMaker {
   readonly #kv: KvResidence;
@@ -20,17 +31,14 @@ export class RoomMaker {
   readonly #movesPerStepMax: number;
   readonly #reservation: Reservation | null;
 
-  /** With a reservation nobody gives way, so nobody starts whose whole length does not fit. */
-  constructor(
-    kv: KvResidence,
-    blockTokens: number,
-    movesPerStepMax: number,
-    reservation: Reservation | null,
-  ) {
+  /** Where room is reserved nobody gives way, so nobody starts whose whole length does not fit. */
+  constructor(kv: KvResidence, limits: SchedulerLimits, movesPerStepMax: number) {
+    const { kvBlocks, kvBlockTokens, reserveTokens } = limits;
     this.#kv = kv;
-    this.#blockTokens = blockTokens;
+    this.#blockTokens = kvBlockTokens;
     this.#movesPerStepMax = movesPerStepMax;
-    this.#reservation = reservation;
+    this.#reservation =
+      reserveTokens === undefined ? null : new Reservation(kvBlocks, kvBlockTokens, reserveTokens);
   }
 
   /** Whether what a sequence lacks is set aside for it already: it comes with answers, or those that wait hold it. */
@@ -53,7 +61,7 @@ export class RoomMaker {
     return from === undefined ? 'none' : this.#kv.reclaim(from, draft);
   }
 
-  /** All KV of the newest that waits and has any: the last resort, for blocks that several share. False: there is none. */
+  /** All KV of the last that waits and has any: the last resort, for blocks that several share. False: there is none. */
   forget(waiting: readonly Sequence[]): boolean {
     const from = waiting.findLast((sequence) => sequence.blocks.length > 0);
     if (from === undefined) return false;
@@ -75,35 +83,55 @@ export class RoomMaker {
   }
 
   /**
-   * Whether the newcomer can start now. Without a block that each running sequence will need soon, it would be preempted with its work
-   * hardly done; one that gave way before waits for more, or the two would take turns.
+   * Whether the newcomer can start; where it can, those that wait have made room for it. Without a block that each running sequence will
+   * need soon, it would be preempted with its work hardly done; one that gave way before waits for more, or the two would take turns.
    */
-  makeStart(
-    { next, fresh, shared }: Newcomer,
-    { running, waiting }: { running: readonly Sequence[]; waiting: readonly Sequence[] },
-    draft: StepDraft,
-  ): boolean {
+  makeStart(newcomer: Newcomer, others: Others, draft: StepDraft): Start {
     const { pool } = this.#kv;
-    const alone = running.length === 0;
-    let wanted = fresh;
-    if (this.#reservation !== null) {
-      if (!this.#reservation.fits(next, running)) return false;
-    } else {
-      const more = next.gaveWay && !alone ? this.#marginOf(next, running) : 0;
-      wanted += running.length + more;
-      const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
-      // Nobody gives up anything for one that cannot start even so.
-      if (!alone && !pool.canAllocate(wanted - reclaimable - this.#coming, shared)) return false;
-    }
+    const { next, shared } = newcomer;
+    const { running, waiting } = others;
+    if (this.#reservation !== null && !this.#reservation.fits(next, running)) return 'no';
+    // Nobody gives up anything for one that cannot start even so.
+    if (!this.reserves && !this.#couldStart(newcomer, others)) return 'no';
+    const wanted = this.#wantedFor(newcomer, running);
     // Those that an epoch with more KV handed over may hold what is set aside for others: so they lose it, whoever runs.
-    const forgets = alone || this.reserves;
+    const forgets = running.length === 0 || this.reserves;
     while (!pool.canAllocate(wanted, shared)) {
-      if (pool.canAllocate(wanted - this.#coming, shared)) return false;
+      if (pool.canAllocate(wanted - this.#coming, shared)) return 'coming';
       const reclaimed = this.reclaim(waiting, draft);
-      if (reclaimed === 'later') return false;
-      if (reclaimed === 'none' && !(forgets && this.forget(waiting))) return false;
+      if (reclaimed === 'later') return 'coming';
+      if (reclaimed === 'none' && !(forgets && this.forget(waiting))) return 'no';
     }
-    return true;
+    return 'now';
+  }
+
+  /**
+   * Of the running ones that come after the newcomer in the order, the last so many as must give way for it to start, `least` at least;
+   * none where that would not help.
+   */
+  givingWay(newcomer: Newcomer, { running, waiting }: Others, least: number): Sequence[] {
+    if (this.reserves) return [];
+    for (let count = 1; count <= running.length; count += 1) {
+      const staying = running.slice(0, -count);
+      const leaving = running.slice(-count);
+      if (!leaving.every((sequence) => isBefore(newcomer.next, sequence))) return [];
+      const others = { running: staying, waiting: [...waiting, ...leaving] };
+      if (count >= least && this.#couldStart(newcomer, others)) return leaving;
+    }
+    return [];
+  }
+
+  /** Whether there will be room, with all that those that wait can give. */
+  #couldStart(newcomer: Newcomer, { running, waiting }: Others): boolean {
+    if (running.length === 0) return true;
+    const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
+    const lacking = this.#wantedFor(newcomer, running) - reclaimable - this.#coming;
+    return this.#kv.pool.canAllocate(lacking, newcomer.shared);
+  }
+
+  #wantedFor({ next, fresh }: Newcomer, running: readonly Sequence[]): number {
+    if (this.reserves || running.length === 0) return fresh;
+    return fresh + running.length + (next.gaveWay ? this.#marginOf(next, running) : 0);
   }
 
   #giverAmong(waiting: readonly Sequence[]): Sequence | undefined {

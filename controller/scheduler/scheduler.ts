@@ -1,17 +1,21 @@
 /**
  * Which tokens go into which step. Pure: no clock, no chance, no I/O; the step loop asks for a plan, sends it and brings the results.
  *
- * Continuous batching under a token budget: decode first, then prompts in chunks. Requests are admitted in the order of arrival while a
- * slot and KV for their whole prompt are free, and a block for each running sequence beside it. Of what decodes leave of a step, the oldest prompt is sure of half; the other half goes to
- * the shortest prompts first, and what they leave to the oldest again. So a short prompt need not wait for a long one's chunks, and
- * everybody ends: in every step the oldest request gets a decode token or half of the prefill budget, whatever arrives after it.
+ * Continuous batching under a token budget: decode first, then prompts in chunks. Requests are admitted in their order (turn-order.ts: of
+ * arrival, within their priority) while a slot and KV for their whole prompt are free, and a block for each running sequence beside it. Of
+ * what decodes leave of a step, the first prompt in the order is sure of half; the other half goes to the shortest prompts first, and what
+ * they leave to the first again. So a short prompt need not wait for a long one's chunks, and everybody ends: in every step the first
+ * request gets a decode token or half of the prefill budget, whatever comes after it.
  *
- * KV comes in blocks; when they run out the newest running sequence gives way and waits at the front of the queue. It keeps its KV until
- * that room is needed, then loses it from its end (kv-residence.ts): what was parked is moved back when there is room again, what was
- * dropped is prefilled again with the tokens it already has. Of those that wait, the newest loses first, before another running one gives
- * way. The oldest is never the victim while another runs. Plans may be made before the results
- * of the last one are back: the ranks then take "the token just sampled". Blocks and slots are reused only after every rank has answered
- * the last step that names them; a full block can be read by others from the step after the one that fills it.
+ * KV comes in blocks; when they run out the last running sequence in the order gives way and waits at the front of the queue. It keeps its
+ * KV until that room is needed, then loses it from its end (kv-residence.ts): what was parked is moved back when there is room again, what
+ * was dropped is prefilled again with the tokens it already has. Of those that wait, the last loses first, before another running one gives
+ * way. The first is never the victim while another runs. One that arrives and comes before some that run has them give way, where it finds
+ * no slot or room beside them and would with theirs.
+ *
+ * Plans may be made before the results of the last one are back: the ranks then take "the token just sampled". Blocks and slots are reused
+ * only after every rank has answered the last step that names them; a full block can be read by others from the step after the one that
+ * fills it.
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
@@ -19,13 +23,14 @@ import { bringToRest, checkKept, type HandOver, type NextEpoch } from './hand-ov
 import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
+import { takeChunks } from './prompt-chunks.ts';
 import { refuseRequest } from './refuse-request.ts';
-import { Reservation } from './reservation.ts';
-import { RoomMaker } from './room-maker.ts';
+import { type Newcomer, RoomMaker, type Start } from './room-maker.ts';
 import { checkedParking, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
 import { StepDraft } from './step-draft.ts';
 import { plannedSequence, type StepPlan } from './step-plan.ts';
+import { insertInOrder, isBefore } from './turn-order.ts';
 import { type Turn, WorkLedger } from './work-ledger.ts';
 
 export type { SchedulerLimits } from './scheduler-limits.ts';
@@ -40,9 +45,6 @@ export type SchedulerEvent<Sampled extends SampledResult> =
   | { type: 'token'; requestId: string; sampled: Sampled }
   | { type: 'finished'; requestId: string; reason: 'stop' | 'length' };
 
-const reservationOf = ({ kvBlocks, kvBlockTokens, reserveTokens }: SchedulerLimits) =>
-  reserveTokens === undefined ? null : new Reservation(kvBlocks, kvBlockTokens, reserveTokens);
-
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #kv: KvResidence;
@@ -51,8 +53,8 @@ export class Scheduler {
   readonly #prefix: PrefixCache;
   readonly #freeSlots: number[];
   readonly #sequences = new Map<string, Sequence>();
+  /** In their order, as those that run. */
   #waiting: Sequence[] = [];
-  /** In the order of arrival. */
   #running: Sequence[] = [];
   #submitted = new Map<number, { sequence: Sequence; slot: number }[]>();
   #step = 0;
@@ -71,12 +73,7 @@ export class Scheduler {
     this.#movesPerStepMax = movesPerStepMax;
     const holders = sequences.map((sequence) => sequence.blocks);
     this.#kv = new KvResidence(limits, blocks, choice, holders);
-    this.#room = new RoomMaker(
-      this.#kv,
-      limits.kvBlockTokens,
-      movesPerStepMax,
-      reservationOf(limits),
-    );
+    this.#room = new RoomMaker(this.#kv, limits, movesPerStepMax);
     this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(
       { length: limits.sequencesMax },
@@ -160,7 +157,7 @@ export class Scheduler {
     const sequence = new Sequence(request, this.#arrivals);
     sequence.computedMost = computedBefore ?? 0;
     this.#sequences.set(request.requestId, sequence);
-    this.#waiting.push(sequence);
+    insertInOrder(this.#waiting, sequence);
   }
 
   /** The request's tokens no longer matter; what it holds comes back once the ranks are done with it. Unknown ids are ignored. */
@@ -180,14 +177,15 @@ export class Scheduler {
   schedule(): StepPlan | null {
     const draft = new StepDraft(this.#step + 1, this.#limits.stepTokensMax, this.#movesPerStepMax);
     const { reloadedTokens } = this.#kv.counts;
-    const lacksRoom = this.#takeDecodes(draft);
     // What is or may have to be preempted must not be named again, or its blocks would never come free.
+    const restsFrom = this.#makeWay(draft);
+    const lacksRoom = this.#takeDecodes(draft, restsFrom);
     if (lacksRoom === null) {
-      const newest = this.#running.at(-1);
-      if (newest?.returning) this.#kv.bringBack(newest, draft);
-      while (this.#admitNext(draft));
+      const last = this.#running.at(-1);
+      if (last?.returning) this.#kv.bringBack(last, draft);
+      while (this.#admitNext(draft) === 'now');
     }
-    this.#takePrefills(draft, lacksRoom?.order ?? Number.POSITIVE_INFINITY);
+    this.#takePrefills(draft, lacksRoom);
     this.#room.parkAhead(this.#running, this.#waiting, draft);
     if (draft.sequences.length === 0 && draft.moves.length === 0) return null;
     return this.#submit(draft, this.#kv.counts.reloadedTokens - reloadedTokens);
@@ -233,12 +231,33 @@ export class Scheduler {
   }
 
   /**
-   * One token of each sequence that decodes, oldest first. The first that finds no room is returned: newer ones are then left out of
-   * this step, so that the newest comes to rest and can be preempted. Null: there was room for all.
+   * Starts those that wait and come before some that run: these give way where they must. The first of those that are to, once no step
+   * under way names them: it and who comes after it are left out of this step. Null: there is none.
    */
-  #takeDecodes(draft: StepDraft): Sequence | null {
+  #makeWay(draft: StepDraft): Sequence | null {
+    for (;;) {
+      const next = this.#waiting[0];
+      const last = this.#running.at(-1);
+      if (next === undefined || last === undefined || !isBefore(next, last)) return null;
+      const start = this.#admitNext(draft);
+      if (start === 'coming') return null;
+      if (start === 'now') continue;
+      const others = { running: this.#running, waiting: this.#waiting.slice(1) };
+      const least = this.#freeSlots.length > 0 ? 0 : 1;
+      const victims = this.#room.givingWay(this.#newcomer(next), others, least);
+      if (victims.some((victim) => !this.#isAtRest(victim))) return victims[0] ?? null;
+      if (victims.length === 0) return null;
+      for (const victim of victims.toReversed()) this.#preempt(victim);
+    }
+  }
+
+  /**
+   * One token of each sequence that decodes, in their order. The first that finds no room is returned, or that is to rest: those after it
+   * are then left out of this step, so that the last comes to rest and can be preempted. Null: there was room for all.
+   */
+  #takeDecodes(draft: StepDraft, restsFrom: Sequence | null): Sequence | null {
     for (const sequence of [...this.#running]) {
-      if (sequence.slot === null) return sequence;
+      if (sequence === restsFrom || sequence.slot === null) return sequence;
       if (sequence.pending !== 1 || sequence.complete || sequence.returning) continue;
       if (!this.#makeRoom(sequence, draft)) return sequence;
       draft.take(sequence, 1, []);
@@ -246,33 +265,16 @@ export class Scheduler {
     return null;
   }
 
-  /** Chunks of the prompts that arrived before `orderEnd`: half of the budget for the oldest, then the shortest first. */
-  #takePrefills(draft: StepDraft, orderEnd: number): void {
+  /** Chunks of the prompts before `end`. */
+  #takePrefills(draft: StepDraft, end: Sequence | null): void {
     const prefilling = this.#running.filter(
       (sequence) =>
-        sequence.order < orderEnd &&
+        (end === null || isBefore(sequence, end)) &&
         !sequence.complete &&
         !sequence.returning &&
         draft.countOf(sequence) === 0,
     );
-    for (const sequence of prefilling) this.#prefix.adopt(sequence);
-    const [oldest, ...others] = prefilling;
-    if (oldest === undefined) return;
-    this.#takeChunk(draft, oldest, Math.ceil(draft.budget / 2));
-    for (const sequence of others.toSorted((left, right) => left.pending - right.pending)) {
-      const key = this.#prefix.nextKey(sequence);
-      // Another sequence computes the very block in this step: it can be had for nothing in the next one.
-      if (key !== null && draft.fills(key)) continue;
-      this.#takeChunk(draft, sequence, draft.budget);
-    }
-    this.#takeChunk(draft, oldest, draft.budget);
-  }
-
-  #takeChunk(draft: StepDraft, sequence: Sequence, most: number): void {
-    const taken = draft.countOf(sequence);
-    const count = Math.min(sequence.pending - taken, most);
-    if (count <= 0) return;
-    draft.take(sequence, count, this.#prefix.keysFilledBy(sequence, taken + count));
+    takeChunks(prefilling, this.#prefix, draft);
   }
 
   /** A block for the next position, taking it from newer sequences when none is free. False: not in this step. */
@@ -289,8 +291,7 @@ export class Scheduler {
       const { reserves } = this.#room;
       if ((reserves || victim === sequence) && this.#room.forget(this.#waiting)) continue;
       if (reserves) return false;
-      // A token on its way belongs to the victim: it is preempted when that token is back.
-      if (victim === undefined || victim.samplesInFlight > 0 || !this.#isIdle(victim)) return false;
+      if (victim === undefined || !this.#isAtRest(victim)) return false;
       this.#preempt(victim);
       if (victim === sequence) return false;
     }
@@ -298,9 +299,9 @@ export class Scheduler {
     return true;
   }
 
-  /** No step under way names it, so its blocks can be reused at once. */
-  #isIdle(sequence: Sequence): boolean {
-    return sequence.lastStep <= this.#answered;
+  /** No step under way names it, so its blocks can be reused at once; and no token of it is on its way. */
+  #isAtRest(sequence: Sequence): boolean {
+    return sequence.samplesInFlight === 0 && sequence.lastStep <= this.#answered;
   }
 
   #preempt(victim: Sequence): void {
@@ -311,19 +312,31 @@ export class Scheduler {
     victim.slot = null;
     this.#kv.rest(victim);
     if (this.#limits.replaysWhole) this.#kv.drop(victim, 0);
-    this.#waiting.unshift(victim);
+    insertInOrder(this.#waiting, victim);
   }
 
-  #admitNext(draft: StepDraft): boolean {
-    const next = this.#waiting[0];
-    const slot = this.#freeSlots.at(-1);
-    // One at a time comes back, and nobody newer starts before it runs.
-    if (next === undefined || slot === undefined || this.#running.at(-1)?.returning) return false;
-    const { pool } = this.#kv;
+  #newcomer(next: Sequence): Newcomer {
     const shared = this.#prefix.matches(next);
-    const fresh = this.#blocksFor(next.length) - next.blocks.length - shared.length;
+    return {
+      next,
+      shared,
+      fresh: this.#blocksFor(next.length) - next.blocks.length - shared.length,
+    };
+  }
+
+  #admitNext(draft: StepDraft): Start {
+    const next = this.#waiting[0];
+    const last = this.#running.at(-1);
+    // One at a time comes back, and nobody who comes after it starts before it runs.
+    if (next === undefined || (last?.returning && isBefore(last, next))) return 'no';
+    const slot = this.#freeSlots.at(-1);
+    if (slot === undefined) return this.#kv.slotIsComing ? 'coming' : 'no';
+    const { pool } = this.#kv;
+    const newcomer = this.#newcomer(next);
     const others = { running: this.#running, waiting: this.#waiting.slice(1) };
-    if (!this.#room.makeStart({ next, fresh, shared }, others, draft)) return false;
+    const start = this.#room.makeStart(newcomer, others, draft);
+    if (start !== 'now') return start;
+    const { fresh, shared } = newcomer;
     this.#waiting.shift();
     this.#freeSlots.pop();
     next.slot = slot;
@@ -331,9 +344,9 @@ export class Scheduler {
     const allocated = pool.allocate(fresh);
     next.blocks.push(...allocated.splice(0, next.parked.length), ...shared, ...allocated);
     this.#prefix.adopted(next, shared.length);
-    this.#running.push(next);
+    insertInOrder(this.#running, next);
     this.#kv.bringBack(next, draft);
-    return true;
+    return 'now';
   }
 
   #submit(draft: StepDraft, reloadedTokens: number): StepPlan {

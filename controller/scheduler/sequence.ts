@@ -17,8 +17,8 @@ import type { BlockContent } from './prefix-table.ts';
  */
 export class Sequence {
   readonly request: GenerationRequest;
-  /** Arrival order; a preempted sequence keeps its place. */
-  readonly order: number;
+  /** A preempted sequence keeps its number. */
+  readonly arrival: number;
   readonly tokens: number[];
   computed = 0;
   /** Tokens sampled by submitted steps whose results are not back. */
@@ -45,9 +45,9 @@ export class Sequence {
   lastStep = 0;
   ended = false;
 
-  constructor(request: GenerationRequest, order: number) {
+  constructor(request: GenerationRequest, arrival: number) {
     this.request = request;
-    this.order = order;
+    this.arrival = arrival;
     this.tokens = [...request.promptTokenIds];
   }
 

@@ -26,6 +26,8 @@ export interface GenerationRequest {
   stopTokenIds: readonly number[];
   /** null: neither uses KV of others nor leaves its own to them. Requests share KV of equal beginnings under equal salts only. */
   prefixCache: { salt: string } | null;
+  /** Lower values go first. Absent: 0. */
+  priority?: number;
 }
 
 export interface TokenLogprob {

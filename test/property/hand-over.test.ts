@@ -30,6 +30,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
       maxTokens: fc.integer({ min: 1, max: 16 }),
       stop: fc.array(token, { maxLength: 2 }),
       salt: fc.constantFrom('', '', null),
+      priority: fc.constantFrom(0, 0, 0, -1, 2),
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: of('cancel'), which: fc.nat() }) },

@@ -24,6 +24,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
       maxTokens: fc.integer({ min: 4, max: 20 }),
       stop: fc.array(token, { maxLength: 1 }),
       salt: fc.constantFrom('', '', null),
+      priority: fc.constantFrom(0, 0, 0, -1, 2),
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('cancel' as const), which: fc.nat() }) },

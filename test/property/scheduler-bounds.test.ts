@@ -14,6 +14,7 @@ interface Arrival {
   atStep: number;
   prompt: number;
   maxTokens: number;
+  priority: number;
 }
 
 const setting = fc
@@ -47,6 +48,7 @@ const arrivals = fc.array(
     atStep: fc.nat({ max: 60 }),
     prompt: fc.oneof(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 20, max: 100 })),
     maxTokens: fc.oneof(fc.integer({ min: 1, max: 8 }), fc.integer({ min: 9, max: 30 })),
+    priority: fc.constantFrom(0, 0, 0, 0, -1, 1),
   }),
   { minLength: 1, maxLength: 60, size: 'max' },
 );
@@ -143,8 +145,8 @@ class Play {
     for (;;) {
       const life = this.lives[this.#next];
       if (life === undefined || life.arrival.atStep > this.#steps) return;
-      const { prompt, maxTokens } = life.arrival;
-      this.scheduler.add(requestOf(String(this.#next), prompt, maxTokens));
+      const { prompt, maxTokens, priority } = life.arrival;
+      this.scheduler.add({ ...requestOf(String(this.#next), prompt, maxTokens), priority });
       life.came = this.#steps;
       this.#next += 1;
       this.#alive += 1;
@@ -166,7 +168,7 @@ class Play {
 }
 
 describe('no starvation', () => {
-  it('ends every request within a bound that later arrivals do not change', () => {
+  it('ends every request within a bound that arrivals after it in the order do not change', () => {
     let preempted = 0;
     fc.assert(
       fc.property(setting, arrivals, ({ limits, stepsInFlight, cached }, given) => {
@@ -179,12 +181,24 @@ describe('no starvation', () => {
           .toSorted((left, right) => left.atStep - right.atStep);
         const { lives, scheduler } = new Play(limits, planned, stepsInFlight, cached).run();
         preempted += scheduler.counts.preempted;
+        // No two arrivals are as far apart as one level of priority.
+        const goesBefore = (one: number, other: number) => {
+          const [left, right] = [lives[one]?.arrival, lives[other]?.arrival];
+          return (left?.priority ?? 0) - (right?.priority ?? 0) || one - other;
+        };
         lives.forEach((life, index) => {
-          const before = lives.slice(0, index + 1).filter(({ ended }) => ended >= life.came);
-          // A step is planned while the token that ends a request is on its way: as many per request as may be under way.
+          const before = lives.filter(
+            ({ came, ended }, other) =>
+              goesBefore(other, index) <= 0 && ended >= life.came && came <= life.ended,
+          );
+          // A step is planned while the token that ends a request is on its way, and while those come to rest that give way to it: as
+          // many per request as may be under way.
           const bound = before.reduce(
             (sum, { arrival }) =>
-              sum + stepsAsOldest(arrival, limits) + stepsOfMoves(arrival, limits) + stepsInFlight,
+              sum +
+              stepsAsOldest(arrival, limits) +
+              stepsOfMoves(arrival, limits) +
+              2 * stepsInFlight,
             0,
           );
           expect(life.ended - life.came).toBeLessThanOrEqual(bound);
@@ -197,13 +211,13 @@ describe('no starvation', () => {
   }, 60_000);
 
   it('gives older ones a token in each step in which a long one comes back block by block', () => {
-    const lengths = { atStep: 0, prompt: 4, maxTokens: 140 };
+    const lengths = { atStep: 0, prompt: 4, maxTokens: 140, priority: 0 };
     let reloaded = 0;
     for (let kvBlocks = 45; kvBlocks < 105; kvBlocks += 1) {
       const limits = { kvBlocks, kvBlockTokens: 4, stepTokensMax: 512, sequencesMax: 8 };
       const parking = { blocks: 400, movesPerStepMax: 1 };
       const older = [lengths, lengths, { ...lengths, prompt: 60, maxTokens: 20 }];
-      const arrivals = [...older, { atStep: 0, prompt: 100, maxTokens: 20 }];
+      const arrivals = [...older, { ...lengths, prompt: 100, maxTokens: 20 }];
       const all = { ...limits, contextTokensMax: 160, waitingMax: 8, parking };
       // It checks that itself.
       reloaded += new Play(all, arrivals, 2, false).run().scheduler.counts.reloadedBlocks;

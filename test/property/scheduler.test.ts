@@ -36,6 +36,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
       maxTokens: fc.integer({ min: 1, max: 16 }),
       stop: fc.array(token, { maxLength: 2 }),
       salt: fc.constantFrom('', '', '', 'tenant', null),
+      priority: fc.constantFrom(0, 0, 0, -1, 2),
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('cancel' as const), which: fc.nat() }) },

@@ -7,6 +7,7 @@ import {
   type SchedulerLimits,
   type StepPlan,
 } from '../../controller/scheduler/scheduler.ts';
+import { arrivalsPerPriority } from '../../controller/scheduler/turn-order.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import { requestOf } from './generation-requests.ts';
@@ -15,9 +16,18 @@ import { KvHomes } from './kv-homes.ts';
 import { checkMoves } from './move-rules.ts';
 
 const ranks = 2;
+/** Of those who play. */
+const stepsInFlightMost = 3;
 
 export type Action =
-  | { type: 'add'; prompt: number[]; maxTokens: number; stop: number[]; salt: string | null }
+  | {
+      type: 'add';
+      prompt: number[];
+      maxTokens: number;
+      stop: number[];
+      salt: string | null;
+      priority: number;
+    }
   | { type: 'cancel'; which: number }
   | { type: 'schedule' }
   | { type: 'run'; rank: number }
@@ -43,6 +53,8 @@ function check(holds: boolean, what: string): void {
 
 interface Live {
   request: GenerationRequest;
+  /** Lower ones go first. */
+  place: number;
   tokens: number[];
   /** Tokens asked of the ranks so far: all of them asked means that nothing is left to plan. */
   sampled: number;
@@ -63,6 +75,9 @@ export class World {
   #ranks: KvHashRank[];
   /** In the order of arrival. */
   readonly #live = new Map<string, Live>();
+  #prioritised = false;
+  /** Steps that went by without the first of all, since it was in one. */
+  #stepsWithoutFirst = 0;
   #flights: Flight[] = [];
   #arrivals = 0;
 
@@ -103,12 +118,20 @@ export class World {
   }
 
   /** `salt` null: without the prefix cache. */
-  add(prompt: number[], maxTokens: number, stop: number[], salt: string | null = ''): void {
+  add(
+    prompt: number[],
+    maxTokens: number,
+    stop: number[],
+    salt: string | null = '',
+    priority = 0,
+  ): void {
     this.#arrivals += 1;
     const request: GenerationRequest = {
       ...requestOf(`request-${this.#arrivals}`, prompt, maxTokens, stop),
       prefixCache: salt === null ? null : { salt },
+      priority,
     };
+    this.#prioritised ||= priority !== 0;
     this.#saltOf.set(request.requestId, salt);
     const { waiting } = this.scheduler.counts;
     const tooLong = prompt.length + maxTokens > this.scheduler.contextTokensMax;
@@ -121,7 +144,8 @@ export class World {
       return;
     }
     expect(tooLong || waiting >= this.#limits.waitingMax).toBe(false);
-    this.#live.set(request.requestId, { request, tokens: [], sampled: 0 });
+    const place = this.#arrivals + arrivalsPerPriority * priority;
+    this.#live.set(request.requestId, { request, place, tokens: [], sampled: 0 });
   }
 
   cancel(which: number): void {
@@ -144,7 +168,7 @@ export class World {
     this.remoteBlocks += this.#remoteBlocksOf(plan);
     if (plan.sequences.length > 0) this.#checkBudget(plan);
     this.#checkNobodyElseHolds(plan);
-    this.#checkOldestProgresses(plan);
+    this.#checkFirstProgresses(plan);
     for (const { requestId, sampling, takeSampled, tokens } of plan.sequences) {
       this.computedTokens += takeSampled ? 1 : tokens.length;
       const live = this.#live.get(requestId);
@@ -273,12 +297,21 @@ export class World {
     check(salts.size === 1 && !salts.has(null), `${requestIds.join()} share a block`);
   }
 
-  /** No step that computes goes by without the oldest request, unless all its tokens are on their way. */
-  #checkOldestProgresses({ sequences }: StepPlan): void {
-    const [oldest] = this.#live.values();
-    if (sequences.length === 0) return;
-    if (oldest === undefined || oldest.sampled === oldest.request.maxTokens) return;
-    expect(sequences.map(({ requestId }) => requestId)).toContain(oldest.request.requestId);
+  /**
+   * No step that computes goes by without the first request, unless all its tokens are on their way. One that came with a priority has
+   * others give way first: they come to rest, and their KV moves. Where nobody gives way it waits until they end.
+   */
+  #checkFirstProgresses({ sequences }: StepPlan): void {
+    const [first] = [...this.#live.values()].toSorted((left, right) => left.place - right.place);
+    if (sequences.length === 0 || first === undefined) return;
+    const named = sequences.some(({ requestId }) => requestId === first.request.requestId);
+    const isDone = first.sampled === first.request.maxTokens;
+    this.#stepsWithoutFirst = named || isDone ? 0 : this.#stepsWithoutFirst + 1;
+    const { kvBlocks, sequencesMax, parking, reserveTokens } = this.#limits;
+    if (this.#prioritised && reserveTokens !== undefined) return;
+    const stepsOfMoves = Math.ceil(kvBlocks / (parking?.movesPerStepMax ?? kvBlocks));
+    const givingWay = (sequencesMax + 1) * stepsInFlightMost + 2 * stepsOfMoves;
+    expect(this.#stepsWithoutFirst).toBeLessThanOrEqual(this.#prioritised ? givingWay : 0);
   }
 }
 
@@ -294,7 +327,9 @@ export function finish(world: World, stepsInFlightMax: number): void {
 
 export function play(world: World, actions: readonly Action[], stepsInFlightMax: number): void {
   for (const next of actions) {
-    if (next.type === 'add') world.add(next.prompt, next.maxTokens, next.stop, next.salt);
+    if (next.type === 'add') {
+      world.add(next.prompt, next.maxTokens, next.stop, next.salt, next.priority);
+    }
     if (next.type === 'cancel') world.cancel(next.which);
     if (next.type === 'schedule' && world.inFlight < stepsInFlightMax) world.schedule();
     if (next.type === 'run') world.run(next.rank);
