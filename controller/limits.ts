@@ -54,6 +54,8 @@ export const limits = {
   temperatureMin: 1e-3,
   modelIdCharactersMax: 256,
   cacheSaltCharactersMax: 256,
+  /** Of a request's priority, either side of 0. */
+  priorityMost: 1000,
 
   /** A file of a model's text side, except tokenizer.json. */
   modelTextFileBytesMax: 4 * MiB,

@@ -34,6 +34,8 @@ export interface TextRequest {
   cacheSalt: string | null;
   /** false: neither uses KV of others nor leaves its own to them. */
   prefixCache: boolean;
+  /** Lower values go first; 0 unless given. */
+  priority: number;
 }
 
 export function requestInvalid(field: string, value: unknown, allowed: string): HelsError {
@@ -68,6 +70,7 @@ export function checkTextRequest(request: TextRequest): void {
   if (request.resume !== null) checkSeed('resume.seed', request.resume.seed);
   checkStop(request.stop);
   checkStopTokenIds(request.stopTokenIds);
+  checkNumber('priority', request.priority, -limits.priorityMost, limits.priorityMost, true);
   if (request.cacheSalt !== null) checkCacheSalt(request.cacheSalt);
   checkInput(request.input);
 }

@@ -291,7 +291,7 @@ export class GenerationService {
   ): GenerationRequest {
     const { request, seed, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
-    const { topP, topK, logprobs, cacheSalt } = request;
+    const { topP, topK, logprobs, cacheSalt, priority } = request;
     const temperature = request.temperature < limits.temperatureMin ? 0 : request.temperature;
     return {
       requestId,
@@ -301,6 +301,7 @@ export class GenerationService {
       fillsContext: request.maxTokens === null,
       stopTokenIds,
       prefixCache: request.prefixCache ? { salt: cacheSalt ?? '' } : null,
+      priority,
     };
   }
 }

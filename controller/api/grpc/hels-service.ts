@@ -84,6 +84,7 @@ function textRequestOf(request: GenerateRequest__Output): TextRequest {
     resume: resume === null ? null : { tokenIds: resume.tokenIds, seed: resume.seed },
     cacheSalt: request.cacheSalt === '' ? null : request.cacheSalt,
     prefixCache: !request.noPrefixCache,
+    priority: request.priority,
   };
 }
 

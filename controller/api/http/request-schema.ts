@@ -56,6 +56,7 @@ const common = {
   ignore_eos: flag,
   cache_salt: z.string({ error: () => 'is not a text' }).nullish(),
   prefix_cache: flag,
+  priority: number,
 };
 
 const message = z.object(
@@ -144,6 +145,7 @@ function wanted(fields: CommonFields, inputs: TextInput[], logprobs: number): An
     resume: null,
     cacheSalt: fields.cache_salt ?? null,
     prefixCache: fields.prefix_cache ?? true,
+    priority: fields.priority ?? 0,
   }));
   const stream = fields.stream ?? false;
   return { requests, n, stream, includeUsage: fields.stream_options?.include_usage ?? false };

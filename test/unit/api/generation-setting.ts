@@ -70,5 +70,6 @@ export const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
   resume: null,
   cacheSalt: null,
   prefixCache: true,
+  priority: 0,
   ...fields,
 });

@@ -61,6 +61,15 @@ it('ends with the stop tokens that are named', async () => {
   await expect(wrong).rejects.toMatchObject({ field: 'stop_token_ids[0]' });
 });
 
+it('hands the priority on, 0 unless given', async () => {
+  for (const priority of [0, -1000, 1000])
+    expect((await asked({ priority }))?.priority).toBe(priority);
+  expect((await asked({}))?.priority).toBe(0);
+  const error = { code: 'request-invalid', field: 'priority' };
+  const message = 'priority: -1001 is not a whole number from -1000 to 1000';
+  await expect(asked({ priority: -1001 })).rejects.toMatchObject({ ...error, message });
+});
+
 it('hears the roles that HTTP hears, a developer as the system', async () => {
   const promptOf = async (role: string) =>
     (await asked({ messages: { messages: [{ role, content: 'Hi' }] } }))?.promptTokenIds;

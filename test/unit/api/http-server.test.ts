@@ -257,6 +257,28 @@ describe('failures while an answer is made', () => {
   });
 });
 
+describe('a priority', () => {
+  it('goes to the engine, 0 unless given', async () => {
+    await start();
+    const messages = [{ role: 'user', content: 'Hi' }];
+    for (const path of ['completions', 'chat/completions']) {
+      for (const priority of [-1000, 1000, null, undefined]) {
+        const body = JSON.stringify({ ...completion, messages, priority });
+        const url = `${server.url}/v1/${path}`;
+        expect((await fetch(url, { method: 'POST', headers: json, body })).status).toBe(200);
+        expect(server.engine.requests.at(-1)?.priority).toBe(priority ?? 0);
+      }
+    }
+  });
+
+  it('out of range is refused with field, value and range', async () => {
+    await start();
+    const error = await errorOf(await post({ ...completion, priority: 1001 }));
+    const message = 'priority: 1001 is not a whole number from -1000 to 1000';
+    expect(error).toMatchObject({ param: 'priority', message });
+  });
+});
+
 describe('a client', () => {
   it('that leaves while it waits for a whole answer frees the engine', async () => {
     await start({ engine: { tokenDelayMs: 5 } });
