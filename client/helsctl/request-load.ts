@@ -13,6 +13,8 @@ export interface RequestLoad {
   seed: number;
   /** Empty: whatever is served. */
   model: string;
+  /** Of each request. */
+  priority: number;
 }
 
 /** Seconds. */
@@ -97,6 +99,7 @@ async function answerOf(
     maxTokens: load.outputTokens,
     ignoreEndOfText: true,
     prefixCache: false,
+    priority: load.priority,
     // A break is a failure to be counted.
     resumeForMs: 0,
     ...(load.model === '' ? {} : { model: load.model }),

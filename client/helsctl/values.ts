@@ -20,3 +20,8 @@ export function parseNumber(text: string, option: string, low: number, high: num
   }
   return value;
 }
+
+/** Of requests: --priority of the commands that make some. */
+export function parsePriority(text: string): number {
+  return parseWholeNumber(text, '--priority', -1000, 1000);
+}

@@ -128,6 +128,7 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     resume: options.resume ?? null,
     cacheSalt: options.cacheSalt ?? '',
     noPrefixCache: options.prefixCache === false,
+    priority: options.priority ?? 0,
     sampling: {
       temperature: options.temperature ?? 0,
       topP: options.topP ?? 1,

@@ -44,6 +44,8 @@ export interface GenerateOptions {
   cacheSalt?: string;
   /** false: neither use KV of others nor leave own to them; default true. */
   prefixCache?: boolean;
+  /** Lower values go first; -1000 to 1000, default 0. */
+  priority?: number;
   /** Continue a stream that broke: the tokens already received and the seed of its first event. */
   resume?: { tokenIds: number[]; seed: number };
   /**

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatMilliseconds, formatTable } from '../output.ts';
 import { type LoadReport, type RequestLoad, runRequestLoad } from '../request-load.ts';
-import { parseWholeNumber } from '../values.ts';
+import { parsePriority, parseWholeNumber } from '../values.ts';
 
 interface BenchCommandOptions {
   streams: string;
@@ -11,6 +11,7 @@ interface BenchCommandOptions {
   maxTokens: string;
   seed: string;
   model?: string;
+  priority: string;
 }
 
 const tokensMax = 2 ** 20;
@@ -23,6 +24,7 @@ function loadOf(options: BenchCommandOptions): RequestLoad {
     outputTokens: parseWholeNumber(options.maxTokens, '--max-tokens', 1, tokensMax),
     seed: parseWholeNumber(options.seed, '--seed', 0, 2 ** 31),
     model: options.model ?? '',
+    priority: parsePriority(options.priority),
   };
 }
 
@@ -53,6 +55,7 @@ export function addBenchCommand(program: Command, context: Context): void {
     .option('--max-tokens <n>', 'length of an answer', '64')
     .option('--seed <n>', 'other prompts for another seed', '0')
     .option('--model <id>', 'the served model (default: whatever is served)')
+    .option('--priority <n>', 'lower goes first: -1000 to 1000', '0')
     .action(async (options: BenchCommandOptions, command: Command) => {
       const output = outputOf(context, command);
       const load = loadOf(options);

@@ -8,7 +8,7 @@ import {
 } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { formatMilliseconds, type Output } from '../output.ts';
-import { parseNumber, parseWholeNumber } from '../values.ts';
+import { parseNumber, parsePriority, parseWholeNumber } from '../values.ts';
 
 interface ChatCommandOptions {
   message?: string;
@@ -17,11 +17,13 @@ interface ChatCommandOptions {
   maxTokens?: string;
   temperature: string;
   seed?: string;
+  priority: string;
 }
 
 function generateOptions(options: ChatCommandOptions): GenerateOptions {
   return {
     temperature: parseNumber(options.temperature, '--temperature', 0, 100),
+    priority: parsePriority(options.priority),
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.maxTokens === undefined
       ? {}
@@ -93,6 +95,7 @@ export function addChatCommand(program: Command, context: Context): void {
     .option('--max-tokens <n>', 'longest answer')
     .option('--temperature <t>', '0 = always the most likely token', '0')
     .option('--seed <n>', 'makes a sampled answer repeatable')
+    .option('--priority <n>', 'lower goes first: -1000 to 1000', '0')
     .action(async (options: ChatCommandOptions, command: Command) => {
       const output = outputOf(context, command);
       const parameters = generateOptions(options);

@@ -15,6 +15,7 @@ const load: RequestLoad = {
   outputTokens: 3,
   seed: 7,
   model: '',
+  priority: -3,
 };
 
 /** A server whose tokens come one millisecond after the other; request `failing` has no room. */
@@ -50,7 +51,7 @@ describe('a load of requests', () => {
     const done: number[] = [];
     const report = await runRequestLoad(client, load, signal, (count) => done.push(count), now);
     expect(new Set(asked.map(({ input }) => JSON.stringify(input))).size).toBe(5);
-    const options = { maxTokens: 3, ignoreEndOfText: true, resumeForMs: 0 };
+    const options = { maxTokens: 3, ignoreEndOfText: true, resumeForMs: 0, priority: -3 };
     expect(asked[0]?.options).toMatchObject(options);
     expect(most()).toBe(2);
     expect(done).toEqual([1, 2, 3, 4, 5]);

@@ -181,13 +181,14 @@ describe('an answer whose controller dies', () => {
 });
 
 describe('an answer that a controller ends', () => {
-  it('goes on when it is back, time and again', async () => {
+  it('goes on when it is back, time and again, with its priority', async () => {
+    const options = { ...sampled, maxTokens: 22, priority: -3 };
     const whole = await collect(
-      clientOf([await new FakeController().serve()]).generate(input, { ...sampled, maxTokens: 22 }),
+      clientOf([await new FakeController().serve()]).generate(input, options),
     );
     const failure = new HelsError('draining', 'stopping');
     const controller = await new FakeController().serve({ failAfterTokens: 5, failure });
-    const answer = clientOf([controller]).generate(input, { ...sampled, maxTokens: 22 });
+    const answer = clientOf([controller]).generate(input, options);
     expect((await collect(answer)).tokenIds).toEqual(whole.tokenIds);
     expect(controller.asked.map(({ resume }) => resume?.tokenIds.length)).toEqual([
       undefined,
@@ -196,6 +197,7 @@ describe('an answer that a controller ends', () => {
       15,
       20,
     ]);
+    expect(controller.asked.map(({ priority }) => priority)).toEqual(Array(5).fill(-3));
   });
 
   it('waits while the next one serves no model yet', async () => {

@@ -1,0 +1,59 @@
+/** helsctl chat and bench, called in this process, against a controller that keeps what it is asked. */
+import { PassThrough } from 'node:stream';
+import { Command } from 'commander';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { addBenchCommand } from '../../../client/helsctl/commands/bench.ts';
+import { addChatCommand } from '../../../client/helsctl/commands/chat.ts';
+import type { Context } from '../../../client/helsctl/context.ts';
+import { streamHandler } from '../../../controller/api/grpc/handlers.ts';
+import { GrpcServer } from '../../../controller/api/grpc/server.ts';
+import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
+import type { GenerateRequest__Output } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
+import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
+import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
+import { serverCredentials } from '../../../proto/rpc/credentials.ts';
+
+const asked: GenerateRequest__Output[] = [];
+const Generate = streamHandler<GenerateRequest__Output, GenerateEvent>(async function* (request) {
+  asked.push(request);
+  yield { delta: { text: 'a', tokenIds: [1], logprobs: [] } };
+  yield { finished: { reason: 'length' } };
+});
+const server = new GrpcServer({ Generate } as unknown as HelsHandlers, {} as RegistryHandlers);
+let address: string;
+beforeAll(async () => {
+  address = `127.0.0.1:${await server.listen('127.0.0.1:0', serverCredentials(null))}`;
+});
+afterAll(() => server.close(0));
+
+/** Of what the command asks. */
+async function prioritiesOf(parameters: string[]): Promise<number[]> {
+  const output = new PassThrough().resume();
+  const { signal } = new AbortController();
+  const context = { stdout: output, stderr: output, signal } as unknown as Context;
+  const program = new Command().option('--address <address>', '', address);
+  addChatCommand(program, context);
+  addBenchCommand(program, context);
+  asked.length = 0;
+  await program.parseAsync(parameters, { from: 'user' });
+  return asked.map(({ priority }) => priority);
+}
+
+describe.each([
+  { command: ['chat', '-m', 'Hi'], requests: 1 },
+  { command: ['bench', '--requests', '2'], requests: 2 },
+])('helsctl $command.0', ({ command, requests }) => {
+  it('asks with the priority that is given, else 0', async () => {
+    const given = await prioritiesOf([...command, '--priority', '-1000']);
+    expect(given).toEqual(Array(requests).fill(-1000));
+    expect(await prioritiesOf(command)).toEqual(Array(requests).fill(0));
+  });
+
+  it.each(['-1001', '1001', '0.5', 'high', ''])('refuses --priority %j', async (text) => {
+    await expect(prioritiesOf([...command, '--priority', text])).rejects.toMatchObject({
+      code: 'usage',
+      message: `--priority: '${text}' is not a whole number from -1000 to 1000`,
+    });
+    expect(asked).toEqual([]);
+  });
+});
