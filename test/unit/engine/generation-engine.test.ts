@@ -210,6 +210,18 @@ describe('a request whose epoch ends', () => {
     expect(engine.held).toBe(0);
   });
 
+  it('keeps its priority', async () => {
+    const { engine, test } = running(5, 9, { priority: -3 });
+    await answerOnce(test);
+    test.ranks[1]?.break(lost);
+    const next = setUp();
+    const added = vi.spyOn(next.loop.scheduler, 'add');
+    attach(engine, {}, next);
+    expect(added.mock.calls.map(([{ priority }]) => priority)).toEqual([-3]);
+    next.loop.close(lost);
+    engine.tick(null);
+  });
+
   it('is not held to have ended epochs whose ranks never answered, whatever the fault', async () => {
     const { engine, test, events } = running();
     let serving = test;
