@@ -118,6 +118,7 @@ export async function describeDevices(
         prefill: profile.fit.prefill,
         link,
         hostMemoryBytes: described.device.hostMemoryBytes,
+        copyBytesPerSecond: profile.copyBytesPerSecond,
         withoutLoans: described.device.kind === 'cuda',
       };
     }),

@@ -2,19 +2,12 @@
 import { HelsError } from '../../proto/domain/errors.ts';
 import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import type { PlanInput, PlanOutput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
+import type { PlanInput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { plan } from '../planner/plan.ts';
-import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
 import { kvHomesOf } from './kv-homes.ts';
-import { requireRoom } from './require-room.ts';
-
-interface ManualRank {
-  workerId: string;
-  headGroups: number;
-  ffnWeight: number;
-}
+import { requireParked, requireRoom } from './require-room.ts';
+import { type ManualRank, solvePlan } from './solve-plan.ts';
 
 export interface PlanRequest {
   epoch: number;
@@ -38,41 +31,8 @@ export interface PlanRequest {
 
 export interface MadePlan {
   shardPlan: ShardPlan__Output;
+  /** With all KV resident: where some of it waits, moves are not in the lines. */
   input: PlanInput;
-}
-
-type Solved = Pick<PlanOutput, 'feasible' | 'reason' | 'ranks' | 'predicted' | 'kvLoans'>;
-
-function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
-  const unknown = manual.find((rank) => !input.devices.some(({ id }) => id === rank.workerId));
-  if (unknown !== undefined) {
-    const known = input.devices.map(({ id }) => id).join(', ');
-    throw new HelsError(
-      'config-invalid',
-      `ranks: worker '${unknown.workerId}' is not registered; the workers are ${known}`,
-      { field: 'ranks' },
-    );
-  }
-  const twice = manual.find(({ workerId }, index) =>
-    manual.slice(0, index).some((earlier) => earlier.workerId === workerId),
-  );
-  if (twice !== undefined) {
-    throw new HelsError(
-      'config-invalid',
-      `ranks: worker '${twice.workerId}' is named twice; give each worker one entry`,
-      { field: 'ranks' },
-    );
-  }
-  // A rank of a split by hand takes part even with nothing to compute; other devices stay out.
-  const share = (id: string) => manual.find((rank) => rank.workerId === id);
-  const devices = input.devices.filter(({ id }) => share(id) !== undefined);
-  return planFromCounts(
-    { ...input, devices },
-    {
-      headGroups: devices.map(({ id }) => share(id)?.headGroups ?? 0),
-      ffnWeights: devices.map(({ id }) => share(id)?.ffnWeight ?? 0),
-    },
-  );
 }
 
 const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
@@ -89,10 +49,10 @@ function requireLoans({ workload, devices }: PlanRequest): void {
 
 /** Throws plan-infeasible with the constraint that fails, and config-invalid for a split by hand that is not one of the model, or loans that a device cannot have. */
 export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
-  const { model, devices, workload, policy, manual } = request;
+  const { model, devices, workload, policy } = request;
   requireLoans(request);
   const input = toPlanInput(model, devices, workload, policy);
-  const solved: Solved = manual.length > 0 ? solveManual(input, manual) : plan(input, nowMs);
+  const { solved, refusal } = solvePlan(input, request, nowMs);
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
@@ -101,6 +61,7 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   const kv = kvHomesOf(sized, solved);
   const { kvBlocks, kvParkedBlocks } = kv;
   requireRoom(sized, kvBlocks, kv.rooms);
+  if (refusal !== null) requireParked(sized, kv, refusal);
   const stored = kv.homes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
   const ranks = solved.ranks.map((rank, index) => {
     const { deviceBlocks = 0, deviceBytes = 0, hostBytes = 0 } = kv.homes[index] ?? {};
@@ -133,7 +94,7 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
     stepTokensMax: request.stepTokensMax,
     sequencesMax: request.sequencesMax,
     numerics: request.numerics,
-    policy: manual.length > 0 ? 'manual' : policy,
+    policy: request.manual.length > 0 ? 'manual' : policy,
     predictedDecodeSeconds: predicted.decodeSeconds,
     predictedPrefillSeconds: predicted.prefillSeconds,
     predictedRankSeconds: [...predicted.perRankSeconds],

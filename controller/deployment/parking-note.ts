@@ -9,14 +9,25 @@ type Device = Pick<ProfiledDevice, 'id' | 'memoryBytes' | 'reservedBytes' | 'hos
 /** What people who gave host memory should know of what became of it; null when nobody gave any. Pure. */
 export function parkingNote(
   plan: ShardPlan__Output,
-  { model, devices }: { readonly devices: readonly Device[] } & Pick<PlanRequest, 'model'>,
+  {
+    model,
+    devices,
+    workload,
+  }: { readonly devices: readonly Device[] } & Pick<PlanRequest, 'model' | 'workload'>,
 ): string | null {
   const deviceOf = (workerId: string) => devices.find(({ id }) => id === workerId);
   const hostOf = (workerId: string) => deviceOf(workerId)?.hostMemoryBytes ?? 0;
   if (!plan.ranks.some(({ workerId }) => hostOf(workerId) > 0)) return null;
   const { kvParkedBlocks, kvBlockTokens, kvBlocks } = plan;
   if (kvParkedBlocks > 0) {
-    return `${kvParkedBlocks * kvBlockTokens} tokens of KV can be parked beside ${kvBlocks * kvBlockTokens} that run`;
+    const runnable = kvBlocks * kvBlockTokens;
+    const { sequences, contextTokens } = workload;
+    const atOnce = Math.floor(runnable / contextTokens);
+    const waits =
+      atOnce < sequences
+        ? `: of ${sequences} sequences of ${contextTokens} tokens ${atOnce} run at once, the others wait their turn`
+        : '';
+    return `${kvParkedBlocks * kvBlockTokens} tokens of KV can be parked beside ${runnable} that run${waits}`;
   }
   const places = plan.ranks.map(({ workerId, headGroups, weightBytes, ...rank }) => {
     const groups = (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);

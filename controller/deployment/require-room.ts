@@ -14,7 +14,7 @@ export interface KvRoom {
 
 interface RoomRequest {
   readonly model: Pick<ModelSpec, 'maxPositions'>;
-  readonly workload: { readonly contextTokens: number };
+  readonly workload: { readonly sequences: number; readonly contextTokens: number };
   readonly kvBlockTokens: number;
 }
 
@@ -39,5 +39,21 @@ export function requireRoom(
     `KV: worker '${short.workerId}' has ${formatBytes(Math.floor(short.roomBytes))} for KV beside its weights and a block of ` +
       `${kvBlockTokens} tokens needs ${formatBytes(short.blockBytes)} there, so the group holds ${kvBlocks} blocks; ` +
       `one sequence of ${tokens} tokens takes ${needed}: raise memory= of its --device`,
+  );
+}
+
+/** Throws plan-infeasible with the refusal of all KV resident when what runs and what waits hold less than the workload together. */
+export function requireParked(
+  { workload, kvBlockTokens }: RoomRequest,
+  { kvBlocks, kvParkedBlocks }: { readonly kvBlocks: number; readonly kvParkedBlocks: number },
+  refusal: string,
+): void {
+  const { sequences, contextTokens } = workload;
+  const needed = sequences * Math.ceil(contextTokens / kvBlockTokens);
+  if (kvBlocks + kvParkedBlocks >= needed) return;
+  throw new HelsError(
+    'plan-infeasible',
+    `no split fits: ${refusal}; with host memory, ${kvBlocks * kvBlockTokens} tokens can run and ${kvParkedBlocks * kvBlockTokens} wait ` +
+      `of ${needed * kvBlockTokens} that ${sequences} sequences of ${contextTokens} take: raise host= or memory= of each --device, or plan for less`,
   );
 }

@@ -23,6 +23,8 @@ export interface ProfiledDevice {
   readonly link: LinkLine;
   /** Host memory for parked KV; absent: none. */
   readonly hostMemoryBytes?: number;
+  /** Memory to memory on its host; absent or 0: not measured. */
+  readonly copyBytesPerSecond?: number;
   /** Its engine neither lends room for KV nor borrows any. */
   readonly withoutLoans?: boolean;
 }
@@ -65,7 +67,10 @@ export function planModel(model: ModelSpec): PlanModel {
 
 /** Without what only deployments know of a device: the planner takes no field that it does not know. */
 export function planDevices(devices: readonly ProfiledDevice[]): PlanInput['devices'] {
-  return devices.map(({ hostMemoryBytes: _host, withoutLoans: _loans, ...device }) => device);
+  return devices.map(
+    ({ hostMemoryBytes: _host, copyBytesPerSecond: _copy, withoutLoans: _loans, ...device }) =>
+      device,
+  );
 }
 
 /** The planner's input from profiles. */

@@ -60,6 +60,29 @@ it('parks sequences in host memory and brings them back, with the same text', as
   }
 }, 120_000);
 
+it('serves a load whose KV does not fit all at once, where host memory holds the rest, with the same text', async () => {
+  const all = { sequences: streams, contextTokens: 128 };
+  const [little, enough] = ['cpu?threads=1&memory=20MiB', 'cpu?threads=1&memory=20MiB&host=8MiB'];
+  const without = await startTestCluster([little, little]);
+  try {
+    await expect(without.deploy({ workload: all })).rejects.toThrow(/no split fits: kv: /);
+  } finally {
+    await without.stop();
+  }
+  const test = await startTestCluster([enough, enough]);
+  try {
+    const { plan } = await test.deploy({ workload: all, prefixCache: false });
+    const { kvBlocks = 0, kvParkedBlocks = 0, kvBlockTokens = 0 } = plan ?? {};
+    const needed = all.sequences * all.contextTokens;
+    expect(kvBlocks * kvBlockTokens).toBeLessThan(needed);
+    expect((kvBlocks + kvParkedBlocks) * kvBlockTokens).toBeGreaterThanOrEqual(needed);
+    await expectSameText(test);
+    expect(await metricOf(test, /^hels_kv_restored_tokens_total.*reload/)).toBeGreaterThan(0);
+  } finally {
+    await test.stop();
+  }
+}, 180_000);
+
 it('drops what has no parked block and computes only that again, with the same text', async () => {
   const test = await startTestCluster(['cpu?threads=1&memory=22MiB', 'cpu?threads=1&memory=22MiB']);
   try {

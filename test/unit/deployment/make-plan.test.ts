@@ -13,6 +13,8 @@ const blockTokens = 16;
 const blockBytes = blockTokens * kvBytesPerToken(smallModel, 1);
 
 const MiB = 2 ** 20;
+const workload = { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 };
+const noted = { model: smallModel, workload };
 const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perVocabRow: 1e-7 };
 
 function device(id: string, memoryBytes: number, hostMemoryBytes = 0): ProfiledDevice {
@@ -31,7 +33,7 @@ function planOf(devices: readonly ProfiledDevice[], changes: Partial<PlanRequest
       modelDigest: 'd',
       model: smallModel,
       devices,
-      workload: { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 },
+      workload,
       policy: 'hels',
       manual: [
         { workerId: 'left', headGroups: 3, ffnWeight: 3 },
@@ -65,7 +67,7 @@ describe('parked blocks of a plan', () => {
     for (const { kvDeviceBlocks, kvHostBytes } of shardPlan.ranks) {
       expect([kvDeviceBlocks, kvHostBytes]).toEqual([shardPlan.kvBlocks, 0]);
     }
-    expect(parkingNote(shardPlan, { model: smallModel, devices: [device('left', 0)] })).toBeNull();
+    expect(parkingNote(shardPlan, { ...noted, devices: [device('left', 0)] })).toBeNull();
   });
 
   it('are as many as the rank with the least room for them has, on its device or in host memory', () => {
@@ -88,7 +90,7 @@ describe('parked blocks of a plan', () => {
       kvHostBytes: 0,
     });
     checkResidency(residencyOf(shardPlan));
-    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
+    expect(parkingNote(shardPlan, { ...noted, devices })).toMatch(
       /^1600 tokens of KV can be parked beside \d+ /,
     );
   });
@@ -100,7 +102,7 @@ describe('parked blocks of a plan', () => {
     ];
     const { shardPlan } = planOf(devices);
     expect(shardPlan.kvParkedBlocks).toBe(0);
-    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
+    expect(parkingNote(shardPlan, { ...noted, devices })).toMatch(
       /worker 'left' has 47.50 KiB of host memory, a block needs 48.00 KiB; raise --device host=/,
     );
   });
@@ -114,7 +116,7 @@ describe('parked blocks of a plan', () => {
     expect(shardPlan.kvLoans[0]).toMatchObject({ owner: 1, holder: 0 });
     expect(shardPlan.kvParkedBlocks).toBe(0);
     // Four blocks of 16 tokens and one head group, three times.
-    expect(parkingNote(shardPlan, { model: smallModel, devices })).toMatch(
+    expect(parkingNote(shardPlan, { ...noted, devices })).toMatch(
       /worker 'left' has 1.00 KiB of host memory, a block needs 192.00 KiB; raise --device host=/,
     );
   });
@@ -135,9 +137,65 @@ describe('parked blocks of a plan', () => {
     expect(kvBlocks + kvParkedBlocks).toBe(64 * (smallModel.maxPositions / blockTokens));
     const few = planOf(devices, { sequencesMax: 1 });
     expect(few.shardPlan).toMatchObject({ kvBlocks: 32, kvParkedBlocks: 0 });
-    expect(parkingNote(few.shardPlan, { model: smallModel, devices })).toMatch(
+    expect(parkingNote(few.shardPlan, { ...noted, devices })).toMatch(
       /all sequences at full length/,
     );
+  });
+});
+
+describe('a workload whose KV does not fit all at once', () => {
+  const load = { sequences: 6, contextTokens: 256, prefillChunk: 16, outputTokens: 8 };
+  const byPolicy = { workload: load, manual: [] };
+  const roomy = ['left', 'right'].map((id) => device(id, 60 * MiB));
+  const half = planOf(roomy, byPolicy).shardPlan.ranks[0]?.weightBytes ?? 0;
+  /** Room for a third of the KV. */
+  const short = (hostMemoryBytes: number, copyBytesPerSecond = 1e9) =>
+    roomy.map((one) => ({
+      ...one,
+      memoryBytes: half + 64 * blockBytes,
+      hostMemoryBytes,
+      copyBytesPerSecond,
+    }));
+
+  it('is planned with a part of it in host memory, where somebody gave some', () => {
+    expect(() => planOf(short(0), byPolicy)).toThrow(/^no split fits: kv: /);
+    const { shardPlan, input } = planOf(short(64 * MiB), byPolicy);
+    const { kvBlocks, kvParkedBlocks, predictedDecodeSeconds } = shardPlan;
+    const needed = (6 * 256) / blockTokens;
+    expect(kvBlocks).toBeLessThan(needed);
+    expect(kvBlocks + kvParkedBlocks).toBeGreaterThanOrEqual(needed);
+    expect(parkingNote(shardPlan, { ...noted, workload: load, devices: short(64 * MiB) })).toMatch(
+      /: of 6 sequences of 256 tokens [1-5] run at once, the others wait their turn$/,
+    );
+    // What is held against it in service are lines without moves.
+    expect(input.workload.allowEviction).toBeUndefined();
+    // Moves have their price.
+    const slow = planOf(short(64 * MiB, 1e6), byPolicy).shardPlan;
+    expect(slow.predictedDecodeSeconds).toBeGreaterThan(predictedDecodeSeconds);
+    const manual = ['left', 'right'].map((workerId) => ({ workerId, headGroups: 2, ffnWeight: 1 }));
+    const byHand = planOf(short(64 * MiB), { workload: load, manual });
+    expect(byHand.shardPlan.kvParkedBlocks).toBeGreaterThan(0);
+  });
+
+  it('is refused where host memory and devices together do not hold it, or nobody waits', () => {
+    expect(() => planOf(short(blockBytes * 8), byPolicy)).toThrow(
+      /^no split fits: kv: .*; with host memory, \d+ tokens can run and \d+ wait of 1536 that 6 sequences of 256 take: raise host= or memory=/,
+    );
+    expect(() => planOf(short(64 * MiB), { ...byPolicy, parks: false })).toThrow(
+      /^no split fits: kv/,
+    );
+  });
+
+  it('is resident where it fits, whatever host memory there is', () => {
+    const hosts = roomy.map((one) => ({
+      ...one,
+      hostMemoryBytes: 64 * MiB,
+      copyBytesPerSecond: 1e9,
+    }));
+    const { ranks } = planOf(hosts, byPolicy).shardPlan;
+    const places = (list: typeof ranks) =>
+      list.map(({ headGroups, ffnColumns }) => [headGroups, ffnColumns]);
+    expect(places(ranks)).toEqual(places(planOf(roomy, byPolicy).shardPlan.ranks));
   });
 });
 
