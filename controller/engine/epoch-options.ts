@@ -4,8 +4,9 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import { type LoadedGroup, workloadOf } from '../deployment/deployment-run.ts';
 import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import { restoreCostsOf } from '../deployment/restore-costs.ts';
-import { cheapestRestore, parksAlways, type RestoreChoice } from '../scheduler/restore-choice.ts';
+import { cheapestRestore } from '../scheduler/restore-choice.ts';
 import type { SchedulerLimits } from '../scheduler/scheduler.ts';
+import { movesPerStepMost, type ParkingLimits } from '../scheduler/scheduler-limits.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import type { EpochOptions } from './step-loop.ts';
 
@@ -29,10 +30,14 @@ function shortageOf(choices: KvChoices, { planRequest }: LoadedGroup): Partial<S
   }
 }
 
-/** By the fitted costs, as what the group's steps take refines them. */
-function choiceOf(group: LoadedGroup, paths: KvPathTracker): RestoreChoice {
+/** By the fitted costs, as what the group's steps take refines them. A step's moves take about as long as it computes: others wait for them. */
+function parkingOf(group: LoadedGroup, paths: KvPathTracker): ParkingLimits {
+  const { kvParkedBlocks: blocks, predictedDecodeSeconds } = group.shardPlan;
   const costs = restoreCostsOf(group);
-  return costs === null ? parksAlways : cheapestRestore(costs, (path) => paths.ratioOf(path));
+  if (costs === null) return { blocks };
+  const choice = cheapestRestore(costs, (path) => paths.ratioOf(path));
+  const moves = Math.floor(predictedDecodeSeconds / costs.moveSecondsPerBlock);
+  return { blocks, choice, movesPerStepMax: Math.max(1, Math.min(movesPerStepMost, moves)) };
 }
 
 /** Prompts of several sequences can fill a step that is longer than the chunk which the plan was made for. */
@@ -58,7 +63,7 @@ export function epochOptionsOf(
       localBlocks: Math.min(kvBlocks, ...residencyOf(shardPlan).deviceBlocks),
       kvBlockTokens,
       ...shortageOf(choices, group),
-      parking: { blocks: shardPlan.kvParkedBlocks, choice: choiceOf(group, paths) },
+      parking: parkingOf(group, paths),
       stepTokensMax,
       sequencesMax,
       contextTokensMax: shardPlan.model?.maxPositions ?? 0,

@@ -1,6 +1,7 @@
 import { parksAlways, type RestoreChoice } from './restore-choice.ts';
 
-const movesPerStepMaxDefault = 64;
+/** However quick a move is: each is a part of the step's message, too. */
+export const movesPerStepMost = 64;
 
 export interface SchedulerLimits {
   kvBlocks: number;
@@ -21,7 +22,7 @@ export interface SchedulerLimits {
   reserveTokens?: number;
 }
 
-interface ParkingLimits {
+export interface ParkingLimits {
   /** Parked addresses, after the runnable ones. */
   blocks: number;
   /** Blocks that one step may move: they hold it up. */
@@ -36,7 +37,7 @@ export function checkedParking(limits: SchedulerLimits): Required<ParkingLimits>
   }
   const {
     blocks = 0,
-    movesPerStepMax = movesPerStepMaxDefault,
+    movesPerStepMax = movesPerStepMost,
     choice = parksAlways,
   } = limits.parking ?? {};
   if (!(movesPerStepMax >= 1)) {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { KvPathTracker } from '../../../controller/deployment/kv-path-tracker.ts';
 import { epochOptionsOf } from '../../../controller/engine/epoch-options.ts';
+import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
 import { loaded, request } from '../deployment/replan-setting.ts';
 
 const paths = { ratioOf: () => 1 } as unknown as KvPathTracker;
@@ -75,4 +76,23 @@ test('the longest step is one full of prompts, as long as the engine takes', () 
   expect(predictedOf({ stepTokensMax: 512 }, 256)).toBeCloseTo(0.4);
   expect(predictedOf({ stepTokensMax: 512 }, 512)).toBeCloseTo(0.3);
   expect(predictedOf({ stepTokensMax: 512 }, 1024)).toBeCloseTo(0.3);
+});
+
+test('the moves of a step take as long as a decode step of the plan, and are 64 at most', () => {
+  const seconds = loaded.shardPlan.predictedDecodeSeconds;
+  const [first, second] = loaded.shardPlan.ranks.map(({ headGroups }) => {
+    const groups = (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
+    return loaded.shardPlan.kvBlockTokens * kvBytesPerToken(loaded.planRequest.model, groups);
+  });
+  const blockBytes = Math.max(first ?? 0, second ?? 0);
+  const movesAt = (copyBytesPerSecond: number) => {
+    const profiles = new Map(['a', 'b'].map((id) => [id, { copyBytesPerSecond }]));
+    const group = { ...atMoment, profiles } as unknown as typeof loaded;
+    return epochOptionsOf(group, request, paths).limits.parking?.movesPerStepMax;
+  };
+  expect(movesAt((7.5 * blockBytes) / seconds)).toBe(7);
+  expect(movesAt((0.5 * blockBytes) / seconds)).toBe(1);
+  expect(movesAt((1e6 * blockBytes) / seconds)).toBe(64);
+  // Not measured: no choice, and the most.
+  expect(movesAt(0)).toBeUndefined();
 });
