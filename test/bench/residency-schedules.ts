@@ -1,13 +1,21 @@
 /**
- * Random schedules through real daemons whose KV has not room for them: parked, dropped, lent, or not admitted. Every answer must be the
- * one that the request gets alone on a worker with room for everything.
+ * Random schedules, with priorities and re-plans, through real daemons whose KV has not room for them: parked, dropped, lent, or not
+ * admitted. Every answer must be the one that the request gets alone on a worker with room for everything.
  */
 import type { DeployOptions } from '../../client/sdk/index.ts';
 import { bundledModel, bundledModelId, idle } from '../support/daemons.ts';
 import { atLeast, atMost, type Benchmark, type Goal } from './benchmark.ts';
 import { type BenchCluster, withCluster } from './cluster.ts';
 import { difference, type KvCounters, readCounters } from './residency/counters.ts';
-import { ask, play, type Question, questionsOf, scheduleOf } from './residency/schedules.ts';
+import {
+  ask,
+  play,
+  type Question,
+  questionsOf,
+  ranksOf,
+  replansOf,
+  scheduleOf,
+} from './residency/schedules.ts';
 
 /** HELS_SOAK_SCHEDULES: how many in all. */
 const schedulesMin = Number(process.env['HELS_SOAK_SCHEDULES'] ?? 56);
@@ -18,6 +26,8 @@ interface Setting {
   name: string;
   devices: string[];
   headGroups: number[];
+  /** Re-plans in the middle of each schedule go there, and back. */
+  otherHeadGroups?: number[];
   options: Pick<DeployOptions, 'kvPolicy' | 'workload'>;
   requests: number;
   /** What must have happened by its end. */
@@ -34,24 +44,25 @@ const remote = { ...workload, allowRemoteKv: true };
 const settings: readonly Setting[] = [
   {
     ...{ name: 'parked in host memory', devices: parked, headGroups: [6, 2], requests: 40 },
-    ...{ options: { workload }, exercises: 'reloadedTokens' },
+    ...{ options: { workload }, exercises: 'reloadedTokens', otherHeadGroups: [4, 4] },
   },
   {
     ...{ name: 'few parked blocks', devices: fewParked },
     ...{ headGroups: [4, 4], requests: 40, options: { workload }, exercises: 'replayedTokens' },
+    otherHeadGroups: [6, 2],
   },
   {
     ...{ name: 'dropped', devices: [small(''), small('')], headGroups: [6, 2], requests: 40 },
-    ...{ options: { workload }, exercises: 'replayedTokens' },
+    ...{ options: { workload }, exercises: 'replayedTokens', otherHeadGroups: [5, 3] },
   },
   {
     ...{ name: 'lent', devices: lent, headGroups: [6, 1, 1], requests: 40 },
-    ...{ options: { workload: remote }, exercises: 'remoteSeconds' },
+    ...{ options: { workload: remote }, exercises: 'remoteSeconds', otherHeadGroups: [5, 2, 1] },
   },
   {
     name: 'lent and parked',
     devices: ['cpu?threads=1&memory=23MiB&host=8MiB', 'cpu?threads=1&memory=24MiB&host=8MiB'],
-    ...{ headGroups: [6, 2], requests: 40 },
+    ...{ headGroups: [6, 2], requests: 40, otherHeadGroups: [5, 3] },
     ...{ options: { workload: remote }, exercises: 'reloadedTokens' },
   },
   {
@@ -85,6 +96,9 @@ interface Played {
   cancelled: number;
   different: number;
   failures: string[];
+  replans: number;
+  migrations: number;
+  refusedReplans: number;
   counters: KvCounters;
 }
 
@@ -96,25 +110,26 @@ async function playSetting(
   known: readonly (readonly number[])[],
   firstSeed: number,
 ): Promise<Played> {
-  const { headGroups, options } = setting;
-  const ranks = headGroups.map((count, index) => ({
-    workerId: `worker-${index}`,
-    headGroups: count,
-    ffnWeight: 1,
-  }));
+  const { headGroups, otherHeadGroups, options } = setting;
+  const splits = otherHeadGroups === undefined ? [headGroups] : [headGroups, otherHeadGroups];
+  const ranks = ranksOf(headGroups);
   const { client, httpUrl } = cluster.cluster;
   await cluster.deploy({ modelPath: bundledModel, workersMin: ranks.length, ranks, ...options });
   const before = await readCounters(httpUrl);
   const played: Omit<Played, 'counters'> = {
     ...{ setting, schedules, requests: 0, cancelled: 0, different: 0 },
-    failures: [],
+    ...{ failures: [], replans: 0, migrations: 0, refusedReplans: 0 },
   };
   for (let index = 0; index < schedules; index += 1) {
     const schedule = scheduleOf(firstSeed + index, setting.requests, questions.length);
-    const outcome = await play(client, schedule, questions, known);
+    const replans = replansOf(firstSeed + index, splits);
+    const outcome = await play(client, schedule, questions, known, replans);
     played.requests += schedule.length;
     played.cancelled += outcome.cancelled;
     played.different += outcome.different;
+    played.replans += outcome.replans;
+    played.migrations += outcome.migrations;
+    played.refusedReplans += outcome.refusedReplans;
     played.failures.push(...outcome.failures);
     // Throws when a block does not come back.
     await idle(client);
@@ -131,6 +146,9 @@ const rowOf = ({ setting, failures, counters, ...played }: Played) => ({
   cancelled: played.cancelled,
   different: played.different,
   failed: failures.length,
+  're-plans': played.replans,
+  'with KV kept': played.migrations,
+  're-plans refused': played.refusedReplans,
   preempted: counters.preempted,
   'reloaded tokens': counters.reloadedTokens,
   'replayed tokens': counters.replayedTokens,
@@ -140,7 +158,8 @@ const rowOf = ({ setting, failures, counters, ...played }: Played) => ({
 
 export const residencySchedules: Benchmark = {
   name: 'residency-schedules',
-  summary: 'random schedules through real daemons without room for their KV: every answer the same',
+  summary:
+    'random schedules and re-plans through real daemons without room for their KV: every answer the same',
   onlyByName: true,
   async run(log) {
     const questions = questionsOf(questionCount, seed);
@@ -180,6 +199,11 @@ export const residencySchedules: Benchmark = {
           'requests that failed',
           sum(({ failures }) => failures.length),
           0,
+        ),
+        atLeast(
+          're-plans in mid-stream',
+          sum(({ replans }) => replans),
+          1,
         ),
         ...exercised,
       ],
