@@ -57,6 +57,11 @@ function secondsAt(input: PlanInput, plan: ShardPlan__Output, load: StepLoad): n
 
 const kvTokensOf = ({ kvBlocks, kvBlockTokens }: ShardPlan__Output) => kvBlocks * kvBlockTokens;
 
+interface Candidate {
+  readonly proposal: Proposal;
+  readonly value: PayBack;
+}
+
 export class AutoReplan {
   readonly #options: AutoReplanOptions;
   #state: ReplanState = { sinceMs: null, holdUntilMs: 0 };
@@ -138,12 +143,24 @@ export class AutoReplan {
     else log.error('planning anew failed', { error: message });
   }
 
+  /** Where a loss left less room for KV than the deployment is for: the plan that has it again, worth any move; null: there is none. */
+  #roomier(request: DeploymentRequest, loaded: LoadedGroup): Candidate | null {
+    const { replanner } = this.#options;
+    const promised = promisedTokens(loaded, request);
+    if (kvTokensOf(loaded.shardPlan) >= promised) return null;
+    const proposal = replanner.propose({ policy: '', ranks: [], workload: null });
+    if (proposal.equal || kvTokensOf(proposal.made.shardPlan) < promised) return null;
+    return { proposal, value: { gainPerSecond: Number.POSITIVE_INFINITY, seconds: 0 } };
+  }
+
   /** The best plan at the load that is served, and what it is worth; null: no load, no other plan, or one with too little room for KV. */
-  #candidate(request: DeploymentRequest): { proposal: Proposal; value: PayBack } | null {
+  #candidate(request: DeploymentRequest): Candidate | null {
     const { replanner, served, coordinator } = this.#options;
     const now = served();
     const loaded = coordinator.serving?.loaded;
     if (now === null || loaded === undefined) return null;
+    const roomier = this.#roomier(request, loaded);
+    if (roomier !== null) return roomier;
     const point = workloadAt(now.load);
     if (point === null) return null;
     const sizes = { prefillChunk: 0, outputTokens: 0 };
@@ -161,12 +178,21 @@ export class AutoReplan {
   }
 }
 
+/** What the deployment is for. */
+function promisedTokens(
+  { planRequest }: Pick<LoadedGroup, 'planRequest'>,
+  request: Pick<DeploymentRequest, 'workload'>,
+): number {
+  const { sequences, contextTokens } = workloadOf(request, planRequest.model);
+  return sequences * contextTokens;
+}
+
 /** The load of this moment may be light, and that of the re-plan before; room for the one that the deployment is for stays. */
 export function holdsPromise(
-  { shardPlan, planRequest }: Pick<LoadedGroup, 'shardPlan' | 'planRequest'>,
+  loaded: Pick<LoadedGroup, 'shardPlan' | 'planRequest'>,
   request: Pick<DeploymentRequest, 'workload'>,
   next: ShardPlan__Output,
 ): boolean {
-  const { sequences, contextTokens } = workloadOf(request, planRequest.model);
-  return kvTokensOf(next) >= Math.min(kvTokensOf(shardPlan), sequences * contextTokens);
+  const promised = promisedTokens(loaded, request);
+  return kvTokensOf(next) >= Math.min(kvTokensOf(loaded.shardPlan), promised);
 }

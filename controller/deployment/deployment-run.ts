@@ -14,7 +14,7 @@ import type { GroupWorker, Progress } from './group-worker.ts';
 import { connectRanks, loadRatesOf, prepareRanks, releaseRanks } from './load-plan.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { type NumericsClass, numericsClassOf } from './numerics.ts';
-import { parkingNote } from './parking-note.ts';
+import { parkingNote, settledNote } from './parking-note.ts';
 import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import { type ReservedFor, reservedBytesOf } from './reserved-bytes.ts';
@@ -188,11 +188,13 @@ export async function runDeployment(
     ...sizes,
     kvBlockTokens,
     parks: kvPolicy === 'evict',
+    settles: ports.unattended,
   };
   const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
-  const note = kvPolicy === 'evict' ? parkingNote(shardPlan, planRequest) : null;
-  if (note !== null) ports.phase('planning')(note, 1);
+  for (const note of [settledNote(made, planRequest), parkingNote(shardPlan, planRequest)]) {
+    if (note !== null) ports.phase('planning')(note, 1);
+  }
   const chosen = shardPlan.ranks.flatMap(
     ({ workerId }) => workers.find(({ id }) => id === workerId) ?? [],
   );

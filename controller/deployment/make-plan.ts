@@ -27,11 +27,13 @@ export interface PlanRequest {
   kvBlockTokens: number;
   /** Whether sequences that give way may be kept at parked addresses. */
   parks: boolean;
+  /** Where the workload does not fit, the plan is for as many of its sequences as do. */
+  settles: boolean;
 }
 
 export interface MadePlan {
   shardPlan: ShardPlan__Output;
-  /** With all KV resident: where some of it waits, moves are not in the lines. */
+  /** Of the workload that the plan holds, all KV resident: where some of it waits, moves are not in the lines. */
   input: PlanInput;
 }
 
@@ -51,8 +53,8 @@ function requireLoans({ workload, devices }: PlanRequest): void {
 export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   const { model, devices, workload, policy } = request;
   requireLoans(request);
-  const input = toPlanInput(model, devices, workload, policy);
-  const { solved, refusal } = solvePlan(input, request, nowMs);
+  const asked = toPlanInput(model, devices, workload, policy);
+  const { solved, input, refusal } = solvePlan(asked, request, nowMs);
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }

@@ -2,9 +2,19 @@ import { formatBytes } from '../../proto/domain/device.ts';
 import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
-import type { PlanRequest } from './make-plan.ts';
+import type { MadePlan, PlanRequest } from './make-plan.ts';
 
 type Device = Pick<ProfiledDevice, 'id' | 'memoryBytes' | 'reservedBytes' | 'hostMemoryBytes'>;
+
+/** That the plan is for fewer sequences than asked for; null when it is not. Pure. */
+export function settledNote(
+  { input }: Pick<MadePlan, 'input'>,
+  { workload }: Pick<PlanRequest, 'workload'>,
+): string | null {
+  const { sequences, contextTokens } = input.workload;
+  if (sequences === workload.sequences) return null;
+  return `the workers hold KV of ${sequences} of ${workload.sequences} sequences of ${contextTokens} tokens: the plan is for these`;
+}
 
 /** What people who gave host memory should know of what became of it; null when nobody gave any. Pure. */
 export function parkingNote(
@@ -13,11 +23,12 @@ export function parkingNote(
     model,
     devices,
     workload,
-  }: { readonly devices: readonly Device[] } & Pick<PlanRequest, 'model' | 'workload'>,
+    parks,
+  }: { readonly devices: readonly Device[] } & Pick<PlanRequest, 'model' | 'workload' | 'parks'>,
 ): string | null {
   const deviceOf = (workerId: string) => devices.find(({ id }) => id === workerId);
   const hostOf = (workerId: string) => deviceOf(workerId)?.hostMemoryBytes ?? 0;
-  if (!plan.ranks.some(({ workerId }) => hostOf(workerId) > 0)) return null;
+  if (!parks || !plan.ranks.some(({ workerId }) => hostOf(workerId) > 0)) return null;
   const { kvParkedBlocks, kvBlockTokens, kvBlocks } = plan;
   if (kvParkedBlocks > 0) {
     const runnable = kvBlocks * kvBlockTokens;

@@ -1,6 +1,7 @@
 /** The split of a deployment's policy, or one given by hand, for its workload. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
+import { largestBatch } from '../planner/batch-search.ts';
 import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
 import { footprintOf } from '../planner/problem.ts';
@@ -66,27 +67,45 @@ interface SolveRequest {
   readonly devices: readonly ProfiledDevice[];
   /** KV may wait in host memory that somebody gave. */
   readonly parks: boolean;
+  /** Fewer sequences than asked for are better than none. */
+  readonly settles: boolean;
 }
 
 interface SolvedPlan {
   readonly solved: Solved;
-  /** Why not all KV of the workload is resident; null: all is. */
+  /** The workload that it holds, with all KV resident. */
+  readonly input: PlanInput;
+  /** Why not all KV of the workload is resident, where the rest must find host memory; null: all is. */
   readonly refusal: string | null;
 }
 
-/** With all of the workload's KV resident; where no split holds that and KV may wait, with as much of it resident as is best. */
+/** The same for the most sequences that the policy has a split for; null: not even one. */
+function withFewer(input: PlanInput): PlanInput | null {
+  const most = largestBatch(input, input.policy ?? 'hels');
+  if (most === null) return null;
+  return { ...input, workload: { ...input.workload, sequences: most.sequences } };
+}
+
+/**
+ * With all of the workload's KV resident. Where no split holds that and KV may wait, with as much of it resident as is best; and where that
+ * does not help, but something must serve, for fewer sequences.
+ */
 export function solvePlan(
   input: PlanInput,
   request: SolveRequest,
   nowMs: () => number,
 ): SolvedPlan {
-  const { manual, devices, parks } = request;
+  const { manual, devices, parks, settles } = request;
   const solve = (one: PlanInput): Solved =>
     manual.length > 0 ? solveManual(one, manual) : plan(one, nowMs);
   const resident = solve(input);
-  const hasHost = devices.some(({ hostMemoryBytes = 0 }) => hostMemoryBytes > 0);
-  if (resident.feasible || !parks || !hasHost) return { solved: resident, refusal: null };
-  const evicting = solve(withEviction(input, request));
-  if (!evicting.feasible) return { solved: resident, refusal: null };
-  return { solved: evicting, refusal: resident.reason ?? 'unknown reason' };
+  const refused = { solved: resident, input, refusal: null };
+  if (resident.feasible) return refused;
+  if (parks && devices.some(({ hostMemoryBytes = 0 }) => hostMemoryBytes > 0)) {
+    const evicting = solve(withEviction(input, request));
+    const refusal = settles ? null : (resident.reason ?? 'unknown reason');
+    if (evicting.feasible) return { solved: evicting, input, refusal };
+  }
+  const fewer = settles && manual.length === 0 ? withFewer(input) : null;
+  return fewer === null ? refused : { solved: solve(fewer), input: fewer, refusal: null };
 }

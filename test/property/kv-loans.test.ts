@@ -99,6 +99,7 @@ it(
                 stepTokensMax: 512,
                 sequencesMax: 64,
                 parks: true,
+                settles: false,
                 kvBlockTokens: 64,
               },
               () => 0,

@@ -16,7 +16,7 @@ describe('the controller that looks by itself', () => {
     prefillContextTokens: 0,
   };
 
-  function looking(times: number, deployed: Partial<DeploymentRequest> = {}) {
+  function looking(times: number, deployed: Partial<DeploymentRequest> = {}, serving = loaded) {
     let nowMs = 0;
     let steps = 0;
     const applied: number[] = [];
@@ -31,11 +31,11 @@ describe('the controller that looks by itself', () => {
       request: { ...request, ...deployed },
     };
     const auto = new AutoReplan({
-      coordinator: { group, serving: { loaded } },
+      coordinator: { group, serving: { loaded: serving } },
       replanner: {
         propose: (wish) => {
           wishes.push(wish);
-          return propose(wish, { refine: slower(state.times) });
+          return propose(wish, { refine: slower(state.times), loaded: serving });
         },
         pauseOf: () => ({ seconds: 3, replaySeconds: 1 }) as never,
         checkFiles: () => files.check(),
@@ -149,6 +149,26 @@ describe('the controller that looks by itself', () => {
     group.epoch = 9;
     await run(160);
     expect(applied).toHaveLength(2);
+  });
+
+  it('takes back the room for KV that a loss has cost, whatever a step takes', async () => {
+    const shardPlan = {
+      ...loaded.shardPlan,
+      kvBlocks: 100,
+      ranks: loaded.shardPlan.ranks.slice(1),
+    };
+    const { run, applied, wishes } = looking(1, {}, { ...loaded, shardPlan });
+    await run(149);
+    expect(applied).toEqual([]);
+    await run(20);
+    expect(applied).toHaveLength(1);
+    // For the deployment's own load, not that of the moment.
+    expect(wishes.every(({ workload }) => workload === null)).toBe(true);
+    // As much room as the deployment is for is no loss.
+    const enough = { ...shardPlan, kvBlocks: 128, ranks: loaded.shardPlan.ranks };
+    const other = looking(1, {}, { ...loaded, shardPlan: enough });
+    await other.run(600);
+    expect(other.applied).toEqual([]);
   });
 
   it('does nothing while another plan comes', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
-import { parkingNote } from '../../../controller/deployment/parking-note.ts';
+import { parkingNote, settledNote } from '../../../controller/deployment/parking-note.ts';
 import { restoreCostsOf } from '../../../controller/deployment/restore-costs.ts';
 import { kvOfRanks, taxOf } from '../../../controller/engine/kv-of-ranks.ts';
 import { type ProfiledDevice, planDevices } from '../../../controller/profiler/plan-input.ts';
@@ -14,7 +14,7 @@ const blockBytes = blockTokens * kvBytesPerToken(smallModel, 1);
 
 const MiB = 2 ** 20;
 const workload = { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 };
-const noted = { model: smallModel, workload };
+const noted = { model: smallModel, workload, parks: true };
 const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perVocabRow: 1e-7 };
 
 function device(id: string, memoryBytes: number, hostMemoryBytes = 0): ProfiledDevice {
@@ -44,6 +44,7 @@ function planOf(devices: readonly ProfiledDevice[], changes: Partial<PlanRequest
       sequencesMax: 64,
       kvBlockTokens: blockTokens,
       parks: true,
+      settles: false,
       ...changes,
     },
     () => 0,
@@ -184,6 +185,22 @@ describe('a workload whose KV does not fit all at once', () => {
     expect(() => planOf(short(64 * MiB), { ...byPolicy, parks: false })).toThrow(
       /^no split fits: kv/,
     );
+  });
+
+  it('is planned for as many sequences as fit where something must serve', () => {
+    const settles = { ...byPolicy, settles: true };
+    const made = planOf(short(0), settles);
+    const { sequences } = made.input.workload;
+    expect(sequences).toBeGreaterThan(0);
+    expect(sequences).toBeLessThan(6);
+    expect(made.shardPlan.kvBlocks).toBeGreaterThanOrEqual((sequences * 256) / blockTokens);
+    expect(settledNote(made, { workload: load })).toBe(
+      `the workers hold KV of ${sequences} of 6 sequences of 256 tokens: the plan is for these`,
+    );
+    // Host memory that is too little for the rest is better than none.
+    const { input } = planOf(short(blockBytes * 8), settles);
+    expect(settledNote({ input }, { workload: load })).toBeNull();
+    expect(() => planOf(short(0).slice(1), settles)).toThrow(/^no split fits: memory: /);
   });
 
   it('is resident where it fits, whatever host memory there is', () => {

@@ -47,6 +47,7 @@ const planRequest: PlanRequest = {
   sequencesMax: 64,
   kvBlockTokens: 16,
   parks: true,
+  settles: false,
 };
 const candidates = ids.map((id) => ({
   id,
