@@ -62,7 +62,7 @@ class OwnerPlanner {
     const int64_t end = begin + sizes_.blockTokens();
     const TokenRange written = tokensAt(sequence, begin, end);
     for (int64_t i = 0; i < written.count; ++i) found.traffic.stored.push_back(written.first + i);
-    for (int64_t chunk = begin / kAttentionChunkTokens; chunk < end / kAttentionChunkTokens; ++chunk) {
+    for (int64_t chunk = begin / sizes_.chunkTokens(); chunk < end / sizes_.chunkTokens(); ++chunk) {
       const TokenRange seeing = tokensThatSee(sequence, chunk);
       if (seeing.count == 0) continue;
       found.chunks.push_back({index, chunk, address, seeing});
@@ -79,10 +79,10 @@ class OwnerPlanner {
   }
 
   TokenRange tokensThatSee(const BatchSequence& sequence, int64_t chunk) const {
-    const int64_t begin = chunk * kAttentionChunkTokens;
+    const int64_t begin = chunk * sizes_.chunkTokens();
     const int64_t all = sequence.startPosition + sequence.tokens;
     // A row sees window_ positions up to its own.
-    return tokensAt(sequence, begin, window_ == 0 ? all : begin + kAttentionChunkTokens - 1 + window_);
+    return tokensAt(sequence, begin, window_ == 0 ? all : begin + sizes_.chunkTokens() - 1 + window_);
   }
 
   /// Which blocks go whole, and where everything lies in the messages. `plan`: of the owner itself.
@@ -139,18 +139,17 @@ class OwnerPlanner {
 
 }  // namespace
 
-RemoteSizes::RemoteSizes(const ModelSpec& model, int64_t blockTokens)
+RemoteSizes::RemoteSizes(const ModelSpec& model, int64_t blockTokens, const RemoteFormat& format)
     : queryHeadsPerGroup_(model.queryHeadsPerGroup),
       headDim_(model.headDim),
       elementBytes_(static_cast<int64_t>(bytesOf(model.weightType))),
-      blockTokens_(blockTokens) {}
+      blockTokens_(blockTokens),
+      format_(format) {}
 
-int64_t RemoteSizes::storedBytes(int64_t groups) const {
-  return groups * 2 * headDim_ * static_cast<int64_t>(sizeof(float));
-}
+int64_t RemoteSizes::storedBytes(int64_t groups) const { return groups * 2 * headDim_ * format_.rowElementBytes; }
 
 int64_t RemoteSizes::queryBytes(int64_t groups) const {
-  return groups * queryHeadsPerGroup_ * headDim_ * static_cast<int64_t>(sizeof(float));
+  return groups * queryHeadsPerGroup_ * headDim_ * format_.rowElementBytes;
 }
 
 int64_t RemoteSizes::partBytes(int64_t groups, int64_t rows) const {

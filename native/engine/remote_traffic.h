@@ -61,14 +61,23 @@ struct RemotePlan {
   bool second = false;
 };
 
+/// What differs between kinds of engines.
+struct RemoteFormat {
+  int64_t chunkTokens = kAttentionChunkTokens;
+  /// Of queries, keys and values on their way.
+  int64_t rowElementBytes = sizeof(float);
+  bool wholeBlocks = true;  // whether blocks may go back whole
+};
+
 /// Sizes of the messages, from one model's shape.
 class RemoteSizes {
  public:
-  RemoteSizes(const ModelSpec& model, int64_t blockTokens);
+  RemoteSizes(const ModelSpec& model, int64_t blockTokens, const RemoteFormat& format = {});
 
+  int64_t chunkTokens() const { return format_.chunkTokens; }
   int64_t queryHeadsPerGroup() const { return queryHeadsPerGroup_; }
   int64_t partFloats() const { return attentionPartFloats(headDim_); }
-  /// Keys and values of one token, f32 (groups, 2, headDim) as they lie in a row of the engine's scratch.
+  /// Keys and values of one token, (2, groups, headDim) as they lie in a row of the engine's scratch.
   int64_t storedBytes(int64_t groups) const;
   /// Queries of one token.
   int64_t queryBytes(int64_t groups) const;
@@ -77,7 +86,7 @@ class RemoteSizes {
   /// One layer of a block: (groups, keys then values).
   int64_t blockBytes(int64_t groups) const;
   /// Whether the parts of a block that `rows` rows see are larger than the block.
-  bool goesWhole(int64_t rows) const { return partBytes(1, rows) > blockBytes(1); }
+  bool goesWhole(int64_t rows) const { return format_.wholeBlocks && partBytes(1, rows) > blockBytes(1); }
   int64_t blockTokens() const { return blockTokens_; }
 
   int64_t firstBytes(const RemoteTraffic& traffic) const;
@@ -88,6 +97,7 @@ class RemoteSizes {
   int64_t headDim_;
   int64_t elementBytes_;
   int64_t blockTokens_;
+  RemoteFormat format_;
 };
 
 /// `window`: positions a row sees, itself included; 0 = all.

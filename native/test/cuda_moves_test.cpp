@@ -143,7 +143,7 @@ TEST(CudaMoving, MemoryIsCountedWhereItLies) {
 TEST(CudaMoving, HostMemoryIsCheckedBeforeItIsTaken) {
   const TinyModel model = makeTinyModel(specOf(DataType::kF32, false), 8);
   const EngineOptions huge = poolOptions(8, int64_t{1} << 30, 8);
-  expectError(ErrorCode::kMemoryExceeded, "of page-locked host memory for parked KV; the host has", [&] {
+  expectError(ErrorCode::kMemoryExceeded, "of page-locked host memory for parked and lent KV; the host has", [&] {
     RankGroup(model, {{4, 0, 0}}, huge);
   });
 #ifdef HELS_CUDA_EMULATION
@@ -189,9 +189,14 @@ TEST(CudaMoving, RefusesHomesThatItDoesNotHave) {
       {"kvParkedBlocks is -1", [](EngineOptions& o) { o.kvParkedBlocks = -1; }},
       {"kvDeviceBlocks is 11; allowed is 0 to 10", [](EngineOptions& o) { o.kvDeviceBlocks = 11; }},
       {"kvDeviceBlocks is 7, and rank 0 lends from address 8", [](EngineOptions& o) { o.kvDeviceBlocks = 7; }},
-      {"kvLoans has 1 entries; device cuda:0 neither lends nor holds KV",
+      {"kvBlockTokens is 64; with kvLoans it must be a multiple of 256 on device cuda:0",
        [](EngineOptions& o) {
          o.kvBlockTokens = 64;
+         o.kvLoans = {{1, 0, {4, 8}, {2, 4}}};
+       }},
+      {"kvParkedBlocks is 2; with kvLoans it must be 0 on device cuda:0",
+       [](EngineOptions& o) {
+         o.kvBlockTokens = 256;
          o.kvLoans = {{1, 0, {4, 8}, {2, 4}}};
        }},
   };

@@ -91,12 +91,16 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
       weights_(model_, shard_, model_.layers, std::move(previous.weights)),
       kvBuffer_(kvMemory(previousKv_, shard_, memory_)),
       kvHostBuffer_(memory_.kvHostBytes, "parked KV"),
+      kvLoanBuffer_(memory_.kvLoanBytes, "KV of other ranks"),
       scratchBuffer_(memory_.scratchBytes, "scratch"),
       scratch_(layout(model_, shard_, options_, scratchBuffer_)),
       collective_(shard_.rank, shard_.ranks),
-      metadata_(largestStep(model_, options_), scratch_.metadata),
+      metadata_(largestStep(model_, options_), kvHomes_.deviceBlocks, scratch_.metadata),
       mover_(CudaKvPlaces(kvHomes_, kv(), kvHostBuffer_.data())),
-      forward_(model_, shard_, weights_.views(), kv(), scratch_, products_, collective_),
+      remote_(kvHomes_.loans.empty() ? nullptr
+                                     : std::make_unique<CudaRemoteAttention>(
+                                           model_, options_, kvHomes_, kvLoanBuffer_.data(), exchange_, collective_)),
+      forward_(model_, shard_, weights_.views(), kv(), scratch_, products_, collective_, remote_.get()),
       sampler_(shard_, options_, model_.layers, scratch_, collective_),
       hostLogits_(
           static_cast<size_t>(std::min(kLogitRowsMax, options_.stepTokensMax) * scratch_.logitsStride) * sizeof(float),
@@ -172,6 +176,7 @@ StepResult CudaEngine::step(const StepBatch& batch) {
   collective_.requireConnected();
   useDevice();
   collective_.beginStep(deadlineOrDefault(batch.collectiveDeadline));
+  exchange_.setDeadline(deadlineOrDefault(batch.collectiveDeadline));
   hostClock_.beginStep();
   dropPreviousKv();
   kvWhole_ = false;
@@ -180,7 +185,7 @@ StepResult CudaEngine::step(const StepBatch& batch) {
     kvWhole_ = true;
     return result;
   } catch (...) {
-    collective_.abort();  // the peers would wait for this rank until their deadline
+    abort();  // the peers would wait for this rank until their deadline
     throw;
   }
 }
@@ -234,6 +239,8 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   const auto start = std::chrono::steady_clock::now();
   const bool moves = !batch.kvMoves.empty();
   StepResult result;
+  const double exchangedBefore = exchange_.exchangeSeconds();
+  const double waitedBefore = exchange_.exchangeWaitSeconds();
   if (moves) mover_.begin(batch.kvMoves, batch.sequences, stream_.get());
   if (tokens.tokens() > 0) compute(batch, tokens, result);
   if (moves) {
@@ -243,9 +250,14 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   const std::chrono::duration<double> total = std::chrono::steady_clock::now() - start;
   result.totalSeconds = total.count();
   result.collectiveSeconds = std::min(result.totalSeconds, collective_.seconds());
-  if (moves) result.moveSeconds = std::min(result.totalSeconds - result.collectiveSeconds, mover_.seconds());
-  result.computeSeconds = result.totalSeconds - result.collectiveSeconds - result.moveSeconds;
+  const double exchangeSeconds =
+      std::min(result.totalSeconds - result.collectiveSeconds, exchange_.exchangeSeconds() - exchangedBefore);
+  result.remoteSeconds = std::max(0.0, exchangeSeconds - (exchange_.exchangeWaitSeconds() - waitedBefore));
+  const double busySeconds = result.totalSeconds - result.collectiveSeconds - exchangeSeconds;
+  if (moves) result.moveSeconds = std::min(busySeconds, mover_.seconds());
+  result.computeSeconds = busySeconds - result.moveSeconds;
   moveSeconds_ += result.moveSeconds;
+  remoteSeconds_ += result.remoteSeconds;
   return result;
 }
 
@@ -263,6 +275,7 @@ void CudaEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepR
   const bool replayable = decode && graphsOn_ && shard_.ranks == 1;
   metadata_.write(batch, tokens, logitRows_, launchShape(tokens, replayable));
   metadata_.upload(stream_.get());
+  if (remote_) remote_->begin(tokens, metadata_.shape(), stream_.get());
   if (onHost) {
     sampleOnHost(batch, tokens, result);
   } else {
@@ -352,15 +365,17 @@ EngineReport CudaEngine::report() const {
   report.weightBytesResident = memory_.weightBytes;
   report.kvBytes = memory_.kvBytes;
   report.kvHostBytes = memory_.kvHostBytes;
-  report.scratchBytes = memory_.scratchBytes;
+  report.kvLoanBytes = memory_.kvLoanBytes;
+  report.scratchBytes = memory_.scratchBytes + memory_.remote.device;
   report.kvKept = previousKv_.has_value();
-  report.residentBytes = memory_.weightBytes + memory_.kvBytes + memory_.scratchBytes;
+  report.residentBytes = memory_.totalBytes();
   if (previousKv_ && previousKv_->memory != kvBuffer_) report.residentBytes += previousKv_->memory->sizeBytes();
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
   report.exchangeCount = exchange_.exchangeCount();
   report.exchangeBytes = exchange_.exchangeBytes();
   report.moveSeconds = moveSeconds_;
+  report.remoteSeconds = remoteSeconds_;
   report.corrupted = accounting_.corrupted;
   report.fingerprint = fingerprint_;
   report.gemmImplementation = products_.implementation();

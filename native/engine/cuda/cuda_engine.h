@@ -43,6 +43,8 @@ class CudaEngine final : public Engine {
   void fillRandom(uint64_t seed);
   /// Off: every step launches its kernels one by one. For tests and measurements; bits are the same.
   void setGraphs(bool on) { graphsOn_ = on; }
+  /// Attention over lent KV in turns of so many tokens, set on all ranks alike. For tests; bits are the same.
+  void limitRemoteTurns(int64_t tokens) { remote_->limitTurns(tokens); }
   const GraphCache& graphs() const { return graphs_; }
 
   void connect(std::shared_ptr<Communicator> communicator) override;
@@ -82,11 +84,13 @@ class CudaEngine final : public Engine {
   CudaWeights weights_;
   const std::shared_ptr<DeviceBuffer> kvBuffer_;  // the memory of previousKv_ where its shape stays
   const PinnedBuffer kvHostBuffer_;
+  const DeviceBuffer kvLoanBuffer_;
   const DeviceBuffer scratchBuffer_;
   CudaScratch scratch_;
   CudaCollective collective_;
   StepMetadata metadata_;
   CudaKvMover mover_;
+  const std::unique_ptr<CudaRemoteAttention> remote_;  // null: a group without loans
   CudaForward forward_;
   CudaSampler sampler_;
   GraphCache graphs_;
@@ -104,6 +108,7 @@ class CudaEngine final : public Engine {
 
   LoadAccounting accounting_;
   double moveSeconds_ = 0;
+  double remoteSeconds_ = 0;
   bool kvWhole_ = false;                // a step or a migration has ended well, and none badly since
   std::vector<int32_t> sampledTokens_;  // by slot; -1 = none yet
 };

@@ -13,7 +13,7 @@ void CudaEngine::connectExchange(std::shared_ptr<Communicator> communicator) {
 
 CudaEngineRemains CudaEngine::remains() {
   CudaEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_ && kvHomes_.parkedBlocks == 0) {
+  if (kvWhole_ && kvHomes_.loans.empty() && kvHomes_.parkedBlocks == 0) {
     remains.kv = CudaKeptKv{kvBuffer_, kv().shape, shard_.headGroups};
   }
   return remains;

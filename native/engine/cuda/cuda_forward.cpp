@@ -86,6 +86,10 @@ void CudaForward::multiplyRowParallel(const WeightMatrix& matrix, const void* x,
 void CudaForward::attentionBlock(const StepMetadata& metadata, int64_t layer, cudaStream_t stream) {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   const int64_t tokens = metadata.shape().tokens;
+  const AttentionModel attention = attentionModel(model_, layer);
+  const DeviceKv kv = kv_.layer(layer);
+  const DeviceBatch batch = metadata.deviceBatch();
+  const bool exchanges = remote_ != nullptr && remote_->active(attention);
   if (!shard_.headGroups.empty()) {
     products_.multiply(deviceMatrix(weights.queryKeyValue.matrix), {scratch_.normalized, scratch_.hiddenStride, tokens},
                        scratch_.queryKeyValue, scratch_.queryKeyValueStride, scratch_, stream);
@@ -96,12 +100,21 @@ void CudaForward::attentionBlock(const StepMetadata& metadata, int64_t layer, cu
     preparation.keyNorm = weights.keyNorm;
     preparation.normEpsilon = static_cast<float>(model_.normEpsilon);
     preparation.ropeTable = scratch_.ropeTable;
-    const DeviceKv kv = kv_.layer(layer);
-    const DeviceBatch batch = metadata.deviceBatch();
+    if (exchanges) {
+      preparation.elsewhere = remote_->elsewhere();
+      preparation.elsewhereStride = remote_->elsewhereStride();
+    }
     prepareHeads(preparation, kv, batch, scratch_.queryKeyValue, scratch_.queryKeyValueStride, scratch_.queries,
                  scratch_.queryStride, stream);
-    attend(attentionModel(model_, layer), kv, batch, scratch_.queries, scratch_.queryStride, scratch_.attention,
-           scratch_.queryStride, scratch_.attentionWorkspace, stream);
+    if (!exchanges) {
+      attend(attention, kv, batch, scratch_.queries, scratch_.queryStride, scratch_.attention, scratch_.queryStride,
+             scratch_.attentionWorkspace, stream);
+    }
+  }
+  if (exchanges) {  // also without heads: this rank may hold KV of others
+    remote_->attend(layer, attention, kv, batch, static_cast<const std::byte*>(scratch_.queries),
+                    static_cast<std::byte*>(scratch_.attention), scratch_.queryStride, scratch_.attentionWorkspace,
+                    stream);
   }
   multiplyRowParallel(weights.attentionOutput.matrix, scratch_.attention, scratch_.queryStride, tokens,
                       model_.queryHeadsPerGroup * model_.headDim, scratch_.badRows + 2 * layer, stream);

@@ -7,6 +7,7 @@
 #include "engine/cuda/cuda_collective.h"
 #include "engine/cuda/cuda_kv.h"
 #include "engine/cuda/cuda_products.h"
+#include "engine/cuda/cuda_remote_attention.h"
 #include "engine/cuda/cuda_scratch.h"
 #include "engine/cuda/step_metadata.h"
 #include "kernels/cuda/attention.h"
@@ -19,15 +20,18 @@ AttentionModel attentionModel(const ModelSpec& model, int64_t layer);
 
 class CudaForward {
  public:
+  /// `remote`, which outlives this, was told of each step with begin().
   CudaForward(const ModelSpec& model, const ShardSpec& shard, const ModelWeights& weights, const CudaKv& kv,
-              const CudaScratch& scratch, CudaProducts& products, CudaCollective& collective)
+              const CudaScratch& scratch, CudaProducts& products, CudaCollective& collective,
+              CudaRemoteAttention* remote)
       : model_(model),
         shard_(shard),
         weights_(weights),
         kv_(kv),
         scratch_(scratch),
         products_(products),
-        collective_(collective) {}
+        collective_(collective),
+        remote_(remote) {}
 
   /// Enqueues the layers for the step that `metadata` describes. Of the last layer the sums are left for logits().
   void run(const StepMetadata& metadata, cudaStream_t stream);
@@ -57,6 +61,7 @@ class CudaForward {
   const CudaScratch& scratch_;
   CudaProducts& products_;
   CudaCollective& collective_;
+  CudaRemoteAttention* const remote_;  // null: a group without loans
 };
 
 }  // namespace hels::cuda

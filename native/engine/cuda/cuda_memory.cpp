@@ -38,9 +38,12 @@ void validateCudaOptions(const ModelSpec& model, const EngineOptions& options) {
               " takes weights in f32, bf16 and f16 only");
   require(options.speed == 1.0, ErrorCode::kShapeInvalid,
           "speed is " + std::to_string(options.speed) + "; device " + options.device + " cannot emulate a slower one");
-  require(options.kvLoans.empty(), ErrorCode::kShapeInvalid,
-          "kvLoans has " + std::to_string(options.kvLoans.size()) + " entries; device " + options.device +
-              " neither lends nor holds KV: 0");
+  require(options.kvLoans.empty() || options.kvBlockTokens % kAttentionChunkTokens == 0, ErrorCode::kShapeInvalid,
+          "kvBlockTokens is " + std::to_string(options.kvBlockTokens) + "; with kvLoans it must be a multiple of " +
+              std::to_string(kAttentionChunkTokens) + " on device " + options.device);
+  require(options.kvLoans.empty() || options.kvParkedBlocks == 0, ErrorCode::kShapeInvalid,
+          "kvParkedBlocks is " + std::to_string(options.kvParkedBlocks) + "; with kvLoans it must be 0 on device " +
+              options.device);
   requireGranule("queryHeadsPerGroup * headDim", model.queryHeadsPerGroup * model.headDim, model.headGroups, model);
   requireGranule("ffnGranule", model.ffnGranule, divCeil(model.ffnColumns, model.ffnGranule), model);
   DeviceKv kv;
@@ -90,8 +93,10 @@ CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, con
                              int64_t layers) {
   Arena scratch;
   layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, layers), scratch);
-  const KvBytes kv = kvBytesOf(kvHomesOf(model, shard, options), cudaKvShape(model, shard, options, layers));
-  return {CudaWeights::measure(model, shard, layers), kv.device, scratch.usedBytes(), kv.host};
+  const KvHomes homes = kvHomesOf(model, shard, options);
+  const KvBytes kv = kvBytesOf(homes, cudaKvShape(model, shard, options, layers));
+  return {CudaWeights::measure(model, shard, layers), kv.device, scratch.usedBytes(), kv.host, kv.loans,
+          remoteBytesOf(model, homes, options)};
 }
 
 void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
@@ -101,19 +106,20 @@ void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSp
   check(cudaMemGetInfo(&freeBytes, &deviceBytes), "free memory of the device");
   const std::string parts = "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.totalBytes()) + " of " +
                             options.device + " (weights " + gibibytes(memory.weightBytes) + ", KV " +
-                            gibibytes(memory.kvBytes) + ", scratch " + gibibytes(memory.scratchBytes) + "), ";
+                            gibibytes(memory.kvBytes) + ", KV of other ranks " + gibibytes(memory.kvLoanBytes) +
+                            ", scratch " + gibibytes(memory.scratchBytes + memory.remote.device) + "), ";
   require(options.memoryBytes == 0 || memory.totalBytes() <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           parts + "its memory budget is " + gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
   require(memory.totalBytes() <= freeBytes + heldBytes, ErrorCode::kMemoryExceeded,
           parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes + heldBytes) +
               " free; give it fewer head groups, FFN columns or KV blocks, or end what else runs there");
-  if (memory.kvHostBytes == 0) return;
+  if (memory.hostBytes() == 0) return;
   const size_t hostBytes = availableHostBytes();
-  require(memory.kvHostBytes < hostBytes, ErrorCode::kMemoryExceeded,
-          "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.kvHostBytes) +
-              " of page-locked host memory for parked KV; the host has " + gibibytes(hostBytes) +
-              " available; park fewer KV blocks");
+  require(memory.hostBytes() < hostBytes, ErrorCode::kMemoryExceeded,
+          "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.hostBytes()) +
+              " of page-locked host memory for parked and lent KV; the host has " + gibibytes(hostBytes) +
+              " available; park or lend fewer KV blocks");
 }
 
 }  // namespace hels::cuda

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/cuda/cuda_remote_attention.h"
 #include "engine/cuda/cuda_scratch.h"
 #include "engine/cuda/step_metadata.h"
 #include "engine/engine.h"
@@ -16,9 +17,13 @@ struct CudaMemory {
   size_t kvBytes = 0;
   size_t scratchBytes = 0;
   size_t kvHostBytes = 0;  // page-locked memory of the host: parked KV
+  size_t kvLoanBytes = 0;  // held for other ranks
+  RemoteBytes remote;      // for exchanges about lent KV
 
   /// On the device.
-  size_t totalBytes() const { return weightBytes + kvBytes + scratchBytes; }
+  size_t totalBytes() const { return weightBytes + kvBytes + kvLoanBytes + scratchBytes + remote.device; }
+  /// Page-locked, of what is large.
+  size_t hostBytes() const { return kvHostBytes + remote.host; }
 };
 
 /// Throws kShapeInvalid naming what this engine does not do, beyond what validateEngineOptions() refuses.

@@ -52,9 +52,9 @@ struct CudaProfiler::Device {
         scratchBuffer(measureCudaMemory(setup.model, setup.shard, setup.options, setup.layers).scratchBytes, "scratch"),
         scratch(layout(setup, scratchBuffer)),
         collective(0, 1),
-        metadata(largestStep(setup.model, setup.options), scratch.metadata),
+        metadata(largestStep(setup.model, setup.options), setup.options.kvBlocks, scratch.metadata),
         forward(setup.model, setup.shard, weights.views(), CudaKv{setup.kv, kvBuffer.data()}, scratch, products,
-                collective),
+                collective, nullptr),
         sampler(setup.shard, setup.options, setup.layers, scratch, collective),
         tokens(flattenPoint(setup.batch.step, setup.model.vocabRows)) {
     weights.fillRandom(1, stream);

@@ -49,8 +49,8 @@ StepMetadata::Layout StepMetadata::layoutOf(const StepShape& shape) {
 
 size_t StepMetadata::measure(const StepShape& shape) { return layoutOf(shape).sizeBytes; }
 
-StepMetadata::StepMetadata(const StepShape& largest, std::byte* device)
-    : capacity_(measure(largest)), host_(capacity_, "a step's tables"), device_(device) {}
+StepMetadata::StepMetadata(const StepShape& largest, int64_t deviceBlocks, std::byte* device)
+    : capacity_(measure(largest)), deviceBlocks_(deviceBlocks), host_(capacity_, "a step's tables"), device_(device) {}
 
 void StepMetadata::write(const StepBatch& batch, const TokenBatch& tokens, const std::vector<LogitRow>& rows,
                          const StepShape& shape) {
@@ -97,7 +97,8 @@ void StepMetadata::writeSequences(const StepBatch& batch, const TokenBatch& toke
     const std::vector<int32_t>& table = batch.sequences[i].blockTable;
     const auto blocks = std::min(static_cast<int64_t>(table.size()), shape_.tableBlocks);
     int32_t* target = blockTables + static_cast<int64_t>(i) * shape_.tableBlocks;
-    std::copy_n(table.begin(), blocks, target);
+    std::transform(table.begin(), table.begin() + blocks, target,
+                   [&](int32_t address) { return address < deviceBlocks_ ? address : -1; });
     std::fill_n(target + blocks, shape_.tableBlocks - blocks, 0);  // never read: beyond the sequence's positions
   }
 }

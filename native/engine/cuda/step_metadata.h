@@ -40,8 +40,8 @@ class StepMetadata {
   /// Bytes for a step of `shape`.
   static size_t measure(const StepShape& shape);
 
-  /// `device` has measure(largest) bytes.
-  StepMetadata(const StepShape& largest, std::byte* device);
+  /// `device` has measure(largest) bytes. Addresses from `deviceBlocks` on are lent: kernels see -1 in their place.
+  StepMetadata(const StepShape& largest, int64_t deviceBlocks, std::byte* device);
 
   /// Throws kInternal unless `shape` holds the step. What the step does not fill is padding: sequences and tokens that
   /// kernels skip, rows that do not sample.
@@ -78,6 +78,7 @@ class StepMetadata {
   }
 
   const size_t capacity_;
+  const int64_t deviceBlocks_;
   PinnedBuffer host_;
   std::byte* device_;
   StepShape shape_;

@@ -32,6 +32,8 @@ struct HeadArguments {
   const int32_t* positions = nullptr;
   const int32_t* blockTables = nullptr;
   int64_t blockTableStride = 0;
+  std::byte* elsewhere = nullptr;
+  int64_t elsewhereStride = 0;
 };
 
 /// Two neighbouring elements at `index` of a row in the cache's type.
@@ -74,9 +76,8 @@ __device__ __forceinline__ float2 scaled(float2 pair, float scale, const float* 
   return make_float2(pair.x * scale * weights[index], pair.y * scale * weights[index + 1]);
 }
 
-/// Where a token's element 0 of a group's keys or values lies.
-__device__ __forceinline__ int64_t cacheOffset(const HeadArguments& a, int sequence, int position, int group) {
-  const int block = a.blockTables[sequence * a.blockTableStride + position / a.blockTokens];
+/// Where a token's element 0 of a group's keys or values lies in the cache.
+__device__ __forceinline__ int64_t cacheOffset(const HeadArguments& a, int block, int position, int group) {
   return group * a.groupElements + (static_cast<int64_t>(block) * a.blockTokens + position % a.blockTokens) * a.headDim;
 }
 
@@ -97,8 +98,16 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads) headsKernel(HeadArgument
   const bool isQuery = head < a.queryHeads;
   const bool isValue = head >= a.queryHeads + a.groups;
   std::byte* target = isQuery ? a.queries : isValue ? a.values : a.keys;
-  const int64_t to = isQuery ? token * a.queryStride + static_cast<int64_t>(head) * a.headDim
-                             : cacheOffset(a, sequence, position, (head - a.queryHeads) % a.groups);
+  int64_t to = token * a.queryStride + static_cast<int64_t>(head) * a.headDim;
+  if (!isQuery) {
+    const int block = a.blockTables[sequence * a.blockTableStride + position / a.blockTokens];
+    if (block < 0) {
+      target = a.elsewhere;
+      to = token * a.elsewhereStride + static_cast<int64_t>(head - a.queryHeads) * a.headDim;
+    } else {
+      to = cacheOffset(a, block, position, (head - a.queryHeads) % a.groups);
+    }
+  }
   const float* norm = isQuery ? a.queryNorm : isValue ? nullptr : a.keyNorm;
   const float scale = norm == nullptr ? 1.0F : normScale(row, bias, a.headDim, a.normEpsilon);
   if (isValue || a.ropeTable == nullptr) {
@@ -142,6 +151,8 @@ HeadArguments argumentsOf(const HeadPreparation& preparation, const DeviceKv& kv
   a.positions = batch.positions;
   a.blockTables = batch.blockTables;
   a.blockTableStride = batch.blockTableStride;
+  a.elsewhere = static_cast<std::byte*>(preparation.elsewhere);
+  a.elsewhereStride = preparation.elsewhereStride;
   return a;
 }
 
@@ -156,6 +167,19 @@ void launchHeads(DataType type, const HeadArguments& a, int64_t tokens, cudaStre
 }
 
 constexpr int kMoveThreads = 128;
+
+/// A block stores one token: groups of keys, then of values, each of `pieces` uint4.
+__global__ void __launch_bounds__(kMoveThreads)
+    storeKernel(const uint4* rows, int64_t rowPieces, uint4* keys, uint4* values, int64_t groupPieces, int groups,
+                int pieces, const int32_t* slots) {
+  const uint4* row = rows + blockIdx.x * rowPieces;
+  const int64_t slot = static_cast<int64_t>(slots[blockIdx.x]) * pieces;
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * groups * pieces; i += kMoveThreads) {
+    const int head = i / pieces;
+    uint4* cache = head < groups ? keys : values;
+    cache[head % groups * groupPieces + slot + i % pieces] = row[i];
+  }
+}
 
 /// A block copies one block of the cache in one plane.
 __global__ void __launch_bounds__(kMoveThreads)
@@ -179,6 +203,18 @@ void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const 
   a.queries = static_cast<std::byte*>(queries);
   a.queryStride = queryStride;
   launchHeads(kv.type, a, batch.tokens, stream);
+}
+
+void storeKeysAndValues(const DeviceKv& kv, const void* rows, int64_t rowStride, const int32_t* slots, int64_t count,
+                        cudaStream_t stream) {
+  if (count == 0 || kv.groups == 0) return;
+  const auto inPieces = [&](int64_t elements) {
+    return elements * static_cast<int64_t>(bytesOf(kv.type)) / static_cast<int64_t>(sizeof(uint4));
+  };
+  launch(storeKernel, dim3(static_cast<unsigned>(count)), dim3(kMoveThreads), 0, stream,
+         static_cast<const uint4*>(rows), inPieces(rowStride), reinterpret_cast<uint4*>(kv.keys),
+         reinterpret_cast<uint4*>(kv.values), inPieces(kv.blocks * kv.blockTokens * kv.headDim),
+         static_cast<int>(kv.groups), static_cast<int>(inPieces(kv.headDim)), slots);
 }
 
 void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,

@@ -19,6 +19,10 @@ struct HeadPreparation {
   const float* keyNorm = nullptr;    // (headDim)
   float normEpsilon = 0.0F;
   const float* ropeTable = nullptr;  // (positions, headDim): of a position the cosines, then the sines
+  /// (tokens, elsewhereStride) of the cache's type, columns keys (groups, headDim), values (groups, headDim): of tokens
+  /// whose block is not here, which the block table says by a number below 0. Null: all are here.
+  void* elsewhere = nullptr;
+  int64_t elsewhereStride = 0;
 };
 
 /// From rows(tokens, rowStride) in f32, columns: queries (groups, queryHeadsPerGroup, headDim), keys (groups, headDim),
@@ -27,6 +31,11 @@ struct HeadPreparation {
 /// even, headDim is a multiple of 4. Tokens with sequenceOf -1 are skipped.
 void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const DeviceBatch& batch, const float* rows,
                   int64_t rowStride, void* queries, int64_t queryStride, cudaStream_t stream);
+
+/// Stores rows(count, rowStride) of kv.type, columns keys (groups, headDim), values (groups, headDim), at slots(count):
+/// block * blockTokens + the position in it. All but kv.data in multiples of 8 elements.
+void storeKeysAndValues(const DeviceKv& kv, const void* rows, int64_t rowStride, const int32_t* slots, int64_t count,
+                        cudaStream_t stream);
 
 /// Copies whole blocks inside of a cache: planes(planes, blocks, blockBytes), one plane for each layer, group and of
 /// keys or values; moves(count, 2) in device memory are (from, to). No block is written twice, nor both read and
