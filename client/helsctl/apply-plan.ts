@@ -86,10 +86,9 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
 /** The plan that serves, and what became of the requests. */
 export function formatMove(report: PlanReport, replan: Replan): string {
   const { pauseSeconds, predicted, sequences, kv, replayedTokens, kvBytesMoved } = replan;
-  const how =
-    kv === 'migrated'
-      ? `${formatBytes(kvBytesMoved)} of KV moved`
-      : `${replayedTokens} tokens computed again`;
+  const moved = kv === 'migrated' ? [`${formatBytes(kvBytesMoved)} of KV moved`] : [];
+  const again = replayedTokens > 0 || kv !== 'migrated';
+  const how = [...moved, ...(again ? [`${replayedTokens} tokens computed again`] : [])].join(', ');
   const loaded = `${formatBytes(replan.weightBytesLoaded)} loaded, ${formatBytes(replan.weightBytesAdopted)} taken over`;
   return `${formatPlan(report)}\n${sequences} requests went on, ${how}; ${loaded}; pause ${seconds(pauseSeconds)}, predicted ${seconds(predicted?.seconds ?? 0)}`;
 }

@@ -1,15 +1,8 @@
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import type { HeldKv } from '../scheduler/hand-over.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { MeasuredSteps } from './plan-report.ts';
-
-/** KV of the requests that are served now. */
-export interface KvInUse {
-  /** Runnable addresses, each once. */
-  addresses: number[];
-  /** Positions that are computed, by request. */
-  computed: number[];
-}
 
 /** A loaded group in the engine: warmed up, if nobody waits for it, then attached to the APIs, until closed. Its requests outlive its epoch. */
 export interface EngineGroup {
@@ -27,7 +20,8 @@ export interface EngineGroup {
   reserve(plan: ShardPlan__Output): void;
   /** Resolves at a step boundary; until the next rebase nothing is computed. */
   pause(): Promise<void>;
-  kvInUse(): KvInUse;
+  /** By request. */
+  kvInUse(): readonly HeldKv[];
   /**
    * Goes on over the ranks of another epoch, which hold the KV below `keptBlocks`. Resolves when a step went through all of them, to the
    * positions that are computed again because of the move; when none does, rejects and stays paused.

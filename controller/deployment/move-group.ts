@@ -8,7 +8,14 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
-import { allKept, canMigrate, commonBlocks, deviceKindsOf, migrationOf } from './kv-migration.ts';
+import {
+  allKept,
+  canMigrate,
+  commonBlocks,
+  deviceKindsOf,
+  keptKvOf,
+  migrationOf,
+} from './kv-migration.ts';
 import { connectRanks, type HeldEpochs, loadRatesOf, prepareRanks } from './load-plan.ts';
 import type { PlanRequest } from './make-plan.ts';
 import { numericsClassOf } from './numerics.ts';
@@ -70,7 +77,12 @@ export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise
 
   const prepared = await prepareRanks(workers, shardPlan, fence, ports.phase('loading'), held);
   const migrates = isMigration(request, prepared);
-  const { addresses } = engine.kvInUse();
+  const keptBlocks = migrates ? commonBlocks(from.shardPlan, shardPlan) : 0;
+  const { sequences, addresses } = keptKvOf(
+    engine.kvInUse(),
+    keptBlocks,
+    from.shardPlan.kvBlockTokens,
+  );
   const migration = migrates ? migrationOf(from.shardPlan, shardPlan, addresses) : null;
   ports.phase('connecting')(
     `forming the collective of ${workers.length} ranks${migrates ? ' and moving KV' : ''}`,
@@ -89,15 +101,13 @@ export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise
     numericsClass: numericsClassOf(shardPlan, connected.fingerprints),
   };
   ports.phase('continuing')('the first step goes through every rank', 0);
-  const keptBlocks = migrates ? commonBlocks(from.shardPlan, shardPlan) : 0;
-  const sequences = engine.kvInUse().computed.length;
   const replayedTokens = await engine.rebase(loaded, keptBlocks);
   return {
     loaded,
     kv: migrates ? 'migrated' : 'replayed',
     migrationSeconds: connected.migrationSeconds,
     migrationBytes: connected.migrationBytes,
-    sequences,
+    sequences: sequences.length,
     replayedTokens,
   };
 }

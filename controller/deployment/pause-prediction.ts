@@ -7,6 +7,7 @@ import { plannedShares } from '../planner/planned-shares.ts';
 import { footprintOf } from '../planner/problem.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import type { LoadedGroup } from './deployment-run.ts';
+import type { KeptKv } from './kv-migration.ts';
 import { plannedRanksOf } from './plan-report.ts';
 
 type Measured = Pick<LoadedGroup, 'shardPlan' | 'loadRates' | 'connectSeconds'> & {
@@ -16,12 +17,8 @@ type Measured = Pick<LoadedGroup, 'shardPlan' | 'loadRates' | 'connectSeconds'> 
 export interface PauseQuestion {
   readonly from: Measured;
   readonly to: { readonly shardPlan: ShardPlan__Output; readonly input: PlanInput };
-  /** KV moves to where its heads go; else all of it is computed again. */
-  readonly migrates: boolean;
-  /** Positions with KV, by request. */
-  readonly computed: readonly number[];
-  /** Blocks with KV of requests. */
-  readonly blocksUsed: number;
+  /** It moves to where its heads go; all other KV of the requests is computed again. */
+  readonly kept: KeptKv;
   /** Measured / predicted of earlier re-plans; 1 before the first. */
   readonly ratio: number;
 }
@@ -73,10 +70,15 @@ function kvBytesPerSecond({ from, to }: PauseQuestion, workerId: string): number
 }
 
 /** Steps of so many prompt tokens until all positions are computed; the seconds of one, and of all. */
-function replay({ to, computed }: PauseQuestion): { step: number; all: number } {
-  const tokens = computed.reduce((sum, positions) => sum + positions, 0);
+function replay({ to, kept }: PauseQuestion): { step: number; all: number } {
+  const contextTo = (position: number) => (position * (position + 1)) / 2;
+  let tokens = 0;
+  let context = 0;
+  for (const sequence of kept.sequences) {
+    tokens += sequence.computed - sequence.kept;
+    context += contextTo(sequence.computed) - contextTo(sequence.kept);
+  }
   if (tokens === 0) return { step: 0, all: 0 };
-  const context = computed.reduce((sum, positions) => sum + (positions * (positions + 1)) / 2, 0);
   const steps = Math.ceil(tokens / to.shardPlan.stepTokensMax);
   const shares = plannedShares(to.input, { ranks: plannedRanksOf(to.shardPlan) });
   const prefill = { prefillTokens: tokens / steps, prefillContextTokens: context / steps };
@@ -87,7 +89,7 @@ function replay({ to, computed }: PauseQuestion): { step: number; all: number } 
 }
 
 export function predictPause(question: PauseQuestion): PredictedPause__Output {
-  const { from, to, migrates, blocksUsed, ratio } = question;
+  const { from, to, kept, ratio } = question;
   const lacking = missing(question);
   const slowest = Math.min(...from.loadRates.values());
   const loadSeconds = Math.max(
@@ -97,14 +99,14 @@ export function predictPause(question: PauseQuestion): PredictedPause__Output {
     }),
   );
   const blockBytes = to.shardPlan.kvBlockTokens * footprintOf(to.input.model).kvPerTokenHeadGroup;
-  const kvBytesOf = (headGroups: number) => (migrates ? blocksUsed * blockBytes * headGroups : 0);
+  const kvBytesOf = (headGroups: number) => kept.addresses.length * blockBytes * headGroups;
   const moving = Math.max(
     ...lacking.map(({ workerId, headGroups }) => {
       const bytes = kvBytesOf(headGroups);
       return bytes > 0 ? bytes / kvBytesPerSecond(question, workerId) : 0;
     }),
   );
-  const again = migrates ? { step: 0, all: 0 } : replay(question);
+  const again = replay(question);
   const kvSeconds = (Number.isFinite(moving) ? moving : 0) + again.step;
   return {
     seconds: ratio * (loadSeconds + from.connectSeconds + kvSeconds),

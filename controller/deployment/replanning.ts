@@ -8,7 +8,7 @@ import { planDevices } from '../profiler/plan-input.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
-import { canMigrate, deviceKindsOf } from './kv-migration.ts';
+import { canMigrate, commonBlocks, deviceKindsOf, keptKvOf } from './kv-migration.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { type Moved, type MoveTarget, moveGroup } from './move-group.ts';
 import { predictPause } from './pause-prediction.ts';
@@ -38,10 +38,11 @@ export function predictedPauseOf(
   { from, engine }: Pick<ReplanContext, 'from' | 'engine'>,
   ratio: number,
 ): PredictedPause__Output {
-  const { addresses, computed } = engine.kvInUse();
   const kinds = deviceKindsOf([...from.workers, ...candidates]);
   const migrates = canMigrate(from.shardPlan, made.shardPlan, kinds);
-  return predictPause({ from, to: made, migrates, computed, blocksUsed: addresses.length, ratio });
+  const keptBlocks = migrates ? commonBlocks(from.shardPlan, made.shardPlan) : 0;
+  const kept = keptKvOf(engine.kvInUse(), keptBlocks, from.shardPlan.kvBlockTokens);
+  return predictPause({ from, to: made, kept, ratio });
 }
 
 export class Replanning {

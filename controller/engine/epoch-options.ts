@@ -1,5 +1,5 @@
 /** A loaded group -> what its step loop and scheduler work with. */
-import { residencyOf } from '../../proto/domain/kv-residency.ts';
+import { localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import { type LoadedGroup, workloadOf } from '../deployment/deployment-run.ts';
 import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
@@ -60,7 +60,7 @@ export function epochOptionsOf(
     epoch: shardPlan.epoch,
     limits: {
       kvBlocks,
-      localBlocks: Math.min(kvBlocks, ...residencyOf(shardPlan).deviceBlocks),
+      localBlocks: localBlocksOf(residencyOf(shardPlan)),
       kvBlockTokens,
       ...shortageOf(choices, group),
       parking: parkingOf(group, paths),

@@ -5,11 +5,12 @@ import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { ClusterEvents } from '../deployment/cluster-events.ts';
 import type { LoadedGroup } from '../deployment/deployment-run.ts';
-import type { EngineGroup, KvInUse, OpenEngineGroup } from '../deployment/engine-group.ts';
+import type { EngineGroup, OpenEngineGroup } from '../deployment/engine-group.ts';
 import { differingWorkers } from '../deployment/numerics.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
+import type { HeldKv } from '../scheduler/hand-over.ts';
 import { epochOptionsOf, type KvChoices } from './epoch-options.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { KvPathObserver } from './kv-path-observer.ts';
@@ -157,12 +158,8 @@ class ServedGroup implements EngineGroup {
     this.#observer.proof.paused(this.#surroundings.clock.nowMs());
   }
 
-  kvInUse(): KvInUse {
-    const { addresses, requests } = this.#loop.scheduler;
-    return {
-      addresses: [...addresses.runnable],
-      computed: requests.map(({ computed }) => computed),
-    };
+  kvInUse(): readonly HeldKv[] {
+    return this.#loop.scheduler.requests;
   }
 
   /** When nobody is there to prove the new ranks, a known answer does. */

@@ -19,12 +19,23 @@ export interface NextEpoch {
   readonly keptBlocks: number;
 }
 
-/** KV of the sequence, from its beginning on, that is where steps run from and stays. In blocks of its table. */
-function keptOf(sequence: Sequence, keptBlocks: number, blockTokens: number): number {
-  const { blocks, computed, parked, parkedFrom } = sequence;
+/** What a sequence holds. */
+export type HeldKv = Readonly<Pick<Sequence, 'blocks' | 'computed' | 'parked' | 'parkedFrom'>>;
+
+/** KV from the beginning of a sequence on. */
+interface LeadingKv {
+  /** Of its table, where steps run from. */
+  readonly blocks: number;
+  readonly positions: number;
+}
+
+/** What stays of it: positions after the first block that does not stay are of no use. */
+export function keptOf(held: HeldKv, keptBlocks: number, blockTokens: number): LeadingKv {
+  const { blocks, computed, parked, parkedFrom } = held;
   const here = parked.length > 0 ? parkedFrom : Math.ceil(computed / blockTokens);
   const beyond = blocks.findIndex((block) => block >= keptBlocks);
-  return Math.min(here, beyond === -1 ? blocks.length : beyond);
+  const kept = Math.min(here, beyond === -1 ? blocks.length : beyond);
+  return { blocks: kept, positions: Math.min(computed, kept * blockTokens) };
 }
 
 /** Throws when KV is to stay that no epoch could take over: of steps without an answer, or in blocks of another size. */
@@ -61,11 +72,11 @@ function rest(sequence: Sequence, next: NextEpoch, blockTokens: number): void {
   sequence.samplesInFlight = 0;
   sequence.slot = null;
   sequence.lastStep = 0;
-  sequence.blocks = sequence.blocks.slice(0, kept);
+  sequence.blocks = sequence.blocks.slice(0, kept.blocks);
   sequence.parked = [];
-  sequence.parkedFrom = kept;
+  sequence.parkedFrom = kept.blocks;
   sequence.remembered = 0;
-  sequence.computed = Math.min(sequence.computed, kept * blockTokens);
+  sequence.computed = kept.positions;
   // They are told as found in the cache again when they are.
   if (sequence.generated === 0) {
     sequence.cachedTokens = Math.min(sequence.cachedTokens, sequence.computed);

@@ -19,7 +19,7 @@
  */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
-import { bringToRest, checkKept, type HandOver, type NextEpoch } from './hand-over.ts';
+import { bringToRest, checkKept, type HandOver, type HeldKv, type NextEpoch } from './hand-over.ts';
 import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
@@ -124,12 +124,9 @@ export class Scheduler {
     return this.#limits.kvBlocks * this.#limits.kvBlockTokens;
   }
 
-  /** Of each request here: the most positions that it can come to, and those whose KV is computed. */
-  get requests(): { lengthMax: number; computed: number }[] {
-    return [...this.#sequences.values()].map(({ lengthMax, computed }) => ({
-      lengthMax,
-      computed,
-    }));
+  /** Of each request here: the most positions that it can come to, and the KV that it holds now. */
+  get requests(): readonly ({ readonly lengthMax: number } & HeldKv)[] {
+    return [...this.#sequences.values()];
   }
 
   /** Who gave way and who runs again since the last call, in order. */

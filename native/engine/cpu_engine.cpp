@@ -51,7 +51,7 @@ EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const
 std::shared_ptr<Arena> kvMemory(const std::optional<KeptKv>& previous, const ShardSpec& shard,
                                 const EngineMemory& memory) {
   const bool same =
-      previous && previous->headGroups == shard.headGroups && previous->memory->sizeBytes() == memory.kv.device;
+      previous && previous->homes.headGroups == shard.headGroups && previous->memory->sizeBytes() == memory.kv.device;
   return same ? previous->memory : std::make_shared<Arena>(memory.kv.device, "KV");
 }
 
@@ -125,8 +125,8 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       gemm_(makeGemm(options)),
       memory_(checkedMemory(model_, shard_, options_, *gemm_)),
       kvHomes_(kvHomesOf(model_, shard_, options_)),
-      previousKv_(kvFor(previous, model_, kvHomes_, options_, memory_.weightBytes + memory_.scratchBytes,
-                        memory_.kv.device + memory_.kv.loans)),
+      previousKv_(kvFor(previous, model_, kvHomes_, options_,
+                        memory_.weightBytes + memory_.scratchBytes + memory_.kv.loans, memory_.kv.device)),
       weights_(model_, shard_, *gemm_, weightsFor(previous, model_, options_)),
       kvArena_(kvMemory(previousKv_, shard_, memory_)),
       kvHostArena_(memory_.kv.host, "parked KV", ArenaPages::kSmall),
@@ -152,9 +152,7 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
 
 CpuEngineRemains CpuEngine::remains() {
   CpuEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_ && kvHomes_.loans.empty() && kvHomes_.parkedBlocks == 0) {
-    remains.kv = KeptKv{kvArena_, kv_.device(), shard_.headGroups};
-  }
+  if (kvWhole_) remains.kv = KeptKv{kvArena_, kv_.device(), kvHomes_};
   return remains;
 }
 
@@ -165,7 +163,7 @@ KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
   KvSource source;
   if (previousKv_) {
     pieces.emplace(previousKv_->cache);
-    source = {&*pieces, previousKv_->headGroups, previousKv_->memory == kvArena_};
+    source = {&*pieces, previousKv_->homes, previousKv_->memory == kvArena_};
   }
   const KvSource* kept = previousKv_ ? &source : nullptr;
   validateKvMigration(migration, kvHomes_, model_.headGroups, kept);

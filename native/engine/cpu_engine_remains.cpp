@@ -33,10 +33,10 @@ WeightRegions weightsFor(CpuEngineRemains& remains, const ModelSpec& model, cons
 std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, const KvHomes& homes,
                             const EngineOptions& options, size_t otherBytes, size_t kvBytes) {
   std::optional<KeptKv> kept = std::exchange(remains.kv, std::nullopt);
-  const bool usable = kept && alike(remains, model, options) && homes.loans.empty() && homes.parkedBlocks == 0 &&
-                      kept->cache.shape().blockTokens == options.kvBlockTokens;
+  const bool usable =
+      kept && alike(remains, model, options) && kept->cache.shape().blockTokens == options.kvBlockTokens;
   if (!usable) return std::nullopt;
-  kept->cache.discardBlocksFrom(homes.blocks);
+  kept->cache.discardBlocksFrom(std::min(homes.blocks, kept->homes.blocks));
   const size_t keptBytes = kept->memory->residentBytes();
   const size_t needed = otherBytes + std::max(keptBytes, kvBytes);
   if (options.memoryBytes != 0 && needed > options.memoryBytes) return std::nullopt;

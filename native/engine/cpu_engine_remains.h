@@ -7,6 +7,7 @@
 #include "engine/cpu_weights.h"
 #include "engine/engine.h"
 #include "kv/kv_cache.h"
+#include "kv/kv_homes.h"
 
 namespace hels {
 
@@ -14,7 +15,7 @@ namespace hels {
 struct KeptKv {
   std::shared_ptr<Arena> memory;
   KvCache cache;
-  Range headGroups;
+  KvHomes homes;
 };
 
 struct CpuEngineRemains {
@@ -30,10 +31,10 @@ CpuEngineRemains remainsOf(std::unique_ptr<Engine> engine);
 /// The weights that an engine of these arguments may take over: all, or none.
 WeightRegions weightsFor(CpuEngineRemains& remains, const ModelSpec& model, const EngineOptions& options);
 
-/// The KV that can be migrated to an engine of these arguments, which needs `otherBytes` for its weights and scratch
-/// and `kvBytes` for its own KV: only addresses that it has too, and none at all when they do not fit into its budget
-/// (options.memoryBytes). Layers are freed as they move, so that the larger of both plans' KV must fit, and while one
-/// moves that layer twice.
+/// The KV on the device that can be migrated to an engine of these arguments, which needs `otherBytes` for all but its
+/// own KV there, and `kvBytes` for that: only addresses that it has too, and none at all when they do not fit into its
+/// budget (options.memoryBytes). Layers are freed as they move, so that the larger of both plans' KV must fit, and
+/// while one moves that layer twice.
 std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, const KvHomes& homes,
                             const EngineOptions& options, size_t otherBytes, size_t kvBytes);
 

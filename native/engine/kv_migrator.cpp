@@ -59,9 +59,6 @@ void checkBlocks(const std::vector<Range>& blocks, int64_t addresses) {
 
 void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int64_t modelHeadGroups,
                          const KvSource* kept) {
-  requireMigration(homes.loans.empty() && homes.parkedBlocks == 0,
-                   "KV cannot be migrated to a plan with " + std::to_string(homes.loans.size()) + " kvLoans and " +
-                       std::to_string(homes.parkedBlocks) + " kvParkedBlocks; both must be 0");
   checkCover("previousHeadGroups", migration.previousHeadGroups, homes.ranks, modelHeadGroups);
   checkCover("headGroups", migration.headGroups, homes.ranks, modelHeadGroups);
   const auto rank = static_cast<size_t>(homes.rank);
@@ -69,12 +66,12 @@ void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int
                                                                        textOf(migration.headGroups[rank]) +
                                                                        "; this rank has " + textOf(homes.headGroups));
   const Range& before = migration.previousHeadGroups[rank];
-  requireMigration(before.empty() || (kept != nullptr && kept->headGroups == before),
+  requireMigration(before.empty() || (kept != nullptr && kept->homes.headGroups == before),
                    "previousHeadGroups[" + std::to_string(rank) + "] is " + textOf(before) + "; this rank kept KV of " +
-                       (kept == nullptr ? "none" : textOf(kept->headGroups)));
-  int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.deviceBlocks;
-  if (!before.empty()) addresses = std::min(addresses, kept->pieces->shape().blocks);
-  checkBlocks(migration.blocks, std::min(addresses, homes.blocks));
+                       (kept == nullptr ? "none" : textOf(kept->homes.headGroups)));
+  int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.localBlocks();
+  if (!before.empty()) addresses = std::min(addresses, kept->homes.localBlocks());
+  checkBlocks(migration.blocks, addresses);
 }
 
 KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective)
@@ -173,7 +170,7 @@ void KvMigrator::moveWithin(int64_t layer) {
   for (const Transfer& transfer : within_) {
     eachRun(transfer, {0, piecesOf(transfer)}, [&](int64_t group, const Range& blocks) {
       target_.copy(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, blocks, *kept_->pieces,
-                   group - kept_->headGroups.begin);
+                   group - kept_->homes.headGroups.begin);
     });
   }
   target_.finish();
@@ -189,7 +186,7 @@ void KvMigrator::moveBetween(int64_t layer, int64_t round) {
     if (transfer.from == rank_) {
       parts[static_cast<size_t>(transfer.to)].send = {sent, bytes};
       eachRun(transfer, pieces, [&](int64_t group, const Range& blocks) {
-        kept_->pieces->read(layer, group - kept_->headGroups.begin, blocks, sent);
+        kept_->pieces->read(layer, group - kept_->homes.headGroups.begin, blocks, sent);
         sent += static_cast<size_t>(blocks.size()) * pieceBytes_;
       });
     }

@@ -15,7 +15,7 @@ namespace hels {
 /// KV of the engine before this one, of the head groups that it had.
 struct KvSource {
   KvPieces* pieces = nullptr;
-  Range headGroups;
+  KvHomes homes;
   bool inPlace = false;  // it has the memory of what it is migrated to, and the same shape
 };
 

@@ -36,6 +36,8 @@ struct KvHomes {
   std::vector<KvLoan> loans;  // of all ranks, by owner, then ascending addresses
 
   int64_t addresses() const { return blocks + parkedBlocks; }
+  /// Runnable addresses below this lie on this rank's device.
+  int64_t localBlocks() const { return deviceBlocks < blocks ? deviceBlocks : blocks; }
   /// Addresses from here on that are not lent lie in host memory.
   int64_t firstHostAddress() const { return deviceBlocks > blocks ? deviceBlocks : blocks; }
   int64_t hostBlocks() const { return addresses() - firstHostAddress(); }

@@ -119,6 +119,13 @@ TEST_F(CudaReplan, AnotherNumberOfBlocks) {
   expectSameBits({{4, 0, 0}}, {{{4, 0, 0}}, {0}}, fewer);
 }
 
+TEST_F(CudaReplan, WithParkedAddressesInTheNextPlan) {
+  EngineOptions parking = gpuOptions();
+  parking.kvParkedBlocks = 3;
+  parking.kvDeviceBlocks = parking.kvBlocks + 1;
+  expectSameBits({{1, 1, 30}, {3, 0, 0}}, {{{3, 2, 10}, {1, 0, 0}}, {0, 1}}, parking);
+}
+
 TEST_F(CudaReplanTied, HeadRowsComeFromTheEmbeddingThatStayed) {
   expectSameBits({{2, 1, 30}, {2, 0, 0}}, {{{2, 1, 80}, {2, 0, 0}}, {0, 1}});
 }
@@ -146,7 +153,6 @@ TEST_F(CudaReplan, KeepsNoKvWithoutRoomForBothPlans) {
 
 TEST_F(CudaReplan, KeepsNothingThatMeansSomethingElse) {
   const std::pair<std::function<void(EngineOptions&)>, bool> changes[] = {
-      {[](EngineOptions& o) { o.kvParkedBlocks = 2; }, true},
       {[](EngineOptions& o) { o.kvBlockTokens = 32; }, true},
       {[](EngineOptions& o) { o.device = "cpu"; }, false},
   };

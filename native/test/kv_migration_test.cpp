@@ -113,8 +113,6 @@ TEST_F(Migration, KeepsNoKvThatIsNotWholeOrMeansSomethingElse) {
   EXPECT_FALSE(kept(*next(fresh))) << "without a step";
 
   const std::pair<Change, Change> changes[] = {
-      {[](EngineOptions& o) { o.kvParkedBlocks = 2; }, [](EngineOptions&) {}},
-      {[](EngineOptions&) {}, [](EngineOptions& o) { o.kvParkedBlocks = 2; }},
       {[](EngineOptions&) {}, [](EngineOptions& o) { o.kvBlockTokens = 32; }},
       {[](EngineOptions&) {}, [](EngineOptions& o) { o.numerics = Numerics::kFast; }},
       {[](EngineOptions& o) {
@@ -147,12 +145,24 @@ TEST_F(Migration, AfterAFailedStepOnlyTheWeightsAreOfUse) {
   EXPECT_GT(group->engine(1).report().weightBytesAdopted, 0U);
 }
 
-TEST_F(Migration, RefusesAPlanThatHasKvElsewhere) {
-  EngineOptions parking = tinyOptions();
-  parking.kvParkedBlocks = 3;
-  const auto old = served();
-  const auto group = next(*old, parking);
-  expectError(ErrorCode::kShapeInvalid, "0 kvLoans and 3 kvParkedBlocks", [&] { group->migrateKv(migration_); });
+/// In the plan before or after, rank 1 lends from address 3 on.
+TEST_F(Migration, RefusesAddressesThatAreLent) {
+  EngineOptions plain = tinyOptions();
+  plain.kvBlockTokens = 64;
+  for (const bool before : {true, false}) {
+    EngineOptions common = plain;
+    common.kvLoans = {{1, 0, {3, 64}, before ? Range{2, 4} : Range{1, 4}}};
+    std::vector<EngineOptions> lending(2, common);
+    lending[1].kvDeviceBlocks = 3;
+    RankGroup old(model_, shares_, before ? lending : std::vector<EngineOptions>(2, plain));
+    prefillLogits(old, tokens_, 80);
+    RankGroup group(model_, nextShares_, before ? std::vector<EngineOptions>(2, plain) : lending, old.takeEngines());
+    expectError(ErrorCode::kShapeInvalid, "blocks[0] is [0, 5); it must be a range, not empty, within [0, 3)",
+                [&] { group.engine(1).migrateKv(migration_); });
+    KvMigration migration = migration_;
+    migration.blocks = {{0, 3}};
+    EXPECT_NO_THROW(group.migrateKv(migration));
+  }
 }
 
 TEST_F(Migration, WhatIsNotMigratedIsFreedByTheFirstStepOrBefore) {

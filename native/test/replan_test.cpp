@@ -7,6 +7,7 @@
 
 #include "comm/gloo_connector.h"
 #include "engine/cpu_weights.h"
+#include "reference/kv_world.h"
 #include "reference/rank_group.h"
 
 namespace hels {
@@ -74,17 +75,24 @@ class Replan : public testing::TestWithParam<std::tuple<std::string, DataType>> 
 
   /// Feeds a sequence's tokens [begin, end) and compares the logits with those of the undisturbed run.
   void feed(RankGroup& group, int32_t slot, int64_t begin, int64_t end) {
-    const std::vector<int32_t>& tokens = slot == 0 ? first_ : second_;
-    const std::vector<float>& expected = slot == 0 ? expectedFirst_ : expectedSecond_;
+    feed(group, sequenceStep(slot, {}, end - 1, kTables[static_cast<size_t>(slot)]), begin, end);
+  }
+
+  /// `part` names slot and blocks.
+  void feed(RankGroup& group, SequenceStep part, int64_t begin, int64_t end) {
+    const std::vector<int32_t>& tokens = part.slot == 0 ? first_ : second_;
+    const std::vector<float>& expected = part.slot == 0 ? expectedFirst_ : expectedSecond_;
+    part.tokens = {tokens.begin() + begin, tokens.begin() + end};
+    part.startPosition = begin;
+    part.returnLogits = true;
     StepBatch batch;
-    batch.sequences.push_back(
-        sequenceStep(slot, {tokens.begin() + begin, tokens.begin() + end}, begin, kTables[static_cast<size_t>(slot)]));
-    batch.sequences.back().returnLogits = true;
+    batch.sequences.push_back(part);
     const std::vector<float> logits = group.step(batch).logits;
     const auto vocabulary = static_cast<size_t>(model_.spec.vocabRows);
     ASSERT_EQ(logits.size(), static_cast<size_t>(end - begin) * vocabulary);
     for (size_t i = 0; i < logits.size(); ++i) {
-      ASSERT_EQ(logits[i], expected[static_cast<size_t>(begin) * vocabulary + i]) << "sequence " << slot << ", " << i;
+      ASSERT_EQ(logits[i], expected[static_cast<size_t>(begin) * vocabulary + i])
+          << "sequence " << part.slot << ", " << i;
     }
   }
 
@@ -179,6 +187,20 @@ class Replan : public testing::TestWithParam<std::tuple<std::string, DataType>> 
     feedSecondHalf(group);
   }
 
+  /// Of plans with blocks of whole chunks; the sequence lies in those that nobody lends.
+  void expectSameBitsBesideLoans(const std::vector<EngineOptions>& before, const std::vector<EngineOptions>& now) {
+    SequenceStep part;
+    part.blockTable = {2, 0};
+    RankGroup old(model_, kLendingBefore, before);
+    feed(old, part, 0, kHalf);
+    RankGroup group(model_, kLendingNow, now, old.takeEngines());
+    group.migrateKv({{{0, 1}, {1, 4}}, {{0, 3}, {3, 4}}, {{0, 1}, {2, 3}}, {}});
+    part.blockTable = {2, 0, 1};
+    feed(group, part, kHalf, kTokens);
+  }
+
+  static inline const std::vector<RankShare> kLendingBefore = {{1, 1, 30}, {3, 0, 0}};
+  static inline const std::vector<RankShare> kLendingNow = {{3, 1, 30}, {1, 0, 0}};
   TinyModel model_;
   std::vector<int32_t> first_, second_;
   std::vector<float> expectedFirst_, expectedSecond_;
@@ -217,6 +239,35 @@ TEST_P(Replan, AnotherNumberOfBlocks) {
   expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 30}, {2, 0, 0}}, kSameTwo}, tinyOptions(), fewer);
   expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{3, 1, 30}, {1, 0, 0}}, kSameTwo}, fewer, tinyOptions());
   expectSameBits({{{4, 0, 0}}, {}}, {{{4, 0, 0}}, {0}}, fewer, tinyOptions());
+}
+
+TEST_P(Replan, WithParkedAddressesInEitherPlan) {
+  EngineOptions parking = tinyOptions();
+  parking.kvParkedBlocks = 6;
+  EngineOptions spare = parking;
+  spare.kvDeviceBlocks = 67;
+  for (const EngineOptions& options : {parking, spare}) {
+    expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{3, 1, 30}, {1, 0, 0}}, kSameTwo}, options, tinyOptions());
+    expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{3, 1, 30}, {1, 0, 0}}, kSameTwo}, tinyOptions(), options);
+  }
+  expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 30}, {2, 0, 0}}, kSameTwo}, parking, spare);
+  expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 31}, {2, 0, 0}}, kSameTwo}, spare, spare);
+}
+
+TEST_P(Replan, BesideLoansInEitherPlan) {
+  EngineOptions plain = tinyOptions();
+  plain.kvBlockTokens = 64;
+  plain.kvBlocks = 9;
+  EngineOptions parking = plain;
+  parking.kvParkedBlocks = 4;
+  for (const EngineOptions& common : {plain, parking}) {
+    std::mt19937_64 random(7);
+    const auto before = randomLoans(model_, kLendingBefore, common, {9, 3}, random);
+    const auto now = randomLoans(model_, kLendingNow, common, {4, 5}, random);
+    expectSameBitsBesideLoans(before, now);
+    expectSameBitsBesideLoans(before, {plain, plain});
+    expectSameBitsBesideLoans({plain, plain}, now);
+  }
 }
 
 TEST_P(Replan, AgainAndAgain) {

@@ -147,6 +147,11 @@ export function checkResidency(residency: KvResidency): void {
   for (const owner of deviceBlocks.keys()) checkCovered(residency, owner);
 }
 
+/** Runnable addresses below this lie, for every rank, on the device of the heads that they are of. */
+export function localBlocksOf({ kvBlocks, deviceBlocks }: KvResidency): number {
+  return Math.min(kvBlocks, ...deviceBlocks);
+}
+
 /** Blocks of the rank's own heads that lie in its host memory. */
 export function hostBlocksOf(residency: KvResidency, rank: number): number {
   const { kvBlocks, kvParkedBlocks, deviceBlocks } = residency;

@@ -69,10 +69,10 @@ export class KvHashRank {
   }
 
   /** A rank of the next epoch: it holds the KV of the blocks below `keptBlocks`, and nothing else of this one. */
-  successor(blockTokens: number, keptBlocks: number): KvHashRank {
-    const next = new KvHashRank(blockTokens, null, this.#rank);
-    for (const [place, cell] of this.#cells) {
-      if (place < keptBlocks * this.#blockTokens) next.#cells.set(place, cell);
+  successor(blockTokens: number, keptBlocks: number, homes: KvHomes | null = null): KvHashRank {
+    const next = new KvHashRank(blockTokens, homes, this.#rank);
+    for (let place = 0; place < keptBlocks * this.#blockTokens; place += 1) {
+      next.#write(place, this.#read(place));
     }
     return next;
   }

@@ -65,6 +65,14 @@ interface Flight {
   results: ({ slot: number; tokenId: number }[] | null)[];
 }
 
+function homesOf(
+  { kvBlocks, parking }: SchedulerLimits,
+  deviceBlocks: readonly number[] | null,
+): KvHomes | null {
+  const parkedBlocks = parking?.blocks ?? 0;
+  return deviceBlocks === null ? null : new KvHomes({ kvBlocks, parkedBlocks, deviceBlocks });
+}
+
 /** A controller and two ranks that run each step when chance says so, each in order. Checks what must hold at every turn. */
 export class World {
   scheduler: Scheduler;
@@ -87,7 +95,7 @@ export class World {
   movedBlocks = 0;
   /** Blocks that steps named and one of the ranks has on loan. */
   remoteBlocks = 0;
-  readonly #homes: KvHomes | null;
+  #homes: KvHomes | null;
   readonly #saltOf = new Map<string, string | null>();
 
   /** `deviceBlocks`: by rank, addresses below lie on its device; null: all ranks have room for all. */
@@ -99,13 +107,10 @@ export class World {
     this.#limits = limits;
     this.#prefixHash = prefixHash;
     this.scheduler = new Scheduler(limits, prefixHash);
-    const { kvBlocks, kvBlockTokens, parking } = limits;
-    const parkedBlocks = parking?.blocks ?? 0;
-    this.#homes =
-      deviceBlocks === null ? null : new KvHomes({ kvBlocks, parkedBlocks, deviceBlocks });
+    this.#homes = homesOf(limits, deviceBlocks);
     this.#ranks = Array.from(
       { length: ranks },
-      (_, rank) => new KvHashRank(kvBlockTokens, this.#homes, rank),
+      (_, rank) => new KvHashRank(limits.kvBlockTokens, this.#homes, rank),
     );
   }
 
@@ -214,14 +219,20 @@ export class World {
 
   /**
    * Another epoch with other limits. Its ranks hold the KV below `keptBlocks`, for which the steps under way are answered first; with 0
-   * none is kept and they are lost. `heldBlocks`: what the ranks really hold.
+   * none is kept and they are lost. `deviceBlocks`: of the next epoch. `heldBlocks`: what the ranks really hold.
    */
-  rebase(limits: SchedulerLimits, keptBlocks: number, heldBlocks = keptBlocks): void {
+  rebase(
+    limits: SchedulerLimits,
+    keptBlocks: number,
+    deviceBlocks: readonly number[] | null = null,
+    heldBlocks = keptBlocks,
+  ): void {
     if (keptBlocks > 0) while (this.#flights.length > 0) this.answer();
-    if (this.#homes !== null) throw new Error('the next epoch would have other homes');
     this.#flights = [];
     const { kvBlockTokens } = limits;
-    this.#ranks = this.#ranks.map((rank) => rank.successor(kvBlockTokens, heldBlocks));
+    const homes = homesOf(limits, deviceBlocks);
+    this.#ranks = this.#ranks.map((rank) => rank.successor(kvBlockTokens, heldBlocks, homes));
+    this.#homes = homes;
     const handedOver = this.scheduler.handOver({ kvBlockTokens, keptBlocks });
     this.scheduler = new Scheduler(limits, this.#prefixHash, handedOver);
     this.#otherBlocks ||= kvBlockTokens !== this.#limits.kvBlockTokens;

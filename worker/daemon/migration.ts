@@ -1,5 +1,6 @@
 /** KvMigration of proto/hels/v1/worker.proto, checked against the plan that it leads to, in the engine's words. Pure. */
 import { HelsError } from '../../proto/domain/errors.ts';
+import { localBlocksOf } from '../../proto/domain/kv-residency.ts';
 import type { KvMigration__Output } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { KvMigration, Range } from '../binding/engine-types.ts';
@@ -29,13 +30,6 @@ export function migrationOf(
   deadlineMs: number,
 ): KvMigration {
   const { plan, rank } = target;
-  const residency = checkedResidency(plan);
-  if (residency.loans.length > 0 || residency.kvParkedBlocks > 0) {
-    refuse(
-      'migration',
-      `leads to a plan with ${residency.loans.length} loans and ${residency.kvParkedBlocks} parked blocks; both must be 0`,
-    );
-  }
   const previousHeadGroups = message.previousHeadGroups.map(rangeOf);
   checkCover(previousHeadGroups, plan);
   const own = required(previousHeadGroups[rank], rangesField);
@@ -43,8 +37,7 @@ export function migrationOf(
     refuse(rangesField, `gives rank ${rank} ${show(own)}; this worker has kept no KV`);
   }
   const blocks = message.blocks.map(rangeOf);
-  // Without loans and parked addresses every rank has all of them on its device.
-  checkBlocks(blocks, residency.kvBlocks);
+  checkBlocks(blocks, localBlocksOf(checkedResidency(plan)));
   const headGroups = plan.ranks.map((_, index) =>
     rangeOf(plan.ranks.find((candidate) => candidate.rank === index)?.headGroups ?? null),
   );

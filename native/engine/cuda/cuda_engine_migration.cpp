@@ -13,9 +13,7 @@ void CudaEngine::connectExchange(std::shared_ptr<Communicator> communicator) {
 
 CudaEngineRemains CudaEngine::remains() {
   CudaEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_ && kvHomes_.loans.empty() && kvHomes_.parkedBlocks == 0) {
-    remains.kv = CudaKeptKv{kvBuffer_, kv().shape, shard_.headGroups};
-  }
+  if (kvWhole_) remains.kv = CudaKeptKv{kvBuffer_, kv().shape, kvHomes_};
   return remains;
 }
 
@@ -25,7 +23,7 @@ KvMigrationResult CudaEngine::migrateKv(const KvMigration& migration) {
   KvSource source;
   if (previousKv_) {
     pieces.emplace(CudaKv{previousKv_->shape, previousKv_->memory->data()});
-    source = {&*pieces, previousKv_->headGroups, previousKv_->memory == kvBuffer_};
+    source = {&*pieces, previousKv_->homes, previousKv_->memory == kvBuffer_};
   }
   const KvSource* kept = previousKv_ ? &source : nullptr;
   validateKvMigration(migration, kvHomes_, model_.headGroups, kept);

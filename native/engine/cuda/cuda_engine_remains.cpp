@@ -39,15 +39,14 @@ CudaEngineRemains cudaRemainsOf(std::unique_ptr<Engine> engine) {
 }
 
 bool staysInPlace(const CudaKeptKv& kv, const ShardSpec& shard, const CudaMemory& memory) {
-  return kv.headGroups == shard.headGroups && kv.memory->sizeBytes() == memory.kvBytes;
+  return kv.homes.headGroups == shard.headGroups && kv.memory->sizeBytes() == memory.kvBytes;
 }
 
 void keepWhatFits(CudaEngineRemains& remains, const ModelSpec& model, const ShardSpec& shard,
                   const EngineOptions& options, const CudaMemory& memory) {
   if (!alike(remains, model, options)) remains = {};
   remains.weights = CudaWeights::kept(model, shard, std::move(remains.weights));
-  const bool plain = options.kvParkedBlocks == 0;
-  if (remains.kv && (!plain || remains.kv->shape.blockTokens != options.kvBlockTokens)) remains.kv.reset();
+  if (remains.kv && remains.kv->shape.blockTokens != options.kvBlockTokens) remains.kv.reset();
   size_t held = weightBytes(remains);
   const bool inPlace = remains.kv && staysInPlace(*remains.kv, shard, memory);
   if (inPlace) held += memory.kvBytes;

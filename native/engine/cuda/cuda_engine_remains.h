@@ -15,7 +15,7 @@ namespace hels::cuda {
 struct CudaKeptKv {
   std::shared_ptr<DeviceBuffer> memory;
   KvShape shape;
-  Range headGroups;
+  KvHomes homes;
 };
 
 struct CudaEngineRemains {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { formatProposal, replanOptions } from '../../../client/helsctl/apply-plan.ts';
+import { formatMove, formatProposal, replanOptions } from '../../../client/helsctl/apply-plan.ts';
+import type { PlanReport } from '../../../client/sdk/index.ts';
 import { shardPlan } from '../../support/shard-plan.ts';
 
 describe('helsctl plan --apply', () => {
@@ -54,5 +55,23 @@ describe('helsctl plan --apply', () => {
     expect(formatProposal({ ...proposal, plan: current, equal: true })).toContain(
       'the plan is as it would be made now',
     );
+  });
+});
+
+describe('what became of the requests', () => {
+  it.each([
+    ['migrated', 0, '1.00 MiB of KV moved; '],
+    ['migrated', 7, '1.00 MiB of KV moved, 7 tokens computed again; '],
+    ['replayed', 7, 'requests went on, 7 tokens computed again; '],
+    ['replayed', 0, 'requests went on, 0 tokens computed again; '],
+  ])('tells of KV that is %s with %i tokens to compute again', (kv, replayedTokens, text) => {
+    const counts = { weightBytesLoaded: 0, weightBytesAdopted: 0, pauseSeconds: 0, sequences: 2 };
+    const replan = { ...counts, kv, replayedTokens, kvBytesMoved: 2 ** 20, predicted: null };
+    expect(
+      formatMove(
+        { plan: null } as PlanReport,
+        replan as unknown as Parameters<typeof formatMove>[1],
+      ),
+    ).toContain(text);
   });
 });

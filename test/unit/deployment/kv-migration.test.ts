@@ -4,8 +4,11 @@ import {
   canMigrate,
   commonBlocks,
   deviceKindsOf,
+  keptKvOf,
   migrationOf,
 } from '../../../controller/deployment/kv-migration.ts';
+import { Sequence } from '../../../controller/scheduler/sequence.ts';
+import { requestOf } from '../../support/generation-requests.ts';
 import { shardPlan } from '../../support/shard-plan.ts';
 
 const former = shardPlan([
@@ -34,8 +37,7 @@ describe('KV that outlives its epoch', () => {
 
   it.each([
     ['blocks of another size', { kvBlockTokens: 64 }],
-    ['parked addresses', { kvParkedBlocks: 1 }],
-    ['loans', { kvLoans: [{ owner: 0, holder: 1, blocks: { begin: 1, end: 2 } }] }],
+    ['nothing at home', { kvLoans: [{ owner: 0, holder: 1, blocks: { begin: 0, end: 6 } }] }],
   ])('is computed again with %s', (_, changes) => {
     expect(canMigrate(former, { ...next, ...changes }, gpus)).toBe(false);
   });
@@ -53,9 +55,39 @@ describe('KV that outlives its epoch', () => {
     expect(allKept(former, next, [])).toBe(false);
   });
 
-  it('is told by new rank, and by runs of the addresses that both plans have', () => {
+  it('lies at home in both plans, whatever else is lent or parked', () => {
     expect(commonBlocks(former, next)).toBe(6);
-    expect(migrationOf(former, next, [7, 4, 0, 1, 5, 6])).toEqual({
+    const parking = { ...next, kvParkedBlocks: 3 };
+    expect(commonBlocks(parking, former)).toBe(6);
+    const kvLoans = [{ owner: 2, holder: 1, blocks: { begin: 4, end: 6 } }];
+    const ranks = next.ranks.map((rank, index) => ({
+      ...rank,
+      kvDeviceBlocks: index === 2 ? 4 : 9,
+    }));
+    const lending = { ...parking, kvLoans, ranks };
+    expect(commonBlocks(former, lending)).toBe(4);
+    expect(commonBlocks(lending, former)).toBe(4);
+    expect(canMigrate(former, lending, gpus)).toBe(true);
+  });
+
+  it('is a leading part of each table: what comes after a block that is left behind is of no use', () => {
+    const holding = (blocks: number[], computed: number) =>
+      Object.assign(new Sequence(requestOf('any', 1, 1), 1), { blocks, computed });
+    const waits = Object.assign(holding([1], 40), { parked: [9, 8], parkedFrom: 1 });
+    const held = [holding([3, 5, 2], 44), holding([3, 2, 0], 33), holding([], 0), waits];
+    const { sequences, addresses } = keptKvOf(held, 5, 16);
+    expect(sequences).toEqual([
+      { computed: 44, kept: 16 },
+      { computed: 33, kept: 33 },
+      { computed: 0, kept: 0 },
+      { computed: 40, kept: 16 },
+    ]);
+    expect(addresses.toSorted()).toEqual([0, 1, 2, 3]);
+    expect(keptKvOf(held, 0, 16).addresses).toEqual([]);
+  });
+
+  it('is told by new rank, and by runs of addresses', () => {
+    expect(migrationOf(former, next, [4, 0, 1, 5])).toEqual({
       previousHeadGroups: [
         { begin: 5, end: 8 },
         { begin: 0, end: 0 },

@@ -133,11 +133,15 @@ describe('the log of re-plans', () => {
 describe('the predicted pause', () => {
   const rank = (workerId: string, headGroups: number) => ({ workerId, headGroups, ffnWeight: 1 });
   const to = propose({ ranks: [rank('a', 3), rank('b', 1)] }).made;
-  const question = { from: loaded, to, computed: [100, 60], blocksUsed: 11, ratio: 1 };
+  const of = (computed: readonly number[], kept: readonly number[] = []) =>
+    computed.map((positions, index) => ({ computed: positions, kept: kept[index] ?? 0 }));
+  const nothing = { sequences: of([100, 60]), addresses: [] };
+  const question = { from: loaded, to, kept: nothing, ratio: 1 };
   const { perHeadGroup, kvPerTokenHeadGroup } = footprintOf(planModel(smallModel));
 
   it('is loading on the slowest worker, the collective, and KV over the link', () => {
-    const pause = predictPause({ ...question, migrates: true });
+    const all = { sequences: of([100, 60], [100, 60]), addresses: [...Array(11).keys()] };
+    const pause = predictPause({ ...question, kept: all });
     // Two head groups each before; the columns stay: 3 load anew on a, 1 on b.
     expect(pause.weightBytes).toBe(4 * perHeadGroup);
     expect(pause.loadSeconds).toBeCloseTo((3 * perHeadGroup) / 1e6, 9);
@@ -148,12 +152,24 @@ describe('the predicted pause', () => {
   });
 
   it('is the first step of computing again instead, and tells what all of them take', () => {
-    const few = predictPause({ ...question, migrates: false });
+    const few = predictPause(question);
     expect(few.kvBytes).toBe(0);
     expect(few.replaySeconds).toBeCloseTo(few.kvSeconds, 9);
-    const many = predictPause({ ...question, migrates: false, computed: Array(20).fill(256) });
+    const long = { sequences: of(Array(20).fill(256)), addresses: [] };
+    const many = predictPause({ ...question, kept: long });
     expect(many.replaySeconds).toBeGreaterThan(5 * many.kvSeconds);
-    expect(predictPause({ ...question, migrates: false, computed: [] }).kvSeconds).toBe(0);
+    const none = { sequences: [], addresses: [] };
+    expect(predictPause({ ...question, kept: none }).kvSeconds).toBe(0);
+  });
+
+  it('counts of each request what moves and what is computed again behind it', () => {
+    const part = { sequences: of([100, 60], [100, 16]), addresses: [...Array(8).keys()] };
+    const pause = predictPause({ ...question, kept: part });
+    expect(pause.kvBytes).toBe(8 * 16 * kvPerTokenHeadGroup);
+    const again = predictPause({ ...question, kept: { ...nothing, sequences: of([60]) } });
+    expect(pause.replaySeconds).toBeGreaterThan(0);
+    expect(pause.replaySeconds).toBeLessThan(again.replaySeconds);
+    expect(pause.kvSeconds).toBeGreaterThan(pause.replaySeconds);
   });
 
   it('learns from the pauses that were', () => {

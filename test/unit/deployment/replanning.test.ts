@@ -6,9 +6,16 @@ import type { GroupWorker } from '../../../controller/deployment/group-worker.ts
 import type { HeldEpochs } from '../../../controller/deployment/load-plan.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
 import { Replanning } from '../../../controller/deployment/replanning.ts';
+import type { HeldKv } from '../../../controller/scheduler/hand-over.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { loaded, propose } from './replan-setting.ts';
 
+const holding = (blocks: number[], computed: number): HeldKv => ({
+  blocks,
+  computed,
+  parked: [],
+  parkedFrom: blocks.length,
+});
 const never = new Promise<never>(() => undefined);
 const result = { collectiveAddress: '', weightBytesLoaded: 8, weightBytesAdopted: 2, seconds: 1 };
 
@@ -47,7 +54,7 @@ function setUp() {
   const proposal = propose({}, { loaded: from, available: [a, b] });
   const engine = {
     pause: () => Promise.resolve(),
-    kvInUse: () => ({ addresses: [0, 1], computed: [20, 7] }),
+    kvInUse: () => [holding([0, 1], 20), holding([2], 7)],
     rebase: (_: LoadedGroup, keptBlocks: number) => Promise.resolve(keptBlocks > 0 ? 3 : 27),
   } as unknown as EngineGroup;
   const log = new ReplanLog(() => undefined, {

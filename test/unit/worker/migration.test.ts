@@ -80,7 +80,16 @@ describe('a migration', () => {
     refused(field, text, () => translate({ blocks: wrong }));
   });
 
-  it('is refused where KV may lie elsewhere', () => {
-    refused('migration', '0 loans and 2 parked blocks', () => translate({}, { kvParkedBlocks: 2 }));
+  it('is refused where KV does not lie with its heads', () => {
+    const kvLoans = [{ owner: 1, holder: 0, blocks: { begin: 6, end: 8 } }];
+    const ranks = plan.ranks.map((rank) => ({
+      ...rank,
+      kvDeviceBlocks: rank.rank === 1 ? 6 : 8,
+    }));
+    const lending = { kvBlockTokens: 64, kvLoans, ranks, kvParkedBlocks: 2 };
+    expect(translate({ blocks: [range(0, 6)] }, lending).blocks).toEqual([range(0, 6)]);
+    refused('migration.blocks[1]', 'is [5, 8); it must be a range, not empty, within [3, 6)', () =>
+      translate({}, lending),
+    );
   });
 });
