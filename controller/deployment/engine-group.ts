@@ -1,6 +1,6 @@
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import type { HeldKv } from '../scheduler/hand-over.ts';
+import type { HeldKv, KeptRoom } from '../scheduler/hand-over.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { MeasuredSteps } from './plan-report.ts';
 
@@ -23,10 +23,10 @@ export interface EngineGroup {
   /** By request. */
   kvInUse(): readonly HeldKv[];
   /**
-   * Goes on over the ranks of another epoch, which hold the KV below `keptBlocks`. Resolves when a step went through all of them, to the
+   * Goes on over the ranks of another epoch, which hold the KV that `kept` says. Resolves when a step went through all of them, to the
    * positions that are computed again because of the move; when none does, rejects and stays paused.
    */
-  rebase(group: LoadedGroup, keptBlocks: number): Promise<number>;
+  rebase(group: LoadedGroup, kept: KeptRoom): Promise<number>;
   /** Of the last full decode steps of the epoch; null before there are enough. */
   measured(): MeasuredSteps | null;
   /** The epoch is over: its requests wait for another, or end with the error. The step streams close. */

@@ -1,8 +1,8 @@
 /** Whether, and which, KV of one epoch is worth more than its tokens in the next. Pure. */
-import { localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
+import { type KvMove, localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { KvMigration } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { type HeldKv, keptOf } from '../scheduler/hand-over.ts';
+import { type HeldKv, type KeptRoom, keptOf, keptRoomFor } from '../scheduler/hand-over.ts';
 
 type Interval = { begin: number; end: number } | null;
 const isEmpty = (range: Interval) => range === null || range.end <= range.begin;
@@ -42,28 +42,40 @@ export function allKept(
   });
 }
 
-/** Addresses below this mean the same in both: KV there lies on the device of its heads. What is lent or parked is computed again. */
-export function commonBlocks(former: ShardPlan__Output, next: ShardPlan__Output): number {
+/** Addresses below this mean the same in both, and lie with their heads. */
+function commonBlocks(former: ShardPlan__Output, next: ShardPlan__Output): number {
   return Math.min(localBlocksOf(residencyOf(former)), localBlocksOf(residencyOf(next)));
+}
+
+/** Where KV of `held` can be in both plans. What is lent is computed again. */
+export function keptRoomOf(
+  held: readonly HeldKv[],
+  former: ShardPlan__Output,
+  next: ShardPlan__Output,
+): KeptRoom {
+  return keptRoomFor(held, commonBlocks(former, next), former, next);
 }
 
 /** What of the requests' KV goes on living. */
 export interface KeptKv {
   /** Positions with KV, by request, and those of them that keep it. */
   readonly sequences: readonly { readonly computed: number; readonly kept: number }[];
-  /** Where it lies; each address once, though several may read it. */
-  readonly addresses: readonly number[];
+  /** Where it lies; each runnable address once, though several may read it. */
+  readonly blocks: readonly number[];
+  /** Parked blocks, from an address of the plan before to one of the next. */
+  readonly parked: readonly KvMove[];
 }
 
-/** Of `held`, by request, below `keptBlocks`. */
-export function keptKvOf(held: readonly HeldKv[], keptBlocks: number, blockTokens: number): KeptKv {
-  const kept = held.map((one) => keptOf(one, keptBlocks, blockTokens));
-  const addresses = held.flatMap(({ blocks }, index) => blocks.slice(0, kept[index]?.blocks ?? 0));
-  const sequences = held.map(({ computed }, index) => ({
-    computed,
-    kept: kept[index]?.positions ?? 0,
-  }));
-  return { sequences, addresses: [...new Set(addresses)] };
+/** Of `held`, by request. */
+export function keptKvOf(held: readonly HeldKv[], room: KeptRoom, blockTokens: number): KeptKv {
+  const blocks = new Set<number>();
+  const sequences = held.map((one) => {
+    const kept = keptOf(one, room, blockTokens);
+    for (const block of one.blocks.slice(0, kept.blocks)) blocks.add(block);
+    return { computed: one.computed, kept: kept.positions };
+  });
+  const parked = Array.from(room.parked, ([from, to]) => ({ from, to }));
+  return { sequences, blocks: [...blocks], parked };
 }
 
 /** Runs of consecutive addresses, ascending. */
@@ -77,17 +89,17 @@ function rangesOf(addresses: readonly number[]): { begin: number; end: number }[
   return ranges;
 }
 
-/** `addresses`: those that keep their KV, each once. */
 export function migrationOf(
   former: ShardPlan__Output,
   next: ShardPlan__Output,
-  addresses: readonly number[],
+  { blocks, parked }: Pick<KeptKv, 'blocks' | 'parked'>,
 ): KvMigration {
   return {
     previousHeadGroups: next.ranks.map(({ workerId }) => {
       const held = former.ranks.find((rank) => rank.workerId === workerId)?.headGroups;
       return { begin: held?.begin ?? 0, end: held?.end ?? 0 };
     }),
-    blocks: rangesOf(addresses),
+    blocks: rangesOf(blocks),
+    parked: [...parked],
   };
 }

@@ -5,15 +5,16 @@
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
+import { nothingKept } from '../scheduler/hand-over.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import {
   allKept,
   canMigrate,
-  commonBlocks,
   deviceKindsOf,
   keptKvOf,
+  keptRoomOf,
   migrationOf,
 } from './kv-migration.ts';
 import { connectRanks, type HeldEpochs, loadRatesOf, prepareRanks } from './load-plan.ts';
@@ -69,21 +70,24 @@ const isMigration = ({ from, to, mayMigrate }: MoveRequest, prepared: PrepareRes
   );
 
 export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise<Moved> {
-  const { fence, from, to, held, engine } = request;
+  const { fence, from, to, engine } = request;
   const { shardPlan, workers } = to;
   ports.phase('pausing')('the steps under way are answered first', 0);
   await engine.pause();
   ports.paused();
 
-  const prepared = await prepareRanks(workers, shardPlan, fence, ports.phase('loading'), held);
-  const migrates = isMigration(request, prepared);
-  const keptBlocks = migrates ? commonBlocks(from.shardPlan, shardPlan) : 0;
-  const { sequences, addresses } = keptKvOf(
-    engine.kvInUse(),
-    keptBlocks,
-    from.shardPlan.kvBlockTokens,
+  const prepared = await prepareRanks(
+    workers,
+    shardPlan,
+    fence,
+    ports.phase('loading'),
+    request.held,
   );
-  const migration = migrates ? migrationOf(from.shardPlan, shardPlan, addresses) : null;
+  const migrates = isMigration(request, prepared);
+  const held = engine.kvInUse();
+  const room = migrates ? keptRoomOf(held, from.shardPlan, shardPlan) : nothingKept;
+  const kept = keptKvOf(held, room, from.shardPlan.kvBlockTokens);
+  const migration = migrates ? migrationOf(from.shardPlan, shardPlan, kept) : null;
   ports.phase('connecting')(
     `forming the collective of ${workers.length} ranks${migrates ? ' and moving KV' : ''}`,
     0,
@@ -101,13 +105,13 @@ export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise
     numericsClass: numericsClassOf(shardPlan, connected.fingerprints),
   };
   ports.phase('continuing')('the first step goes through every rank', 0);
-  const replayedTokens = await engine.rebase(loaded, keptBlocks);
+  const replayedTokens = await engine.rebase(loaded, room);
   return {
     loaded,
     kv: migrates ? 'migrated' : 'replayed',
     migrationSeconds: connected.migrationSeconds,
     migrationBytes: connected.migrationBytes,
-    sequences: sequences.length,
+    sequences: kept.sequences.length,
     replayedTokens,
   };
 }

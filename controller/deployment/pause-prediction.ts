@@ -99,7 +99,8 @@ export function predictPause(question: PauseQuestion): PredictedPause__Output {
     }),
   );
   const blockBytes = to.shardPlan.kvBlockTokens * footprintOf(to.input.model).kvPerTokenHeadGroup;
-  const kvBytesOf = (headGroups: number) => kept.addresses.length * blockBytes * headGroups;
+  const blocks = kept.blocks.length + kept.parked.length;
+  const kvBytesOf = (headGroups: number) => blocks * blockBytes * headGroups;
   const moving = Math.max(
     ...lacking.map(({ workerId, headGroups }) => {
       const bytes = kvBytesOf(headGroups);

@@ -10,7 +10,7 @@ import { differingWorkers } from '../deployment/numerics.ts';
 import type { MeasuredSteps } from '../deployment/plan-report.ts';
 import type { PredictionTracker } from '../deployment/prediction-tracker.ts';
 import type { ServingMetrics } from '../metrics/serving-metrics.ts';
-import type { HeldKv } from '../scheduler/hand-over.ts';
+import type { HeldKv, KeptRoom } from '../scheduler/hand-over.ts';
 import { epochOptionsOf, type KvChoices } from './epoch-options.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { KvPathObserver } from './kv-path-observer.ts';
@@ -163,7 +163,7 @@ class ServedGroup implements EngineGroup {
   }
 
   /** When nobody is there to prove the new ranks, a known answer does. */
-  async rebase(group: LoadedGroup, keptBlocks: number): Promise<number> {
+  async rebase(group: LoadedGroup, room: KeptRoom): Promise<number> {
     const before = computedIn(this.#loop);
     const idle = this.#loop.scheduler.requests.length === 0;
     const name = `re-plan-${group.shardPlan.epoch}`;
@@ -173,7 +173,7 @@ class ServedGroup implements EngineGroup {
     this.#kvPaths = KvPathObserver.of(group);
     this.#observer.rebase(workerIdsOf(group), this.#kvPaths);
     const epoch = epochOptionsOf(group, this.#deployment(), this.#kvPaths.tracker);
-    const rebased = this.#loop.rebase(epoch, keptBlocks);
+    const rebased = this.#loop.rebase(epoch, room);
     // What the first steps of the new epoch compute is planned already, and not kept.
     const kept = computedIn(this.#loop) - this.#loop.scheduler.counts.computedTokens;
     this.#group = group;

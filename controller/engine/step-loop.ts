@@ -19,6 +19,7 @@ import type {
 } from '../../proto/domain/generation.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
+import type { KeptRoom } from '../scheduler/hand-over.ts';
 import type { PrefixHash } from '../scheduler/prefix-table.ts';
 import { refuseRequest } from '../scheduler/refuse-request.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
@@ -135,13 +136,15 @@ export class StepLoop {
   }
 
   /**
-   * Goes on with the ranks of another epoch, which hold the KV in addresses below `keptBlocks` as it was. Only when paused. Resolves when
+   * Goes on with the ranks of another epoch, which hold the KV that `kept` says as it was. Only when paused. Resolves when
    * they have answered their first step, or at once when there is nothing to do; when they fail before, rejects and is paused again.
    */
-  rebase(epoch: EpochOptions, keptBlocks: number): Promise<void> {
+  rebase(epoch: EpochOptions, kept: KeptRoom): Promise<void> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
-    const { kvBlockTokens } = epoch.limits;
-    const handedOver = this.#scheduler.handOver({ kvBlockTokens, keptBlocks });
+    const handedOver = this.#scheduler.handOver({
+      kvBlockTokens: epoch.limits.kvBlockTokens,
+      kept,
+    });
     this.#scheduler = new Scheduler(epoch.limits, this.#options.prefixHash, handedOver);
     this.#pipeline = new StepPipeline(this.#scheduler);
     this.#sequencesMax = epoch.limits.sequencesMax;

@@ -42,15 +42,17 @@ export class KvResidence {
   #droppedTokens = 0;
   #droppedByChoiceTokens = 0;
 
-  /** `parkedBlocks` of addresses after the runnable ones; `holders`: blocks of sequences that an earlier epoch handed over. */
+  /** `parkedBlocks` of addresses after the runnable ones; `holders`: sequences that an earlier epoch handed over. */
   constructor(
     { kvBlocks, localBlocks = kvBlocks, kvBlockTokens }: KvRoom,
     parkedBlocks: number,
     choice: RestoreChoice,
-    holders: readonly (readonly number[])[] = [],
+    holders: readonly Pick<Sequence, 'blocks' | 'parked'>[] = [],
   ) {
-    this.pool = new BlockPool(kvBlocks, holders, localBlocks);
-    this.#lot = new ParkingLot(kvBlocks, kvBlocks + parkedBlocks);
+    const blocks = holders.map((holder) => holder.blocks);
+    this.pool = new BlockPool(kvBlocks, blocks, localBlocks);
+    const parked = holders.flatMap((holder) => holder.parked);
+    this.#lot = new ParkingLot(kvBlocks, kvBlocks + parkedBlocks, parked);
     this.#blockTokens = kvBlockTokens;
     this.#choice = choice;
   }

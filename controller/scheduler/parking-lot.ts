@@ -5,13 +5,18 @@ export class ParkingLot {
   readonly #begin: number;
   readonly #end: number;
   readonly #free: LowestFirst;
-  readonly #used = new Set<number>();
+  readonly #used: Set<number>;
 
-  /** Addresses [begin, end). Low ids first: those are the ones that may lie on a device. */
-  constructor(begin: number, end: number) {
+  /** Addresses [begin, end), of which `used` are. Low ids first: those are the ones that may lie on a device. */
+  constructor(begin: number, end: number, used: readonly number[] = []) {
     this.#begin = begin;
     this.#end = end;
-    this.#free = new LowestFirst(begin, end);
+    const wrong = used.find((address) => address < begin || address >= end);
+    if (wrong !== undefined) {
+      throw new Error(`parked address ${wrong} is used; there are [${begin}, ${end})`);
+    }
+    this.#used = new Set(used);
+    this.#free = new LowestFirst(begin, end, this.#used);
   }
 
   get total(): number {

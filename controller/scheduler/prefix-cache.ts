@@ -86,7 +86,8 @@ export class PrefixCache {
   remember(sequence: Sequence): void {
     if (!this.#uses(sequence)) return;
     const known = Math.min(sequence.computed, sequence.tokens.length);
-    const full = Math.floor(known / this.#blockTokens);
+    // What is parked can be read by nobody.
+    const full = Math.min(Math.floor(known / this.#blockTokens), sequence.blocks.length);
     for (; sequence.remembered < full; sequence.remembered += 1) {
       const block = sequence.blocks[sequence.remembered] as number;
       const content = this.#contentOf(sequence, sequence.remembered);

@@ -71,8 +71,7 @@ export class Scheduler {
     this.#limits = limits;
     const { blocks, movesPerStepMax, choice } = checkedParking(limits);
     this.#movesPerStepMax = movesPerStepMax;
-    const holders = sequences.map((sequence) => sequence.blocks);
-    this.#kv = new KvResidence(limits, blocks, choice, holders);
+    this.#kv = new KvResidence(limits, blocks, choice, sequences);
     this.#room = new RoomMaker(this.#kv, limits, movesPerStepMax);
     this.#prefix = new PrefixCache(this.#kv.pool, limits.kvBlockTokens, prefixHash);
     this.#freeSlots = Array.from(

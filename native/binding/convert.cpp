@@ -214,6 +214,7 @@ KvMigration readKvMigration(const Argument& argument) {
   migration.previousHeadGroups = readList(argument.field("previousHeadGroups"), readRange);
   migration.headGroups = readList(argument.field("headGroups"), readRange);
   migration.blocks = readList(argument.field("blocks"), readRange);
+  migration.parked = readList(argument.field("parked"), readKvMove);
   migration.deadline = std::chrono::milliseconds(argument.field("deadlineMs").integer(1, 3'600'000));
   return migration;
 }

@@ -48,11 +48,14 @@ EngineMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const
 
 /// Memory of this rank's KV: that of the engine before, with all that lies there, where neither heads nor addresses
 /// change.
-std::shared_ptr<Arena> kvMemory(const std::optional<KeptKv>& previous, const ShardSpec& shard,
-                                const EngineMemory& memory) {
-  const bool same =
-      previous && previous->homes.headGroups == shard.headGroups && previous->memory->sizeBytes() == memory.kv.device;
-  return same ? previous->memory : std::make_shared<Arena>(memory.kv.device, "KV");
+std::shared_ptr<Arena> deviceMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {
+  const bool same = previous && sameOnDevice(previous->store.homes(), homes);
+  return same ? previous->device : std::make_shared<Arena>(sizeBytes, "KV");
+}
+
+std::shared_ptr<Arena> hostMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {
+  const bool same = previous && sameInHost(previous->store.homes(), homes);
+  return same ? previous->host : std::make_shared<Arena>(sizeBytes, "parked KV", ArenaPages::kSmall);
 }
 
 /// Inputs of the widest product of a step, in whole blocks for each granule; those of queries, keys and values have two
@@ -128,14 +131,14 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       previousKv_(kvFor(previous, model_, kvHomes_, options_,
                         memory_.weightBytes + memory_.scratchBytes + memory_.kv.loans, memory_.kv.device)),
       weights_(model_, shard_, *gemm_, weightsFor(previous, model_, options_)),
-      kvArena_(kvMemory(previousKv_, shard_, memory_)),
-      kvHostArena_(memory_.kv.host, "parked KV", ArenaPages::kSmall),
+      kvArena_(deviceMemory(previousKv_, kvHomes_, memory_.kv.device)),
+      kvHostArena_(hostMemory(previousKv_, kvHomes_, memory_.kv.host)),
       kvLoanArena_(memory_.kv.loans, "KV of other ranks", ArenaPages::kLargeNow),
       scratchArena_(memory_.scratchBytes, "scratch"),
       scratch_(layoutScratch(model_, shard_, options_, scratchArena_)),
       clock_(options_.speed),
       collective_(shard_.rank, shard_.ranks, clock_),
-      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_.takeBytes(memory_.kv.host),
+      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_->data(),
           kvLoanArena_.takeBytes(memory_.kv.loans)),
       exchangeBuffers_(layoutExchangeBuffers(model_, kvHomes_, options_, scratchArena_)),
       mover_(kv_, exchangeBuffers_, collective_),
@@ -152,25 +155,25 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
 
 CpuEngineRemains CpuEngine::remains() {
   CpuEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_) remains.kv = KeptKv{kvArena_, kv_.device(), kvHomes_};
+  if (kvWhole_) remains.kv = KeptKv{kvArena_, kvHostArena_, kv_};
   return remains;
 }
 
 void CpuEngine::connect(std::shared_ptr<Communicator> communicator) { collective_.connect(std::move(communicator)); }
 
 KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
-  std::optional<KvCachePieces> pieces;
+  std::optional<KvStorePieces> pieces;
   KvSource source;
   if (previousKv_) {
-    pieces.emplace(previousKv_->cache);
-    source = {&*pieces, previousKv_->homes, previousKv_->memory == kvArena_};
+    pieces.emplace(previousKv_->store, &kv_);
+    source = {&*pieces, previousKv_->store.homes()};
   }
   const KvSource* kept = previousKv_ ? &source : nullptr;
   validateKvMigration(migration, kvHomes_, model_.headGroups, kept);
   collective_.requireConnected();
   collective_.setDeadline(deadlineOrDefault(migration.deadline));
   try {
-    KvCachePieces target(kv_.device());
+    KvStorePieces target(kv_);
     const KvMigrationResult result = KvMigrator(migration, kept, target, collective_).run();
     previousKv_.reset();
     kvWhole_ = true;
@@ -287,7 +290,7 @@ EngineReport CpuEngine::report() const {
   report.scratchBytes = memory_.scratchBytes;
   report.kvKept = previousKv_.has_value();
   report.residentBytes = memory_.weightBytes + scratchArena_.residentBytes() + kvArena_->residentBytes();
-  if (previousKv_ && previousKv_->memory != kvArena_) report.residentBytes += previousKv_->memory->residentBytes();
+  if (previousKv_ && previousKv_->device != kvArena_) report.residentBytes += previousKv_->device->residentBytes();
   if (memory_.kv.loans > 0) report.residentBytes += kvLoanArena_.residentBytes();
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();

@@ -66,8 +66,8 @@ class CpuEngine final : public Engine {
   const KvHomes kvHomes_;
   std::optional<KeptKv> previousKv_;
   CpuWeights weights_;
-  const std::shared_ptr<Arena> kvArena_;  // the memory of previousKv_ where its shape stays
-  Arena kvHostArena_;
+  const std::shared_ptr<Arena> kvArena_;      // the memory of previousKv_ where its shape stays
+  const std::shared_ptr<Arena> kvHostArena_;  // so too
   Arena kvLoanArena_;
   Arena scratchArena_;
   Scratch scratch_;

@@ -34,10 +34,12 @@ std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, c
                             const EngineOptions& options, size_t otherBytes, size_t kvBytes) {
   std::optional<KeptKv> kept = std::exchange(remains.kv, std::nullopt);
   const bool usable =
-      kept && alike(remains, model, options) && kept->cache.shape().blockTokens == options.kvBlockTokens;
+      kept && alike(remains, model, options) && kept->store.device().shape().blockTokens == options.kvBlockTokens;
   if (!usable) return std::nullopt;
-  kept->cache.discardBlocksFrom(std::min(homes.blocks, kept->homes.blocks));
-  const size_t keptBytes = kept->memory->residentBytes();
+  const KvHomes& before = kept->store.homes();
+  kept->store.discard({homes.blocks, before.blocks});
+  kept->store.discard({before.blocks + homes.parkedBlocks, before.addresses()});
+  const size_t keptBytes = kept->device->residentBytes();
   const size_t needed = otherBytes + std::max(keptBytes, kvBytes);
   if (options.memoryBytes != 0 && needed > options.memoryBytes) return std::nullopt;
   return kept;

@@ -6,16 +6,15 @@
 
 #include "engine/cpu_weights.h"
 #include "engine/engine.h"
-#include "kv/kv_cache.h"
-#include "kv/kv_homes.h"
+#include "kv/kv_store.h"
 
 namespace hels {
 
 /// KV of the engine before, of the head groups that it had.
 struct KeptKv {
-  std::shared_ptr<Arena> memory;
-  KvCache cache;
-  KvHomes homes;
+  std::shared_ptr<Arena> device;
+  std::shared_ptr<Arena> host;
+  KvStore store;
 };
 
 struct CpuEngineRemains {
@@ -31,10 +30,10 @@ CpuEngineRemains remainsOf(std::unique_ptr<Engine> engine);
 /// The weights that an engine of these arguments may take over: all, or none.
 WeightRegions weightsFor(CpuEngineRemains& remains, const ModelSpec& model, const EngineOptions& options);
 
-/// The KV on the device that can be migrated to an engine of these arguments, which needs `otherBytes` for all but its
-/// own KV there, and `kvBytes` for that: only addresses that it has too, and none at all when they do not fit into its
-/// budget (options.memoryBytes). Layers are freed as they move, so that the larger of both plans' KV must fit, and
-/// while one moves that layer twice.
+/// The KV that can be migrated to an engine of these arguments, which needs `otherBytes` for all but the KV of its own
+/// heads on the device, and `kvBytes` for that: only addresses that it has too, and none at all when they do not fit
+/// into its budget (options.memoryBytes). Layers are freed as they move, so that the larger of both plans' KV must fit,
+/// and while one moves that layer twice; so too in host memory.
 std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, const KvHomes& homes,
                             const EngineOptions& options, size_t otherBytes, size_t kvBytes);
 

@@ -95,7 +95,8 @@ struct StepResult {
 struct KvMigration {
   std::vector<Range> previousHeadGroups;  // by rank: the head groups whose KV it kept; empty: none
   std::vector<Range> headGroups;          // by rank, now
-  std::vector<Range> blocks;              // addresses in use, ascending and apart
+  std::vector<Range> blocks;              // runnable addresses in use, ascending and apart
+  std::vector<KvMove> parked;             // parked blocks, from an address of the plan before to one of the next
   std::chrono::nanoseconds deadline{0};   // of each exchange; 0 = that of a step that names none
 };
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -55,6 +57,31 @@ void checkBlocks(const std::vector<Range>& blocks, int64_t addresses) {
   }
 }
 
+/// One side of the moves: parked addresses of `homes`, each once.
+void checkParked(const char* side, const std::vector<KvMove>& moves, int32_t KvMove::*address, const KvHomes& homes) {
+  std::unordered_set<int32_t> named;
+  for (size_t index = 0; index < moves.size(); ++index) {
+    const int32_t value = moves[index].*address;
+    requireMigration(homes.blocks <= value && value < homes.addresses() && named.insert(value).second,
+                     "parked[" + std::to_string(index) + "]." + side + " is " + std::to_string(value) +
+                         "; it must be a parked address, within " + rangeText(homes.blocks, homes.addresses()) +
+                         ", and named once");
+  }
+}
+
+/// Where memory stays, nothing may be written over before it is read: blocks are copied in any order.
+void checkApart(const std::vector<KvMove>& moves, const KvHomes& before, const KvHomes& homes) {
+  std::unordered_map<int64_t, size_t> sources;
+  for (size_t index = 0; index < moves.size(); ++index) sources[moves[index].from - before.blocks] = index;
+  for (size_t index = 0; index < moves.size(); ++index) {
+    const auto source = sources.find(moves[index].to - homes.blocks);
+    requireMigration(source == sources.end() || source->second == index,
+                     "parked[" + std::to_string(index) + "].to is " + std::to_string(moves[index].to) +
+                         ", as far behind the runnable addresses as what moves elsewhere; it must be as far as its own "
+                         "source or as none");
+  }
+}
+
 }  // namespace
 
 void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int64_t modelHeadGroups,
@@ -72,6 +99,10 @@ void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int
   int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.localBlocks();
   if (!before.empty()) addresses = std::min(addresses, kept->homes.localBlocks());
   checkBlocks(migration.blocks, addresses);
+  checkParked("to", migration.parked, &KvMove::to, homes);
+  if (before.empty()) return;
+  checkParked("from", migration.parked, &KvMove::from, kept->homes);
+  checkApart(migration.parked, kept->homes, homes);
 }
 
 KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective)
@@ -82,10 +113,9 @@ KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPie
       rank_(collective.rank()),
       pieceBytes_(2 * static_cast<size_t>(target.shape().blockBytes())) {
   for (const Range& range : migration.blocks) {
-    for (int64_t address = range.begin; address < range.end; ++address) {
-      addresses_.push_back(static_cast<int32_t>(address));
-    }
+    for (int64_t block = range.begin; block < range.end; ++block) blocks_.emplace_back(block, block);
   }
+  for (const KvMove& move : migration.parked) blocks_.emplace_back(move.from, move.to);
   listTransfers();
   planRounds();
 }
@@ -126,12 +156,13 @@ void KvMigrator::planRounds() {
 }
 
 int64_t KvMigrator::piecesOf(const Transfer& transfer) const {
-  return transfer.groups.size() * static_cast<int64_t>(addresses_.size());
+  return transfer.groups.size() * static_cast<int64_t>(blocks_.size());
 }
 
 KvMigrator::Piece KvMigrator::pieceAt(const Transfer& transfer, int64_t index) const {
-  const auto addresses = static_cast<int64_t>(addresses_.size());
-  return {transfer.groups.begin + index / addresses, addresses_[static_cast<size_t>(index % addresses)]};
+  const auto blocks = static_cast<int64_t>(blocks_.size());
+  const auto& [from, to] = blocks_[static_cast<size_t>(index % blocks)];
+  return {transfer.groups.begin + index / blocks, from, to};
 }
 
 Range KvMigrator::piecesOfRound(const Transfer& transfer, int64_t round) const {
@@ -142,25 +173,22 @@ Range KvMigrator::piecesOfRound(const Transfer& transfer, int64_t round) const {
 template <typename Body>
 void KvMigrator::eachRun(const Transfer& transfer, const Range& pieces, const Body& body) const {
   for (int64_t index = pieces.begin; index < pieces.end;) {
-    const auto [group, first] = pieceAt(transfer, index);
-    int64_t end = first;
-    while (index < pieces.end) {
+    const Piece first = pieceAt(transfer, index);
+    int64_t count = 0;
+    for (; index < pieces.end; ++index, ++count) {
       const Piece next = pieceAt(transfer, index);
-      if (next.group != group || next.address != end) break;
-      ++end;
-      ++index;
+      if (next.group != first.group || next.from != first.from + count || next.to != first.to + count) break;
     }
-    body(group, Range{first, end});
+    body(first, count);
   }
 }
 
 KvMigrationResult KvMigrator::run() {
   const auto start = std::chrono::steady_clock::now();
-  const bool inPlace = kept_ != nullptr && kept_->inPlace;
   for (int64_t layer = 0; layer < target_.shape().layers; ++layer) {
-    if (!inPlace) moveWithin(layer);
+    moveWithin(layer);
     for (int64_t round = 0; round < rounds_; ++round) moveBetween(layer, round);
-    if (kept_ != nullptr && !inPlace) kept_->pieces->discardLayer(layer);
+    if (kept_ != nullptr) kept_->pieces->discardLayer(layer);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   return {seconds.count(), bytesReceived_};
@@ -168,9 +196,10 @@ KvMigrationResult KvMigrator::run() {
 
 void KvMigrator::moveWithin(int64_t layer) {
   for (const Transfer& transfer : within_) {
-    eachRun(transfer, {0, piecesOf(transfer)}, [&](int64_t group, const Range& blocks) {
-      target_.copy(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, blocks, *kept_->pieces,
-                   group - kept_->homes.headGroups.begin);
+    eachRun(transfer, {0, piecesOf(transfer)}, [&](const Piece& first, int64_t count) {
+      target_.copy(layer, first.group - migration_.headGroups[static_cast<size_t>(rank_)].begin,
+                   {first.to, first.to + count}, *kept_->pieces, first.group - kept_->homes.headGroups.begin,
+                   first.from);
     });
   }
   target_.finish();
@@ -185,9 +214,9 @@ void KvMigrator::moveBetween(int64_t layer, int64_t round) {
     const size_t bytes = static_cast<size_t>(pieces.size()) * pieceBytes_;
     if (transfer.from == rank_) {
       parts[static_cast<size_t>(transfer.to)].send = {sent, bytes};
-      eachRun(transfer, pieces, [&](int64_t group, const Range& blocks) {
-        kept_->pieces->read(layer, group - kept_->homes.headGroups.begin, blocks, sent);
-        sent += static_cast<size_t>(blocks.size()) * pieceBytes_;
+      eachRun(transfer, pieces, [&](const Piece& first, int64_t count) {
+        kept_->pieces->read(layer, first.group - kept_->homes.headGroups.begin, {first.from, first.from + count}, sent);
+        sent += static_cast<size_t>(count) * pieceBytes_;
       });
     }
     if (transfer.to == rank_) {
@@ -201,9 +230,10 @@ void KvMigrator::moveBetween(int64_t layer, int64_t round) {
     if (transfer.to != rank_) continue;
     const Range pieces = piecesOfRound(transfer, round);
     const std::byte* source = parts[static_cast<size_t>(transfer.from)].receive.data();
-    eachRun(transfer, pieces, [&](int64_t group, const Range& blocks) {
-      target_.write(layer, group - migration_.headGroups[static_cast<size_t>(rank_)].begin, blocks, source);
-      source += static_cast<size_t>(blocks.size()) * pieceBytes_;
+    eachRun(transfer, pieces, [&](const Piece& first, int64_t count) {
+      target_.write(layer, first.group - migration_.headGroups[static_cast<size_t>(rank_)].begin,
+                    {first.to, first.to + count}, source);
+      source += static_cast<size_t>(count) * pieceBytes_;
     });
     bytesReceived_ += static_cast<uint64_t>(pieces.size()) * pieceBytes_;
   }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "engine/collective.h"
@@ -16,7 +17,6 @@ namespace hels {
 struct KvSource {
   KvPieces* pieces = nullptr;
   KvHomes homes;
-  bool inPlace = false;  // it has the memory of what it is migrated to, and the same shape
 };
 
 /// Buffers of an exchange, on each rank, when no single block is larger: this much to send and as much to receive.
@@ -32,7 +32,7 @@ class KvMigrator {
   /// `migration` is checked; `kept` may be null.
   KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective);
 
-  /// Once. Memory of `kept` that `target` does not use is discarded as the layers move. Throws what an exchange throws.
+  /// Once. What `kept` discards of its memory goes as the layers move. Throws what an exchange throws.
   KvMigrationResult run();
 
  private:
@@ -42,17 +42,19 @@ class KvMigrator {
     int to = 0;
     Range groups;
   };
-  /// Pieces of a transfer in one layer: (groups, addresses), a head group of a block each.
+  /// Pieces of a transfer in one layer: (groups, blocks), a head group of a block each, from an address of the plan
+  /// before to one of the next.
   struct Piece {
     int64_t group = 0;
-    int32_t address = 0;
+    int64_t from = 0;
+    int64_t to = 0;
   };
 
   void listTransfers();
   void planRounds();
   int64_t piecesOf(const Transfer& transfer) const;
   Piece pieceAt(const Transfer& transfer, int64_t index) const;
-  /// Calls body(group, blocks) for runs of pieces of consecutive blocks that together are `pieces` of the transfer.
+  /// Calls body(first, count) for runs of pieces of consecutive blocks that together are `pieces` of the transfer.
   template <typename Body>
   void eachRun(const Transfer& transfer, const Range& pieces, const Body& body) const;
   void moveWithin(int64_t layer);
@@ -66,11 +68,11 @@ class KvMigrator {
   Collective& collective_;
   const int rank_;
   const size_t pieceBytes_;
-  std::vector<int32_t> addresses_;
-  std::vector<Transfer> within_;   // on this rank
-  std::vector<Transfer> between_;  // of all ranks, by sender, then receiver
-  int64_t piecesAtOnce_ = 1;       // of each transfer in a round
-  int64_t rounds_ = 0;             // of a layer
+  std::vector<std::pair<int64_t, int64_t>> blocks_;  // from, to
+  std::vector<Transfer> within_;                     // on this rank
+  std::vector<Transfer> between_;                    // of all ranks, by sender, then receiver
+  int64_t piecesAtOnce_ = 1;                         // of each transfer in a round
+  int64_t rounds_ = 0;                               // of a layer
   std::shared_ptr<std::byte> send_;
   std::shared_ptr<std::byte> receive_;
   uint64_t bytesReceived_ = 0;

@@ -91,10 +91,10 @@ void KvCache::discardLayer(int64_t layer) {
   returnPages(values(layer, 0), bytes);
 }
 
-void KvCache::discardBlocksFrom(int64_t firstBlock) {
-  if (firstBlock >= shape_.blocks) return;
-  const int64_t offset = firstBlock * shape_.blockBytes();
-  const auto bytes = static_cast<size_t>((shape_.blocks - firstBlock) * shape_.blockBytes());
+void KvCache::discardBlocks(const Range& blocks) {
+  if (blocks.begin >= blocks.end) return;
+  const int64_t offset = blocks.begin * shape_.blockBytes();
+  const auto bytes = static_cast<size_t>(blocks.size() * shape_.blockBytes());
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
     for (int64_t group = 0; group < shape_.headGroups; ++group) {
       returnPages(keys(layer, group) + offset, bytes);

@@ -9,6 +9,7 @@
 
 #include "base/data_type.h"
 #include "kernels/cpu/attention.h"
+#include "shard/shard_spec.h"
 
 namespace hels {
 
@@ -56,8 +57,8 @@ class KvCache {
   /// Gives the memory of a layer back to the system, but for pages that it shares with its neighbours. What lay there
   /// is lost.
   void discardLayer(int64_t layer);
-  /// The same of all blocks from `firstBlock` on.
-  void discardBlocksFrom(int64_t firstBlock);
+  /// The same of blocks of all layers; of none where `blocks` ends before it begins.
+  void discardBlocks(const Range& blocks);
 
  private:
   std::byte* keys(int64_t layer, int64_t group) const;

@@ -87,6 +87,17 @@ std::vector<int> KvHomes::owners() const {
   return owners;
 }
 
+bool sameOnDevice(const KvHomes& before, const KvHomes& now) {
+  // Parked addresses are counted from the runnable ones on.
+  const bool parkedMean = before.blocks == now.blocks || (before.spareBlocks() == 0 && now.spareBlocks() == 0);
+  return before.headGroups == now.headGroups && before.deviceBlocks == now.deviceBlocks && parkedMean;
+}
+
+bool sameInHost(const KvHomes& before, const KvHomes& now) {
+  return before.headGroups == now.headGroups && before.hostBlocks() == now.hostBlocks() &&
+         before.spareBlocks() == now.spareBlocks();
+}
+
 KvHomes checkedKvHomes(KvHomes homes, int64_t modelHeadGroups, int64_t blockTokens) {
   requireRange("kvParkedBlocks", homes.parkedBlocks, 0, kAddressesMax - homes.blocks);
   requireRange("kvDeviceBlocks", homes.deviceBlocks, 0, homes.addresses());

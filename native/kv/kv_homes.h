@@ -41,6 +41,8 @@ struct KvHomes {
   /// Addresses from here on that are not lent lie in host memory.
   int64_t firstHostAddress() const { return deviceBlocks > blocks ? deviceBlocks : blocks; }
   int64_t hostBlocks() const { return addresses() - firstHostAddress(); }
+  /// So many parked addresses lie on the device.
+  int64_t spareBlocks() const { return firstHostAddress() - blocks; }
   /// The loan with the KV of the owner's heads at `address`; null when the owner has it itself.
   const KvLoan* loanOf(int owner, int64_t address) const;
   /// Where the KV of the owner's heads at `address` lies: the owner or a holder.
@@ -48,6 +50,11 @@ struct KvHomes {
   /// Ranks whose KV lies with others in part, ascending.
   std::vector<int> owners() const;
 };
+
+/// Whether the device of a rank with these homes, now and before, holds the same heads at the same addresses.
+bool sameOnDevice(const KvHomes& before, const KvHomes& now);
+/// The same of its host memory.
+bool sameInHost(const KvHomes& before, const KvHomes& now);
 
 /// Sorts the loans and checks everything: ranges, one home for each address of each rank, blocks of whole chunks where
 /// there are loans. Throws kShapeInvalid naming the field, its value and the allowed range.

@@ -1,16 +1,16 @@
-// KV of some head groups as it is migrated: piece by piece, wherever it lies.
+// KV of a rank's head groups as it is migrated: piece by piece, wherever it lies with the rank.
 #pragma once
 
 #include <cstddef>
 #include <memory>
 
-#include "kv/kv_cache.h"
+#include "kv/kv_store.h"
 #include "shard/shard_spec.h"
 
 namespace hels {
 
-/// A piece is one block of one head group in one layer: keys, then values, each shape().blockBytes(). Calls may return
-/// before their work is done; it is done in the order of the calls.
+/// A piece is one block of one head group in one layer: keys, then values, each shape().blockBytes(). Blocks are named
+/// by their addresses. Calls may return before their work is done; it is done in the order of the calls.
 class KvPieces {
  public:
   virtual ~KvPieces() = default;
@@ -18,8 +18,10 @@ class KvPieces {
   /// Pieces of consecutive blocks, one behind the other, to and from a buffer() or other memory of the host.
   virtual void read(int64_t layer, int64_t group, const Range& blocks, std::byte* target) = 0;
   virtual void write(int64_t layer, int64_t group, const Range& blocks, const std::byte* source) = 0;
-  /// Pieces of the same blocks from `source`, which is of the same kind and block size.
-  virtual void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup) = 0;
+  /// Pieces from `source`, which is of the same kind and block size, of blocks from `sourceBlock` on. Nothing where
+  /// these lie in the very same place.
+  virtual void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
+                    int64_t sourceBlock) = 0;
   /// Waits: what was read is there, what was written from and copied from is free.
   virtual void finish() = 0;
   /// Gives back what it can of a layer's memory, which is not read any more.
@@ -28,21 +30,26 @@ class KvPieces {
   virtual std::shared_ptr<std::byte> buffer(size_t sizeBytes) const = 0;
 };
 
-/// In memory of the host. The cache outlives it.
-class KvCachePieces final : public KvPieces {
+/// Of a processor. The stores outlive it.
+class KvStorePieces final : public KvPieces {
  public:
-  explicit KvCachePieces(KvCache& cache) : cache_(cache) {}
+  /// `heir` may have memory of this one, which is then not given back.
+  explicit KvStorePieces(KvStore& store, KvStore* heir = nullptr) : store_(store), heir_(heir) {}
 
-  const KvShape& shape() const override { return cache_.shape(); }
+  const KvShape& shape() const override { return store_.device().shape(); }
   void read(int64_t layer, int64_t group, const Range& blocks, std::byte* target) override;
   void write(int64_t layer, int64_t group, const Range& blocks, const std::byte* source) override;
-  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup) override;
+  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
+            int64_t sourceBlock) override;
   void finish() override {}
-  void discardLayer(int64_t layer) override { cache_.discardLayer(layer); }
+  void discardLayer(int64_t layer) override;
   std::shared_ptr<std::byte> buffer(size_t sizeBytes) const override;
 
  private:
-  KvCache& cache_;
+  KvStore::Place at(int64_t address) { return store_.at(store_.homes().rank, address); }
+
+  KvStore& store_;
+  KvStore* const heir_;
 };
 
 }  // namespace hels

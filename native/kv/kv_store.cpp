@@ -1,6 +1,8 @@
 #include "kv/kv_store.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 
@@ -27,13 +29,13 @@ KvBytes kvBytesOf(const KvHomes& homes, const KvShape& shape) {
   return bytes;
 }
 
-KvStore::KvStore(const KvHomes& homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans)
-    : homes_(homes),
+KvStore::KvStore(KvHomes homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans)
+    : homes_(std::move(homes)),
       shape_(shape),
-      device_(shapeOf(shape, homes.headGroups.size(), homes.deviceBlocks), device),
-      host_(shapeOf(shape, homes.headGroups.size(), homes.hostBlocks()), host) {
-  for (const KvLoan& loan : homes.loans) {
-    if (loan.holder != homes.rank) continue;
+      device_(shapeOf(shape, homes_.headGroups.size(), homes_.deviceBlocks), device),
+      host_(shapeOf(shape, homes_.headGroups.size(), homes_.hostBlocks()), host) {
+  for (const KvLoan& loan : homes_.loans) {
+    if (loan.holder != homes_.rank) continue;
     const KvShape lent = shapeOf(shape, loan.headGroups.size(), loan.blocks.size());
     held_.push_back({loan, KvCache(lent, loans)});
     loans += lent.sizeBytes();
@@ -51,6 +53,12 @@ KvStore::Place KvStore::at(int owner, int64_t address) {
   }
   throw Error(ErrorCode::kInternal, "KV of rank " + std::to_string(owner) + " at address " + std::to_string(address) +
                                         " does not lie with rank " + std::to_string(homes_.rank));
+}
+
+void KvStore::discard(const Range& addresses) {
+  device_.discardBlocks({addresses.begin, std::min(addresses.end, homes_.deviceBlocks)});
+  const int64_t first = homes_.firstHostAddress();
+  host_.discardBlocks({std::max<int64_t>(0, addresses.begin - first), addresses.end - first});
 }
 
 size_t KvStore::blockBytes(int owner) const {

@@ -28,14 +28,18 @@ class KvStore {
     int64_t block = 0;
   };
 
-  /// The regions have the sizes that kvBytesOf() tells, zeroed, and outlive the store, as `homes` does.
-  KvStore(const KvHomes& homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans);
+  /// The regions have the sizes that kvBytesOf() tells, zeroed, and outlive the store.
+  KvStore(KvHomes homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans);
 
   const KvHomes& homes() const { return homes_; }
   /// Of this rank's heads; its block ids are addresses.
   KvCache& device() { return device_; }
+  /// Of this rank's heads, in host memory.
+  KvCache& host() { return host_; }
   /// KV of the owner's heads at an address that lies here (homes().placeOf() says so).
   Place at(int owner, int64_t address);
+  /// Gives the memory of this rank's heads at these addresses, which are not lent, back to the system.
+  void discard(const Range& addresses);
   /// Bytes of one block of the owner's heads, all layers.
   size_t blockBytes(int owner) const;
 
@@ -45,8 +49,8 @@ class KvStore {
     KvCache cache;
   };
 
-  const KvHomes& homes_;
-  const KvShape shape_;
+  KvHomes homes_;
+  KvShape shape_;
   KvCache device_;
   KvCache host_;
   std::vector<Held> held_;

@@ -119,6 +119,40 @@ TEST_F(CudaReplan, AnotherNumberOfBlocks) {
   expectSameBits({{4, 0, 0}}, {{{4, 0, 0}}, {0}}, fewer);
 }
 
+/// On the device or in host memory, before and after.
+TEST_F(CudaReplan, ParkedBlocksStayOrMove) {
+  const auto options = [](int64_t kvBlocks, int64_t spare) {
+    EngineOptions result = gpuOptions();
+    result.kvBlocks = kvBlocks;
+    result.kvParkedBlocks = 3;
+    result.kvDeviceBlocks = kvBlocks + spare;
+    return result;
+  };
+  for (const EngineOptions& before : {options(20, 0), options(20, 2), options(20, 3)}) {
+    for (const EngineOptions& now : {options(20, 0), options(20, 2), options(22, 1)}) {
+      for (const std::vector<RankShare>& shares : {std::vector<RankShare>{{4, 0, 0}}, {{1, 1, 30}, {3, 0, 0}}}) {
+        RankGroup old(model_, {{4, 0, 0}}, before);
+        feed(old, 0, kHalf);
+        const auto parked = static_cast<int32_t>(before.kvBlocks);
+        StepBatch leave;
+        leave.kvMoves = {{5, parked + 2}, {2, parked + 1}};
+        old.step(leave);
+        const auto group = next(old, {shares, shares.size() == 1 ? std::vector{0} : std::vector{-1, 0}}, now);
+        KvMigration migration;
+        migration.previousHeadGroups = shares.size() == 1 ? std::vector<Range>{{0, 4}} : std::vector<Range>{{}, {0, 4}};
+        migration.headGroups = group->headGroups();
+        const auto parkedNow = static_cast<int32_t>(now.kvBlocks);
+        migration.parked = {{parked + 2, parkedNow}, {parked + 1, parkedNow + 1}};
+        group->migrateKv(migration);
+        StepBatch comeBack;
+        comeBack.kvMoves = {{parkedNow, 5}, {parkedNow + 1, 2}};
+        group->step(comeBack);
+        feed(*group, kHalf, kTokens);
+      }
+    }
+  }
+}
+
 TEST_F(CudaReplan, WithParkedAddressesInTheNextPlan) {
   EngineOptions parking = gpuOptions();
   parking.kvParkedBlocks = 3;
@@ -173,7 +207,7 @@ TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   const auto shards = shardsOf(model_.spec, {{1, 1, 30}, {3, 0, 0}});
   const auto engine =
       Engine::load(model_.spec, shards[0], model_.source, gpuOptions(), std::move(old.takeEngines()[0]));
-  KvMigration migration{{{0, 4}, {}}, {{0, 1}, {1, 4}}, {{0, 65}}, {}};
+  KvMigration migration{{{0, 4}, {}}, {{0, 1}, {1, 4}}, {{0, 65}}, {}, {}};
   const auto refused = [&](const std::string& part) {
     try {
       engine->migrateKv(migration);

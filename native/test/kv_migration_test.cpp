@@ -51,7 +51,7 @@ class Migration : public testing::Test {
   const std::vector<RankShare> shares_ = {{2, 1, 30}, {2, 0, 0}};
   const std::vector<RankShare> nextShares_ = {{1, 1, 30}, {3, 0, 0}};
   const std::vector<int32_t> tokens_ = randomTokens(80, model_.spec.vocabRows, 2);
-  const KvMigration migration_ = {{{0, 2}, {2, 4}}, {{0, 1}, {1, 4}}, {{0, 5}}, std::chrono::milliseconds(500)};
+  const KvMigration migration_ = {{{0, 2}, {2, 4}}, {{0, 1}, {1, 4}}, {{0, 5}}, {}, std::chrono::milliseconds(500)};
 };
 
 TEST_F(Migration, RefusesWhatDoesNotFit) {
@@ -90,6 +90,10 @@ TEST_F(Migration, RefusesWhatDoesNotFit) {
       {"blocks[1] is [4, 6); it must be a range, not empty, within [5, 64)",
        [](auto& m) {
          m.blocks.push_back({4, 6});
+       }},
+      {"parked[0].to is 64; it must be a parked address, within [64, 64), and named once",
+       [](auto& m) {
+         m.parked = {{64, 64}};
        }},
       {"blocks[1] is [7, 7)",
        [](auto& m) {
@@ -143,6 +147,31 @@ TEST_F(Migration, AfterAFailedStepOnlyTheWeightsAreOfUse) {
   EXPECT_TRUE(group->engine(0).report().kvKept);
   EXPECT_FALSE(group->engine(1).report().kvKept);
   EXPECT_GT(group->engine(1).report().weightBytesAdopted, 0U);
+}
+
+TEST_F(Migration, RefusesParkedAddressesThatOnePlanHasNotAndThoseNamedTwice) {
+  EngineOptions few = tinyOptions();
+  few.kvParkedBlocks = 3;
+  EngineOptions many = tinyOptions();
+  many.kvParkedBlocks = 7;
+  for (const bool fewer : {false, true}) {
+    const auto old = served(fewer ? many : few);
+    const auto group = next(*old, fewer ? few : many);
+    const std::string range = "it must be a parked address, within [64, 67), and named once";
+    const auto refused = [&](const std::string& part, const std::vector<KvMove>& parked) {
+      KvMigration migration = migration_;
+      migration.parked = parked;
+      expectError(ErrorCode::kShapeInvalid, part, [&] { group->engine(0).migrateKv(migration); });
+    };
+    refused(fewer ? "parked[1].to is 67; " + range : "parked[1].from is 67; " + range, {{64, 64}, {67, 67}});
+    refused("parked[0].from is 63; ", {{63, 64}});
+    refused("parked[1].from is 64; ", {{64, 64}, {64, 65}});
+    refused("parked[1].to is 64; ", {{64, 64}, {65, 64}});
+    refused("parked[0].to is 65, as far behind the runnable addresses as what moves elsewhere", {{64, 65}, {65, 66}});
+    KvMigration migration = migration_;
+    migration.parked = {{64, 66}, {65, 65}};
+    EXPECT_NO_THROW(group->migrateKv(migration));
+  }
 }
 
 /// In the plan before or after, rank 1 lends from address 3 on.
@@ -262,7 +291,7 @@ TEST(KvCachePages, ADiscardedLayerIsFreeAndTheOthersStay) {
       EXPECT_TRUE(std::ranges::all_of(block, [](std::byte value) { return value == std::byte{7}; }));
     }
   }
-  cache.discardBlocksFrom(250);
+  cache.discardBlocks({250, shape.blocks});
   EXPECT_LE(memory.residentBytes(), (full - layerBytes) / 2 + size_t{16} * 65536);
   cache.readGroup(2, 1, 249, block.data());
   EXPECT_TRUE(std::ranges::all_of(block, [](std::byte value) { return value == std::byte{7}; }));

@@ -194,9 +194,36 @@ class Replan : public testing::TestWithParam<std::tuple<std::string, DataType>> 
     RankGroup old(model_, kLendingBefore, before);
     feed(old, part, 0, kHalf);
     RankGroup group(model_, kLendingNow, now, old.takeEngines());
-    group.migrateKv({{{0, 1}, {1, 4}}, {{0, 3}, {3, 4}}, {{0, 1}, {2, 3}}, {}});
+    group.migrateKv({{{0, 1}, {1, 4}}, {{0, 3}, {3, 4}}, {{0, 1}, {2, 3}}, {}, {}});
     part.blockTable = {2, 0, 1};
     feed(group, part, kHalf, kTokens);
+  }
+
+  /// The first sequence gives up all but its first block to parked addresses, and has them back after the change.
+  void expectSameBitsOfParked(const std::vector<RankShare>& shares, const std::vector<EngineOptions>& before,
+                              const std::vector<RankShare>& nextShares, const std::vector<EngineOptions>& now) {
+    const std::vector<int32_t> parked = {6, 0, 4, 5};
+    const std::vector<int32_t> parkedNow = {1, 0, 4, 3};
+    std::vector<int32_t> table = kTables[0];
+    RankGroup old(model_, shares, before);
+    feed(old, 0, 0, kHalf);
+    StepBatch leave;
+    StepBatch comeBack;
+    std::vector<KvMove> moves;
+    for (size_t i = 0; i < parked.size(); ++i) {
+      const auto from = static_cast<int32_t>(before[0].kvBlocks + parked[i]);
+      const auto to = static_cast<int32_t>(now[0].kvBlocks + parkedNow[i]);
+      leave.kvMoves.push_back({table[i + 1], from});
+      moves.push_back({from, to});
+      table[i + 1] = static_cast<int32_t>(30 + i);
+      comeBack.kvMoves.push_back({to, table[i + 1]});
+    }
+    old.step(leave);
+    const std::vector<Range> headGroupsBefore = old.headGroups();
+    RankGroup group(model_, nextShares, now, old.takeEngines());
+    group.migrateKv({headGroupsBefore, group.headGroups(), {{7, 8}}, moves, {}});
+    group.step(comeBack);
+    feed(group, sequenceStep(0, {}, kTokens - 1, table), kHalf, kTokens);
   }
 
   static inline const std::vector<RankShare> kLendingBefore = {{1, 1, 30}, {3, 0, 0}};
@@ -252,6 +279,28 @@ TEST_P(Replan, WithParkedAddressesInEitherPlan) {
   }
   expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 30}, {2, 0, 0}}, kSameTwo}, parking, spare);
   expectSameBits({{{2, 1, 30}, {2, 0, 0}}, {}}, {{{2, 1, 31}, {2, 0, 0}}, kSameTwo}, spare, spare);
+}
+
+/// Both ranks' parked blocks lie on the device or in host memory, and may lie elsewhere in the next plan.
+TEST_P(Replan, ParkedBlocksStayOrMove) {
+  const auto options = [](int64_t kvBlocks, int64_t parkedBlocks, int64_t spareOfFirst, int64_t spareOfSecond) {
+    EngineOptions common = tinyOptions();
+    common.kvBlocks = kvBlocks;
+    common.kvParkedBlocks = parkedBlocks;
+    std::vector<EngineOptions> both(2, common);
+    both[0].kvDeviceBlocks = kvBlocks + spareOfFirst;
+    both[1].kvDeviceBlocks = kvBlocks + spareOfSecond;
+    return both;
+  };
+  const std::vector<RankShare> shares = {{2, 1, 30}, {2, 0, 0}};
+  const std::vector<std::vector<EngineOptions>> plans = {
+      options(64, 7, 0, 0), options(64, 7, 1, 7), options(64, 8, 7, 7), options(62, 8, 3, 0), options(70, 7, 0, 2)};
+  for (const auto& before : plans) {
+    for (const auto& now : plans) {
+      expectSameBitsOfParked(shares, before, shares, now);
+      expectSameBitsOfParked(shares, before, {{3, 1, 30}, {1, 0, 0}}, now);
+    }
+  }
 }
 
 TEST_P(Replan, BesideLoansInEitherPlan) {

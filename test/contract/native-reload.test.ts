@@ -62,6 +62,7 @@ const migration: KvMigration = {
     { begin: 0, end: 1 },
     { begin: 2, end: 3 },
   ],
+  parked: [],
   deadlineMs: 1000,
 };
 

@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import type { HelsClient } from '../../client/sdk/index.ts';
 import { collect, idle, startTestCluster, type TestCluster } from '../support/daemons.ts';
+import { eventually } from '../support/deadline.ts';
 
 const streams = 32;
 /** What the plan must hold: less than all streams together need. */
@@ -82,6 +83,41 @@ it('serves a load whose KV does not fit all at once, where host memory holds the
     await test.stop();
   }
 }, 180_000);
+
+it('takes over what is parked when the plan changes, with the same text', async () => {
+  const device = 'cpu?threads=1&memory=22MiB&host=4MiB';
+  const test = await startTestCluster([device, device]);
+  try {
+    const { client } = test.cluster;
+    await test.deploy({ ranks, workload, prefixCache: false });
+    const asked = Array.from({ length: streams }, (_, index) => index);
+    const alone = [];
+    for (const index of asked) alone.push((await ask(client, index)).tokenIds);
+    const generatedTokens = () => metricOf(test, /^hels_tokens_generated_total/);
+    const before = await generatedTokens();
+    const together = Promise.all(asked.map((index) => ask(client, index)));
+    const done = [];
+    for (const headGroups of [5, 6]) {
+      const parked = async () => (await client.status()).kvParkedBlocksUsed > 20;
+      await eventually(20_000, 'much is parked', parked);
+      const split = ranks.map((rank, index) => ({
+        ...rank,
+        headGroups: index === 0 ? headGroups : 8 - headGroups,
+      }));
+      const generated = (await generatedTokens()) - before;
+      for await (const event of client.replan({ ranks: split })) {
+        if (event.type === 'done') done.push({ ...event.replan, generated });
+      }
+    }
+    // The second plan has less room: what finds none is computed again, and little else.
+    expect(done).toMatchObject([{ kv: 'migrated', replayedTokens: 0 }, { kv: 'migrated' }]);
+    expect(done[1]?.replayedTokens).toBeLessThan((done[1]?.generated ?? 0) / 2);
+    expect((await together).map(({ tokenIds }) => tokenIds)).toEqual(alone);
+    await idle(client);
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
 
 it('drops what has no parked block and computes only that again, with the same text', async () => {
   const test = await startTestCluster(['cpu?threads=1&memory=22MiB', 'cpu?threads=1&memory=22MiB']);

@@ -119,7 +119,7 @@ function run(plans: readonly Plan[], keptOf: (former: Plan, next: Plan) => numbe
   return world;
 }
 
-const localIn = (former: Plan, next: Plan) => Math.min(localOf(former), localOf(next));
+const atHome = (former: Plan, next: Plan) => Math.min(localOf(former), localOf(next));
 
 describe('sequences that go to another epoch', () => {
   it(
@@ -145,11 +145,14 @@ describe('sequences that go to another epoch', () => {
     (_, isLocal) => {
       let computed = 0;
       let kept = 0;
+      let parked = 0;
       fc.assert(
         fc.property(
           blockTokens.chain((tokens) => epochs(fc.constant(tokens), isLocal)),
           (plans) => {
-            kept += run(plans, localIn).computedTokens;
+            const world = run(plans, atHome);
+            kept += world.computedTokens;
+            parked += world.keptParked;
             computed += run(plans, () => 0).computedTokens;
           },
         ),
@@ -157,6 +160,7 @@ describe('sequences that go to another epoch', () => {
       );
       // Otherwise keeping would not be worth its trouble.
       expect(kept).toBeLessThan(computed);
+      expect(parked).toBeGreaterThan(5);
     },
     propertyDeadlineMs(60_000),
   );

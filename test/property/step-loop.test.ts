@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
 import { StepLoop } from '../../controller/engine/step-loop.ts';
 import { Survivors } from '../../controller/engine/survivors.ts';
+import { nothingKept } from '../../controller/scheduler/hand-over.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import { FakeRank } from '../support/fake-ranks.ts';
@@ -179,7 +180,8 @@ class World {
     this.#epoch += 1;
     const ranks = this.ranks.map(({ open }) => open);
     const epoch = { epoch: this.#epoch, limits: limitsWith(kvBlocks), ranks };
-    await loop.rebase({ ...epoch, predictedStepSeconds: 0 }, keptBlocks);
+    const kept = { ...nothingKept, blocks: keptBlocks };
+    await loop.rebase({ ...epoch, predictedStepSeconds: 0 }, kept);
   }
 
   #leave(stream: Stream | undefined): void {

@@ -1,10 +1,12 @@
 /** Rank streams without workers: what the step loop sent is kept, and the test decides when and what each rank answers. */
+
 import type { OpenRankStream, RankListener } from '../../controller/engine/rank-stream.ts';
+import { nothingKept } from '../../controller/scheduler/hand-over.ts';
 import type { StepPlan } from '../../controller/scheduler/scheduler.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { StepRequest } from '../../proto/gen/hels/v1/StepRequest.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
-import { KvHashRank } from './kv-hash-rank.ts';
+import { KvHashRank, movesOf } from './kv-hash-rank.ts';
 
 export class FakeRank {
   readonly workerId: string;
@@ -23,7 +25,8 @@ export class FakeRank {
 
   /** A rank of the next epoch, which holds the KV in addresses below `keptBlocks`. */
   successor(keptBlocks: number): FakeRank {
-    const engine = this.#engine.successor(this.#kvBlockTokens, keptBlocks);
+    const kept = movesOf({ ...nothingKept, blocks: keptBlocks });
+    const engine = this.#engine.successor(this.#kvBlockTokens, kept);
     return new FakeRank(this.workerId, this.#kvBlockTokens, engine);
   }
 

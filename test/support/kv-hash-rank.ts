@@ -2,6 +2,7 @@
  * One rank without a model: its KV is real (one cell per position, in the blocks the plan names) and its next token is a hash of the
  * cells it reads. Lost, stale or foreign KV therefore changes the text.
  */
+import type { KeptRoom } from '../../controller/scheduler/hand-over.ts';
 import type { KvHomes } from './kv-homes.ts';
 
 export interface HashStep {
@@ -54,6 +55,12 @@ export function hashAnswer(
   return answer;
 }
 
+/** From the addresses of one epoch to those of the next. */
+export function movesOf({ blocks, parked }: KeptRoom): { from: number; to: number }[] {
+  const stays = Array.from({ length: blocks }, (_, block) => ({ from: block, to: block }));
+  return [...stays, ...Array.from(parked, ([from, to]) => ({ from, to }))];
+}
+
 export class KvHashRank {
   readonly #blockTokens: number;
   /** Of a rank without homes: all addresses lie in one memory of its own. */
@@ -68,11 +75,18 @@ export class KvHashRank {
     this.#rank = rank;
   }
 
-  /** A rank of the next epoch: it holds the KV of the blocks below `keptBlocks`, and nothing else of this one. */
-  successor(blockTokens: number, keptBlocks: number, homes: KvHomes | null = null): KvHashRank {
+  /** A rank of the next epoch: it holds the KV of these blocks, under other addresses perhaps, and nothing else of this one. */
+  successor(
+    blockTokens: number,
+    kept: readonly { from: number; to: number }[],
+    homes: KvHomes | null = null,
+  ): KvHashRank {
     const next = new KvHashRank(blockTokens, homes, this.#rank);
-    for (let place = 0; place < keptBlocks * this.#blockTokens; place += 1) {
-      next.#write(place, this.#read(place));
+    for (const { from, to } of kept) {
+      for (let place = 0; place < this.#blockTokens; place += 1) {
+        const cell = this.#read(from * this.#blockTokens + place);
+        next.#write(to * this.#blockTokens + place, cell);
+      }
     }
     return next;
   }

@@ -1,4 +1,5 @@
 /** The scheduler step by step, by hand: what it planned as short texts, tokens that count up as answers. */
+import { type KeptRoom, keptRoomFor, nothingKept } from '../../controller/scheduler/hand-over.ts';
 import type { PrefixHash } from '../../controller/scheduler/prefix-table.ts';
 import {
   Scheduler,
@@ -34,24 +35,44 @@ export const show = (plan: StepPlan | null) =>
         ),
       ].join(' ');
 
+const blocksOf = ({ kvBlocks, kvBlockTokens, parking }: SchedulerLimits) => ({
+  kvBlocks,
+  kvBlockTokens,
+  kvParkedBlocks: parking?.blocks ?? 0,
+});
+
+/** What the epoch with limits `next` takes over when it has the KV below `keptBlocks`; 0: it has nothing. */
+export function keptBetween(
+  scheduler: Scheduler,
+  keptBlocks: number,
+  former: SchedulerLimits,
+  next: SchedulerLimits,
+): KeptRoom {
+  if (keptBlocks === 0) return nothingKept;
+  return keptRoomFor(scheduler.requests, keptBlocks, blocksOf(former), blocksOf(next));
+}
+
 type Event = SchedulerEvent<{ slot: number; tokenId: number }>;
 
 export class Driver {
   scheduler: Scheduler;
   readonly plans: StepPlan[] = [];
   readonly #prefixHash: PrefixHash | null;
+  #limits: SchedulerLimits;
   #nextToken = 100;
 
   constructor(limits: Partial<SchedulerLimits> = {}, prefixHash: PrefixHash | null = null) {
     this.#prefixHash = prefixHash;
-    this.scheduler = new Scheduler(limitsOf(limits), prefixHash);
+    this.#limits = limitsOf(limits);
+    this.scheduler = new Scheduler(this.#limits, prefixHash);
   }
 
-  /** Another epoch, between steps; KV below `keptBlocks` stays. */
+  /** Another epoch, between steps; KV below `keptBlocks` stays, and what is parked behind it. */
   rebase(limits: Partial<SchedulerLimits>, keptBlocks: number): this {
     const next = limitsOf(limits);
-    const { kvBlockTokens } = next;
-    const handedOver = this.scheduler.handOver({ kvBlockTokens, keptBlocks });
+    const kept = keptBetween(this.scheduler, keptBlocks, this.#limits, next);
+    this.#limits = next;
+    const handedOver = this.scheduler.handOver({ ...next, kept });
     this.scheduler = new Scheduler(next, this.#prefixHash, handedOver);
     this.scheduler.checkIntegrity();
     return this;

@@ -11,9 +11,10 @@ import { arrivalsPerPriority } from '../../controller/scheduler/turn-order.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import { requestOf } from './generation-requests.ts';
-import { hashAnswer, KvHashRank } from './kv-hash-rank.ts';
+import { hashAnswer, KvHashRank, movesOf } from './kv-hash-rank.ts';
 import { KvHomes } from './kv-homes.ts';
 import { checkMoves } from './move-rules.ts';
+import { keptBetween } from './scheduler-driver.ts';
 
 const ranks = 2;
 /** Of those who play. */
@@ -95,6 +96,8 @@ export class World {
   movedBlocks = 0;
   /** Blocks that steps named and one of the ranks has on loan. */
   remoteBlocks = 0;
+  /** Parked blocks that went over to another epoch. */
+  keptParked = 0;
   #homes: KvHomes | null;
   readonly #saltOf = new Map<string, string | null>();
 
@@ -218,8 +221,8 @@ export class World {
   }
 
   /**
-   * Another epoch with other limits. Its ranks hold the KV below `keptBlocks`, for which the steps under way are answered first; with 0
-   * none is kept and they are lost. `deviceBlocks`: of the next epoch. `heldBlocks`: what the ranks really hold.
+   * Another epoch with other limits. Its ranks hold the KV below `keptBlocks` and what is parked behind it, for which the steps under way
+   * are answered first; with 0 none is kept and they are lost. `deviceBlocks`: of the next epoch. `heldBlocks`: what the ranks really hold.
    */
   rebase(
     limits: SchedulerLimits,
@@ -231,9 +234,12 @@ export class World {
     this.#flights = [];
     const { kvBlockTokens } = limits;
     const homes = homesOf(limits, deviceBlocks);
-    this.#ranks = this.#ranks.map((rank) => rank.successor(kvBlockTokens, heldBlocks, homes));
+    const kept = keptBetween(this.scheduler, keptBlocks, this.#limits, limits);
+    this.keptParked += kept.parked.size;
+    const moves = movesOf({ ...kept, blocks: heldBlocks });
+    this.#ranks = this.#ranks.map((rank) => rank.successor(kvBlockTokens, moves, homes));
     this.#homes = homes;
-    const handedOver = this.scheduler.handOver({ kvBlockTokens, keptBlocks });
+    const handedOver = this.scheduler.handOver({ kvBlockTokens, kept });
     this.scheduler = new Scheduler(limits, this.#prefixHash, handedOver);
     this.#otherBlocks ||= kvBlockTokens !== this.#limits.kvBlockTokens;
     this.#limits = limits;

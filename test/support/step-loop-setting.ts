@@ -3,6 +3,7 @@ import { vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
 import { StepLoop } from '../../controller/engine/step-loop.ts';
 import type { StepMeasurement } from '../../controller/engine/step-measurement.ts';
+import { nothingKept } from '../../controller/scheduler/hand-over.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import { FakeRank } from './fake-ranks.ts';
@@ -74,7 +75,7 @@ export function rebase(test: Test, keptBlocks: number, kvBlocks = test.limits.kv
     ranks: ranks.map(({ open }) => open),
     predictedStepSeconds: 0.01,
   };
-  return { ranks, rebased: test.loop.rebase(epoch, keptBlocks) };
+  return { ranks, rebased: test.loop.rebase(epoch, { ...nothingKept, blocks: keptBlocks }) };
 }
 
 export function answerAll({ ranks }: Pick<Test, 'ranks'>): void {

@@ -107,8 +107,10 @@ export interface KvMigration {
   previousHeadGroups: readonly Range[];
   /** By rank, now. */
   headGroups: readonly Range[];
-  /** Addresses in use, ascending and apart. */
+  /** Runnable addresses in use, ascending and apart. */
   blocks: readonly Range[];
+  /** Parked blocks in use, from an address of the plan before to one of the next. */
+  parked: readonly KvMove[];
   /** Of each exchange. */
   deadlineMs: number;
 }

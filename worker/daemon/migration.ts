@@ -1,6 +1,6 @@
 /** KvMigration of proto/hels/v1/worker.proto, checked against the plan that it leads to, in the engine's words. Pure. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { localBlocksOf } from '../../proto/domain/kv-residency.ts';
+import { type KvMove, type KvResidency, localBlocksOf } from '../../proto/domain/kv-residency.ts';
 import type { KvMigration__Output } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { KvMigration, Range } from '../binding/engine-types.ts';
@@ -15,7 +15,6 @@ export interface MigrationTarget {
 }
 
 const rangesField = 'migration.previous_head_groups';
-const blocksField = 'migration.blocks';
 
 const show = ({ begin, end }: Range) => `[${begin}, ${end})`;
 
@@ -36,12 +35,15 @@ export function migrationOf(
   if (own.begin < own.end && !target.kvKept) {
     refuse(rangesField, `gives rank ${rank} ${show(own)}; this worker has kept no KV`);
   }
+  const residency = checkedResidency(plan);
   const blocks = message.blocks.map(rangeOf);
-  checkBlocks(blocks, localBlocksOf(checkedResidency(plan)));
+  checkBlocks(blocks, localBlocksOf(residency));
+  const parked = message.parked.map(({ from, to }) => ({ from, to }));
+  checkParked(parked, residency);
   const headGroups = plan.ranks.map((_, index) =>
     rangeOf(plan.ranks.find((candidate) => candidate.rank === index)?.headGroups ?? null),
   );
-  return { previousHeadGroups, headGroups, blocks, deadlineMs };
+  return { previousHeadGroups, headGroups, blocks, parked, deadlineMs };
 }
 
 /** One range for each rank, together all head groups, each once. */
@@ -69,12 +71,27 @@ function checkCover(ranges: readonly Range[], plan: ShardPlan__Output): void {
   }
 }
 
+/** Where they come from the engine knows. */
+function checkParked(parked: readonly KvMove[], { kvBlocks, kvParkedBlocks }: KvResidency): void {
+  const end = kvBlocks + kvParkedBlocks;
+  const taken = new Set<number>();
+  for (const [index, { to }] of parked.entries()) {
+    if (to < kvBlocks || to >= end || taken.has(to)) {
+      refuse(
+        `migration.parked[${index}].to`,
+        `is ${to}; it must be a parked address, within [${kvBlocks}, ${end}), and named once`,
+      );
+    }
+    taken.add(to);
+  }
+}
+
 function checkBlocks(blocks: readonly Range[], addresses: number): void {
   let next = 0;
   for (const [index, range] of blocks.entries()) {
     if (range.begin < next || range.end <= range.begin || range.end > addresses) {
       refuse(
-        `${blocksField}[${index}]`,
+        `migration.blocks[${index}]`,
         `is ${show(range)}; it must be a range, not empty, within [${next}, ${addresses})`,
       );
     }

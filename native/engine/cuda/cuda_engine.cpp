@@ -41,11 +41,18 @@ CudaScratch layout(const ModelSpec& model, const ShardSpec& shard, const EngineO
   return layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, model.layers), arena);
 }
 
-/// Memory of this rank's KV: that of the engine before, with all that lies there, where it can stay.
-std::shared_ptr<DeviceBuffer> kvMemory(const std::optional<CudaKeptKv>& previous, const ShardSpec& shard,
-                                       const CudaMemory& memory) {
-  if (previous && staysInPlace(*previous, shard, memory)) return previous->memory;
-  return std::make_shared<DeviceBuffer>(memory.kvBytes, "KV");
+/// Memory of this rank's KV: that of the engine before, with all that lies there, where neither heads nor addresses
+/// change.
+std::shared_ptr<DeviceBuffer> deviceMemory(const std::optional<CudaKeptKv>& previous, const KvHomes& homes,
+                                           size_t sizeBytes) {
+  if (previous && sameOnDevice(previous->homes, homes)) return previous->memory;
+  return std::make_shared<DeviceBuffer>(sizeBytes, "KV");
+}
+
+std::shared_ptr<PinnedBuffer> hostMemory(const std::optional<CudaKeptKv>& previous, const KvHomes& homes,
+                                         size_t sizeBytes) {
+  if (previous && sameInHost(previous->homes, homes)) return previous->hostMemory;
+  return std::make_shared<PinnedBuffer>(sizeBytes, "parked KV");
 }
 
 /// As the CPU's: the whole rows that wait, then the candidates of all ranks.
@@ -89,14 +96,14 @@ CudaEngine::CudaEngine(const ModelSpec& model, const ShardSpec& shard, const Eng
       products_(options_.numerics, partition_ ? partition_->multiprocessors() : 0),
       fingerprint_(cudaFingerprint(model_, options_, products_, stream_.get())),
       weights_(model_, shard_, model_.layers, std::move(previous.weights)),
-      kvBuffer_(kvMemory(previousKv_, shard_, memory_)),
-      kvHostBuffer_(memory_.kvHostBytes, "parked KV"),
+      kvBuffer_(deviceMemory(previousKv_, kvHomes_, memory_.kvBytes)),
+      kvHostBuffer_(hostMemory(previousKv_, kvHomes_, memory_.kvHostBytes)),
       kvLoanBuffer_(memory_.kvLoanBytes, "KV of other ranks"),
       scratchBuffer_(memory_.scratchBytes, "scratch"),
       scratch_(layout(model_, shard_, options_, scratchBuffer_)),
       collective_(shard_.rank, shard_.ranks),
       metadata_(largestStep(model_, options_), kvHomes_.deviceBlocks, scratch_.metadata),
-      mover_(CudaKvPlaces(kvHomes_, kv(), kvHostBuffer_.data())),
+      mover_(places()),
       remote_(kvHomes_.loans.empty() ? nullptr
                                      : std::make_unique<CudaRemoteAttention>(
                                            model_, options_, kvHomes_, kvLoanBuffer_.data(), exchange_, collective_)),

@@ -68,6 +68,7 @@ class CudaEngine final : public Engine {
   void requireNoBadRow(const TokenBatch& tokens) const;
   void useDevice() const;
   CudaKv kv() const { return {cudaKvShape(model_, shard_, options_, model_.layers), kvBuffer_->data()}; }
+  CudaKvPlaces places() const { return {kvHomes_, kv(), kvHostBuffer_->data()}; }
   void uploadRopeTable() const;
 
   const ModelSpec model_;
@@ -82,8 +83,8 @@ class CudaEngine final : public Engine {
   CudaProducts products_;
   const std::string fingerprint_;
   CudaWeights weights_;
-  const std::shared_ptr<DeviceBuffer> kvBuffer_;  // the memory of previousKv_ where its shape stays
-  const PinnedBuffer kvHostBuffer_;
+  const std::shared_ptr<DeviceBuffer> kvBuffer_;      // the memory of previousKv_ where its shape stays
+  const std::shared_ptr<PinnedBuffer> kvHostBuffer_;  // so too
   const DeviceBuffer kvLoanBuffer_;
   const DeviceBuffer scratchBuffer_;
   CudaScratch scratch_;

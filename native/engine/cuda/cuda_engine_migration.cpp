@@ -13,7 +13,7 @@ void CudaEngine::connectExchange(std::shared_ptr<Communicator> communicator) {
 
 CudaEngineRemains CudaEngine::remains() {
   CudaEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_) remains.kv = CudaKeptKv{kvBuffer_, kv().shape, kvHomes_};
+  if (kvWhole_) remains.kv = CudaKeptKv{kvBuffer_, kvHostBuffer_, kv().shape, kvHomes_};
   return remains;
 }
 
@@ -22,15 +22,16 @@ KvMigrationResult CudaEngine::migrateKv(const KvMigration& migration) {
   std::optional<CudaKvPieces> pieces;
   KvSource source;
   if (previousKv_) {
-    pieces.emplace(CudaKv{previousKv_->shape, previousKv_->memory->data()});
-    source = {&*pieces, previousKv_->homes, previousKv_->memory == kvBuffer_};
+    const auto& [memory, hostMemory, shape, homes] = *previousKv_;
+    pieces.emplace(shape, CudaKvPlaces(homes, {shape, memory->data()}, hostMemory->data()));
+    source = {&*pieces, homes};
   }
   const KvSource* kept = previousKv_ ? &source : nullptr;
   validateKvMigration(migration, kvHomes_, model_.headGroups, kept);
   exchange_.requireConnected();
   exchange_.setDeadline(deadlineOrDefault(migration.deadline));
   try {
-    CudaKvPieces target(kv());
+    CudaKvPieces target(kv().shape, places());
     const KvMigrationResult result = KvMigrator(migration, kept, target, exchange_).run();
     previousKv_.reset();
     kvWhole_ = true;

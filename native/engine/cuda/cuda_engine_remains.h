@@ -14,7 +14,8 @@ namespace hels::cuda {
 /// KV of the engine before, of the head groups that it had.
 struct CudaKeptKv {
   std::shared_ptr<DeviceBuffer> memory;
-  KvShape shape;
+  std::shared_ptr<PinnedBuffer> hostMemory;
+  KvShape shape;  // on the device
   KvHomes homes;
 };
 
@@ -28,13 +29,10 @@ struct CudaEngineRemains {
 /// Ends the engine. Nothing remains of none, of one on a CPU, and of one with a corrupted tensor.
 CudaEngineRemains cudaRemainsOf(std::unique_ptr<Engine> engine);
 
-/// Whether the KV can stay where it is: neither heads nor addresses change.
-bool staysInPlace(const CudaKeptKv& kv, const ShardSpec& shard, const CudaMemory& memory);
-
 /// Lets go what an engine of these arguments cannot take over: weights of other ranges, KV that would mean something
-/// else, and, because both plans' KV lies on the device while it is migrated, KV for which there is no room beside
-/// `memory` in the budget (options.memoryBytes) or on the device, which is the current one. Then checks as
-/// requireCudaMemory() does.
+/// else, and, because both plans' KV lies on the device and in host memory while it is migrated, KV for which there is
+/// no room beside `memory` in the budget (options.memoryBytes), on the device, which is the current one, or in the
+/// host. Then checks as requireCudaMemory() does.
 void keepWhatFits(CudaEngineRemains& remains, const ModelSpec& model, const ShardSpec& shard,
                   const EngineOptions& options, const CudaMemory& memory);
 

@@ -43,6 +43,10 @@ CudaKvPlaces::Pieces CudaKvPlaces::at(int64_t address) const {
   return {host_ + block * pieces_ * pieceBytes_, pieceBytes_};
 }
 
+int64_t CudaKvPlaces::runAt(int64_t address, int64_t end) const {
+  return (onDevice(address) ? std::min(end, deviceBlocks_) : end) - address;
+}
+
 void CudaKvPlaces::copy(const KvMove& move, cudaStream_t stream) const {
   const Pieces from = at(move.from);
   const Pieces to = at(move.to);

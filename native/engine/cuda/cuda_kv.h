@@ -35,15 +35,18 @@ class CudaKvPlaces {
   void copy(const KvMove& move, cudaStream_t stream) const;
   /// Both are in host memory; done when it returns.
   void copyWithinHost(const KvMove& move) const;
-
- private:
   /// Where a block's pieces lie: `pitch` bytes apart.
   struct Pieces {
     std::byte* first = nullptr;
     size_t pitch = 0;
   };
   Pieces at(int64_t address) const;
+  /// From a block's pieces to those of the next address in the same memory.
+  size_t strideAt(int64_t address) const { return onDevice(address) ? pieceBytes_ : pieces_ * pieceBytes_; }
+  /// Consecutive addresses from here on in the same memory, up to `end`.
+  int64_t runAt(int64_t address, int64_t end) const;
 
+ private:
   int64_t deviceBlocks_ = 0;
   int64_t firstHostAddress_ = 0;
   size_t pieces_ = 0;

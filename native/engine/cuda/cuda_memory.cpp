@@ -99,7 +99,7 @@ CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, con
           remoteBytesOf(model, homes, options)};
 }
 
-void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
+void requireCudaMemory(const CudaMemory& memory, const CudaMemory& held, const ShardSpec& shard,
                        const EngineOptions& options) {
   size_t freeBytes = 0;
   size_t deviceBytes = 0;
@@ -111,10 +111,10 @@ void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSp
   require(options.memoryBytes == 0 || memory.totalBytes() <= options.memoryBytes, ErrorCode::kMemoryExceeded,
           parts + "its memory budget is " + gibibytes(options.memoryBytes) +
               "; give it fewer head groups, FFN columns or KV blocks, or raise the budget");
-  require(memory.totalBytes() <= freeBytes + heldBytes, ErrorCode::kMemoryExceeded,
-          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes + heldBytes) +
+  require(memory.totalBytes() <= freeBytes + held.totalBytes(), ErrorCode::kMemoryExceeded,
+          parts + "of whose " + gibibytes(deviceBytes) + " are " + gibibytes(freeBytes + held.totalBytes()) +
               " free; give it fewer head groups, FFN columns or KV blocks, or end what else runs there");
-  if (memory.hostBytes() == 0) return;
+  if (memory.hostBytes() == held.hostBytes()) return;
   const size_t hostBytes = availableHostBytes();
   require(memory.hostBytes() < hostBytes, ErrorCode::kMemoryExceeded,
           "rank " + std::to_string(shard.rank) + " needs " + gibibytes(memory.hostBytes()) +

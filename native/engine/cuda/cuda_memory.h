@@ -40,9 +40,9 @@ CudaScratchSizes cudaScratchSizes(const ModelSpec& model, const ShardSpec& shard
 CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                              int64_t layers);
 
-/// Throws kMemoryExceeded naming the parts when they are more than options.memoryBytes or, but for `heldBytes` that are
-/// taken already, than the device has free, or when the host has less than is to be page-locked.
-void requireCudaMemory(const CudaMemory& memory, size_t heldBytes, const ShardSpec& shard,
+/// Throws kMemoryExceeded naming the parts when they are more than options.memoryBytes or, but for what is `held`
+/// already, than the device has free, or when the host has less than is to be page-locked.
+void requireCudaMemory(const CudaMemory& memory, const CudaMemory& held, const ShardSpec& shard,
                        const EngineOptions& options);
 
 }  // namespace hels::cuda

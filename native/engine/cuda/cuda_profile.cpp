@@ -154,7 +154,7 @@ double CudaProfiler::measure(const ProfilePoint& point, int repetitions, double 
   memory.kvBytes = setup.kv.sizeBytes();
   EngineOptions unlimited = setup.options;
   unlimited.memoryBytes = 0;  // it bounds weights and KV already
-  requireCudaMemory(memory, 0, setup.shard, unlimited);
+  requireCudaMemory(memory, {}, setup.shard, unlimited);
 
   // A device that owns all of the model has no peers, and its decode steps are replayed.
   const bool replay = !point.prefill && point.chunkTokens == 0 && ownsAll(model_, point);

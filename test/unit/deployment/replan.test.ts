@@ -135,12 +135,19 @@ describe('the predicted pause', () => {
   const to = propose({ ranks: [rank('a', 3), rank('b', 1)] }).made;
   const of = (computed: readonly number[], kept: readonly number[] = []) =>
     computed.map((positions, index) => ({ computed: positions, kept: kept[index] ?? 0 }));
-  const nothing = { sequences: of([100, 60]), addresses: [] };
+  const nothing = { sequences: of([100, 60]), blocks: [], parked: [] };
   const question = { from: loaded, to, kept: nothing, ratio: 1 };
   const { perHeadGroup, kvPerTokenHeadGroup } = footprintOf(planModel(smallModel));
 
   it('is loading on the slowest worker, the collective, and KV over the link', () => {
-    const all = { sequences: of([100, 60], [100, 60]), addresses: [...Array(11).keys()] };
+    const all = {
+      sequences: of([100, 60], [100, 60]),
+      blocks: [...Array(9).keys()],
+      parked: [
+        { from: 70, to: 80 },
+        { from: 71, to: 81 },
+      ],
+    };
     const pause = predictPause({ ...question, kept: all });
     // Two head groups each before; the columns stay: 3 load anew on a, 1 on b.
     expect(pause.weightBytes).toBe(4 * perHeadGroup);
@@ -155,15 +162,15 @@ describe('the predicted pause', () => {
     const few = predictPause(question);
     expect(few.kvBytes).toBe(0);
     expect(few.replaySeconds).toBeCloseTo(few.kvSeconds, 9);
-    const long = { sequences: of(Array(20).fill(256)), addresses: [] };
+    const long = { sequences: of(Array(20).fill(256)), blocks: [], parked: [] };
     const many = predictPause({ ...question, kept: long });
     expect(many.replaySeconds).toBeGreaterThan(5 * many.kvSeconds);
-    const none = { sequences: [], addresses: [] };
+    const none = { sequences: [], blocks: [], parked: [] };
     expect(predictPause({ ...question, kept: none }).kvSeconds).toBe(0);
   });
 
   it('counts of each request what moves and what is computed again behind it', () => {
-    const part = { sequences: of([100, 60], [100, 16]), addresses: [...Array(8).keys()] };
+    const part = { sequences: of([100, 60], [100, 16]), blocks: [...Array(8).keys()], parked: [] };
     const pause = predictPause({ ...question, kept: part });
     expect(pause.kvBytes).toBe(8 * 16 * kvPerTokenHeadGroup);
     const again = predictPause({ ...question, kept: { ...nothing, sequences: of([60]) } });

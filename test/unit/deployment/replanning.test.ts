@@ -6,7 +6,7 @@ import type { GroupWorker } from '../../../controller/deployment/group-worker.ts
 import type { HeldEpochs } from '../../../controller/deployment/load-plan.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
 import { Replanning } from '../../../controller/deployment/replanning.ts';
-import type { HeldKv } from '../../../controller/scheduler/hand-over.ts';
+import type { HeldKv, KeptRoom } from '../../../controller/scheduler/hand-over.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { loaded, propose } from './replan-setting.ts';
 
@@ -55,7 +55,7 @@ function setUp() {
   const engine = {
     pause: () => Promise.resolve(),
     kvInUse: () => [holding([0, 1], 20), holding([2], 7)],
-    rebase: (_: LoadedGroup, keptBlocks: number) => Promise.resolve(keptBlocks > 0 ? 3 : 27),
+    rebase: (_: LoadedGroup, { blocks }: KeptRoom) => Promise.resolve(blocks > 0 ? 3 : 27),
   } as unknown as EngineGroup;
   const log = new ReplanLog(() => undefined, {
     replanned: () => undefined,

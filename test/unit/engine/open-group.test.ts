@@ -8,6 +8,7 @@ import { PredictionTracker } from '../../../controller/deployment/prediction-tra
 import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
 import { openGroupWith } from '../../../controller/engine/open-group.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
+import { nothingKept } from '../../../controller/scheduler/hand-over.ts';
 import { createLogger } from '../../../proto/base/log.ts';
 import { FakeRank } from '../../support/fake-ranks.ts';
 import { requestOf } from '../../support/generation-requests.ts';
@@ -115,7 +116,7 @@ describe('a group that serves without a warm-up', () => {
     await group.pause();
     expect(group.silentSinceMs).toBe(100);
     const next = made();
-    const rebased = group.rebase(overRanks(next, ['x', 'y']), 0);
+    const rebased = group.rebase(overRanks(next, ['x', 'y']), nothingKept);
     expect(group.silentSinceMs).toBe(100);
     answerAll({ ranks: next });
     await rebased;
@@ -138,7 +139,7 @@ it('workers with other kernels are told once, and again when a re-plan makes the
     answerAll({ ranks });
     await paused;
     const next = made();
-    const rebased = group.rebase(overRanks(next, fingerprints), 0);
+    const rebased = group.rebase(overRanks(next, fingerprints), nothingKept);
     ranks.splice(0, ranks.length, ...next);
     answerAll({ ranks });
     await rebased;

@@ -47,6 +47,19 @@ describe('parking', () => {
     expect(driver.scheduler.counts).toMatchObject({ preempted: 1, droppedTokens: 2 });
   });
 
+  it.each([
+    ['all of it comes back from where it is now', 8, ['9>0 8>1 7>2 b:1*'], 0],
+    ['what has no parked address any more is computed again', 2, ['7>0 8>1 b:3*'], 2],
+  ])('outlives its epoch: %s', (_, blocks, back, recomputedTokens) => {
+    const driver = new Driver({ ...tight, parking }).add('a', 3, 8).add('b', 3, 6);
+    for (let step = 0; step < 6; step += 1) driver.step();
+    driver.rebase({ ...tight, kvBlocks: 7, parking: { blocks } }, 6);
+    expect(driver.scheduler.counts.kvParkedBlocksUsed).toBe(Math.min(3, blocks));
+    const steps = Array.from({ length: 6 }, () => driver.step());
+    expect(steps.filter((step) => step.includes('>'))).toEqual(back);
+    expect(driver.scheduler.counts).toMatchObject({ recomputedTokens, kvParkedBlocksUsed: 0 });
+  });
+
   it('ends with the request: what waits is cancelled, its blocks and parked addresses are free', () => {
     const driver = new Driver({ ...tight, parking }).add('a', 3, 8).add('b', 3, 6);
     for (let step = 0; step < 6; step += 1) driver.step();

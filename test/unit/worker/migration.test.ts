@@ -1,5 +1,6 @@
 /** What a worker makes of a KvMigration: the engine's words, or a refusal that names the field. */
 import { describe, expect, it } from 'vitest';
+import type { KvMigration__Output } from '../../../proto/gen/hels/v1/KvMigration.ts';
 import type { Range__Output } from '../../../proto/gen/hels/v1/Range.ts';
 import type { ShardPlan__Output } from '../../../proto/gen/hels/v1/ShardPlan.ts';
 import { migrationOf } from '../../../worker/daemon/migration.ts';
@@ -17,13 +18,13 @@ const plan = shardPlan([
 ]);
 
 const translate = (
-  message: { previousHeadGroups?: Range__Output[]; blocks?: Range__Output[] } = {},
+  message: Partial<KvMigration__Output> = {},
   changes: Partial<ShardPlan__Output> = {},
   rank = 0,
   kvKept = true,
 ) =>
   migrationOf(
-    { previousHeadGroups: previous, blocks, ...message },
+    { previousHeadGroups: previous, blocks, parked: [], ...message },
     { plan: { ...plan, ...changes }, rank, kvKept },
     700,
   );
@@ -43,6 +44,7 @@ describe('a migration', () => {
       previousHeadGroups: previous,
       headGroups: [range(0, 1), range(1, 4), range(4, 4)],
       blocks,
+      parked: [],
       deadlineMs: 700,
     });
   });
@@ -78,6 +80,26 @@ describe('a migration', () => {
     ['migration.blocks[1]', 'within [3, 8)', [range(0, 3), range(4, 9)]],
   ])('is refused when addresses do not ascend or are not there: %s %s', (field, text, wrong) => {
     refused(field, text, () => translate({ blocks: wrong }));
+  });
+
+  it('moves parked blocks to addresses that the plan has, each once', () => {
+    const parking = { kvParkedBlocks: 3 };
+    const parked = [
+      { from: 70, to: 10 },
+      { from: 71, to: 8 },
+    ];
+    expect(translate({ parked }, parking).parked).toEqual(parked);
+    for (const to of [7, 10, 11]) {
+      const wrong = [
+        { from: 70, to: 10 },
+        { from: 71, to },
+      ];
+      refused(
+        'migration.parked[1].to',
+        `is ${to}; it must be a parked address, within [8, 11), and named once`,
+        () => translate({ parked: wrong }, parking),
+      );
+    }
   });
 
   it('is refused where KV does not lie with its heads', () => {

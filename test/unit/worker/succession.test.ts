@@ -115,7 +115,9 @@ class World {
       collectiveAddresses: ['a', 'b'],
       deadlineMs: 100,
       migration:
-        previousHeadGroups === null ? null : { previousHeadGroups, blocks: [{ begin: 0, end: 4 }] },
+        previousHeadGroups === null
+          ? null
+          : { previousHeadGroups, blocks: [{ begin: 0, end: 4 }], parked: [] },
     });
   }
 
