@@ -103,7 +103,7 @@ export class Attempts {
     if (nowMs + pauseMs >= untilMs) throw this.#gaveUp(failure, nowMs);
     const leaving = AbortSignal.any([this.#peers.closing, this.#signal ?? this.#peers.closing]);
     await sleep(pauseMs, leaving);
-    if (leaving.aborted) throw cancelled(this.#peers.current.address);
+    if (leaving.aborted) throw cancelled(this.#peers.address);
   }
 
   #gaveUp({ code, message }: HelsError, nowMs: number): HelsError {

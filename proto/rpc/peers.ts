@@ -4,6 +4,7 @@
  */
 import type * as grpc from '@grpc/grpc-js';
 import { backoffDelayMs } from '../base/backoff.ts';
+import { HelsError } from '../domain/errors.ts';
 import { channelOptions } from './definitions.ts';
 
 export interface Peer<Stub> {
@@ -41,9 +42,20 @@ export class Peers<Stub extends grpc.Client> {
     this.#open = (address) => new service(address, credentials, options);
   }
 
-  /** Who is called next. What runs with the others goes on. */
+  /** Of who is called next. */
+  get address(): string {
+    return this.addresses[this.#index] ?? '';
+  }
+
+  /** Who is called next. What runs with the others goes on. Throws cancelled after close(). */
   get current(): Peer<Stub> {
-    const address = this.addresses[this.#index] ?? '';
+    const { address } = this;
+    if (this.closing.aborted) {
+      throw new HelsError(
+        'cancelled',
+        `${address} is not called: its client is closed; make a new one`,
+      );
+    }
     const peer = this.#opened.get(address) ?? { address, stub: this.#open(address) };
     this.#opened.set(address, peer);
     return peer;
@@ -51,7 +63,7 @@ export class Peers<Stub extends grpc.Client> {
 
   /** The next in the list is called next: `peer` did not answer, or does not lead. Of calls that fail together only the first moves on. */
   passOver(peer: Peer<Stub>): void {
-    if (peer === this.current) this.#index = (this.#index + 1) % this.addresses.length;
+    if (peer.address === this.address) this.#index = (this.#index + 1) % this.addresses.length;
   }
 
   /** What to wait after so many failures in a row (from 1): nothing until each address had its turn. `chance` in [0, 1). */

@@ -394,3 +394,18 @@ describe('a call that nobody has answered', () => {
     expect((await client.status()).term).toBe(second.port);
   });
 });
+
+describe('a client that is closed', () => {
+  it('refuses calls and connects to nobody', async () => {
+    const { leader } = await pair();
+    const client = clientOf([leader]);
+    client.close();
+    const refused = {
+      code: 'cancelled',
+      message: expect.stringMatching(/closed; make a new one$/),
+    };
+    await expect(client.status()).rejects.toMatchObject(refused);
+    await expect(collect(client.generate(input))).rejects.toMatchObject(refused);
+    expect(leader.asked).toEqual([]);
+  });
+});

@@ -38,4 +38,22 @@ describe('the controllers of a list', () => {
     expect([1, 2, 3].map((failures) => one.pauseMs(failures, 1))).toEqual([200, 400, 800]);
     for (const peers of [several, one]) peers.close();
   });
+
+  it('are not called after close: no channel is opened then', () => {
+    let opened = 0;
+    class Counted extends RegistryService {
+      constructor(...all: ConstructorParameters<typeof RegistryService>) {
+        super(...all);
+        opened += 1;
+      }
+    }
+    const peers = new Peers(Counted, ['a:1', 'b:1'], grpc.credentials.createInsecure());
+    const { current } = peers;
+    peers.close();
+    // A call that fails meanwhile moves on.
+    for (let failed = 0; failed < 2; failed += 1) peers.passOver(current);
+    expect(peers.address).toBe('b:1');
+    expect(() => peers.current).toThrow('b:1 is not called: its client is closed');
+    expect(opened).toBe(1);
+  });
 });
