@@ -58,9 +58,26 @@ export class Attempts {
     return { codes: new Set(['unreachable', 'draining']), forMs };
   }
 
+  /** For one that must not be done twice: whoever refuses it because of a stop has not done it. */
+  get refusal(): Patience {
+    return { codes: new Set(['draining']), forMs: this.takeover.forMs };
+  }
+
   /** What failed before counts no longer. */
   progressed(): void {
     this.#failures = 0;
+  }
+
+  /** Resolves when a controller answers: it is the one that the next attempt goes to. */
+  async reach(): Promise<void> {
+    for (;;) {
+      try {
+        await this.unary<object>((stub, options, done) => stub.getStatus({}, options, done));
+        return;
+      } catch (error) {
+        await this.again(error, this.takeover);
+      }
+    }
   }
 
   /** One attempt. */

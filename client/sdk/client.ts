@@ -1,3 +1,4 @@
+import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { parseAddresses } from '../../proto/domain/host-port.ts';
 import type { DeployRequest } from '../../proto/gen/hels/v1/DeployRequest.ts';
 import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
@@ -29,6 +30,21 @@ export interface HelsClientOptions {
   address: string;
   /** TLS, in PEM: the authority's certificate and one's own pair, which a controller asks for. Absent: plain text. */
   tls?: { authority: Buffer; certificate?: Buffer; key?: Buffer };
+}
+
+/** `once`: done twice it gives another answer than done once. So it goes to a controller that has just answered, and only one is asked. */
+interface Asking {
+  once?: boolean;
+}
+
+const unanswered: ReadonlySet<ErrorCode> = new Set(['unreachable', 'deadline-exceeded']);
+
+/** Of what a controller was asked for and has not answered. */
+function unsure(error: unknown): HelsError {
+  const failure = toHelsError(error);
+  if (!unanswered.has(failure.code)) return failure;
+  const message = `${failure.message}; what was asked for may be done or not: look with helsctl status before asking again`;
+  return new HelsError(failure.code, message, { cause: failure });
 }
 
 /**
@@ -86,6 +102,7 @@ export class HelsClient {
     const messages = this.#stream(
       (stub, deadline) => stub.replan({ policy, workload, ranks }, deadline),
       call,
+      { once: true },
     );
     for await (const message of messages) {
       if (message.proposal) yield { type: 'proposal', ...message.proposal };
@@ -126,6 +143,7 @@ export class HelsClient {
     await this.#unary<object>(
       (stub, options, done) => stub.undeploy({ modelId }, options, done),
       call,
+      { once: true },
     );
   }
 
@@ -159,9 +177,14 @@ export class HelsClient {
   }
 
   /** Another controller may answer what nobody has answered yet; what has begun and breaks is the caller's to ask for again. */
-  async *#stream<T>(open: OpenStream<T>, call: CallOptions): AsyncGenerator<T, void, undefined> {
+  async *#stream<T>(
+    open: OpenStream<T>,
+    call: CallOptions,
+    { once = false }: Asking = {},
+  ): AsyncGenerator<T, void, undefined> {
     const attempts = new Attempts(this.#peers, call, null);
     for (;;) {
+      if (once) await attempts.reach();
       let answered = false;
       try {
         for await (const message of attempts.stream(open)) {
@@ -170,19 +193,26 @@ export class HelsClient {
         }
         return;
       } catch (error) {
-        if (answered) throw error;
-        await attempts.again(error, attempts.takeover);
+        const failure = once ? unsure(error) : error;
+        if (answered) throw failure;
+        await attempts.again(failure, once ? attempts.refusal : attempts.takeover);
       }
     }
   }
 
-  async #unary<T>(invoke: InvokeUnary<T>, call: CallOptions): Promise<T> {
+  async #unary<T>(
+    invoke: InvokeUnary<T>,
+    call: CallOptions,
+    { once = false }: Asking = {},
+  ): Promise<T> {
     const attempts = new Attempts(this.#peers, call, unaryDeadlineMs);
     for (;;) {
+      if (once) await attempts.reach();
       try {
         return await attempts.unary(invoke);
       } catch (error) {
-        await attempts.again(error, attempts.takeover);
+        const failure = once ? unsure(error) : error;
+        await attempts.again(failure, once ? attempts.refusal : attempts.takeover);
       }
     }
   }

@@ -45,6 +45,8 @@ class FakeController {
   readonly host: string;
   port = 0;
   readonly asked: Parameters<Generate>[0]['request'][] = [];
+  changes = 0;
+  changing: () => Promise<void> = () => Promise.resolve();
   #server: GrpcServer | null = null;
   #credentials: grpc.ServerCredentials;
 
@@ -62,7 +64,18 @@ class FakeController {
     serving: Partial<Pick<GenerationServiceOptions, 'servedModel'>> = {},
   ): Promise<this> {
     const { service } = serviceOver(text, engine, serving);
-    const operations = { status: () => ({ term: this.port }) } as unknown as OperationsPort;
+    const change = async () => {
+      this.changes += 1;
+      await this.changing();
+    };
+    const operations = {
+      status: () => ({ term: this.port }),
+      undeploy: change,
+      async *replan() {
+        await change();
+        yield { proposal: {} };
+      },
+    } as unknown as OperationsPort;
     const handlers = helsHandlers(service, operations, systemClock.nowMs);
     const { Generate: generate } = handlers;
     const Generate: Generate = (call) => {
@@ -395,6 +408,39 @@ describe('a call that nobody has answered', () => {
   });
 });
 
+describe('a change that must not be made twice', () => {
+  const asks: [string, (client: HelsClient) => Promise<unknown>][] = [
+    ['undeploy', (client) => client.undeploy('fake')],
+    ['replan', (client) => client.replan().next()],
+  ];
+
+  it.each(asks)('is asked of one controller only: %s', async (_, ask) => {
+    const leader = await new FakeController().serve();
+    const standby = await new FakeController().serve();
+    leader.changing = () => leader.die().then(() => Promise.reject(new Error('dead')));
+    const message = expect.stringMatching(/ may be done or not: look with helsctl status/);
+    await expect(ask(clientOf([leader, standby]))).rejects.toMatchObject({
+      code: 'unreachable',
+      message,
+    });
+    expect([leader.changes, standby.changes]).toEqual([1, 0]);
+  });
+
+  it.each(asks)('goes to the next one when it was not sent, or refused: %s', async (_, ask) => {
+    const { leader, standby } = await pair();
+    const stopping = await new FakeController().serve();
+    stopping.changing = () => Promise.reject(new HelsError('draining', 'stopping'));
+    await ask(clientOf([standby, stopping, leader]));
+    expect([standby.changes, stopping.changes, leader.changes]).toEqual([0, 1, 1]);
+  });
+
+  it.each(asks)('fails at once, and plainly, when nobody listens: %s', async (_, ask) => {
+    const { standby } = await pair();
+    const message = expect.stringMatching(/^nothing answers at [^;]*$/);
+    await expect(ask(clientOf([standby]))).rejects.toMatchObject({ message });
+  });
+});
+
 describe('a client that is closed', () => {
   it('refuses calls and connects to nobody', async () => {
     const { leader } = await pair();
@@ -405,6 +451,7 @@ describe('a client that is closed', () => {
       message: expect.stringMatching(/closed; make a new one$/),
     };
     await expect(client.status()).rejects.toMatchObject(refused);
+    await expect(client.undeploy('fake')).rejects.toMatchObject(refused);
     await expect(collect(client.generate(input))).rejects.toMatchObject(refused);
     expect(leader.asked).toEqual([]);
   });
