@@ -1,5 +1,7 @@
 import { type Command, Help, type Option } from 'commander';
 import { allOrNone, readTlsIdentity, type TlsIdentity } from '../../proto/base/tls.ts';
+import { toHelsError } from '../../proto/domain/errors.ts';
+import { parseAddresses } from '../../proto/domain/host-port.ts';
 import { HelsClient, HelsError } from '../sdk/index.ts';
 import { createOutput, type Output } from './output.ts';
 
@@ -66,13 +68,29 @@ function tlsOf({ tlsCa, tlsCert, tlsKey }: GlobalOptions): { tls?: TlsIdentity }
   return files === null ? {} : { tls: readTlsIdentity(files, ['client'], Date.now()) };
 }
 
+/** Throws usage for an option that is no list of addresses, config-invalid for such a variable. */
+function addressOf(command: Command): string {
+  const { address } = globalOptions(command);
+  if (command.getOptionValueSourceWithGlobals('address') !== 'cli') {
+    parseAddresses(address, 'HELS_ADDRESS');
+    return address;
+  }
+  const field = '--address';
+  try {
+    parseAddresses(address, field);
+  } catch (error) {
+    throw new HelsError('usage', toHelsError(error).message, { field });
+  }
+  return address;
+}
+
 /** Runs `use` with a client of the addressed controller and closes it afterwards. */
 export async function withClient<T>(
   command: Command,
   use: (client: HelsClient) => Promise<T>,
 ): Promise<T> {
-  const options = globalOptions(command);
-  const client = new HelsClient({ address: options.address, ...tlsOf(options) });
+  const tls = tlsOf(globalOptions(command));
+  const client = new HelsClient({ address: addressOf(command), ...tls });
   try {
     return await use(client);
   } finally {

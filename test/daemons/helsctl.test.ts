@@ -173,6 +173,7 @@ describe('exit codes', () => {
     { parameters: ['fly'], names: 'fly' },
     { parameters: ['get', 'planets'], names: 'workers, models, ranks' },
     { parameters: ['bench', '--streams', '0'], names: '--streams' },
+    { parameters: ['status', '--address', 'host'], names: "--address is 'host'; write HOST:PORT" },
     { parameters: ['deploy'], names: '--model' },
     { parameters: ['deploy', '--model', '.', '--ranks', 'worker-0:3'], names: '--ranks' },
     { parameters: ['chat', '-m', 'Hi', '--max-tokens', 'many'], names: '--max-tokens' },
@@ -184,6 +185,13 @@ describe('exit codes', () => {
     const { exitCode, stderr } = await helsctl(...parameters);
     expect(stderr).toContain(names);
     expect(exitCode).toBe(2);
+  });
+
+  it('3: a variable that is no address', async () => {
+    const environment = { HELS_ADDRESS: 'host' };
+    const { exitCode, stderr } = await startHelsctl(['status'], { environment }).ended;
+    expect(stderr).toContain("HELS_ADDRESS is 'host'; write HOST:PORT");
+    expect(exitCode).toBe(3);
   });
 
   it('3: a device option that is wrong', async () => {
