@@ -1,6 +1,6 @@
 /** Makes the engine of a loaded group: step streams to its ranks, the loop over them, warm-up, attachment to the APIs, re-plans. */
 import type { Clock } from '../../proto/base/clock.ts';
-import type { HelsError } from '../../proto/domain/errors.ts';
+import { type HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { ClusterEvents } from '../deployment/cluster-events.ts';
@@ -54,6 +54,7 @@ class ServedGroup implements EngineGroup {
   #proving = false;
   #attached = false;
   #toldDiffering = '';
+  #toldUnproved: number | null = null;
 
   constructor(
     group: LoadedGroup,
@@ -144,13 +145,23 @@ class ServedGroup implements EngineGroup {
     const idle = this.#loop.scheduler.requests.length === 0;
     if (this.silentSinceMs === null || this.#proving || !idle) return;
     this.#proving = true;
-    const name = `proof-${this.#group.shardPlan.epoch}`;
-    knownAnswer(this.#loop, name, this.#vocabRows)
-      // Ranks that fail end the epoch, which tells it.
-      .catch(() => undefined)
+    const { epoch } = this.#group.shardPlan;
+    const proof = this.#observer.unasked(() =>
+      knownAnswer(this.#loop, `proof-${epoch}`, this.#vocabRows),
+    );
+    proof
+      .catch((error: unknown) => this.#tellUnproved(epoch, toHelsError(error).message))
       .finally(() => {
         this.#proving = false;
       });
+  }
+
+  /** Once for each epoch: it is tried again and again. */
+  #tellUnproved(epoch: number, why: string): void {
+    if (this.#toldUnproved === epoch) return;
+    this.#toldUnproved = epoch;
+    const message = `no known answer went through the ranks of epoch ${epoch}: ${why}`;
+    this.#surroundings.events.tell('unproved', '', message);
   }
 
   async pause(): Promise<void> {
@@ -173,7 +184,8 @@ class ServedGroup implements EngineGroup {
     this.#kvPaths = KvPathObserver.of(group);
     this.#observer.rebase(workerIdsOf(group), this.#kvPaths);
     const epoch = epochOptionsOf(group, this.#deployment(), this.#kvPaths.tracker);
-    const rebased = this.#loop.rebase(epoch, room);
+    const rebase = () => this.#loop.rebase(epoch, room);
+    const rebased = idle ? this.#observer.unasked(rebase) : rebase();
     // What the first steps of the new epoch compute is planned already, and not kept.
     const kept = computedIn(this.#loop) - this.#loop.scheduler.counts.computedTokens;
     this.#group = group;

@@ -44,6 +44,7 @@ export class ServingObserver implements StepObserver {
   #workerIds: readonly string[];
   #kvPaths: Pick<KvPathObserver, 'step'>;
   #told: Pick<Counts, Counted> = nothingTold;
+  #unasked = false;
 
   /** `counts` of the group's scheduler; `workerIds` by rank. */
   constructor(
@@ -85,8 +86,18 @@ export class ServingObserver implements StepObserver {
     this.#tellCounts();
   }
 
+  /** What starts meanwhile nobody has asked for: it is no request that waited. */
+  unasked<T>(start: () => T): T {
+    this.#unasked = true;
+    try {
+      return start();
+    } finally {
+      this.#unasked = false;
+    }
+  }
+
   started(queueSeconds: number): void {
-    if (!this.warming) this.#metrics.requestQueue.observe(queueSeconds);
+    if (!this.warming && !this.#unasked) this.#metrics.requestQueue.observe(queueSeconds);
   }
 
   resumed(waitSeconds: number): void {

@@ -64,7 +64,10 @@ function setUp() {
   const sleep = (ms: number) => {
     nowMs += ms;
   };
-  return { events, ranks, group, ask, sleep, made, overRanks };
+  const queued = async () =>
+    (await metrics.requestQueue.get()).values.find(({ metricName }) => metricName?.endsWith('_count'))
+      ?.value ?? 0;
+  return { events, ranks, group, ask, sleep, made, overRanks, queued };
 }
 
 describe('a group that serves without a warm-up', () => {
@@ -100,6 +103,41 @@ describe('a group that serves without a warm-up', () => {
     group.proveIdle();
     await turn();
     expect(ranks[0]?.requests).toHaveLength(all ?? 0);
+  });
+
+  it('is no request that waited, neither then nor when a re-plan finds nobody', async () => {
+    const { group, ranks, made, overRanks, queued, ask } = setUp();
+    group.attach();
+    group.proveIdle();
+    await turn();
+    answerAll({ ranks });
+    await turn();
+    const paused = group.pause();
+    await paused;
+    const next = made();
+    const rebased = group.rebase(overRanks(next, ['x', 'y']), 0);
+    answerAll({ ranks: next });
+    await rebased;
+    expect(await queued()).toBe(0);
+    ask('a');
+    expect(await queued()).toBe(1);
+  });
+
+  it('that refuses the known answer says so, once, and stays silent', async () => {
+    const { group, ranks, events } = setUp();
+    group.attach();
+    // What the next plan holds is too little.
+    group.reserve({ kvBlocks: 1, kvBlockTokens: 1 } as never);
+    for (let tick = 0; tick < 3; tick += 1) {
+      group.proveIdle();
+      await turn();
+    }
+    expect(ranks[0]?.requests).toEqual([]);
+    expect(group.silentSinceMs).toBe(Number.NEGATIVE_INFINITY);
+    const told = events.list().filter(({ kind }) => kind === 'unproved');
+    expect(told.map(({ message }) => message)).toEqual([
+      expect.stringMatching(/^no known answer went through the ranks of epoch \d+: .*token/),
+    ]);
   });
 
   it('is silent from a pause until the ranks after it have answered', async () => {
