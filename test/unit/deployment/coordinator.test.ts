@@ -1,0 +1,175 @@
+/** The coordinator over workers that are real servers and compute nothing: deployments that do not come to serve. */
+import * as grpc from '@grpc/grpc-js';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
+import { Coordinator } from '../../../controller/deployment/coordinator.ts';
+import { DeploymentState } from '../../../controller/deployment/deployment-state.ts';
+import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
+import { WorkerRegistry } from '../../../controller/deployment/worker-registry.ts';
+import { campaign } from '../../../controller/store/leadership.ts';
+import { MemoryStore } from '../../../controller/store/memory-store.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { systemClock } from '../../../proto/base/clock.ts';
+import { createLogger } from '../../../proto/base/log.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
+import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
+import type { WorkerHandlers } from '../../../proto/gen/hels/v1/Worker.ts';
+import { WorkerService } from '../../../proto/rpc/definitions.ts';
+import { bundledModel, bundledModelId } from '../../support/daemons.ts';
+import { eventually } from '../../support/deadline.ts';
+import { requestFor } from '../cluster/trace.ts';
+
+const request = { ...requestFor(''), modelPath: bundledModel, workersMin: 1 };
+
+const ends: (() => Promise<unknown> | unknown)[] = [];
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  vi.restoreAllMocks();
+});
+
+const device = {
+  ...{ kind: 'cpu', name: 'made up', threads: 1, speed: 1, emulated: false, implementation: 'x' },
+  ...{ memoryBytes: 2 ** 30, memoryFreeBytes: 2 ** 30, hostMemoryBytes: 0 },
+};
+
+/** Its steps take 1 us, and 1 us for each token and head; it loads and never ends. */
+class LoadingWorker {
+  readonly id: string;
+  loading = 0;
+  /** Epochs. */
+  readonly released: number[] = [];
+  readonly #server = new grpc.Server();
+
+  constructor(id: string) {
+    this.id = id;
+    const handlers: Partial<WorkerHandlers> = {
+      Describe: (_, done) => done(null, { device }),
+      Profile: (call) => {
+        for (const [index, { tokens, headGroups }] of call.request.points.entries()) {
+          call.write({ point: { index, seconds: 1e-6 * (1 + tokens * headGroups), progress: 1 } });
+        }
+        call.end();
+      },
+      Prepare: (call) => {
+        this.loading += 1;
+        call.write({ progress: 'reading weights' });
+      },
+      Release: (call, done) => {
+        this.released.push(call.request.fence?.epoch ?? 0);
+        done(null, {});
+      },
+    };
+    this.#server.addService(WorkerService.service, handlers as grpc.UntypedServiceImplementation);
+    ends.push(() => this.#server.forceShutdown());
+  }
+
+  async joins(registry: WorkerRegistry): Promise<this> {
+    const port = await new Promise<number>((resolve, reject) => {
+      const credentials = grpc.ServerCredentials.createInsecure();
+      this.#server.bindAsync('127.0.0.1:0', credentials, (error, bound) =>
+        error ? reject(error) : resolve(bound),
+      );
+    });
+    const worker = { incarnation: `${this.id}1`, address: `127.0.0.1:${port}`, version: '0' };
+    registry.register({ workerId: this.id, ...worker, device });
+    return this;
+  }
+}
+
+async function setUp() {
+  vi.spyOn(TextModel, 'load').mockResolvedValue({ close: async () => undefined } as TextModel);
+  const store = new MemoryStore();
+  const leadership = await campaign(store, 'test', new AbortController().signal);
+  const state = new DeploymentState(store, leadership);
+  const [clock, log] = [systemClock, createLogger('test', 'error')];
+  log.transports.forEach((transport) => {
+    transport.silent = true;
+  });
+  const { term } = leadership;
+  const registry = new WorkerRegistry(term, clock, log, () => undefined);
+  const observer = { replanned: () => undefined, replanFailed: () => undefined };
+  const coordinator = new Coordinator({
+    ...{ term, lastEpoch: 4, registry, store: state, clock, log },
+    openGroup: () => {
+      throw new Error('nothing comes to serve here');
+    },
+    replans: new ReplanLog(() => undefined, observer),
+    events: new ClusterEvents(clock, log),
+    credentials: grpc.credentials.createInsecure(),
+  });
+  registry.connect(coordinator, () => false);
+  ends.push(
+    () => store.close(),
+    () => coordinator.close(new HelsError('draining', 'over')),
+  );
+  return { coordinator, registry, state };
+}
+
+/** What the caller of a deployment sees: the phases, then how it ended. */
+function follow(events: AsyncIterable<DeployEvent>) {
+  const phases: string[] = [];
+  const read = async () => {
+    for await (const { progress } of events) {
+      if (progress?.phase && phases.at(-1) !== progress.phase) phases.push(progress.phase);
+    }
+  };
+  const ended = read();
+  ended.catch(() => undefined);
+  return { phases, ended };
+}
+
+const never = new AbortController().signal;
+
+describe('a deployment', () => {
+  it('without enough workers in time ends with how many there are', async () => {
+    const { coordinator, registry } = await setUp();
+    await new LoadingWorker('a').joins(registry);
+    const { phases, ended } = follow(coordinator.deploy({ ...request, workersMin: 2 }, 150, never));
+    await expect(ended).rejects.toMatchObject({
+      code: 'deadline-exceeded',
+      message: '1 of 2 workers registered within 150 ms; start more, or lower --workers',
+    });
+    expect(phases).toEqual(['waiting']);
+    expect(coordinator.group).toMatchObject({ phase: 'failed', epoch: 5 });
+    expect(coordinator.serving).toBeNull();
+  });
+
+  const endings = {
+    'an undeploy': ({ coordinator }) => coordinator.undeploy(bundledModelId),
+    'the loss of a worker': ({ registry }) => registry.deregister('a', 'a1', 'killed'),
+    'a caller who leaves': ({ abort }) => abort.abort(new Error('left')),
+  } satisfies Record<string, (at: Awaited<ReturnType<typeof loading>>) => unknown>;
+
+  /** A deployment whose one worker loads. */
+  async function loading() {
+    const site = await setUp();
+    const worker = await new LoadingWorker('a').joins(site.registry);
+    const abort = new AbortController();
+    const deployment = follow(site.coordinator.deploy(request, 1_000, abort.signal));
+    await eventually(10_000, 'the worker loads', () => worker.loading === 1);
+    return { ...site, worker, abort, deployment };
+  }
+
+  it.each(Object.entries(endings).map(([what, end]) => ({ what, end })))(
+    'is ended while it loads by $what, and is not in the way of the next one',
+    async ({ what, end }) => {
+      const at = await loading();
+      const { coordinator, registry, state, worker, deployment } = at;
+      await end(at);
+      await expect(deployment.ended).rejects.toMatchObject({ code: 'worker-lost' });
+      expect(deployment.phases).toEqual(['waiting', 'profiling', 'planning', 'loading']);
+      const phase = what === 'an undeploy' ? 'empty' : 'failed';
+      expect(coordinator.group).toMatchObject({ phase, request: null, epoch: 5 });
+      // Before the plan; at the end those that are still there.
+      const released = what === 'the loss of a worker' ? [5] : [5, 5];
+      await expect.poll(() => worker.released).toEqual(released);
+      expect(await state.loadDeployment()).toBeNull();
+      const other = await new LoadingWorker('b').joins(registry);
+      if (what !== 'the loss of a worker') registry.deregister('a', 'a1', 'stopped');
+      const next = follow(coordinator.deploy(request, 1_000, never));
+      await eventually(10_000, 'the next one loads', () => other.loading === 1);
+      await coordinator.undeploy(bundledModelId);
+      await expect(next.ended).rejects.toThrow('undeployed');
+    },
+  );
+});
