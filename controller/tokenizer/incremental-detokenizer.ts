@@ -10,10 +10,15 @@ const contextTokens = 4;
 const promptTailTokensMax = contextTokens + 2 * (unfinishedTokensMax - 1);
 
 export type Decode = (tokenIds: number[]) => string;
+/** UTF-8 of one token, which may begin and end inside characters. */
+export type BytesOf = (tokenId: number) => Uint8Array;
+
+/** Where a character is unfinished, the one with the most bytes lacks one at least. */
+const unfinishedBytesMax = 3;
 
 /**
  * Text from tokens as they come. A token can end inside a character; its bytes are held back until the character is whole or cannot be
- * any more. Decoders look at neighbours (a leading space is dropped, runs of byte tokens are read together), so each new token is
+ * any more. Its text is then U+FFFD, which may as well be what the model says: the bytes tell. Decoders look at neighbours (a leading space is dropped, runs of byte tokens are read together), so each new token is
  * decoded together with those of the previous advance:
  *
  *     tokens   [ ... | given out before | given out or held back )
@@ -24,6 +29,7 @@ export type Decode = (tokenIds: number[]) => string;
  */
 export class IncrementalDetokenizer {
   readonly #decode: Decode;
+  readonly #bytesOf: BytesOf;
   readonly #hasText: (tokenId: number) => boolean;
   readonly #tokenIds: number[];
   #prefix = 0;
@@ -33,31 +39,37 @@ export class IncrementalDetokenizer {
   /** Text of the prompt's tokens with their unfinished character as U+FFFD, in case that the answer does not finish it. */
   #broken: string;
   #unfinishedTokens = 0;
+  /** The last bytes, as many as an unfinished character can have. */
+  #end: readonly number[];
 
   /**
-   * `decode` gets ids that have text, never an empty list. `hasText`: the others, special tokens mostly, are passed over: the words on
+   * `decode` and `bytesOf` get ids that have text, never an empty list. `hasText`: the others, special tokens mostly, are passed over: the words on
    * both sides are neighbours. `prompt`: the ids before the answer, or the last of them; none: the answer is a text of its own.
    */
   constructor(
     decode: Decode,
+    bytesOf: BytesOf,
     prompt: readonly number[] = [],
     hasText: (tokenId: number) => boolean = () => true,
   ) {
     this.#decode = decode;
+    this.#bytesOf = bytesOf;
     this.#hasText = hasText;
     const { tokenIds, wholeTokens, text } = promptTail(decode, lastWithText(prompt, hasText));
     this.#tokenIds = tokenIds;
     this.#read = wholeTokens;
     this.#delivered = text;
     this.#broken = wholeTokens < tokenIds.length ? decode(tokenIds) : text;
+    this.#end = tokenIds.flatMap((id) => [...bytesOf(id)]).slice(-unfinishedBytesMax);
   }
 
   /** The text that this token completes: often its own, empty inside a character. */
   push(tokenId: number): string {
     if (!this.#hasText(tokenId)) return '';
     this.#tokenIds.push(tokenId);
+    this.#end = [...this.#end, ...this.#bytesOf(tokenId)].slice(-unfinishedBytesMax);
     const text = this.#decode(this.#tokenIds.slice(this.#prefix));
-    if (text.endsWith(replacement)) return this.#deliverWhole(text);
+    if (text.endsWith(replacement) && endsInCharacter(this.#end)) return this.#deliverWhole(text);
     return this.#advance(text);
   }
 
@@ -100,6 +112,15 @@ export class IncrementalDetokenizer {
     if (text.startsWith(this.#broken)) return this.#broken;
     return text.startsWith(this.#delivered) ? this.#delivered : null;
   }
+}
+
+/** Whether a character of UTF-8 that ends with these bytes lacks some. */
+function endsInCharacter(bytes: readonly number[]): boolean {
+  const first = bytes.findLastIndex((byte) => byte < 0x80 || byte >= 0xc0);
+  const byte = bytes[first] ?? 0;
+  if (byte < 0x80) return false;
+  const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+  return bytes.length - first < length;
 }
 
 function lastWithText(prompt: readonly number[], hasText: (tokenId: number) => boolean): number[] {

@@ -106,6 +106,7 @@ export class TextModel {
   detokenizer(promptTokenIds: readonly number[] = []): IncrementalDetokenizer {
     return new IncrementalDetokenizer(
       (tokenIds) => this.decode(tokenIds),
+      (tokenId) => this.tokenBytes(tokenId),
       promptTokenIds,
       (tokenId) => this.#hasText(tokenId),
     );

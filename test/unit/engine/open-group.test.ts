@@ -65,8 +65,9 @@ function setUp() {
     nowMs += ms;
   };
   const queued = async () =>
-    (await metrics.requestQueue.get()).values.find(({ metricName }) => metricName?.endsWith('_count'))
-      ?.value ?? 0;
+    (await metrics.requestQueue.get()).values.find(({ metricName }) =>
+      metricName?.endsWith('_count'),
+    )?.value ?? 0;
   return { events, ranks, group, ask, sleep, made, overRanks, queued };
 }
 

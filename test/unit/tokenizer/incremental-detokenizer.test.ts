@@ -13,7 +13,8 @@ function stream(tokens: readonly Uint8Array[], promptTokens = 0) {
     return decoder.decode(Buffer.concat(ids.map((id) => tokens[id] ?? new Uint8Array())));
   };
   const ids = [...tokens.keys()];
-  const detokenizer = new IncrementalDetokenizer(decode, ids.slice(0, promptTokens));
+  const bytesOf = (id: number) => tokens[id] ?? new Uint8Array();
+  const detokenizer = new IncrementalDetokenizer(decode, bytesOf, ids.slice(0, promptTokens));
   const pieces = ids.slice(promptTokens).map((id) => detokenizer.push(id));
   pieces.push(detokenizer.flush());
   return { pieces, decodedTokens };
@@ -72,6 +73,12 @@ describe('incremental detokenizer', () => {
   it('gives a character out with the token that completes it', () => {
     const { pieces } = stream(cut('xあy', [1, 1, 2, 1]));
     expect(pieces).toEqual(['x', '', 'あ', 'y', '']);
+  });
+
+  it('gives U+FFFD that tokens say at once, and what follows it unbroken', () => {
+    const { pieces } = stream(cut('x\uFFFDあ\uFFFD', [1]));
+    const held = ['', ''];
+    expect(pieces).toEqual(['x', ...held, '\uFFFD', ...held, 'あ', ...held, '\uFFFD', '']);
   });
 
   it('does not wait for a character that cannot come any more', () => {

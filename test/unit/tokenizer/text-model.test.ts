@@ -36,6 +36,27 @@ describe.each(['byte-level', 'byte-fallback'])('%s', (name) => {
     expect(pieces.filter((piece) => piece !== '').length).toBeGreaterThan(1);
   });
 
+  it.each([
+    'x\uFFFDy',
+    '\uFFFD',
+    'x\uFFFD',
+    '\uFFFD'.repeat(12),
+    'a\uFFFD '.repeat(40),
+    'あ\uFFFDい\uFFFD\uFFFD😀\uFFFD',
+  ])('streams %j, whose U+FFFD is no broken character, as it comes', async (text) => {
+    const model = models[name] as TextModel;
+    const tokenIds = await model.encode(text, false);
+    const detokenizer = model.detokenizer();
+    let given = '';
+    for (const [index, id] of tokenIds.entries()) {
+      given += detokenizer.push(id);
+      const bytes = tokenIds.slice(0, index + 1).map((one) => model.tokenBytes(one));
+      const whole = new TextDecoder().decode(Buffer.concat(bytes), { stream: true });
+      expect(given.trimStart()).toBe(whole.trimStart());
+    }
+    expect(given + detokenizer.flush()).toBe(text);
+  });
+
   it('gives the bytes of single tokens, which together are the text', async () => {
     const model = models[name] as TextModel;
     const tokenIds = await model.encode('Hello あ😀', false);
