@@ -84,11 +84,13 @@ export class IncrementalDetokenizer {
     const whole = withoutUnfinished(text);
     const given = this.#givenOf(whole);
     if (given !== null && whole.length > given.length) {
-      const piece = whole.slice(given.length);
-      this.#delivered = whole;
-      this.#broken = whole;
+      // An answer may go on so, token after token: what stands before this one is context now.
+      this.#prefix = this.#read;
+      this.#read = this.#tokenIds.length - 1;
+      this.#delivered = withoutUnfinished(this.#decode(this.#tokenIds.slice(this.#prefix)));
+      this.#broken = this.#delivered;
       this.#unfinishedTokens = 1;
-      return piece;
+      return whole.slice(given.length);
     }
     this.#unfinishedTokens += 1;
     return this.#unfinishedTokens > unfinishedTokensMax ? this.#advance(text) : '';

@@ -94,5 +94,8 @@ describe('incremental detokenizer', () => {
   it('decodes a few tokens per token, however long the answer is', () => {
     const tokens = cut('word あ😀 '.repeat(500), [2]);
     expect(stream(tokens).decodedTokens).toBeLessThan(tokens.length * 8);
+    const unfinished = Array.from({ length: 500 }, () => Uint8Array.of(0x20, 0xe2, 0x80));
+    expect(stream(unfinished).pieces.join('')).toBe(' \uFFFD'.repeat(500));
+    expect(stream(unfinished).decodedTokens).toBeLessThan(unfinished.length * 8);
   });
 });
