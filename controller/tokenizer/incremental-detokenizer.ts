@@ -55,12 +55,15 @@ export class IncrementalDetokenizer {
     this.#decode = decode;
     this.#bytesOf = bytesOf;
     this.#hasText = hasText;
-    const { tokenIds, wholeTokens, text } = promptTail(decode, lastWithText(prompt, hasText));
+    const endOf = (ids: readonly number[]) =>
+      ids.flatMap((id) => [...bytesOf(id)]).slice(-unfinishedBytesMax);
+    const tail = promptTail(decode, endOf, lastWithText(prompt, hasText));
+    const { tokenIds, wholeTokens, text } = tail;
     this.#tokenIds = tokenIds;
     this.#read = wholeTokens;
     this.#delivered = text;
     this.#broken = wholeTokens < tokenIds.length ? decode(tokenIds) : text;
-    this.#end = tokenIds.flatMap((id) => [...bytesOf(id)]).slice(-unfinishedBytesMax);
+    this.#end = endOf(tokenIds);
   }
 
   /** The text that this token completes: often its own, empty inside a character. */
@@ -146,7 +149,11 @@ interface PromptTail {
  * Cut so that it begins with a character and, without the tokens of an unfinished one, ends with one. Where tokens end one character and
  * begin the next, or the prompt itself is broken, there may be no such place.
  */
-function promptTail(decode: Decode, prompt: readonly number[]): PromptTail {
+function promptTail(
+  decode: Decode,
+  endOf: (tokenIds: readonly number[]) => readonly number[],
+  prompt: readonly number[],
+): PromptTail {
   const textOf = (tokenIds: number[]) => (tokenIds.length === 0 ? '' : decode(tokenIds));
   const unfinishedMax = Math.min(unfinishedTokensMax - 1, prompt.length);
   for (let unfinished = 0; unfinished <= unfinishedMax; unfinished += 1) {
@@ -163,14 +170,17 @@ function promptTail(decode: Decode, prompt: readonly number[]): PromptTail {
   const tails = beginnings(prompt.length - unfinishedMax).map((begin) => prompt.slice(begin));
   const tokenIds =
     tails.find((tail) => !textOf(tail).startsWith(replacement)) ?? prompt.slice(-contextTokens);
-  return { tokenIds, wholeTokens: 0, text: withoutUnfinished(textOf(tokenIds)) };
+  const text = textOf(tokenIds);
+  // What is broken at its beginning is whole in the prompt: only the character under way is to come.
+  const isUnderWay = text.endsWith(replacement) && endsInCharacter(endOf(tokenIds));
+  return { tokenIds, wholeTokens: 0, text: isUnderWay ? text.slice(0, -1) : text };
 }
 
-/** Where to look for a beginning, given the end: a character has at most so many tokens. */
+/** Where to look for a beginning, given the end: a character has at most so many tokens. With less context where it must be. */
 function beginnings(end: number): number[] {
-  return Array.from({ length: unfinishedTokensMax }, (_, more) =>
-    Math.max(0, end - contextTokens - more),
-  );
+  const more = Array.from({ length: unfinishedTokensMax }, (_, tokens) => contextTokens + tokens);
+  const less = Array.from({ length: contextTokens - 1 }, (_, tokens) => contextTokens - 1 - tokens);
+  return [...more, ...less].map((tokens) => Math.max(0, end - tokens));
 }
 
 function withoutUnfinished(text: string): string {

@@ -65,6 +65,11 @@ describe('incremental detokenizer', () => {
     );
   });
 
+  it('continues a prompt whose tokens cut many characters before its last', () => {
+    const tokens = cut('あ語😀😀語😀😀', [4, 1, 2, 1, 1, 2, 2]);
+    expect(stream(tokens, 13).pieces.join('')).toBe('😀');
+  });
+
   it('looks at the end of a prompt only, however long it is', () => {
     const tokens = cut('word あ😀 '.repeat(5000), [2]);
     expect(stream(tokens, tokens.length - 1).decodedTokens).toBeLessThan(200);
