@@ -1,5 +1,6 @@
 /** One attempt to bring a model up under one epoch: files, profile, plan, load, connect, warm up. Every step may throw HelsError. */
 import { HelsError } from '../../proto/domain/errors.ts';
+import { gpuLoanBlockTokens, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type LinkLine, type PlanPolicy, planPolicies } from '../../proto/domain/plan.ts';
 import { workloadMax } from '../../proto/domain/workload.ts';
@@ -119,7 +120,7 @@ export async function describeDevices(
         link,
         hostMemoryBytes: described.device.hostMemoryBytes,
         copyBytesPerSecond: profile.copyBytesPerSecond,
-        withoutLoans: described.device.kind === 'cuda',
+        loanBlockTokens: described.device.kind === 'cuda' ? gpuLoanBlockTokens : loanBlockTokens,
       };
     }),
   );

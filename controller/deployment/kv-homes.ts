@@ -1,5 +1,5 @@
 /** Where the KV of a plan lies: runnable blocks, loans, parked blocks, and what each rank's device and host memory hold of them. Pure. */
-import type { KvLoan } from '../../proto/domain/kv-residency.ts';
+import { gpuLoanBlockTokens, type KvLoan } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
 import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
@@ -92,8 +92,11 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     const deviceBlocks = lends ? (lent?.ownBlocks[index] ?? 0) : Math.floor(free / own);
     return { deviceBlocks, hostBlocks: Math.floor(hostBytes / own) };
   });
+  // Engines on GPUs do not move what is lent.
+  const lendsOnGpu = (lent?.loans.length ?? 0) > 0 && kvBlockTokens % gpuLoanBlockTokens === 0;
   // Sequences that wait held a slot when they gave way: no more are under way at once than have slots.
-  const parked = placeParked(kvBlocks, request.parks ? usable - kvBlocks : 0, rooms);
+  const parkedMax = request.parks && !lendsOnGpu ? usable - kvBlocks : 0;
+  const parked = placeParked(kvBlocks, parkedMax, rooms);
   const homes = solved.ranks.map((_, rank) => ({
     deviceBlocks: at(parked.deviceBlocks, rank),
     deviceBytes: at(parked.deviceBlocks, rank) * at(blockBytes, rank) + at(heldBytes, rank),

@@ -4,7 +4,7 @@ import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput, PlanPolicy, PlanWorkload } from '../../proto/domain/plan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
+import { loanBlockTokensOf, type ProfiledDevice, toPlanInput } from '../profiler/plan-input.ts';
 import { kvHomesOf } from './kv-homes.ts';
 import { requireParked, requireRoom } from './require-room.ts';
 import { type ManualRank, solvePlan } from './solve-plan.ts';
@@ -39,12 +39,18 @@ export interface MadePlan {
 
 const rangeOf = ([begin, end]: readonly [number, number]) => ({ begin, end });
 
+/** Attention on a GPU goes by chunks of its own. */
 function requireLoans({ workload, devices }: PlanRequest): void {
-  const without = devices.find(({ withoutLoans }) => withoutLoans === true);
-  if (workload.allowRemoteKv !== true || without === undefined) return;
+  const [first, ...others] = devices;
+  if (workload.allowRemoteKv !== true || first === undefined) return;
+  const tokens = loanBlockTokensOf(first);
+  const other = others.find((device) => loanBlockTokensOf(device) !== tokens);
+  if (other === undefined) return;
+  const [gpu, cpu] = loanBlockTokensOf(other) > tokens ? [other, first] : [first, other];
   throw new HelsError(
     'config-invalid',
-    `workload.allowRemoteKv: worker '${without.id}' is on a GPU, where KV lies with its heads or in the host's memory; leave it out, or deploy over workers on CPUs`,
+    `workload.allowRemoteKv: worker '${gpu.id}' is on a GPU and worker '${cpu.id}' is not; KV lies on other ranks of one kind only: ` +
+      'leave it out, or deploy over workers of one kind',
     { field: 'workload.allowRemoteKv' },
   );
 }
@@ -58,7 +64,8 @@ export function makePlan(request: PlanRequest, nowMs: () => number): MadePlan {
   if (!solved.feasible) {
     throw new HelsError('plan-infeasible', `no split fits: ${solved.reason ?? 'unknown reason'}`);
   }
-  const kvBlockTokens = solved.kvLoans === undefined ? request.kvBlockTokens : loanBlockTokens;
+  const blockTokens = input.loanBlockTokens ?? loanBlockTokens;
+  const kvBlockTokens = solved.kvLoans === undefined ? request.kvBlockTokens : blockTokens;
   const sized = { ...request, kvBlockTokens };
   const kv = kvHomesOf(sized, solved);
   const { kvBlocks, kvParkedBlocks } = kv;

@@ -7,6 +7,7 @@ import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { Group } from '../cluster/group.ts';
+import { loanBlockTokensOf } from '../profiler/plan-input.ts';
 import type { ClusterEvents } from './cluster-events.ts';
 import { describeDevices, type LoadedGroup } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
@@ -76,7 +77,8 @@ export async function withNewcomers(
   }
   const lends = workload.allowRemoteKv === true;
   const described = await describeDevices(newcomers, profiles, links, { ...planRequest, lends });
-  if (lends && described.some(({ withoutLoans }) => withoutLoans === true)) return null;
+  const kinds = new Set([...planRequest.devices, ...described].map(loanBlockTokensOf));
+  if (lends && kinds.size > 1) return null;
   // A trial's links hold more than sums.
   const corrected = loaded.trialRatios.size > 0;
   const linkOf = ({ id, link }: (typeof devices)[number]) =>

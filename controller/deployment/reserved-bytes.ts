@@ -2,7 +2,7 @@
  * What an engine allocates beside weights and KV, at most: of a rank that holds the whole model, since no share needs more. The sizes of
  * native/engine/scratch.cpp and native/engine/cuda/cuda_scratch.cpp; a rank that needs more than its plan counts with does not load. Pure.
  */
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import { gpuLoanBlockTokens, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import { bytesPerWeight, kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import { type EngineSizes, kvBlockTokens } from './engine-sizes.ts';
 
@@ -108,8 +108,29 @@ function exchangeBytesOf({ model, stepTokensMax }: ReservedFor): number {
   return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, model.headGroups));
 }
 
+/** Floats of parts of all heads in a turn of attention over lent KV, where one token does not take more. */
+const turnPartFloats = 2 ** 24;
+
+/** Of a rank on a GPU (native/engine/cuda/cuda_remote_attention.cpp): own parts, those for an owner, those in a message; rows; tables. */
+function exchangeBytesOfGpu({ model, stepTokensMax, sequencesMax }: ReservedFor): number {
+  const { headDim, maxPositions, slidingWindows, weightType } = model;
+  const slots = Math.ceil(maxPositions / gpuLoanBlockTokens);
+  const { queries, queryKeyValue } = columnsOf(model);
+  const perToken = queries * slots * (1 + 2 / headDim);
+  const parts = Math.min(stepTokensMax * perToken, Math.max(turnPartFloats, perToken));
+  const rows = 2 * stepTokensMax * queryKeyValue * bytesPerWeight(weightType);
+  const windows = Math.max(1, new Set(slidingWindows).size);
+  const chunks = sequencesMax * slots * (1 + 4) + windows * stepTokensMax * (slots * 12 + 4);
+  const turns = windows * Math.ceil(stepTokensMax / Math.max(1, Math.floor(parts / perToken)));
+  const tables =
+    ranksMax * chunks + turns * (12 * sequencesMax + 16 * (3 + 2 * ranksMax * ranksMax));
+  return 3 * 4 * parts + rows + tables;
+}
+
 /** `kind` of the device. */
 export function reservedBytesOf(reserved: ReservedFor, kind: string): number {
-  const scratch = kind === 'cuda' ? scratchBytesOfGpu(reserved) : scratchBytesOfProcessor(reserved);
-  return Math.ceil(scratch) + restBytes + (reserved.lends ? exchangeBytesOf(reserved) : 0);
+  const isGpu = kind === 'cuda';
+  const scratch = isGpu ? scratchBytesOfGpu(reserved) : scratchBytesOfProcessor(reserved);
+  const exchange = isGpu ? exchangeBytesOfGpu(reserved) : exchangeBytesOf(reserved);
+  return Math.ceil(scratch) + restBytes + (reserved.lends ? Math.ceil(exchange) : 0);
 }

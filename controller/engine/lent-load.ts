@@ -1,5 +1,5 @@
 /** What a step sends between ranks about KV on loan: it follows from the step and the loans alone (native/engine/remote_traffic.h). Pure. */
-import type { KvResidency } from '../../proto/domain/kv-residency.ts';
+import { gpuLoanBlockTokens, type KvResidency } from '../../proto/domain/kv-residency.ts';
 import type { PlanModel } from '../../proto/domain/plan.ts';
 
 /** Of a step: one sequence's tokens [startPosition, + count), count 1 for the token just sampled. */
@@ -10,8 +10,8 @@ interface SequencePart {
   readonly blockTable: readonly number[];
 }
 
-/** Queries, keys, values and parts travel as f32. */
-const rowElementBytes = 4;
+/** Parts travel as f32; queries, keys and values so, too, but from GPUs in the type of the cache. */
+const partElementBytes = 4;
 
 type Shape = Pick<PlanModel, 'layers' | 'queryHeadsPerGroup' | 'headDim' | 'kvBytesPerElement'>;
 
@@ -29,10 +29,13 @@ function bytesOfSequence(
   for (let position = startPosition; position < startPosition + rows; position += 1) {
     if (isLent(blockTable[Math.floor(position / blockTokens)] ?? -1)) stored += 1;
   }
+  const isGpu = blockTokens % gpuLoanBlockTokens === 0;
+  const rowElementBytes = isGpu ? kvBytesPerElement : 4;
   const queries = rows * queryHeadsPerGroup * headDim * rowElementBytes;
   const fresh = stored * 2 * headDim * rowElementBytes;
-  const parts = rows * queryHeadsPerGroup * (headDim + 2) * rowElementBytes;
-  const whole = 2 * blockTokens * headDim * kvBytesPerElement;
+  const parts = rows * queryHeadsPerGroup * (headDim + 2) * partElementBytes;
+  // GPUs send no blocks whole.
+  const whole = isGpu ? Number.POSITIVE_INFINITY : 2 * blockTokens * headDim * kvBytesPerElement;
   return queries + fresh + lent * Math.min(parts, whole);
 }
 

@@ -1,4 +1,3 @@
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type {
   HalfOpenRange,
   PlannedLoan,
@@ -27,7 +26,8 @@ export type AssembledPlan = Pick<PlanOutput, 'ranks' | 'predicted' | 'kvLoans'>;
 
 /** The same ranks with KV where loans put it; null where KV follows the heads. */
 function withLoans(problem: Problem, { loans: plan }: Settled, ranks: readonly PlannedRank[]) {
-  if (plan === null) return null;
+  const blockTokens = problem.remote?.blockTokens;
+  if (plan === null || blockTokens === undefined) return null;
   const idOf = (index: number) => problem.devices[index]?.id ?? '';
   const stored = new Map(plan.storedBytes.map((bytes, index) => [idOf(index), bytes]));
   const own = new Map(plan.ownBlocks.map((blocks, index) => [idOf(index), blocks]));
@@ -35,14 +35,14 @@ function withLoans(problem: Problem, { loans: plan }: Settled, ranks: readonly P
   const kvLoans: PlannedLoan[] = plan.loans.map(({ owner, holder, blocks }) => ({
     owner: idOf(owner),
     holder: idOf(holder),
-    tokens: [blocks.begin * loanBlockTokens, blocks.end * loanBlockTokens],
+    tokens: [blocks.begin * blockTokens, blocks.end * blockTokens],
   }));
   return {
     kvLoans,
-    kvTokensTotal: plan.kvBlocks * loanBlockTokens,
+    kvTokensTotal: plan.kvBlocks * blockTokens,
     ranks: ranks.map((rank) => {
       const kvBytes = stored.get(rank.device) ?? 0;
-      const kvTokens = (own.get(rank.device) ?? 0) * loanBlockTokens;
+      const kvTokens = (own.get(rank.device) ?? 0) * blockTokens;
       return { ...rank, kvBytes, kvTokens, kvShare: all > 0 ? kvBytes / all : rank.kvShare };
     }),
   };

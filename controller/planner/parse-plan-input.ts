@@ -100,6 +100,7 @@ const planInput = z.strictObject({
   objective: z
     .enum(planObjectives, { error: `must be one of ${planObjectives.join(', ')}` })
     .default('step'),
+  loanBlockTokens: wholeNumber(1, unitsMax).optional(),
 });
 
 /** The search for `step` relies on links that do not depend on who takes part. */

@@ -1,5 +1,4 @@
 /** What KV on loan needs and costs in a decode step (docs/planner.md). Pure. */
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import { keepsHalf, type LoanPlan, type LoanRank, largestLoans, planLoans } from './kv-loans.ts';
 import type { Footprint, Problem, Share } from './problem.ts';
 import type { RemoteKv } from './remote-workload.ts';
@@ -22,8 +21,8 @@ function loanRanks(
   return ranks.some(({ roomBytes }) => roomBytes < 0) ? null : ranks;
 }
 
-const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers }: RemoteKv) => ({
-  blockBytes: kvPerTokenHeadGroup * loanBlockTokens,
+const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers, blockTokens }: RemoteKv) => ({
+  blockBytes: kvPerTokenHeadGroup * blockTokens,
   layers,
 });
 

@@ -8,6 +8,7 @@ import { linesAt, linkOf } from './step-lines.ts';
 export interface RemoteKv {
   /** Tokens whose KV must lie somewhere. */
   readonly residentTokens: number;
+  readonly blockTokens: number;
   /** Whole blocks that they take, lowest addresses first. */
   readonly usedBlocks: number;
   readonly layers: number;
@@ -47,11 +48,13 @@ export function remoteKvOf(
   const { sequences, contextTokens } = workload;
   const { layers, queryHeadsPerGroup, headDim, kvBytesPerElement } = model;
   const part = queryHeadsPerGroup * (headDim + 2) * partElementBytes;
-  const blocks = Math.ceil(contextTokens / loanBlockTokens);
-  const block = 2 * loanBlockTokens * headDim * kvBytesPerElement;
+  const blockTokens = input.loanBlockTokens ?? loanBlockTokens;
+  const blocks = Math.ceil(contextTokens / blockTokens);
+  const block = 2 * blockTokens * headDim * kvBytesPerElement;
   const links = devices.map((device) => linkOf(device, input));
   return {
     residentTokens: residentSequences * contextTokens,
+    blockTokens,
     usedBlocks: residentSequences * blocks,
     layers,
     queryBytes: layers * sequences * queryHeadsPerGroup * headDim * partElementBytes,

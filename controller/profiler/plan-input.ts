@@ -1,3 +1,4 @@
+import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import { bytesPerWeight, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type {
   LatencyLine,
@@ -25,8 +26,8 @@ export interface ProfiledDevice {
   readonly hostMemoryBytes?: number;
   /** Memory to memory on its host; absent or 0: not measured. */
   readonly copyBytesPerSecond?: number;
-  /** Its engine neither lends room for KV nor borrows any. */
-  readonly withoutLoans?: boolean;
+  /** Positions of a block of KV that its engine lends or holds; absent: those of processors. */
+  readonly loanBlockTokens?: number;
 }
 
 /** Bytes of a weight of the layers (the most of their matrices, which differ where groups are not full) and of the head. */
@@ -65,10 +66,13 @@ export function planModel(model: ModelSpec): PlanModel {
   };
 }
 
+export const loanBlockTokensOf = (device: Pick<ProfiledDevice, 'loanBlockTokens'>) =>
+  device.loanBlockTokens ?? loanBlockTokens;
+
 /** Without what only deployments know of a device: the planner takes no field that it does not know. */
 export function planDevices(devices: readonly ProfiledDevice[]): PlanInput['devices'] {
   return devices.map(
-    ({ hostMemoryBytes: _host, copyBytesPerSecond: _copy, withoutLoans: _loans, ...device }) =>
+    ({ hostMemoryBytes: _host, copyBytesPerSecond: _copy, loanBlockTokens: _loans, ...device }) =>
       device,
   );
 }
@@ -80,11 +84,13 @@ export function toPlanInput(
   workload: PlanWorkload,
   policy: PlanPolicy,
 ): PlanInput {
+  const blockTokens = Math.max(...devices.map(loanBlockTokensOf));
   return {
     model: planModel(model),
     workload,
     devices: planDevices(devices),
     policy,
     objective: deploymentObjective,
+    ...(blockTokens === loanBlockTokens ? {} : { loanBlockTokens: blockTokens }),
   };
 }

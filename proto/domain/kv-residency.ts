@@ -43,6 +43,8 @@ export interface KvResidency {
 const addressesMax = 2 ** 31 - 1;
 /** Positions of a block: the merge of remote parts goes by attention chunks, so a block on loan holds whole ones. */
 export const loanBlockTokens = 64;
+/** Chunks of attention on a GPU. */
+export const gpuLoanBlockTokens = 256;
 /** What a worker reads before it knows who sent it. */
 const loansMax = 4096;
 

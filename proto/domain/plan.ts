@@ -91,6 +91,8 @@ export interface PlanInput {
   link?: LinkLine;
   policy?: PlanPolicy;
   objective?: PlanObjective;
+  /** Positions of a block of KV on another rank: 64 of processors, which is the default, 256 of GPUs. */
+  loanBlockTokens?: number;
 }
 
 export type HalfOpenRange = readonly [begin: number, end: number];

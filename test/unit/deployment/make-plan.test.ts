@@ -4,7 +4,11 @@ import { parkingNote, settledNote } from '../../../controller/deployment/parking
 import { restoreCostsOf } from '../../../controller/deployment/restore-costs.ts';
 import { kvOfRanks, taxOf } from '../../../controller/engine/kv-of-ranks.ts';
 import { type ProfiledDevice, planDevices } from '../../../controller/profiler/plan-input.ts';
-import { checkResidency, residencyOf } from '../../../proto/domain/kv-residency.ts';
+import {
+  checkResidency,
+  gpuLoanBlockTokens,
+  residencyOf,
+} from '../../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
 import { smallModel } from '../profiler/models.ts';
 
@@ -317,12 +321,33 @@ describe('where the KV of a group is', () => {
 
 describe('loans of KV', () => {
   const workload = { sequences: 2, contextTokens: 64, prefillChunk: 16, outputTokens: 8 };
-  const devices = [device('left', 24 * MiB), { ...device('right', 60 * MiB), withoutLoans: true }];
+  const onGpu = { loanBlockTokens: gpuLoanBlockTokens };
+  const devices = [device('left', 24 * MiB), { ...device('right', 60 * MiB), ...onGpu }];
 
-  it('are refused by name where a device cannot have any', () => {
+  it('are refused by name between a GPU and a processor', () => {
     const asked = { workload: { ...workload, allowRemoteKv: true } };
-    expect(() => planOf(devices, asked)).toThrow(/allowRemoteKv: worker 'right' is on a GPU/);
+    const refused = /allowRemoteKv: worker 'right' is on a GPU and worker 'left' is not/;
+    expect(() => planOf(devices, asked)).toThrow(refused);
+    expect(() => planOf(devices.toReversed(), asked)).toThrow(refused);
     expect(planOf(devices, { workload }).shardPlan.kvLoans).toEqual([]);
+  });
+
+  it('have blocks of a GPU between GPUs, and nothing is parked beside them', () => {
+    const load = { sequences: 4, contextTokens: 512, prefillChunk: 16, outputTokens: 8 };
+    const gpus = [15, 60].map((memory, index) => ({
+      ...device(index === 0 ? 'left' : 'right', memory * MiB, 64 * MiB),
+      ...onGpu,
+    }));
+    const lent = planOf(gpus, { workload: { ...load, allowRemoteKv: true } });
+    const { kvBlockTokens, kvBlocks, kvLoans, kvParkedBlocks } = lent.shardPlan;
+    expect([kvBlockTokens, kvParkedBlocks]).toEqual([256, 0]);
+    expect(kvBlocks).toBeGreaterThanOrEqual(8);
+    expect(kvLoans[0]).toMatchObject({ owner: 0, holder: 1 });
+    expect(lent.input.loanBlockTokens).toBe(256);
+    checkResidency(residencyOf(lent.shardPlan));
+    expect(planOf(gpus, { workload: { ...load, sequences: 1 } }).shardPlan).toMatchObject({
+      kvBlockTokens: blockTokens,
+    });
   });
 
   it('change nothing where a workload fits without them in tokens, but not in their blocks', () => {
@@ -336,7 +361,7 @@ describe('loans of KV', () => {
 
   it('are nothing that the planner is told of', () => {
     for (const told of planDevices(devices)) {
-      expect(Object.keys(told)).not.toContain('withoutLoans');
+      expect(Object.keys(told)).not.toContain('loanBlockTokens');
       expect(Object.keys(told)).not.toContain('hostMemoryBytes');
     }
   });

@@ -57,6 +57,18 @@ describe('what travels about KV on loan', () => {
   });
 });
 
+describe('what travels about KV on loan between GPUs', () => {
+  it('is in the type of the cache but for parts, and no block goes whole', () => {
+    const gpu = { ...residency, kvBlockTokens: 256 };
+    const bytes = (sequences: Parameters<typeof lentBytesOf>[0]) =>
+      lentBytesOf(sequences, gpu, headGroups, shape)?.[0];
+    const decoded = 2 * 8 * 2 + 2 * (8 + 2) * 4;
+    expect(bytes([decode(300, [4, 0])])).toBe(6 * decoded);
+    const prefill = { ...decode(256, [4, 0]), takeSampled: false, tokens: Array(200).fill(1) };
+    expect(bytes([prefill])).toBe(6 * 200 * decoded);
+  });
+});
+
 describe('paths of KV', () => {
   const costs = {
     moveSeconds: (blocks: number) => blocks * 0.001,

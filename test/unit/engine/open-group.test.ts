@@ -116,7 +116,7 @@ describe('a group that serves without a warm-up', () => {
     const paused = group.pause();
     await paused;
     const next = made();
-    const rebased = group.rebase(overRanks(next, ['x', 'y']), 0);
+    const rebased = group.rebase(overRanks(next, ['x', 'y']), nothingKept);
     answerAll({ ranks: next });
     await rebased;
     expect(await queued()).toBe(0);
