@@ -67,6 +67,7 @@ int run(const Options& options) {
   if (options.moves && gpu) {
     checkMoves(options, report);
     checkReplan(options, report);
+    checkLent(options, report);
   }
   if (gpu && (options.bench || options.steps || options.partitions)) {
     const DeviceLimits limits = measureLimits(options, report);

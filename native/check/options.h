@@ -17,7 +17,7 @@ struct Options {
   bool bench = false;  // products and attention
   bool steps = false;  // whole steps of models
   bool nccl = false;
-  bool moves = false;  // parked KV
+  bool moves = false;  // parked KV, plans that change, KV of other ranks
   bool partitions = false;
   std::vector<std::filesystem::path> models;  // folders of goldens, or folders that hold such folders
   std::vector<std::string> shapes{"8b", "13b"};

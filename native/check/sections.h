@@ -27,6 +27,8 @@ void benchSteps(const Options& options, const DeviceLimits& limits, Report& repo
 void checkNccl(const Options& options, Report& report);
 /// KV that is parked in host memory and brought back.
 void checkMoves(const Options& options, Report& report);
+/// KV that other ranks hold.
+void checkLent(const Options& options, Report& report);
 /// Engines that take over weights and KV of others.
 void checkReplan(const Options& options, Report& report);
 /// Ranks on parts of one GPU.
