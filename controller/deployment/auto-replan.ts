@@ -62,12 +62,19 @@ interface Candidate {
   readonly value: PayBack;
 }
 
+/** The most sequences that fit are searched for, and workers seldom come back. */
+const roomLookIntervalMs = 60_000;
+/** Times the room that there is. */
+const moreRoomMin = 1.1;
+const neverLooked = { epoch: 0, untilMs: 0, found: null as Candidate | null };
+
 export class AutoReplan {
   readonly #options: AutoReplanOptions;
   #state: ReplanState = { sinceMs: null, holdUntilMs: 0 };
   #nextLookMs = 0;
   #rest: { trouble: number | null; untilMs: number } = { trouble: null, untilMs: 0 };
   #epoch = 0;
+  #roomLook = neverLooked;
   #steps = 0;
   /** A re-plan is on its way; another would be of the same moment. */
   #beginning = false;
@@ -123,6 +130,7 @@ export class AutoReplan {
     try {
       await replanner.checkFiles();
       const { request, phase } = coordinator.group;
+      this.#roomLook = neverLooked;
       if (request === null || phase !== 'ready' || !plansAnew(request)) return;
       const found = this.#candidate(request);
       if (found === null || !isWorthIt(found.value)) return;
@@ -143,14 +151,22 @@ export class AutoReplan {
     else log.error('planning anew failed', { error: message });
   }
 
-  /** Where a loss left less room for KV than the deployment is for: the plan that has it again, worth any move; null: there is none. */
+  /** Where there is less room for KV than the deployment is for, after a loss mostly: a plan with clearly more, worth any move; null: there is none. */
   #roomier(request: DeploymentRequest, loaded: LoadedGroup): Candidate | null {
-    const { replanner } = this.#options;
-    const promised = promisedTokens(loaded, request);
-    if (kvTokensOf(loaded.shardPlan) >= promised) return null;
-    const proposal = replanner.propose({ policy: '', ranks: [], workload: null });
-    if (proposal.equal || kvTokensOf(proposal.made.shardPlan) < promised) return null;
-    return { proposal, value: { gainPerSecond: Number.POSITIVE_INFINITY, seconds: 0 } };
+    const { replanner, clock } = this.#options;
+    const now = kvTokensOf(loaded.shardPlan);
+    const { epoch, untilMs, found } = this.#roomLook;
+    if (now >= promisedTokens(loaded, request)) return null;
+    if (epoch === this.#epoch && clock.nowMs() < untilMs) return found;
+    const proposal = replanner.propose({ policy: '', ranks: [], workload: null, settles: true });
+    const isMore = kvTokensOf(proposal.made.shardPlan) >= moreRoomMin * now;
+    const value = { gainPerSecond: Number.POSITIVE_INFINITY, seconds: 0 };
+    this.#roomLook = {
+      epoch: this.#epoch,
+      untilMs: clock.nowMs() + roomLookIntervalMs,
+      found: proposal.equal || !isMore ? null : { proposal, value },
+    };
+    return this.#roomLook.found;
   }
 
   /** The best plan at the load that is served, and what it is worth; null: no load, no other plan, or one with too little room for KV. */

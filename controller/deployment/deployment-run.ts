@@ -119,7 +119,6 @@ export async function describeDevices(
         prefill: profile.fit.prefill,
         link,
         hostMemoryBytes: described.device.hostMemoryBytes,
-        copyBytesPerSecond: profile.copyBytesPerSecond,
         loanBlockTokens: described.device.kind === 'cuda' ? gpuLoanBlockTokens : loanBlockTokens,
       };
     }),

@@ -33,7 +33,7 @@ export interface PlanRequest {
 
 export interface MadePlan {
   shardPlan: ShardPlan__Output;
-  /** Of the workload that the plan holds, all KV resident: where some of it waits, moves are not in the lines. */
+  /** Of the workload whose KV the plan holds at once. */
   input: PlanInput;
 }
 

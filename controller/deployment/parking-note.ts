@@ -9,10 +9,10 @@ type Device = Pick<ProfiledDevice, 'id' | 'memoryBytes' | 'reservedBytes' | 'hos
 /** That the plan is for fewer sequences than asked for; null when it is not. Pure. */
 export function settledNote(
   { input }: Pick<MadePlan, 'input'>,
-  { workload }: Pick<PlanRequest, 'workload'>,
+  { workload, settles }: Pick<PlanRequest, 'workload' | 'settles'>,
 ): string | null {
   const { sequences, contextTokens } = input.workload;
-  if (sequences === workload.sequences) return null;
+  if (!settles || sequences === workload.sequences) return null;
   return `the workers hold KV of ${sequences} of ${workload.sequences} sequences of ${contextTokens} tokens: the plan is for these`;
 }
 

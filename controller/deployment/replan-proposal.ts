@@ -19,6 +19,8 @@ export interface ReplanWish {
   policy: string;
   workload: DeploymentRequest['workload'];
   ranks: DeploymentRequest['ranks'];
+  /** Fewer sequences at once than it is for are better than no plan; absent: no. */
+  settles?: boolean;
 }
 
 export interface Proposal {
@@ -112,7 +114,7 @@ function reachedNow({ loaded, available }: Pick<Proposing, 'loaded' | 'available
 
 /** `fitted`: all candidates, with the lines as fitted. */
 function planRequestOf(
-  { loaded, refine }: Proposing,
+  { loaded, refine, wish: { settles = false } }: Proposing,
   request: DeploymentRequest,
   there: ReadonlySet<string>,
 ): { planRequest: PlanRequest; fitted: ProfiledDevice[] } {
@@ -130,6 +132,7 @@ function planRequestOf(
     workload,
     policy: policyOf(request),
     manual: request.ranks,
+    settles,
   };
   return { planRequest, fitted };
 }

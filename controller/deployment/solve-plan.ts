@@ -4,7 +4,6 @@ import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { largestBatch } from '../planner/batch-search.ts';
 import { plan } from '../planner/plan.ts';
 import { planFromCounts } from '../planner/plan-from-counts.ts';
-import { footprintOf } from '../planner/problem.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 
 export interface ManualRank {
@@ -47,65 +46,58 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
   );
 }
 
-/** The same workload, where KV that has no room waits in host memory at the price of moving it. A split by hand has no choice, so no price. */
-function withEviction(input: PlanInput, { manual, devices }: SolveRequest): PlanInput {
-  const workload = { ...input.workload, allowEviction: true };
-  if (manual.length > 0) return { ...input, workload };
-  const bytes = footprintOf(input.model).kvPerTokenHeadGroup;
-  const speeds = new Map(devices.map(({ id, copyBytesPerSecond = 0 }) => [id, copyBytesPerSecond]));
-  const priced = input.devices.map((device) => {
-    const speed = speeds.get(device.id) ?? 0;
-    if (speed === 0) return device;
-    return { ...device, restore: { reloadSecondsPerTokenHeadGroup: bytes / speed } };
-  });
-  return { ...input, workload, devices: priced };
-}
-
 interface SolveRequest {
   /** Empty: the policy decides. */
   readonly manual: readonly ManualRank[];
   readonly devices: readonly ProfiledDevice[];
+  /** Of a plan whose KV lies with its heads. */
+  readonly kvBlockTokens: number;
   /** KV may wait in host memory that somebody gave. */
   readonly parks: boolean;
-  /** Fewer sequences than asked for are better than none. */
+  /** Fewer sequences at once than asked for are better than none. */
   readonly settles: boolean;
 }
 
 interface SolvedPlan {
   readonly solved: Solved;
-  /** The workload that it holds, with all KV resident. */
+  /** The workload whose KV the plan holds at once. */
   readonly input: PlanInput;
-  /** Why not all KV of the workload is resident, where the rest must find host memory; null: all is. */
+  /** Why that is not all of the workload, where the rest must find host memory; null: it is, or need not. */
   readonly refusal: string | null;
 }
 
-/** The same for the most sequences that the policy has a split for; null: not even one. */
-function withFewer(input: PlanInput): PlanInput | null {
-  const most = largestBatch(input, input.policy ?? 'hels');
+/** The same for the most sequences, in whole blocks, that the policy has a split for; null: not even one. */
+function withFewer(input: PlanInput, blockTokens: number): PlanInput | null {
+  const contextTokens = Math.ceil(input.workload.contextTokens / blockTokens) * blockTokens;
+  const whole = { ...input, workload: { ...input.workload, contextTokens } };
+  const most = largestBatch(whole, input.policy ?? 'hels');
   if (most === null) return null;
-  return { ...input, workload: { ...input.workload, sequences: most.sequences } };
+  return { ...whole, workload: { ...whole.workload, sequences: most.sequences } };
 }
 
 /**
- * With all of the workload's KV resident. Where no split holds that and KV may wait, with as much of it resident as is best; and where that
- * does not help, but something must serve, for fewer sequences.
+ * With all of the workload's KV resident. Where no split holds that, and the rest may wait in host memory or something must serve: with as
+ * many of its sequences at once as any split of the policy holds. Those that wait do not generate, so the most at once is the most tokens a
+ * second, but for steps that grow with them; what a split by hand holds is what it is.
  */
 export function solvePlan(
   input: PlanInput,
   request: SolveRequest,
   nowMs: () => number,
 ): SolvedPlan {
-  const { manual, devices, parks, settles } = request;
+  const { manual, devices, parks, settles, kvBlockTokens } = request;
   const solve = (one: PlanInput): Solved =>
     manual.length > 0 ? solveManual(one, manual) : plan(one, nowMs);
   const resident = solve(input);
   const refused = { solved: resident, input, refusal: null };
-  if (resident.feasible) return refused;
-  if (parks && devices.some(({ hostMemoryBytes = 0 }) => hostMemoryBytes > 0)) {
-    const evicting = solve(withEviction(input, request));
-    const refusal = settles ? null : (resident.reason ?? 'unknown reason');
-    if (evicting.feasible) return { solved: evicting, input, refusal };
+  const hasHost = devices.some(({ hostMemoryBytes = 0 }) => hostMemoryBytes > 0);
+  if (resident.feasible || !(settles || (parks && hasHost))) return refused;
+  const refusal = settles ? null : (resident.reason ?? 'unknown reason');
+  if (manual.length > 0) {
+    const workload = { ...input.workload, allowEviction: true };
+    const byHand = solve({ ...input, workload });
+    return byHand.feasible ? { solved: byHand, input, refusal } : refused;
   }
-  const fewer = settles && manual.length === 0 ? withFewer(input) : null;
-  return fewer === null ? refused : { solved: solve(fewer), input: fewer, refusal: null };
+  const fewer = withFewer(input, kvBlockTokens);
+  return fewer === null ? refused : { solved: solve(fewer), input: fewer, refusal };
 }

@@ -24,8 +24,6 @@ export interface ProfiledDevice {
   readonly link: LinkLine;
   /** Host memory for parked KV; absent: none. */
   readonly hostMemoryBytes?: number;
-  /** Memory to memory on its host; absent or 0: not measured. */
-  readonly copyBytesPerSecond?: number;
   /** Positions of a block of KV that its engine lends or holds; absent: those of processors. */
   readonly loanBlockTokens?: number;
 }
@@ -71,10 +69,7 @@ export const loanBlockTokensOf = (device: Pick<ProfiledDevice, 'loanBlockTokens'
 
 /** Without what only deployments know of a device: the planner takes no field that it does not know. */
 export function planDevices(devices: readonly ProfiledDevice[]): PlanInput['devices'] {
-  return devices.map(
-    ({ hostMemoryBytes: _host, copyBytesPerSecond: _copy, loanBlockTokens: _loans, ...device }) =>
-      device,
-  );
+  return devices.map(({ hostMemoryBytes: _host, loanBlockTokens: _loans, ...device }) => device);
 }
 
 /** The planner's input from profiles. */

@@ -18,6 +18,8 @@ import type { StepDraft } from './step-draft.ts';
  */
 export type Reclaimed = 'freed' | 'coming' | 'later' | 'none';
 
+const nothing: ReadonlySet<number> = new Set();
+
 type KvRoom = Pick<SchedulerLimits, 'kvBlocks' | 'localBlocks' | 'kvBlockTokens'>;
 
 interface Held {
@@ -127,10 +129,12 @@ export class KvResidence {
     this.#keepTokens(sequence, covered * this.#blockTokens);
   }
 
-  /** Blocks that it could lose from its end, one by one. */
-  reclaimable(sequence: Sequence): number {
+  /** Blocks that it could lose from its end, one by one, without those that are `wanted` as they are. */
+  reclaimable(sequence: Sequence, wanted: ReadonlySet<number> = nothing): number {
     const { blocks } = sequence;
-    const last = blocks.findLastIndex((block) => this.pool.referencesOf(block) > 1);
+    const last = blocks.findLastIndex(
+      (block) => this.pool.referencesOf(block) > 1 || wanted.has(block),
+    );
     return blocks.length - 1 - last;
   }
 

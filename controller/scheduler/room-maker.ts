@@ -92,7 +92,8 @@ export class RoomMaker {
     const { running, waiting } = others;
     if (this.#reservation !== null && !this.#reservation.fits(next, running)) return 'no';
     // Nobody gives up anything for one that cannot start even so.
-    if (!this.reserves && !this.#couldStart(newcomer, others)) return 'no';
+    const reclaimable = this.reserves ? 0 : this.#reclaimable(newcomer, waiting);
+    if (!this.reserves && !this.#couldStart(newcomer, running, reclaimable)) return 'no';
     const wanted = this.#wantedFor(newcomer, running);
     // Those that an epoch with more KV handed over may hold what is set aside for others: so they lose it, whoever runs.
     const forgets = running.length === 0 || this.reserves;
@@ -111,20 +112,27 @@ export class RoomMaker {
    */
   givingWay(newcomer: Newcomer, { running, waiting }: Others, least: number): Sequence[] {
     if (this.reserves) return [];
-    for (let count = 1; count <= running.length; count += 1) {
-      const staying = running.slice(0, -count);
-      const leaving = running.slice(-count);
-      if (!leaving.every((sequence) => isBefore(newcomer.next, sequence))) return [];
-      const others = { running: staying, waiting: [...waiting, ...leaving] };
-      if (count >= least && this.#couldStart(newcomer, others)) return leaving;
+    let reclaimable = this.#reclaimable(newcomer, waiting);
+    for (let first = running.length - 1; first >= 0; first -= 1) {
+      const leaving = running[first] as Sequence;
+      if (!isBefore(newcomer.next, leaving)) return [];
+      reclaimable += this.#reclaimable(newcomer, [leaving]);
+      const isEnough = running.length - first >= least;
+      const staying = running.slice(0, first);
+      if (isEnough && this.#couldStart(newcomer, staying, reclaimable)) return running.slice(first);
     }
     return [];
   }
 
-  /** Whether there will be room, with all that those that wait can give. */
-  #couldStart(newcomer: Newcomer, { running, waiting }: Others): boolean {
+  /** Blocks that the sequences can give to the newcomer: not those that it shares with them. */
+  #reclaimable({ shared }: Newcomer, sequences: readonly Sequence[]): number {
+    const wanted = new Set(shared);
+    return sequences.reduce((sum, other) => sum + this.#kv.reclaimable(other, wanted), 0);
+  }
+
+  /** Whether there will be room, with so many blocks of others. */
+  #couldStart(newcomer: Newcomer, running: readonly Sequence[], reclaimable: number): boolean {
     if (running.length === 0) return true;
-    const reclaimable = waiting.reduce((sum, other) => sum + this.#kv.reclaimable(other), 0);
     const lacking = this.#wantedFor(newcomer, running) - reclaimable - this.#coming;
     return this.#kv.pool.canAllocate(lacking, newcomer.shared);
   }

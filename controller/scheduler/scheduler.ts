@@ -30,7 +30,7 @@ import { checkedParking, type SchedulerLimits } from './scheduler-limits.ts';
 import { Sequence } from './sequence.ts';
 import { StepDraft } from './step-draft.ts';
 import { plannedSequence, type StepPlan } from './step-plan.ts';
-import { insertInOrder, isBefore } from './turn-order.ts';
+import { compareTurns, insertInOrder, isBefore } from './turn-order.ts';
 import { type Turn, WorkLedger } from './work-ledger.ts';
 
 export type { SchedulerLimits } from './scheduler-limits.ts';
@@ -125,7 +125,7 @@ export class Scheduler {
 
   /** Of each request here: the most positions that it can come to, and the KV that it holds now. */
   get requests(): readonly ({ readonly lengthMax: number } & HeldKv)[] {
-    return [...this.#sequences.values()];
+    return [...this.#sequences.values()].toSorted(compareTurns);
   }
 
   /** Who gave way and who runs again since the last call, in order. */

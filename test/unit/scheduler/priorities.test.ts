@@ -3,6 +3,7 @@ import type { SchedulerLimits } from '../../../controller/scheduler/scheduler.ts
 import { arrivalsPerPriority } from '../../../controller/scheduler/turn-order.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import { Driver, show } from '../../support/scheduler-driver.ts';
+import { prefixHashes } from '../../support/scheduler-world.ts';
 
 /** `id`, or `id` and its priority. */
 function driverWith(limits: Partial<SchedulerLimits>) {
@@ -75,6 +76,27 @@ describe('priorities', () => {
     // 5 blocks and 1 are held: with what `little` has, 3 are free.
     add('urgent', 16, 2, -1);
     expect(driver.step()).toBe('most:1* little:1*');
+    expect(driver.scheduler.takeTurns()).toEqual([]);
+  });
+
+  it('push nobody out for blocks that they share with them', () => {
+    const driver = new Driver(
+      { kvBlocks: 20, sequencesMax: 4, stepTokensMax: 64, contextTokensMax: 80 },
+      prefixHashes.good,
+    );
+    const tokens = (first: number, count: number) =>
+      Array.from({ length: count }, (_, index) => first + index);
+    const add = (id: string, prompt: number[], maxTokens: number, priority: number) => {
+      driver.scheduler.add({ ...requestOf(id, prompt, maxTokens), priority });
+    };
+    add('most', tokens(100, 13), 40, -2);
+    const common = tokens(200, 32);
+    add('victim', common, 20, 0);
+    driver.step();
+    driver.step();
+    // What `victim` could give but for the common prompt is too little.
+    add('urgent', [...common, ...tokens(300, 31)], 4, -1);
+    expect(driver.step()).toBe('most:1* victim:1*');
     expect(driver.scheduler.takeTurns()).toEqual([]);
   });
 
