@@ -52,7 +52,7 @@ struct CudaProfiler::Device {
         scratchBuffer(measureCudaMemory(setup.model, setup.shard, setup.options, setup.layers).scratchBytes, "scratch"),
         scratch(layout(setup, scratchBuffer)),
         collective(0, 1),
-        metadata(largestStep(setup.model, setup.options), setup.options.kvBlocks, scratch.metadata),
+        metadata(largestStep(setup.model, setup.options), setup.kv.blocks, scratch.metadata),
         forward(setup.model, setup.shard, weights.views(), CudaKv{setup.kv, kvBuffer.data()}, scratch, products,
                 collective, nullptr),
         sampler(setup.shard, setup.options, setup.layers, scratch, collective),
