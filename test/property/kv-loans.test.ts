@@ -105,7 +105,6 @@ it(
               () => 0,
             );
             checkResidency(residencyOf(shardPlan));
-            expect(shardPlan.kvBlocks * 64).toBeGreaterThanOrEqual(sequences * 128);
             for (const { workerId, weightBytes, kvBytes, kvHostBytes } of shardPlan.ranks) {
               const device = devices.find(({ id }) => id === workerId);
               expect(weightBytes + kvBytes).toBeLessThanOrEqual(device?.memoryBytes ?? 0);
@@ -115,6 +114,8 @@ it(
               return sum + kvBytes + kvHostBytes;
             }, 0);
             const { kvBlocks, kvParkedBlocks } = shardPlan;
+            // What has no room at once waits.
+            expect((kvBlocks + kvParkedBlocks) * 64).toBeGreaterThanOrEqual(sequences * 128);
             const all = kvBytesPerToken(smallModel, smallModel.headGroups) * 64;
             expect(stored).toBeCloseTo((kvBlocks + kvParkedBlocks) * all, 3);
             expect(shardPlan.ranks.reduce((sum, { kvShare }) => sum + kvShare, 0)).toBeCloseTo(
