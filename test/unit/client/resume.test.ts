@@ -1,109 +1,24 @@
-/** Streams that break in mid-answer, over real connections to the real service; its engine makes the tokens up. */
-import { type AddressInfo, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type * as grpc from '@grpc/grpc-js';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import {
-  type GenerateEvent,
-  type GenerateInput,
-  type GenerateOptions,
-  HelsClient,
-  type HelsClientOptions,
-} from '../../../client/sdk/index.ts';
-import type { GenerationServiceOptions } from '../../../controller/api/generation-service.ts';
+import { describe, expect, it } from 'vitest';
+import { type GenerateEvent, type GenerateInput, HelsClient } from '../../../client/sdk/index.ts';
 import { streamHandler } from '../../../controller/api/grpc/handlers.ts';
-import { helsHandlers, type OperationsPort } from '../../../controller/api/grpc/hels-service.ts';
 import { GrpcServer } from '../../../controller/api/grpc/server.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
-import { systemClock } from '../../../proto/base/clock.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerateEvent as GenerateEventMessage } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { serverCredentials } from '../../../proto/rpc/credentials.ts';
-import { Authority, readCertificate } from '../../support/certificates.ts';
 import { collect } from '../../support/daemons.ts';
-import type { FakeEngineOptions } from '../../support/fake-generation-engine.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
-import { serviceOver } from '../api/generation-setting.ts';
-
-let text: TextModel;
-beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
-});
-afterAll(() => text.close());
-
-const ends: (() => Promise<void> | void)[] = [];
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-});
-
-type Generate = NonNullable<HelsHandlers['Generate']>;
-
-/** One life of a controller after the other. */
-class FakeController {
-  readonly host: string;
-  port = 0;
-  readonly asked: Parameters<Generate>[0]['request'][] = [];
-  changes = 0;
-  changing: () => Promise<void> = () => Promise.resolve();
-  #server: GrpcServer | null = null;
-  #credentials: grpc.ServerCredentials;
-
-  constructor(host = '127.0.0.1', credentials = serverCredentials(null)) {
-    this.host = host;
-    this.#credentials = credentials;
-  }
-
-  get address(): string {
-    return `${this.host}:${this.port}`;
-  }
-
-  async serve(
-    engine: Partial<FakeEngineOptions> = {},
-    serving: Partial<Pick<GenerationServiceOptions, 'servedModel'>> = {},
-  ): Promise<this> {
-    const { service } = serviceOver(text, engine, serving);
-    const change = async () => {
-      this.changes += 1;
-      await this.changing();
-    };
-    const operations = {
-      status: () => ({ term: this.port }),
-      undeploy: change,
-      async *replan() {
-        await change();
-        yield { proposal: {} };
-      },
-    } as unknown as OperationsPort;
-    const handlers = helsHandlers(service, operations, systemClock.nowMs);
-    const { Generate: generate } = handlers;
-    const Generate: Generate = (call) => {
-      this.asked.push(call.request);
-      generate(call);
-    };
-    const server = new GrpcServer({ ...handlers, Generate }, {} as RegistryHandlers);
-    this.port = await server.listen(this.address, this.#credentials);
-    this.#server = server;
-    ends.push(() => server.close(0));
-    return this;
-  }
-
-  /** As when it is killed: connections break, and nobody listens. */
-  async die(): Promise<void> {
-    await this.#server?.close(0);
-  }
-}
-
-function clientOf(controllers: FakeController[], tls?: HelsClientOptions['tls']): HelsClient {
-  const address = controllers.map((controller) => controller.address).join();
-  const client = new HelsClient({ address, ...(tls === undefined ? {} : { tls }) });
-  ends.push(() => client.close());
-  return client;
-}
-
-const input: GenerateInput = { promptTokenIds: [10, 11, 12] };
-const sampled: GenerateOptions = { temperature: 1, maxTokens: 60, ignoreEndOfText: true };
+import {
+  clientOf,
+  ends,
+  FakeController,
+  input,
+  pair,
+  sampled,
+  slow,
+  text,
+} from './fake-controllers.ts';
 
 /** Calls `happens` after so many deltas. */
 async function* watched(
@@ -117,15 +32,6 @@ async function* watched(
     if (event.type === 'delta') seen += 1;
     if (event.type === (deltas === 0 ? 'started' : 'delta') && seen === deltas) happens();
   }
-}
-
-const slow = { tokenDelayMs: 4 };
-
-/** A leader, and a port where nobody listens yet. */
-async function pair(engine: Partial<FakeEngineOptions> = slow) {
-  const standby = await new FakeController().serve();
-  await standby.die();
-  return { leader: await new FakeController().serve(engine), standby };
 }
 
 describe('an answer whose controller dies', () => {
@@ -346,113 +252,5 @@ describe('an answer told by hand', () => {
     await expect(collect(answer)).rejects.toMatchObject({ code: 'draining' });
     expect(calls()).toBeGreaterThan(1);
     expect(calls()).toBeLessThan(12);
-  });
-});
-
-describe('a call that nobody has answered', () => {
-  it('goes to the next address when nobody listens at the first, and stays there', async () => {
-    const { leader, standby } = await pair();
-    const client = clientOf([standby, leader]);
-    expect((await client.status()).term).toBe(leader.port);
-    await standby.serve();
-    expect((await client.status()).term).toBe(leader.port);
-  });
-
-  it('waits for a takeover within its deadline', async () => {
-    const { leader, standby } = await pair();
-    await leader.die();
-    const client = clientOf([leader, standby]);
-    const refused = client.status({ deadlineMs: 700 });
-    const message = expect.stringContaining(`tried ${leader.address}, ${standby.address} for `);
-    await expect(refused).rejects.toMatchObject({ code: 'unreachable', message });
-    setTimeout(() => void standby.serve(), 500);
-    const answer = await collect(client.generate(input, sampled));
-    expect(answer.tokenIds).toHaveLength(60);
-  });
-
-  it('fails at once when there is one address', async () => {
-    const { standby } = await pair();
-    const beganMs = performance.now();
-    await expect(collect(clientOf([standby]).generate(input))).rejects.toMatchObject({
-      code: 'unreachable',
-      message: expect.stringMatching(/^nothing answers at [^;]*$/),
-    });
-    expect(performance.now() - beganMs).toBeLessThan(2_000);
-  });
-
-  it('does not wait for a host that says nothing', async () => {
-    const silent = createServer(() => undefined);
-    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
-    ends.push(() => void silent.close());
-    const { port } = silent.address() as AddressInfo;
-    const { leader } = await pair();
-    const client = new HelsClient({ address: `127.0.0.1:${port},${leader.address}` });
-    ends.push(() => client.close());
-    expect((await client.status({ deadlineMs: 15_000 })).term).toBe(leader.port);
-  });
-
-  it('holds each certificate against the name under which its controller was dialled', async () => {
-    const authority = new Authority();
-    ends.push(() => authority.remove());
-    const named = async (host: string, names: string) => {
-      const identity = readCertificate(authority.issue('controller', { names }));
-      return await new FakeController(host, serverCredentials(identity)).serve();
-    };
-    const first = await named('localhost', 'DNS:localhost');
-    const second = await named('127.0.0.1', 'IP:127.0.0.1');
-    const user = readCertificate(authority.issue('user'));
-    const client = clientOf([first, second], user);
-    expect((await client.status()).term).toBe(first.port);
-    await first.die();
-    expect((await client.status()).term).toBe(second.port);
-  });
-});
-
-describe('a change that must not be made twice', () => {
-  const asks: [string, (client: HelsClient) => Promise<unknown>][] = [
-    ['undeploy', (client) => client.undeploy('fake')],
-    ['replan', (client) => client.replan().next()],
-  ];
-
-  it.each(asks)('is asked of one controller only: %s', async (_, ask) => {
-    const leader = await new FakeController().serve();
-    const standby = await new FakeController().serve();
-    leader.changing = () => leader.die().then(() => Promise.reject(new Error('dead')));
-    const message = expect.stringMatching(/ may be done or not: look with helsctl status/);
-    await expect(ask(clientOf([leader, standby]))).rejects.toMatchObject({
-      code: 'unreachable',
-      message,
-    });
-    expect([leader.changes, standby.changes]).toEqual([1, 0]);
-  });
-
-  it.each(asks)('goes to the next one when it was not sent, or refused: %s', async (_, ask) => {
-    const { leader, standby } = await pair();
-    const stopping = await new FakeController().serve();
-    stopping.changing = () => Promise.reject(new HelsError('draining', 'stopping'));
-    await ask(clientOf([standby, stopping, leader]));
-    expect([standby.changes, stopping.changes, leader.changes]).toEqual([0, 1, 1]);
-  });
-
-  it.each(asks)('fails at once, and plainly, when nobody listens: %s', async (_, ask) => {
-    const { standby } = await pair();
-    const message = expect.stringMatching(/^nothing answers at [^;]*$/);
-    await expect(ask(clientOf([standby]))).rejects.toMatchObject({ message });
-  });
-});
-
-describe('a client that is closed', () => {
-  it('refuses calls and connects to nobody', async () => {
-    const { leader } = await pair();
-    const client = clientOf([leader]);
-    client.close();
-    const refused = {
-      code: 'cancelled',
-      message: expect.stringMatching(/closed; make a new one$/),
-    };
-    await expect(client.status()).rejects.toMatchObject(refused);
-    await expect(client.undeploy('fake')).rejects.toMatchObject(refused);
-    await expect(collect(client.generate(input))).rejects.toMatchObject(refused);
-    expect(leader.asked).toEqual([]);
   });
 });
