@@ -77,8 +77,6 @@ export async function withNewcomers(
   }
   const lends = workload.allowRemoteKv === true;
   const described = await describeDevices(newcomers, profiles, links, { ...planRequest, lends });
-  const kinds = new Set([...planRequest.devices, ...described].map(loanBlockTokensOf));
-  if (lends && kinds.size > 1) return null;
   // A trial's links hold more than sums.
   const corrected = loaded.trialRatios.size > 0;
   const linkOf = ({ id, link }: (typeof devices)[number]) =>
@@ -86,6 +84,8 @@ export async function withNewcomers(
   const stay = devices
     .filter(({ id }) => !profiles.has(id))
     .map((device) => ({ ...device, link: linkOf(device) }));
+  const kinds = new Set([...stay, ...described].map(loanBlockTokensOf));
+  if (lends && kinds.size > 1) return null;
   return {
     ...loaded,
     candidates: [...loaded.candidates.filter(({ id }) => !profiles.has(id)), ...newcomers],

@@ -1,5 +1,6 @@
 /** The split of a deployment's policy, or one given by hand, for its workload. Pure apart from timing the solver. */
 import { HelsError } from '../../proto/domain/errors.ts';
+import { gpuLoanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { largestBatch } from '../planner/batch-search.ts';
 import { plan } from '../planner/plan.ts';
@@ -93,11 +94,16 @@ export function solvePlan(
   const hasHost = devices.some(({ hostMemoryBytes = 0 }) => hostMemoryBytes > 0);
   if (resident.feasible || !(settles || (parks && hasHost))) return refused;
   const refusal = settles ? null : (resident.reason ?? 'unknown reason');
+  // GPUs that lend park nothing, and the rest is to wait.
+  const lendsOnGpu = input.loanBlockTokens === gpuLoanBlockTokens && parks && hasHost;
+  const waiting = lendsOnGpu
+    ? { ...input, workload: { ...input.workload, allowRemoteKv: false } }
+    : input;
   if (manual.length > 0) {
-    const workload = { ...input.workload, allowEviction: true };
-    const byHand = solve({ ...input, workload });
-    return byHand.feasible ? { solved: byHand, input, refusal } : refused;
+    const workload = { ...waiting.workload, allowEviction: true };
+    const byHand = solve({ ...waiting, workload });
+    return byHand.feasible ? { solved: byHand, input: waiting, refusal } : refused;
   }
-  const fewer = withFewer(input, kvBlockTokens);
+  const fewer = withFewer(waiting, kvBlockTokens);
   return fewer === null ? refused : { solved: solve(fewer), input: fewer, refusal };
 }

@@ -45,6 +45,7 @@ class OwnerPlanner {
 
   void visit(int64_t index) {
     const BatchSequence& sequence = batch_.sequences[static_cast<size_t>(index)];
+    if (sequence.tokens == 0) return;
     const int64_t end = sequence.startPosition + sequence.tokens;
     const int64_t firstSeen = window_ == 0 ? 0 : std::max<int64_t>(0, sequence.startPosition - window_ + 1);
     for (int64_t block = firstSeen / sizes_.blockTokens(); block * sizes_.blockTokens() < end; ++block) {
@@ -110,7 +111,8 @@ class OwnerPlanner {
     plan->sources[static_cast<size_t>(seen.sequence)].push_back(source);
   }
 
-  /// Of each sequence, the tokens from the first to the last that see one of its chunks there.
+  /// Of each sequence, the tokens from the first to the last that see one of its chunks there; neighbours are one
+  /// range.
   static void chooseQueries(RemoteTraffic& traffic) {
     for (size_t begin = 0; begin < traffic.chunks.size();) {
       size_t end = begin;
@@ -123,7 +125,12 @@ class OwnerPlanner {
       for (; begin < end; ++begin) {
         traffic.chunks[begin].firstQuery = traffic.queryCount + traffic.chunks[begin].tokens.first - low;
       }
-      traffic.queries.push_back({low, high - low});
+      TokenRange* before = traffic.queries.empty() ? nullptr : &traffic.queries.back();
+      if (before != nullptr && before->first + before->count == low) {
+        before->count += high - low;
+      } else {
+        traffic.queries.push_back({low, high - low});
+      }
       traffic.queryCount += high - low;
     }
   }

@@ -14,8 +14,8 @@ using namespace reference;
 
 ModelSpec specOf(const std::string& kind, DataType type) {
   ModelSpec spec = kind == "mha" ? gpuOpt() : gpuLlama();
-  spec.layers = 1;
-  spec.slidingWindows.assign(1, kind == "window" ? 270 : 0);
+  spec.layers = 2;
+  spec.slidingWindows = {kind == "window" ? 270 : 0, 0};
   spec.maxPositions = 600;
   spec.weightType = type;
   return spec;
@@ -89,7 +89,7 @@ TEST_F(GpuLending, ExchangesOnlyWhatASequenceTouches) {
   EXPECT_EQ(group.engine(0).report().exchangeCount, 0U);
   sequence.blockTable = {2};
   const StepResult result = group.step(batch);
-  EXPECT_EQ(group.engine(0).report().exchangeCount, 2U);  // in one layer
+  EXPECT_EQ(group.engine(0).report().exchangeCount, 4U);  // two in each of two layers
   EXPECT_EQ(group.engine(0).report().exchangeBytes, group.engine(1).report().exchangeBytes);
   EXPECT_GT(result.remoteSeconds, 0.0);
   EXPECT_EQ(group.engine(0).report().remoteSeconds, result.remoteSeconds);
@@ -98,7 +98,7 @@ TEST_F(GpuLending, ExchangesOnlyWhatASequenceTouches) {
 
 TEST_F(GpuLending, CountsMemoryWhereItLies) {
   RankGroup group(model_, shares_, options());
-  const uint64_t block = 2U * 1 * 2 * 16 * 2 * 256;  // keys and values, layers, groups, headDim, bf16, positions
+  const uint64_t block = 2U * 2 * 2 * 16 * 2 * 256;  // keys and values, layers, groups, headDim, bf16, positions
   const EngineReport holder = group.engine(0).report();
   const EngineReport owner = group.engine(1).report();
   EXPECT_EQ(holder.kvBytes, 4 * block);
@@ -116,6 +116,19 @@ TEST_F(GpuLending, CountsMemoryWhereItLies) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kMemoryExceeded);
     EXPECT_NE(std::string(error.what()).find("KV of other ranks"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(GpuLending, MovesNothing) {
+  RankGroup group(model_, shares_, options());
+  StepBatch batch;
+  batch.kvMoves = {{3, 0}};
+  try {
+    group.step(batch);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
+    EXPECT_NE(std::string(error.what()).find("kvMoves is not empty"), std::string::npos) << error.what();
   }
 }
 

@@ -181,6 +181,7 @@ StepResult CudaEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
   requireRoom(tokens);
   collective_.requireConnected();
+  requireLending(batch);
   useDevice();
   collective_.beginStep(deadlineOrDefault(batch.collectiveDeadline));
   exchange_.setDeadline(deadlineOrDefault(batch.collectiveDeadline));
@@ -195,6 +196,13 @@ StepResult CudaEngine::step(const StepBatch& batch) {
     abort();  // the peers would wait for this rank until their deadline
     throw;
   }
+}
+
+/// What is lent has no place here to move to or from.
+void CudaEngine::requireLending(const StepBatch& batch) const {
+  if (remote_) exchange_.requireConnected();
+  require(!remote_ || batch.kvMoves.empty(), ErrorCode::kShapeInvalid,
+          "kvMoves is not empty; with kvLoans it must be on device " + options_.device);
 }
 
 /// Of the tables that are sized for the largest step: blocks that are only read may be named more than once.

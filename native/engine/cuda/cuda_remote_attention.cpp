@@ -124,6 +124,9 @@ void CudaRemoteAttention::begin(const TokenBatch& tokens, const StepShape& shape
   shape_ = shape;
   plan_.write(tokens, shape);
   const std::span<const std::byte> tables = plan_.tables();
+  require(tables.size() <= hostTables_.sizeBytes(), ErrorCode::kInternal,
+          "attention over lent KV needs tables of " + std::to_string(tables.size()) + " bytes; there are " +
+              std::to_string(hostTables_.sizeBytes()));
   std::ranges::copy(tables, hostTables_.data());
   check(cudaMemcpyAsync(scratch_.tables, hostTables_.data(), tables.size(), cudaMemcpyHostToDevice, stream),
         "copy of the tables of lent KV");

@@ -57,7 +57,7 @@ class CudaRemotePlan {
   /// Turns have no more tokens than these, on all ranks alike: for tests.
   void limitTurns(int64_t tokens) { turnTokensLimit_ = tokens; }
 
-  /// Plans a step of `shape`. Throws kInternal when the tables take more than measure() said.
+  /// Plans a step of `shape`.
   void write(const TokenBatch& tokens, const StepShape& shape);
 
   const RemoteSizes& sizes() const { return sizes_; }

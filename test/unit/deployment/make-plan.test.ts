@@ -341,6 +341,14 @@ describe('loans of KV', () => {
     expect(planOf(gpus, { workload: { ...load, sequences: 1 } }).shardPlan).toMatchObject({
       kvBlockTokens: blockTokens,
     });
+    // What fits nowhere, lent or not, waits: then nothing is lent.
+    const all = { ...load, sequences: 40, allowRemoteKv: true };
+    const waits = planOf(
+      gpus.map((one) => ({ ...one, hostMemoryBytes: 2 ** 30 })),
+      { workload: all, manual: [] },
+    );
+    expect(waits.shardPlan.kvLoans).toEqual([]);
+    expect(waits.shardPlan.kvParkedBlocks).toBeGreaterThan(0);
   });
 
   it('change nothing where a workload fits without them in tokens, but not in their blocks', () => {
