@@ -143,7 +143,8 @@ class Engine {
   virtual void connect(std::shared_ptr<Communicator> communicator) = 0;
   /// The same with sums of device memory. Throws kShapeInvalid from an engine that is not on a GPU.
   virtual void connectDevice(std::shared_ptr<cuda::DeviceCommunicator> communicator);
-  /// Beside connectDevice(): how migrateKv() and steps over lent KV reach the other ranks. Throws kShapeInvalid likewise.
+  /// Beside connectDevice(): how migrateKv() and steps over lent KV reach the other ranks. Throws kShapeInvalid
+  /// likewise.
   virtual void connectExchange(std::shared_ptr<Communicator> communicator);
   /// After connect() and before the first step: KV of the plan before moves to the ranks that own its heads now; bits
   /// stay. Throws kShapeInvalid, before anything moves, and what an exchange throws; the engine is of no use then.
