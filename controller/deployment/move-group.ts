@@ -5,17 +5,16 @@
 import type { Fence__Output } from '../../proto/gen/hels/v1/Fence.ts';
 import type { PrepareResult__Output } from '../../proto/gen/hels/v1/PrepareResult.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import { nothingKept } from '../scheduler/hand-over.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker, Progress } from './group-worker.ts';
 import {
-  allKept,
-  canMigrate,
   deviceKindsOf,
   keptKvOf,
   keptRoomOf,
   migrationOf,
+  survivalOf,
+  survivorsOf,
 } from './kv-migration.ts';
 import { connectRanks, type HeldEpochs, loadRatesOf, prepareRanks } from './load-plan.ts';
 import type { PlanRequest } from './make-plan.ts';
@@ -60,14 +59,12 @@ export interface Moved {
   readonly replayedTokens: number;
 }
 
-const isMigration = ({ from, to, mayMigrate }: MoveRequest, prepared: PrepareResult__Output[]) =>
-  mayMigrate &&
-  canMigrate(from.shardPlan, to.shardPlan, deviceKindsOf([...from.workers, ...to.workers])) &&
-  allKept(
-    from.shardPlan,
-    to.shardPlan,
-    prepared.map(({ kvKept }) => kvKept),
-  );
+function survival({ from, to, mayMigrate }: MoveRequest, prepared: PrepareResult__Output[]) {
+  if (!mayMigrate) return 'none';
+  const kinds = deviceKindsOf([...from.workers, ...to.workers]);
+  const before = survivalOf(from.shardPlan, to.shardPlan, kinds);
+  return survivorsOf(before, from.shardPlan, to.shardPlan, prepared);
+}
 
 export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise<Moved> {
   const { fence, from, to, engine } = request;
@@ -83,11 +80,12 @@ export async function moveGroup(request: MoveRequest, ports: MovePorts): Promise
     ports.phase('loading'),
     request.held,
   );
-  const migrates = isMigration(request, prepared);
+  const survives = survival(request, prepared);
+  const migrates = survives !== 'none';
   const held = engine.kvInUse();
-  const room = migrates ? keptRoomOf(held, from.shardPlan, shardPlan) : nothingKept;
+  const room = keptRoomOf(held, from.shardPlan, shardPlan, survives);
   const kept = keptKvOf(held, room, from.shardPlan.kvBlockTokens);
-  const migration = migrates ? migrationOf(from.shardPlan, shardPlan, kept) : null;
+  const migration = migrates ? migrationOf(from.shardPlan, shardPlan, kept, survives) : null;
   ports.phase('connecting')(
     `forming the collective of ${workers.length} ranks${migrates ? ' and moving KV' : ''}`,
     0,

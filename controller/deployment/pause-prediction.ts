@@ -7,7 +7,7 @@ import { plannedShares } from '../planner/planned-shares.ts';
 import { footprintOf } from '../planner/problem.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import type { LoadedGroup } from './deployment-run.ts';
-import type { KeptKv } from './kv-migration.ts';
+import { arrivingOf, type KeptKv } from './kv-migration.ts';
 import { plannedRanksOf } from './plan-report.ts';
 
 type Measured = Pick<LoadedGroup, 'shardPlan' | 'loadRates' | 'connectSeconds'> & {
@@ -17,7 +17,7 @@ type Measured = Pick<LoadedGroup, 'shardPlan' | 'loadRates' | 'connectSeconds'> 
 export interface PauseQuestion {
   readonly from: Measured;
   readonly to: { readonly shardPlan: ShardPlan__Output; readonly input: PlanInput };
-  /** It moves to where its heads go; all other KV of the requests is computed again. */
+  /** It moves to where its heads go, or their holder; all other KV of the requests is computed again. */
   readonly kept: KeptKv;
   /** Measured / predicted of earlier re-plans; 1 before the first. */
   readonly ratio: number;
@@ -32,24 +32,19 @@ function loadedOf(next: Interval, former: Interval): number {
   return same ? 0 : sizeOf(next);
 }
 
-/** Entries of `next` that are not in `former`: KV moves by the head group. */
-function newOf(next: Interval, former: Interval): number {
-  if (next === null || former === null) return sizeOf(next);
-  const common = Math.min(next.end, former.end) - Math.max(next.begin, former.begin);
-  return sizeOf(next) - Math.max(0, common);
-}
-
-/** Of each new rank: what it has not got yet. Bytes of weights, head groups. */
-function missing({ from, to }: PauseQuestion) {
-  const { fixed, perHeadGroup, perColumn, perRow } = footprintOf(to.input.model);
+/** Of each new rank: what it has not got yet. Bytes of weights and of KV. */
+function missing({ from, to, kept }: PauseQuestion) {
+  const { fixed, perHeadGroup, perColumn, perRow, kvPerTokenHeadGroup } = footprintOf(
+    to.input.model,
+  );
+  const arriving = arrivingOf(from.shardPlan, to.shardPlan, kept);
   // The rows of the output matrix are then those of the embedding, which everybody has.
   const tied = to.shardPlan.model?.tiedEmbeddings ?? false;
   const rowBytes = tied ? 0 : perRow;
   // A rank with all rows of a tied head has no embedding beside it: with fewer, or again with all, it reads one anew.
   const holdsAll = (rows: Interval) => tied && sizeOf(rows) === to.input.model.vocabRows;
-  return to.shardPlan.ranks.map((rank) => {
+  return to.shardPlan.ranks.map((rank, index) => {
     const former = from.shardPlan.ranks.find(({ workerId }) => workerId === rank.workerId);
-    const headGroups = newOf(rank.headGroups, former?.headGroups ?? null);
     const weightBytes =
       (former === undefined || holdsAll(former.vocabRows) !== holdsAll(rank.vocabRows)
         ? fixed
@@ -57,7 +52,8 @@ function missing({ from, to }: PauseQuestion) {
       loadedOf(rank.headGroups, former?.headGroups ?? null) * perHeadGroup +
       loadedOf(rank.ffnColumns, former?.ffnColumns ?? null) * perColumn +
       loadedOf(rank.vocabRows, former?.vocabRows ?? null) * rowBytes;
-    return { workerId: rank.workerId, headGroups, weightBytes };
+    const kvBytes = (arriving[index] ?? 0) * to.shardPlan.kvBlockTokens * kvPerTokenHeadGroup;
+    return { workerId: rank.workerId, weightBytes, kvBytes };
   });
 }
 
@@ -89,7 +85,7 @@ function replay({ to, kept }: PauseQuestion): { step: number; all: number } {
 }
 
 export function predictPause(question: PauseQuestion): PredictedPause__Output {
-  const { from, to, kept, ratio } = question;
+  const { from, ratio } = question;
   const lacking = missing(question);
   const slowest = Math.min(...from.loadRates.values());
   const loadSeconds = Math.max(
@@ -98,14 +94,10 @@ export function predictPause(question: PauseQuestion): PredictedPause__Output {
       return weightBytes > 0 ? weightBytes / rate : 0;
     }),
   );
-  const blockBytes = to.shardPlan.kvBlockTokens * footprintOf(to.input.model).kvPerTokenHeadGroup;
-  const blocks = kept.blocks.length + kept.parked.length;
-  const kvBytesOf = (headGroups: number) => blocks * blockBytes * headGroups;
   const moving = Math.max(
-    ...lacking.map(({ workerId, headGroups }) => {
-      const bytes = kvBytesOf(headGroups);
-      return bytes > 0 ? bytes / kvBytesPerSecond(question, workerId) : 0;
-    }),
+    ...lacking.map(({ workerId, kvBytes }) =>
+      kvBytes > 0 ? kvBytes / kvBytesPerSecond(question, workerId) : 0,
+    ),
   );
   const again = replay(question);
   const kvSeconds = (Number.isFinite(moving) ? moving : 0) + again.step;
@@ -115,6 +107,6 @@ export function predictPause(question: PauseQuestion): PredictedPause__Output {
     kvSeconds: ratio * kvSeconds,
     replaySeconds: again.all,
     weightBytes: lacking.reduce((sum, { weightBytes }) => sum + weightBytes, 0),
-    kvBytes: lacking.reduce((sum, { headGroups }) => sum + kvBytesOf(headGroups), 0),
+    kvBytes: lacking.reduce((sum, { kvBytes }) => sum + kvBytes, 0),
   };
 }

@@ -5,11 +5,10 @@ import type { PredictedPause__Output } from '../../proto/gen/hels/v1/PredictedPa
 import type { Replan__Output } from '../../proto/gen/hels/v1/Replan.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import { planDevices } from '../profiler/plan-input.ts';
-import { nothingKept } from '../scheduler/hand-over.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
-import { canMigrate, deviceKindsOf, keptKvOf, keptRoomOf } from './kv-migration.ts';
+import { deviceKindsOf, keptKvOf, keptRoomOf, survivalOf } from './kv-migration.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { type Moved, type MoveTarget, moveGroup } from './move-group.ts';
 import { predictPause } from './pause-prediction.ts';
@@ -40,9 +39,9 @@ export function predictedPauseOf(
   ratio: number,
 ): PredictedPause__Output {
   const kinds = deviceKindsOf([...from.workers, ...candidates]);
-  const migrates = canMigrate(from.shardPlan, made.shardPlan, kinds);
+  const survival = survivalOf(from.shardPlan, made.shardPlan, kinds);
   const held = engine.kvInUse();
-  const room = migrates ? keptRoomOf(held, from.shardPlan, made.shardPlan) : nothingKept;
+  const room = keptRoomOf(held, from.shardPlan, made.shardPlan, survival);
   const kept = keptKvOf(held, room, from.shardPlan.kvBlockTokens);
   return predictPause({ from, to: made, kept, ratio });
 }

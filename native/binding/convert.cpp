@@ -213,6 +213,7 @@ KvMigration readKvMigration(const Argument& argument) {
   KvMigration migration;
   migration.previousHeadGroups = readList(argument.field("previousHeadGroups"), readRange);
   migration.headGroups = readList(argument.field("headGroups"), readRange);
+  migration.previousLoans = readList(argument.field("previousLoans"), readKvLoan);
   migration.blocks = readList(argument.field("blocks"), readRange);
   migration.parked = readList(argument.field("parked"), readKvMove);
   migration.deadline = std::chrono::milliseconds(argument.field("deadlineMs").integer(1, 3'600'000));
@@ -271,6 +272,7 @@ Napi::Value toJs(Napi::Env env, const EngineReport& report) {
       .number("kvLoanBytes", static_cast<double>(report.kvLoanBytes))
       .number("scratchBytes", static_cast<double>(report.scratchBytes))
       .value("kvKept", Napi::Boolean::New(env, report.kvKept))
+      .value("kvLoansKept", Napi::Boolean::New(env, report.kvLoansKept))
       .number("residentBytes", static_cast<double>(report.residentBytes))
       .number("allReduceCount", static_cast<double>(report.allReduceCount))
       .number("allReduceBytes", static_cast<double>(report.allReduceBytes))

@@ -21,8 +21,8 @@ Arena::Arena(size_t sizeBytes, const char* purpose, ArenaPages pages) : sizeByte
           "the system refused " + std::to_string(sizeBytes) + " bytes for " + purpose);
   // Hints: a system that takes none of them is only slower.
   madvise(region, sizeBytes, pages == ArenaPages::kSmall ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
-  if (pages == ArenaPages::kLargeNow) madvise(region, sizeBytes, MADV_POPULATE_WRITE);
   data_ = static_cast<std::byte*>(region);
+  if (pages == ArenaPages::kLargeNow) populate();
 }
 
 Arena::Arena(std::byte* region, size_t sizeBytes)
@@ -30,6 +30,10 @@ Arena::Arena(std::byte* region, size_t sizeBytes)
 
 Arena::~Arena() {
   if (owner_ && data_ != nullptr) munmap(data_, sizeBytes_);
+}
+
+void Arena::populate() {
+  if (data_ != nullptr) madvise(data_, sizeBytes_, MADV_POPULATE_WRITE);
 }
 
 size_t Arena::residentBytes() const { return data_ == nullptr ? 0 : hels::residentBytes(data_, sizeBytes_); }

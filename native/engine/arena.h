@@ -34,6 +34,8 @@ class Arena {
   }
   size_t usedBytes() const { return usedBytes_; }
   size_t sizeBytes() const { return sizeBytes_; }
+  /// Takes all of its memory now, as with kLargeNow.
+  void populate();
   /// The first byte; null of an empty or counting arena.
   std::byte* data() const { return data_; }
   /// Bytes that take memory now; pages that were never touched take none.

@@ -53,6 +53,13 @@ std::shared_ptr<Arena> deviceMemory(const std::optional<KeptKv>& previous, const
   return same ? previous->device : std::make_shared<Arena>(sizeBytes, "KV");
 }
 
+/// Taken at once, but where KV of the engine before takes its place until it has moved.
+std::shared_ptr<Arena> loanMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {
+  const bool kept = previous && previous->loans != nullptr;
+  if (kept && sameHeld(previous->store.homes(), homes)) return previous->loans;
+  return std::make_shared<Arena>(sizeBytes, "KV of other ranks", kept ? ArenaPages::kLarge : ArenaPages::kLargeNow);
+}
+
 std::shared_ptr<Arena> hostMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {
   const bool same = previous && sameInHost(previous->store.homes(), homes);
   return same ? previous->host : std::make_shared<Arena>(sizeBytes, "parked KV", ArenaPages::kSmall);
@@ -128,18 +135,17 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       gemm_(makeGemm(options)),
       memory_(checkedMemory(model_, shard_, options_, *gemm_)),
       kvHomes_(kvHomesOf(model_, shard_, options_)),
-      previousKv_(kvFor(previous, model_, kvHomes_, options_,
-                        memory_.weightBytes + memory_.scratchBytes + memory_.kv.loans, memory_.kv.device)),
+      previousKv_(kvFor(previous, model_, kvHomes_, options_, memory_.weightBytes + memory_.scratchBytes,
+                        memory_.kv.device + memory_.kv.loans)),
       weights_(model_, shard_, *gemm_, weightsFor(previous, model_, options_)),
       kvArena_(deviceMemory(previousKv_, kvHomes_, memory_.kv.device)),
       kvHostArena_(hostMemory(previousKv_, kvHomes_, memory_.kv.host)),
-      kvLoanArena_(memory_.kv.loans, "KV of other ranks", ArenaPages::kLargeNow),
+      kvLoanArena_(loanMemory(previousKv_, kvHomes_, memory_.kv.loans)),
       scratchArena_(memory_.scratchBytes, "scratch"),
       scratch_(layoutScratch(model_, shard_, options_, scratchArena_)),
       clock_(options_.speed),
       collective_(shard_.rank, shard_.ranks, clock_),
-      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_->data(),
-          kvLoanArena_.takeBytes(memory_.kv.loans)),
+      kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_->data(), kvLoanArena_->data()),
       exchangeBuffers_(layoutExchangeBuffers(model_, kvHomes_, options_, scratchArena_)),
       mover_(kv_, exchangeBuffers_, collective_),
       remote_(model_, options_, kv_, exchangeBuffers_, collective_),
@@ -155,7 +161,7 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
 
 CpuEngineRemains CpuEngine::remains() {
   CpuEngineRemains remains{model_, options_, weights_.regions(), std::nullopt};
-  if (kvWhole_) remains.kv = KeptKv{kvArena_, kvHostArena_, kv_};
+  if (kvWhole_) remains.kv = KeptKv{kvArena_, kvHostArena_, kvLoanArena_, kv_};
   return remains;
 }
 
@@ -174,8 +180,8 @@ KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
   collective_.setDeadline(deadlineOrDefault(migration.deadline));
   try {
     KvStorePieces target(kv_);
-    const KvMigrationResult result = KvMigrator(migration, kept, target, collective_).run();
-    previousKv_.reset();
+    const KvMigrationResult result = KvMigrator(migration, kept, target, kvHomes_, collective_).run();
+    dropPreviousKv();
     kvWhole_ = true;
     return result;
   } catch (...) {
@@ -185,7 +191,11 @@ KvMigrationResult CpuEngine::migrateKv(const KvMigration& migration) {
   }
 }
 
-void CpuEngine::dropPreviousKv() { previousKv_.reset(); }
+void CpuEngine::dropPreviousKv() {
+  if (!previousKv_) return;
+  previousKv_.reset();
+  kvLoanArena_->populate();
+}
 
 void CpuEngine::abort() noexcept { collective_.abort(); }
 
@@ -289,9 +299,13 @@ EngineReport CpuEngine::report() const {
   report.kvLoanBytes = memory_.kv.loans;
   report.scratchBytes = memory_.scratchBytes;
   report.kvKept = previousKv_.has_value();
+  report.kvLoansKept = previousKv_ && previousKv_->loans != nullptr;
   report.residentBytes = memory_.weightBytes + scratchArena_.residentBytes() + kvArena_->residentBytes();
   if (previousKv_ && previousKv_->device != kvArena_) report.residentBytes += previousKv_->device->residentBytes();
-  if (memory_.kv.loans > 0) report.residentBytes += kvLoanArena_.residentBytes();
+  report.residentBytes += kvLoanArena_->residentBytes();
+  if (report.kvLoansKept && previousKv_->loans != kvLoanArena_) {
+    report.residentBytes += previousKv_->loans->residentBytes();
+  }
   report.allReduceCount = collective_.count();
   report.allReduceBytes = collective_.bytes();
   report.exchangeCount = collective_.exchangeCount();

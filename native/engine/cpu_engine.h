@@ -68,7 +68,7 @@ class CpuEngine final : public Engine {
   CpuWeights weights_;
   const std::shared_ptr<Arena> kvArena_;      // the memory of previousKv_ where its shape stays
   const std::shared_ptr<Arena> kvHostArena_;  // so too
-  Arena kvLoanArena_;
+  const std::shared_ptr<Arena> kvLoanArena_;
   Arena scratchArena_;
   Scratch scratch_;
   DeviceClock clock_;

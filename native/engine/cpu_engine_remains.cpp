@@ -39,9 +39,15 @@ std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, c
   const KvHomes& before = kept->store.homes();
   kept->store.discard({homes.blocks, before.blocks});
   kept->store.discard({before.blocks + homes.parkedBlocks, before.addresses()});
-  const size_t keptBytes = kept->device->residentBytes();
-  const size_t needed = otherBytes + std::max(keptBytes, kvBytes);
-  if (options.memoryBytes != 0 && needed > options.memoryBytes) return std::nullopt;
+  const auto fits = [&](size_t keptBytes) {
+    return options.memoryBytes == 0 || otherBytes + std::max(keptBytes, kvBytes) <= options.memoryBytes;
+  };
+  const size_t ownBytes = kept->device->residentBytes();
+  if (!fits(ownBytes + kept->loans->residentBytes())) {
+    kept->store.dropHeld();
+    kept->loans.reset();
+    if (!fits(ownBytes)) return std::nullopt;
+  }
   return kept;
 }
 

@@ -95,6 +95,7 @@ struct StepResult {
 struct KvMigration {
   std::vector<Range> previousHeadGroups;  // by rank: the head groups whose KV it kept; empty: none
   std::vector<Range> headGroups;          // by rank, now
+  std::vector<KvLoan> previousLoans;      // of the plan before, by the numbers of the ranks now
   std::vector<Range> blocks;              // runnable addresses in use, ascending and apart
   std::vector<KvMove> parked;             // parked blocks, from an address of the plan before to one of the next
   std::chrono::nanoseconds deadline{0};   // of each exchange; 0 = that of a step that names none
@@ -115,6 +116,7 @@ struct EngineReport {
   uint64_t kvLoanBytes = 0;  // of the heads of ranks that borrow room here
   uint64_t scratchBytes = 0;
   bool kvKept = false;         // KV of the engine before is here, for migrateKv()
+  bool kvLoansKept = false;    // and all that it held for other ranks
   uint64_t residentBytes = 0;  // of the device's memory, taken now by all of these; KV that was never used takes none
   uint64_t allReduceCount = 0;
   uint64_t allReduceBytes = 0;

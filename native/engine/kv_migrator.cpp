@@ -57,6 +57,40 @@ void checkBlocks(const std::vector<Range>& blocks, int64_t addresses) {
   }
 }
 
+/// What an owner lent, ascending.
+std::vector<Range> lentBy(const std::vector<KvLoan>& loans, int owner) {
+  std::vector<Range> lent;
+  for (const KvLoan& loan : loans) {
+    if (loan.owner == owner) lent.push_back(loan.blocks);
+  }
+  std::ranges::sort(lent, {}, &Range::begin);
+  return lent;
+}
+
+/// The parts of the plan before that this rank knows: what it lent, and what it held.
+void checkPreviousLoans(const KvMigration& migration, const KvHomes& homes, const KvSource* kept) {
+  for (size_t index = 0; index < migration.previousLoans.size(); ++index) {
+    const auto& [owner, holder, blocks, groups] = migration.previousLoans[index];
+    const std::string name = "previousLoans[" + std::to_string(index) + "]";
+    const bool ranksExist = 0 <= owner && owner < homes.ranks && 0 <= holder && holder < homes.ranks;
+    requireMigration(ranksExist && owner != holder && 0 <= blocks.begin && blocks.begin < blocks.end,
+                     name + " is of rank " + std::to_string(owner) + " with rank " + std::to_string(holder) + ", " +
+                         textOf(blocks) + "; it must be of two of " + std::to_string(homes.ranks) +
+                         " ranks, and a range, not empty");
+    requireMigration(groups == migration.previousHeadGroups[static_cast<size_t>(owner)],
+                     name + ".headGroups is " + textOf(groups) + "; its owner had " +
+                         textOf(migration.previousHeadGroups[static_cast<size_t>(owner)]));
+    if (holder != homes.rank) continue;
+    const auto holds = [&](const KvLoan& loan) { return loan.headGroups == groups && loan.blocks == blocks; };
+    requireMigration(kept != nullptr && std::ranges::any_of(kept->homes.held(), holds),
+                     name + " has KV of head groups " + textOf(groups) + " at " + textOf(blocks) +
+                         " with this rank, which has not kept it");
+  }
+  const std::vector<Range> own = lentBy(migration.previousLoans, homes.rank);
+  requireMigration(own.empty() || (kept != nullptr && own == lentBy(kept->homes.loans, kept->homes.rank)),
+                   "previousLoans of rank " + std::to_string(homes.rank) + " are not what it lent");
+}
+
 /// One side of the moves: parked addresses of `homes`, each once.
 void checkParked(const char* side, const std::vector<KvMove>& moves, int32_t KvMove::*address, const KvHomes& homes) {
   std::unordered_set<int32_t> named;
@@ -96,8 +130,12 @@ void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int
   requireMigration(before.empty() || (kept != nullptr && kept->homes.headGroups == before),
                    "previousHeadGroups[" + std::to_string(rank) + "] is " + textOf(before) + "; this rank kept KV of " +
                        (kept == nullptr ? "none" : textOf(kept->homes.headGroups)));
-  int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.localBlocks();
-  if (!before.empty()) addresses = std::min(addresses, kept->homes.localBlocks());
+  checkPreviousLoans(migration, homes, kept);
+  int64_t addresses = homes.blocks;
+  if (!before.empty()) {
+    const bool lentToo = !lentBy(migration.previousLoans, homes.rank).empty();
+    addresses = std::min(addresses, lentToo ? kept->homes.blocks : kept->homes.localBlocks());
+  }
   checkBlocks(migration.blocks, addresses);
   checkParked("to", migration.parked, &KvMove::to, homes);
   if (before.empty()) return;
@@ -105,30 +143,63 @@ void validateKvMigration(const KvMigration& migration, const KvHomes& homes, int
   checkApart(migration.parked, kept->homes, homes);
 }
 
-KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, Collective& collective)
+void requireNothingLent(const KvMigration& migration, const KvHomes& homes, const KvSource* kept) {
+  requireMigration(migration.previousLoans.empty(), "previousLoans has " +
+                                                        std::to_string(migration.previousLoans.size()) +
+                                                        " entries; engines on GPUs move nothing that is lent");
+  int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.localBlocks();
+  if (kept != nullptr && !kept->homes.headGroups.empty()) addresses = std::min(addresses, kept->homes.localBlocks());
+  checkBlocks(migration.blocks, addresses);
+}
+
+KvMigrator::KvMigrator(const KvMigration& migration, const KvSource* kept, KvPieces& target, const KvHomes& homes,
+                       Collective& collective)
     : migration_(migration),
       kept_(kept),
       target_(target),
       collective_(collective),
       rank_(collective.rank()),
       pieceBytes_(2 * static_cast<size_t>(target.shape().blockBytes())) {
+  before_.loans = migration.previousLoans;
+  sortLoans(before_.loans);
   for (const Range& range : migration.blocks) {
     for (int64_t block = range.begin; block < range.end; ++block) blocks_.emplace_back(block, block);
   }
   for (const KvMove& move : migration.parked) blocks_.emplace_back(move.from, move.to);
-  listTransfers();
+  listTransfers(homes);
   planRounds();
 }
 
-void KvMigrator::listTransfers() {
+void KvMigrator::listTransfers(const KvHomes& homes) {
   const auto ranks = static_cast<int>(migration_.headGroups.size());
   for (int from = 0; from < ranks; ++from) {
-    for (int to = 0; to < ranks; ++to) {
-      const Range groups = common(migration_.previousHeadGroups[static_cast<size_t>(from)],
-                                  migration_.headGroups[static_cast<size_t>(to)]);
-      if (groups.empty()) continue;
-      if (from != to) between_.push_back({from, to, groups});
-      if (from == rank_ && to == rank_) within_.push_back({from, to, groups});
+    for (int to = 0; to < ranks; ++to) transfers_.push_back({from, to, {}, 0});
+  }
+  for (int owner = 0; owner < ranks; ++owner) {
+    for (int heir = 0; heir < ranks; ++heir) {
+      const Range groups = common(migration_.previousHeadGroups[static_cast<size_t>(owner)],
+                                  migration_.headGroups[static_cast<size_t>(heir)]);
+      addBlocks(groups, owner, heir, homes);
+    }
+  }
+  for (Transfer& transfer : transfers_) {
+    if (transfer.from != transfer.to && transfer.pieces > 0) between_.push_back(&transfer);
+  }
+}
+
+void KvMigrator::addBlocks(const Range& groups, int owner, int heir, const KvHomes& homes) {
+  for (int64_t group = groups.begin; group < groups.end; ++group) {
+    for (const auto& [from, to] : blocks_) {
+      const int sender = before_.placeOf(owner, from);
+      const int receiver = homes.placeOf(heir, to);
+      Transfer& transfer = transferOf(sender, receiver);
+      Run* last = transfer.runs.empty() ? nullptr : &transfer.runs.back();
+      if (last != nullptr && last->group == group && last->from + last->count == from && last->to + last->count == to) {
+        last->count += 1;
+      } else {
+        transfer.runs.push_back({group, from, to, 1, transfer.pieces});
+      }
+      transfer.pieces += 1;
     }
   }
 }
@@ -138,48 +209,35 @@ void KvMigrator::planRounds() {
   std::vector<int64_t> sends(migration_.headGroups.size());
   std::vector<int64_t> receives(sends.size());
   int64_t busiest = 1;
-  for (const Transfer& transfer : between_) {
-    busiest = std::max(busiest, ++sends[static_cast<size_t>(transfer.from)]);
-    busiest = std::max(busiest, ++receives[static_cast<size_t>(transfer.to)]);
+  for (const Transfer* transfer : between_) {
+    busiest = std::max(busiest, ++sends[static_cast<size_t>(transfer->from)]);
+    busiest = std::max(busiest, ++receives[static_cast<size_t>(transfer->to)]);
   }
   piecesAtOnce_ = std::max<int64_t>(1, static_cast<int64_t>(kMigrationStagingBytes / pieceBytes_) / busiest);
-  for (const Transfer& transfer : between_) rounds_ = std::max(rounds_, divCeil(piecesOf(transfer), piecesAtOnce_));
   size_t sent = 0;
   size_t received = 0;
-  for (const Transfer& transfer : between_) {
-    const auto pieces = static_cast<size_t>(piecesOfRound(transfer, 0).size());
-    if (transfer.from == rank_) sent += pieces * pieceBytes_;
-    if (transfer.to == rank_) received += pieces * pieceBytes_;
+  for (const Transfer* transfer : between_) {
+    rounds_ = std::max(rounds_, divCeil(transfer->pieces, piecesAtOnce_));
+    const auto pieces = static_cast<size_t>(piecesOfRound(*transfer, 0).size());
+    if (transfer->from == rank_) sent += pieces * pieceBytes_;
+    if (transfer->to == rank_) received += pieces * pieceBytes_;
   }
   send_ = target_.buffer(sent);
   receive_ = target_.buffer(received);
 }
 
-int64_t KvMigrator::piecesOf(const Transfer& transfer) const {
-  return transfer.groups.size() * static_cast<int64_t>(blocks_.size());
-}
-
-KvMigrator::Piece KvMigrator::pieceAt(const Transfer& transfer, int64_t index) const {
-  const auto blocks = static_cast<int64_t>(blocks_.size());
-  const auto& [from, to] = blocks_[static_cast<size_t>(index % blocks)];
-  return {transfer.groups.begin + index / blocks, from, to};
-}
-
 Range KvMigrator::piecesOfRound(const Transfer& transfer, int64_t round) const {
-  const int64_t pieces = piecesOf(transfer);
-  return {std::min(pieces, round * piecesAtOnce_), std::min(pieces, (round + 1) * piecesAtOnce_)};
+  return {std::min(transfer.pieces, round * piecesAtOnce_), std::min(transfer.pieces, (round + 1) * piecesAtOnce_)};
 }
 
 template <typename Body>
 void KvMigrator::eachRun(const Transfer& transfer, const Range& pieces, const Body& body) const {
-  for (int64_t index = pieces.begin; index < pieces.end;) {
-    const Piece first = pieceAt(transfer, index);
-    int64_t count = 0;
-    for (; index < pieces.end; ++index, ++count) {
-      const Piece next = pieceAt(transfer, index);
-      if (next.group != first.group || next.from != first.from + count || next.to != first.to + count) break;
-    }
-    body(first, count);
+  if (pieces.empty()) return;
+  auto run = std::ranges::upper_bound(transfer.runs, pieces.begin, {}, &Run::piecesBefore) - 1;
+  for (; run != transfer.runs.end() && run->piecesBefore < pieces.end; ++run) {
+    const int64_t skipped = std::max<int64_t>(0, pieces.begin - run->piecesBefore);
+    const int64_t end = std::min(run->count, pieces.end - run->piecesBefore);
+    body(Run{run->group, run->from + skipped, run->to + skipped, end - skipped, run->piecesBefore + skipped});
   }
 }
 
@@ -195,13 +253,10 @@ KvMigrationResult KvMigrator::run() {
 }
 
 void KvMigrator::moveWithin(int64_t layer) {
-  for (const Transfer& transfer : within_) {
-    eachRun(transfer, {0, piecesOf(transfer)}, [&](const Piece& first, int64_t count) {
-      target_.copy(layer, first.group - migration_.headGroups[static_cast<size_t>(rank_)].begin,
-                   {first.to, first.to + count}, *kept_->pieces, first.group - kept_->homes.headGroups.begin,
-                   first.from);
-    });
-  }
+  const Transfer& transfer = transferOf(rank_, rank_);
+  eachRun(transfer, {0, transfer.pieces}, [&](const Run& run) {
+    target_.copy(layer, run.group, {run.to, run.to + run.count}, *kept_->pieces, run.from);
+  });
   target_.finish();
 }
 
@@ -209,31 +264,30 @@ void KvMigrator::moveBetween(int64_t layer, int64_t round) {
   std::vector<ExchangePart> parts(migration_.headGroups.size());
   std::byte* sent = send_.get();
   std::byte* received = receive_.get();
-  for (const Transfer& transfer : between_) {
-    const Range pieces = piecesOfRound(transfer, round);
+  for (const Transfer* transfer : between_) {
+    const Range pieces = piecesOfRound(*transfer, round);
     const size_t bytes = static_cast<size_t>(pieces.size()) * pieceBytes_;
-    if (transfer.from == rank_) {
-      parts[static_cast<size_t>(transfer.to)].send = {sent, bytes};
-      eachRun(transfer, pieces, [&](const Piece& first, int64_t count) {
-        kept_->pieces->read(layer, first.group - kept_->homes.headGroups.begin, {first.from, first.from + count}, sent);
-        sent += static_cast<size_t>(count) * pieceBytes_;
+    if (transfer->from == rank_) {
+      parts[static_cast<size_t>(transfer->to)].send = {sent, bytes};
+      eachRun(*transfer, pieces, [&](const Run& run) {
+        kept_->pieces->read(layer, run.group, {run.from, run.from + run.count}, sent);
+        sent += static_cast<size_t>(run.count) * pieceBytes_;
       });
     }
-    if (transfer.to == rank_) {
-      parts[static_cast<size_t>(transfer.from)].receive = {received, bytes};
+    if (transfer->to == rank_) {
+      parts[static_cast<size_t>(transfer->from)].receive = {received, bytes};
       received += bytes;
     }
   }
   if (kept_ != nullptr) kept_->pieces->finish();
   collective_.exchangeUntimed(parts);
-  for (const Transfer& transfer : between_) {
-    if (transfer.to != rank_) continue;
-    const Range pieces = piecesOfRound(transfer, round);
-    const std::byte* source = parts[static_cast<size_t>(transfer.from)].receive.data();
-    eachRun(transfer, pieces, [&](const Piece& first, int64_t count) {
-      target_.write(layer, first.group - migration_.headGroups[static_cast<size_t>(rank_)].begin,
-                    {first.to, first.to + count}, source);
-      source += static_cast<size_t>(count) * pieceBytes_;
+  for (const Transfer* transfer : between_) {
+    if (transfer->to != rank_) continue;
+    const Range pieces = piecesOfRound(*transfer, round);
+    const std::byte* source = parts[static_cast<size_t>(transfer->from)].receive.data();
+    eachRun(*transfer, pieces, [&](const Run& run) {
+      target_.write(layer, run.group, {run.to, run.to + run.count}, source);
+      source += static_cast<size_t>(run.count) * pieceBytes_;
     });
     bytesReceived_ += static_cast<uint64_t>(pieces.size()) * pieceBytes_;
   }

@@ -1,6 +1,7 @@
 #include "kv/kv_homes.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "base/error.h"
@@ -79,6 +80,12 @@ int KvHomes::placeOf(int owner, int64_t address) const {
   return loan == nullptr ? owner : loan->holder;
 }
 
+std::vector<KvLoan> KvHomes::held() const {
+  std::vector<KvLoan> held;
+  std::ranges::copy_if(loans, std::back_inserter(held), [&](const KvLoan& loan) { return loan.holder == rank; });
+  return held;
+}
+
 std::vector<int> KvHomes::owners() const {
   std::vector<int> owners;
   for (const KvLoan& loan : loans) {
@@ -98,15 +105,25 @@ bool sameInHost(const KvHomes& before, const KvHomes& now) {
          before.spareBlocks() == now.spareBlocks();
 }
 
+bool sameHeld(const KvHomes& before, const KvHomes& now) {
+  return std::ranges::equal(before.held(), now.held(), [](const KvLoan& a, const KvLoan& b) {
+    return a.headGroups == b.headGroups && a.blocks == b.blocks;
+  });
+}
+
+void sortLoans(std::vector<KvLoan>& loans) {
+  std::ranges::sort(loans, [](const KvLoan& a, const KvLoan& b) {
+    return a.owner != b.owner ? a.owner < b.owner : a.blocks.begin < b.blocks.begin;
+  });
+}
+
 KvHomes checkedKvHomes(KvHomes homes, int64_t modelHeadGroups, int64_t blockTokens) {
   requireRange("kvParkedBlocks", homes.parkedBlocks, 0, kAddressesMax - homes.blocks);
   requireRange("kvDeviceBlocks", homes.deviceBlocks, 0, homes.addresses());
   requireKv(homes.loans.size() <= kLoansMax, "kvLoans has " + std::to_string(homes.loans.size()) +
                                                  " entries; allowed are up to " + std::to_string(kLoansMax));
   for (size_t index = 0; index < homes.loans.size(); ++index) checkLoan(homes, index, modelHeadGroups);
-  std::ranges::sort(homes.loans, [](const KvLoan& a, const KvLoan& b) {
-    return a.owner != b.owner ? a.owner < b.owner : a.blocks.begin < b.blocks.begin;
-  });
+  sortLoans(homes.loans);
   for (size_t index = 0; index < homes.loans.size(); ++index) checkNeighbours(homes, index);
   checkOwn(homes);
   requireKv(homes.loans.empty() || blockTokens % kAttentionChunkTokens == 0,

@@ -47,6 +47,8 @@ struct KvHomes {
   const KvLoan* loanOf(int owner, int64_t address) const;
   /// Where the KV of the owner's heads at `address` lies: the owner or a holder.
   int placeOf(int owner, int64_t address) const;
+  /// Loans whose KV lies with this rank.
+  std::vector<KvLoan> held() const;
   /// Ranks whose KV lies with others in part, ascending.
   std::vector<int> owners() const;
 };
@@ -55,6 +57,11 @@ struct KvHomes {
 bool sameOnDevice(const KvHomes& before, const KvHomes& now);
 /// The same of its host memory.
 bool sameInHost(const KvHomes& before, const KvHomes& now);
+/// Whether the rank holds the same heads of others at the same addresses, now and before.
+bool sameHeld(const KvHomes& before, const KvHomes& now);
+
+/// By owner, then ascending addresses.
+void sortLoans(std::vector<KvLoan>& loans);
 
 /// Sorts the loans and checks everything: ranges, one home for each address of each rank, blocks of whole chunks where
 /// there are loans. Throws kShapeInvalid naming the field, its value and the allowed range.

@@ -1,4 +1,4 @@
-// KV of a rank's head groups as it is migrated: piece by piece, wherever it lies with the rank.
+// KV that lies with a rank as it is migrated: piece by piece, of whichever head group, wherever it is.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,8 @@
 namespace hels {
 
 /// A piece is one block of one head group in one layer: keys, then values, each shape().blockBytes(). Blocks are named
-/// by their addresses. Calls may return before their work is done; it is done in the order of the calls.
+/// by their addresses, head groups by their number in the model. Calls may return before their work is done; it is done
+/// in the order of the calls.
 class KvPieces {
  public:
   virtual ~KvPieces() = default;
@@ -20,8 +21,7 @@ class KvPieces {
   virtual void write(int64_t layer, int64_t group, const Range& blocks, const std::byte* source) = 0;
   /// Pieces from `source`, which is of the same kind and block size, of blocks from `sourceBlock` on. Nothing where
   /// these lie in the very same place.
-  virtual void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
-                    int64_t sourceBlock) = 0;
+  virtual void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceBlock) = 0;
   /// Waits: what was read is there, what was written from and copied from is free.
   virtual void finish() = 0;
   /// Gives back what it can of a layer's memory, which is not read any more.
@@ -39,15 +39,12 @@ class KvStorePieces final : public KvPieces {
   const KvShape& shape() const override { return store_.device().shape(); }
   void read(int64_t layer, int64_t group, const Range& blocks, std::byte* target) override;
   void write(int64_t layer, int64_t group, const Range& blocks, const std::byte* source) override;
-  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
-            int64_t sourceBlock) override;
+  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceBlock) override;
   void finish() override {}
-  void discardLayer(int64_t layer) override;
+  void discardLayer(int64_t layer) override { store_.discardLayer(layer, heir_); }
   std::shared_ptr<std::byte> buffer(size_t sizeBytes) const override;
 
  private:
-  KvStore::Place at(int64_t address) { return store_.at(store_.homes().rank, address); }
-
   KvStore& store_;
   KvStore* const heir_;
 };

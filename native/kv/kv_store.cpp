@@ -55,10 +55,45 @@ KvStore::Place KvStore::at(int owner, int64_t address) {
                                         " does not lie with rank " + std::to_string(homes_.rank));
 }
 
+KvStore::GroupPlace KvStore::groupAt(int64_t group, int64_t address) {
+  const auto has = [](const Range& range, int64_t value) { return range.begin <= value && value < range.end; };
+  if (has(homes_.headGroups, group)) {
+    const Place place = at(homes_.rank, address);
+    return {place.cache, group - homes_.headGroups.begin, place.block};
+  }
+  for (Held& held : held_) {
+    if (!has(held.loan.headGroups, group) || !has(held.loan.blocks, address)) continue;
+    return {&held.cache, group - held.loan.headGroups.begin, address - held.loan.blocks.begin};
+  }
+  throw Error(ErrorCode::kInternal, "KV of head group " + std::to_string(group) + " at address " +
+                                        std::to_string(address) + " does not lie with rank " +
+                                        std::to_string(homes_.rank));
+}
+
+void KvStore::dropHeld() {
+  held_.clear();
+  std::erase_if(homes_.loans, [&](const KvLoan& loan) { return loan.holder == homes_.rank; });
+}
+
 void KvStore::discard(const Range& addresses) {
   device_.discardBlocks({addresses.begin, std::min(addresses.end, homes_.deviceBlocks)});
   const int64_t first = homes_.firstHostAddress();
   host_.discardBlocks({std::max<int64_t>(0, addresses.begin - first), addresses.end - first});
+  for (Held& held : held_) {
+    const Range& lent = held.loan.blocks;
+    held.cache.discardBlocks(
+        {std::max<int64_t>(0, addresses.begin - lent.begin), std::min(addresses.end, lent.end) - lent.begin});
+  }
+}
+
+void KvStore::discardLayer(int64_t layer, const KvStore* heir) {
+  if (heir == nullptr || heir->device_.data() != device_.data()) device_.discardLayer(layer);
+  if (heir == nullptr || heir->host_.data() != host_.data()) host_.discardLayer(layer);
+  for (size_t loan = 0; loan < held_.size(); ++loan) {
+    const bool stays =
+        heir != nullptr && loan < heir->held_.size() && heir->held_[loan].cache.data() == held_[loan].cache.data();
+    if (!stays) held_[loan].cache.discardLayer(layer);
+  }
 }
 
 size_t KvStore::blockBytes(int owner) const {

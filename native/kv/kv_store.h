@@ -38,8 +38,19 @@ class KvStore {
   KvCache& host() { return host_; }
   /// KV of the owner's heads at an address that lies here (homes().placeOf() says so).
   Place at(int owner, int64_t address);
-  /// Gives the memory of this rank's heads at these addresses, which are not lent, back to the system.
+  /// The same by a head group of the model, and that group's number within the cache.
+  struct GroupPlace {
+    KvCache* cache = nullptr;
+    int64_t group = 0;
+    int64_t block = 0;
+  };
+  GroupPlace groupAt(int64_t group, int64_t address);
+  /// Forgets KV of other ranks' heads, whose memory may then go.
+  void dropHeld();
+  /// Gives the memory of these addresses that lies here, of whichever heads, back to the system.
   void discard(const Range& addresses);
+  /// The same of a layer, but for memory that is `heir`'s, too; it may be null.
+  void discardLayer(int64_t layer, const KvStore* heir);
   /// Bytes of one block of the owner's heads, all layers.
   size_t blockBytes(int owner) const;
 

@@ -207,7 +207,7 @@ TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   const auto shards = shardsOf(model_.spec, {{1, 1, 30}, {3, 0, 0}});
   const auto engine =
       Engine::load(model_.spec, shards[0], model_.source, gpuOptions(), std::move(old.takeEngines()[0]));
-  KvMigration migration{{{0, 4}, {}}, {{0, 1}, {1, 4}}, {{0, 65}}, {}, {}};
+  KvMigration migration{{{0, 4}, {}}, {{0, 1}, {1, 4}}, {}, {{0, 65}}, {}, {}};
   const auto refused = [&](const std::string& part) {
     try {
       engine->migrateKv(migration);

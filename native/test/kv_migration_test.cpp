@@ -51,7 +51,7 @@ class Migration : public testing::Test {
   const std::vector<RankShare> shares_ = {{2, 1, 30}, {2, 0, 0}};
   const std::vector<RankShare> nextShares_ = {{1, 1, 30}, {3, 0, 0}};
   const std::vector<int32_t> tokens_ = randomTokens(80, model_.spec.vocabRows, 2);
-  const KvMigration migration_ = {{{0, 2}, {2, 4}}, {{0, 1}, {1, 4}}, {{0, 5}}, {}, std::chrono::milliseconds(500)};
+  const KvMigration migration_ = {{{0, 2}, {2, 4}}, {{0, 1}, {1, 4}}, {}, {{0, 5}}, {}, std::chrono::milliseconds(500)};
 };
 
 TEST_F(Migration, RefusesWhatDoesNotFit) {
@@ -174,24 +174,35 @@ TEST_F(Migration, RefusesParkedAddressesThatOnePlanHasNotAndThoseNamedTwice) {
   }
 }
 
-/// In the plan before or after, rank 1 lends from address 3 on.
-TEST_F(Migration, RefusesAddressesThatAreLent) {
-  EngineOptions plain = tinyOptions();
-  plain.kvBlockTokens = 64;
-  for (const bool before : {true, false}) {
-    EngineOptions common = plain;
-    common.kvLoans = {{1, 0, {3, 64}, before ? Range{2, 4} : Range{1, 4}}};
-    std::vector<EngineOptions> lending(2, common);
-    lending[1].kvDeviceBlocks = 3;
-    RankGroup old(model_, shares_, before ? lending : std::vector<EngineOptions>(2, plain));
-    prefillLogits(old, tokens_, 80);
-    RankGroup group(model_, nextShares_, before ? std::vector<EngineOptions>(2, plain) : lending, old.takeEngines());
-    expectError(ErrorCode::kShapeInvalid, "blocks[0] is [0, 5); it must be a range, not empty, within [0, 3)",
-                [&] { group.engine(1).migrateKv(migration_); });
+/// In the plan before rank 1 lent from address 3 on.
+TEST_F(Migration, RefusesLoansThatWereNotThatWay) {
+  EngineOptions common = tinyOptions();
+  common.kvBlockTokens = 64;
+  const EngineOptions plain = common;
+  common.kvLoans = {{1, 0, {3, 64}, {2, 4}}};
+  std::vector<EngineOptions> lending(2, common);
+  lending[1].kvDeviceBlocks = 3;
+  RankGroup old(model_, shares_, lending);
+  prefillLogits(old, tokens_, 80);
+  RankGroup group(model_, nextShares_, std::vector<EngineOptions>(2, plain), old.takeEngines());
+  EXPECT_TRUE(group.engine(0).report().kvLoansKept);
+  const auto refused = [&](size_t rank, const std::string& part, const std::vector<KvLoan>& loans) {
     KvMigration migration = migration_;
-    migration.blocks = {{0, 3}};
-    EXPECT_NO_THROW(group.migrateKv(migration));
-  }
+    migration.previousLoans = loans;
+    expectError(ErrorCode::kShapeInvalid, part, [&] { group.engine(rank).migrateKv(migration); });
+  };
+  refused(1, "blocks[0] is [0, 5); it must be a range, not empty, within [0, 3)", {});
+  refused(1, "previousLoans of rank 1 are not what it lent", {{1, 0, {4, 64}, {2, 4}}});
+  refused(0, "previousLoans[0] has KV of head groups [2, 4) at [4, 64) with this rank, which has not kept it",
+          {{1, 0, {4, 64}, {2, 4}}});
+  refused(0, "previousLoans[0].headGroups is [1, 4); its owner had [2, 4)", {{1, 0, {3, 64}, {1, 4}}});
+  refused(0, "previousLoans[0] is of rank 1 with rank 1, [3, 64); it must be of two of 2 ranks",
+          {{1, 1, {3, 64}, {2, 4}}});
+  refused(0, "previousLoans[0] is of rank 1 with rank 2", {{1, 2, {3, 64}, {2, 4}}});
+  refused(0, "previousLoans[0] is of rank 1 with rank 0, [3, 3)", {{1, 0, {3, 3}, {2, 4}}});
+  KvMigration migration = migration_;
+  migration.previousLoans = {{1, 0, {3, 64}, {2, 4}}};
+  EXPECT_NO_THROW(group.migrateKv(migration));
 }
 
 TEST_F(Migration, WhatIsNotMigratedIsFreedByTheFirstStepOrBefore) {
@@ -224,6 +235,30 @@ TEST_F(Migration, TheBudgetDecidesWhetherKvIsKept) {
     const EngineReport report = engine->report();
     EXPECT_GT(report.weightBytesAdopted, 0U);
     EXPECT_EQ(report.kvKept, kvBlocks == 300);
+  }
+}
+
+/// Where both plans' KV does not fit, what was held for others goes first.
+TEST_F(Migration, TheBudgetDecidesWhetherLoansAreKept) {
+  EngineOptions common = tinyOptions();
+  common.kvBlockTokens = 64;
+  common.kvLoans = {{1, 0, {3, 64}, {2, 4}}};
+  std::vector<EngineOptions> lending(2, common);
+  lending[1].kvDeviceBlocks = 3;
+  for (const int64_t kvBlocks : {200, 8}) {
+    RankGroup old(model_, shares_, lending);
+    prefillLogits(old, tokens_, 80);
+    EngineOptions options = tinyOptions();
+    options.kvBlockTokens = 64;
+    options.kvBlocks = kvBlocks;
+    const ShardSpec shard = shardsOf(model_.spec, shares_).front();
+    const EngineReport needs = Engine::load(model_.spec, shard, model_.source, options)->report();
+    options.memoryBytes = needs.weightBytesResident + needs.kvBytes + needs.scratchBytes;
+    const auto engine = Engine::load(model_.spec, shard, model_.source, options, std::move(old.takeEngines().front()));
+    EXPECT_TRUE(engine->report().kvKept);
+    EXPECT_EQ(engine->report().kvLoansKept, kvBlocks == 200);
+    engine->dropPreviousKv();
+    EXPECT_FALSE(engine->report().kvLoansKept);
   }
 }
 

@@ -46,7 +46,7 @@ export const loanBlockTokens = 64;
 /** Chunks of attention on a GPU. */
 export const gpuLoanBlockTokens = 256;
 /** What a worker reads before it knows who sent it. */
-const loansMax = 4096;
+export const loansMax = 4096;
 
 /** A plan's words for it, as they come from the wire: absent numbers are 0, absent ranges null. */
 interface PlanMessage {
@@ -152,6 +152,19 @@ export function checkResidency(residency: KvResidency): void {
 /** Runnable addresses below this lie, for every rank, on the device of the heads that they are of. */
 export function localBlocksOf({ kvBlocks, deviceBlocks }: KvResidency): number {
   return Math.min(kvBlocks, ...deviceBlocks);
+}
+
+/** The rank with the KV of the owner's heads at a runnable address. */
+export function placeOf(
+  { deviceBlocks, loans }: KvResidency,
+  owner: number,
+  address: number,
+): number {
+  if (address < (deviceBlocks[owner] ?? 0)) return owner;
+  const lent = loans.find(
+    (loan) => loan.owner === owner && loan.blocks.begin <= address && address < loan.blocks.end,
+  );
+  return lent?.holder ?? owner;
 }
 
 /** Blocks of the rank's own heads that lie in its host memory. */

@@ -58,6 +58,7 @@ const batchOf = (begin: number, end: number): StepBatch => ({
 const migration: KvMigration = {
   previousHeadGroups: [all],
   headGroups: [all],
+  previousLoans: [],
   blocks: [
     { begin: 0, end: 1 },
     { begin: 2, end: 3 },

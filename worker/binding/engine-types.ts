@@ -16,7 +16,7 @@ export interface ShardSpec {
 }
 
 /** KV of the owner's head groups at these addresses lies on the holder, which attends for the owner. */
-interface KvLoan {
+export interface KvLoan {
   owner: number;
   holder: number;
   blocks: Range;
@@ -107,6 +107,8 @@ export interface KvMigration {
   previousHeadGroups: readonly Range[];
   /** By rank, now. */
   headGroups: readonly Range[];
+  /** Of the plan before, by the numbers of the ranks now. */
+  previousLoans: readonly KvLoan[];
   /** Runnable addresses in use, ascending and apart. */
   blocks: readonly Range[];
   /** Parked blocks in use, from an address of the plan before to one of the next. */
@@ -136,6 +138,8 @@ export interface EngineReport {
   scratchBytes: number;
   /** KV of the engine before is here, for migrateKv. */
   kvKept: boolean;
+  /** And all that it held for other ranks. */
+  kvLoansKept: boolean;
   /** Of the device's memory, taken now by all of these; KV that was never used takes none. */
   residentBytes: number;
   allReduceCount: number;

@@ -1,9 +1,9 @@
 /** KvMigration of proto/hels/v1/worker.proto, checked against the plan that it leads to, in the engine's words. Pure. */
 import { HelsError } from '../../proto/domain/errors.ts';
-import { type KvMove, type KvResidency, localBlocksOf } from '../../proto/domain/kv-residency.ts';
+import { type KvMove, type KvResidency, loansMax } from '../../proto/domain/kv-residency.ts';
 import type { KvMigration__Output } from '../../proto/gen/hels/v1/KvMigration.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
-import type { KvMigration, Range } from '../binding/engine-types.ts';
+import type { KvLoan, KvMigration, Range } from '../binding/engine-types.ts';
 import { checkedResidency, rangeOf, required } from './wire.ts';
 
 /** The side of a Connect that the worker knows. */
@@ -12,6 +12,8 @@ export interface MigrationTarget {
   rank: number;
   /** Whether KV of the epoch before is here. */
   kvKept: boolean;
+  /** Whether what it held of others' heads is here, too. */
+  kvLoansKept: boolean;
 }
 
 const rangesField = 'migration.previous_head_groups';
@@ -36,14 +38,15 @@ export function migrationOf(
     refuse(rangesField, `gives rank ${rank} ${show(own)}; this worker has kept no KV`);
   }
   const residency = checkedResidency(plan);
+  const previousLoans = previousLoansOf(message, previousHeadGroups, target);
   const blocks = message.blocks.map(rangeOf);
-  checkBlocks(blocks, localBlocksOf(residency));
+  checkBlocks(blocks, residency.kvBlocks);
   const parked = message.parked.map(({ from, to }) => ({ from, to }));
   checkParked(parked, residency);
   const headGroups = plan.ranks.map((_, index) =>
     rangeOf(plan.ranks.find((candidate) => candidate.rank === index)?.headGroups ?? null),
   );
-  return { previousHeadGroups, headGroups, blocks, parked, deadlineMs };
+  return { previousHeadGroups, headGroups, previousLoans, blocks, parked, deadlineMs };
 }
 
 /** One range for each rank, together all head groups, each once. */
@@ -69,6 +72,33 @@ function checkCover(ranges: readonly Range[], plan: ShardPlan__Output): void {
       `is ${ranges.map(show).join(', ')}; together they must be [0, ${headGroups}), each head group once`,
     );
   }
+}
+
+/** With the head groups of their owners. What was lent and held here the engine knows. */
+function previousLoansOf(
+  { previousLoans }: KvMigration__Output,
+  previousHeadGroups: readonly Range[],
+  { rank, kvLoansKept }: MigrationTarget,
+): KvLoan[] {
+  const field = 'migration.previous_loans';
+  if (previousLoans.length > loansMax) {
+    refuse(field, `has ${previousLoans.length} entries; at most ${loansMax} are taken`);
+  }
+  return previousLoans.map(({ owner, holder, blocks }, index) => {
+    const headGroups = previousHeadGroups[owner];
+    const at = `${field}[${index}]`;
+    if (headGroups === undefined || previousHeadGroups[holder] === undefined || owner === holder) {
+      const last = previousHeadGroups.length - 1;
+      refuse(
+        at,
+        `is of rank ${owner} with rank ${holder}; they must be two ranks from 0 to ${last}`,
+      );
+    }
+    if (holder === rank && !kvLoansKept) {
+      refuse(at, `lies with rank ${rank}; this worker has kept nothing of others' heads`);
+    }
+    return { owner, holder, blocks: rangeOf(blocks), headGroups };
+  });
 }
 
 /** Where they come from the engine knows. */

@@ -60,6 +60,8 @@ interface Hold {
   rank: number;
   /** KV of the epoch before is in the engine, for a migration. */
   kvKept: boolean;
+  /** And so is what it held of others' heads. */
+  kvLoansKept: boolean;
   ended: AbortController;
 }
 
@@ -142,6 +144,7 @@ export class Shard {
       this.#apply({ type: 'connect-requested', fence });
       const { seconds, bytesReceived } = await engine.migrateKv(migration);
       hold.kvKept = false;
+      hold.kvLoansKept = false;
       const { fingerprint } = await engine.report();
       this.#apply({ type: 'connect-finished', fence });
       return { fingerprint, migrationSeconds: seconds, migrationBytes: bytesReceived };
@@ -275,13 +278,13 @@ export class Shard {
       const collectiveAddress = ranks > 1 ? await engine.openCollective(host) : '';
       const report = await engine.report();
       this.#apply({ type: 'prepare-finished', fence });
-      const { kvKept } = report;
-      this.#hold = { fence, engine, plan, rank, kvKept, ended: new AbortController() };
+      const kept = { kvKept: report.kvKept, kvLoansKept: report.kvLoansKept };
+      this.#hold = { fence, engine, plan, rank, ...kept, ended: new AbortController() };
       return {
         weightBytesLoaded: report.weightBytesLoaded,
         weightBytesAdopted: report.weightBytesAdopted,
         kvBytes: report.kvBytes,
-        kvKept,
+        ...kept,
         scratchBytes: report.scratchBytes,
         collectiveAddress,
         fingerprint: report.fingerprint,

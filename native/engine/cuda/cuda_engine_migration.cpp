@@ -23,16 +23,17 @@ KvMigrationResult CudaEngine::migrateKv(const KvMigration& migration) {
   KvSource source;
   if (previousKv_) {
     const auto& [memory, hostMemory, shape, homes] = *previousKv_;
-    pieces.emplace(shape, CudaKvPlaces(homes, {shape, memory->data()}, hostMemory->data()));
+    pieces.emplace(shape, CudaKvPlaces(homes, {shape, memory->data()}, hostMemory->data()), homes.headGroups.begin);
     source = {&*pieces, homes};
   }
   const KvSource* kept = previousKv_ ? &source : nullptr;
   validateKvMigration(migration, kvHomes_, model_.headGroups, kept);
+  requireNothingLent(migration, kvHomes_, kept);
   exchange_.requireConnected();
   exchange_.setDeadline(deadlineOrDefault(migration.deadline));
   try {
-    CudaKvPieces target(kv().shape, places());
-    const KvMigrationResult result = KvMigrator(migration, kept, target, exchange_).run();
+    CudaKvPieces target(kv().shape, places(), kvHomes_.headGroups.begin);
+    const KvMigrationResult result = KvMigrator(migration, kept, target, kvHomes_, exchange_).run();
     previousKv_.reset();
     kvWhole_ = true;
     return result;

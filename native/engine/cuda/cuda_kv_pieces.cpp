@@ -8,7 +8,7 @@ namespace hels::cuda {
 
 CudaKvPieces::Places CudaKvPieces::at(int64_t layer, int64_t group, int64_t block) const {
   const auto [first, pitch] = places_.at(block);
-  const auto keys = static_cast<size_t>(layer * shape_.headGroups + group);
+  const auto keys = static_cast<size_t>(layer * shape_.headGroups + group - firstGroup_);
   const auto values = keys + static_cast<size_t>(shape_.layers * shape_.headGroups);
   return {first + keys * pitch, first + values * pitch, places_.strideAt(block)};
 }
@@ -45,13 +45,12 @@ void CudaKvPieces::write(int64_t layer, int64_t group, const Range& blocks, cons
   }
 }
 
-void CudaKvPieces::copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
-                        int64_t sourceBlock) {
+void CudaKvPieces::copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceBlock) {
   const auto& others = static_cast<CudaKvPieces&>(source);
   for (int64_t block = blocks.begin; block < blocks.end;) {
     const int64_t count =
         std::min(places_.runAt(block, blocks.end), others.places_.runAt(sourceBlock, sourceBlock + blocks.end - block));
-    const Places from = others.at(layer, sourceGroup, sourceBlock);
+    const Places from = others.at(layer, group, sourceBlock);
     const Places to = at(layer, group, block);
     block += count;
     sourceBlock += count;

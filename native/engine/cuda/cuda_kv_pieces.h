@@ -9,15 +9,15 @@ namespace hels::cuda {
 
 class CudaKvPieces final : public KvPieces {
  public:
-  /// `shape`: of what lies on the device, the current one. The memory outlives it.
-  CudaKvPieces(const KvShape& shape, const CudaKvPlaces& places) : shape_(shape), places_(places) {}
+  /// `shape`: of what lies on the device, the current one; `firstGroup`: of this rank's heads. The memory outlives it.
+  CudaKvPieces(const KvShape& shape, const CudaKvPlaces& places, int64_t firstGroup)
+      : shape_(shape), places_(places), firstGroup_(firstGroup) {}
 
   const KvShape& shape() const override { return shape_; }
   void read(int64_t layer, int64_t group, const Range& blocks, std::byte* target) override;
   void write(int64_t layer, int64_t group, const Range& blocks, const std::byte* source) override;
   /// In the order of this one's copies.
-  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceGroup,
-            int64_t sourceBlock) override;
+  void copy(int64_t layer, int64_t group, const Range& blocks, KvPieces& source, int64_t sourceBlock) override;
   void finish() override;
   /// Nothing: memory of a device, and what is page-locked, goes back as a whole.
   void discardLayer(int64_t /*layer*/) override {}
@@ -36,6 +36,7 @@ class CudaKvPieces final : public KvPieces {
 
   const KvShape shape_;
   const CudaKvPlaces places_;
+  const int64_t firstGroup_;
   const Stream stream_;
 };
 

@@ -21,11 +21,11 @@ const translate = (
   message: Partial<KvMigration__Output> = {},
   changes: Partial<ShardPlan__Output> = {},
   rank = 0,
-  kvKept = true,
+  kept = { kvKept: true, kvLoansKept: true },
 ) =>
   migrationOf(
-    { previousHeadGroups: previous, blocks, parked: [], ...message },
-    { plan: { ...plan, ...changes }, rank, kvKept },
+    { previousHeadGroups: previous, previousLoans: [], blocks, parked: [], ...message },
+    { plan: { ...plan, ...changes }, rank, ...kept },
     700,
   );
 
@@ -43,6 +43,7 @@ describe('a migration', () => {
     expect(translate()).toEqual({
       previousHeadGroups: previous,
       headGroups: [range(0, 1), range(1, 4), range(4, 4)],
+      previousLoans: [],
       blocks,
       parked: [],
       deadlineMs: 700,
@@ -56,9 +57,10 @@ describe('a migration', () => {
   });
 
   it('is no matter of what a rank without KV from before has kept', () => {
-    expect(translate({}, {}, 1, false).previousHeadGroups).toEqual(previous);
+    const none = { kvKept: false, kvLoansKept: false };
+    expect(translate({}, {}, 1, none).previousHeadGroups).toEqual(previous);
     refused('migration.previous_head_groups', 'gives rank 0 [0, 2)', () =>
-      translate({}, {}, 0, false),
+      translate({}, {}, 0, none),
     );
   });
 
@@ -102,16 +104,30 @@ describe('a migration', () => {
     }
   });
 
-  it('is refused where KV does not lie with its heads', () => {
-    const kvLoans = [{ owner: 1, holder: 0, blocks: { begin: 6, end: 8 } }];
-    const ranks = plan.ranks.map((rank) => ({
-      ...rank,
-      kvDeviceBlocks: rank.rank === 1 ? 6 : 8,
-    }));
-    const lending = { kvBlockTokens: 64, kvLoans, ranks, kvParkedBlocks: 2 };
-    expect(translate({ blocks: [range(0, 6)] }, lending).blocks).toEqual([range(0, 6)]);
-    refused('migration.blocks[1]', 'is [5, 8); it must be a range, not empty, within [3, 6)', () =>
-      translate({}, lending),
+  it('names the loans of before with the heads of their owners, and only of ranks that have kept them', () => {
+    const previousLoans = [{ owner: 2, holder: 1, blocks: range(6, 8) }];
+    expect(translate({ previousLoans }).previousLoans).toEqual([
+      { owner: 2, holder: 1, blocks: range(6, 8), headGroups: range(2, 4) },
+    ]);
+    const ownOnly = { kvKept: true, kvLoansKept: false };
+    expect(translate({ previousLoans }, {}, 2, ownOnly).previousLoans).toHaveLength(1);
+    const at = 'migration.previous_loans';
+    refused(`${at}[0]`, 'lies with rank 1; this worker has kept nothing', () =>
+      translate({ previousLoans }, {}, 1, ownOnly),
+    );
+    for (const [owner, holder] of [
+      [1, 1],
+      [3, 0],
+      [0, -1],
+    ] as const) {
+      refused(
+        `${at}[0]`,
+        `is of rank ${owner} with rank ${holder}; they must be two ranks from 0 to 2`,
+        () => translate({ previousLoans: [{ owner, holder, blocks: range(6, 8) }] }),
+      );
+    }
+    refused(at, 'has 4097 entries; at most 4096', () =>
+      translate({ previousLoans: Array.from({ length: 4097 }, () => previousLoans[0] as never) }),
     );
   });
 });

@@ -117,7 +117,7 @@ class World {
       migration:
         previousHeadGroups === null
           ? null
-          : { previousHeadGroups, blocks: [{ begin: 0, end: 4 }], parked: [] },
+          : { previousHeadGroups, previousLoans: [], blocks: [{ begin: 0, end: 4 }], parked: [] },
     });
   }
 
