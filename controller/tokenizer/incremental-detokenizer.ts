@@ -1,6 +1,6 @@
 const replacement = '\uFFFD';
 
-/** A UTF-8 character has at most four bytes and a token at least one: more tokens than this without a character are not one under way. */
+/** A UTF-8 character has at most four bytes and a token at least one: it is of no more tokens than this. */
 const unfinishedTokensMax = 4;
 
 /** A decoder's text of a token depends on few before it (a leading space is dropped): so many of the prompt are looked back at. */
@@ -38,7 +38,6 @@ export class IncrementalDetokenizer {
   #delivered: string;
   /** Text of the prompt's tokens with their unfinished character as U+FFFD, in case that the answer does not finish it. */
   #broken: string;
-  #unfinishedTokens = 0;
   /** The last bytes, as many as an unfinished character can have. */
   #end: readonly number[];
 
@@ -72,8 +71,8 @@ export class IncrementalDetokenizer {
     this.#tokenIds.push(tokenId);
     this.#end = [...this.#end, ...this.#bytesOf(tokenId)].slice(-unfinishedBytesMax);
     const text = this.#decode(this.#tokenIds.slice(this.#prefix));
-    if (text.endsWith(replacement) && endsInCharacter(this.#end)) return this.#deliverWhole(text);
-    return this.#advance(text);
+    const whole = withoutUnfinished(text, this.#end);
+    return whole === text ? this.#advance(text) : this.#deliverWhole(whole);
   }
 
   /** The rest when no more tokens come; an unfinished character shows as U+FFFD. */
@@ -83,20 +82,16 @@ export class IncrementalDetokenizer {
   }
 
   /** Gives out what stands before an unfinished character. */
-  #deliverWhole(text: string): string {
-    const whole = withoutUnfinished(text);
+  #deliverWhole(whole: string): string {
     const given = this.#givenOf(whole);
-    if (given !== null && whole.length > given.length) {
-      // An answer may go on so, token after token: what stands before this one is context now.
-      this.#prefix = this.#read;
-      this.#read = this.#tokenIds.length - 1;
-      this.#delivered = withoutUnfinished(this.#decode(this.#tokenIds.slice(this.#prefix)));
-      this.#broken = this.#delivered;
-      this.#unfinishedTokens = 1;
-      return whole.slice(given.length);
-    }
-    this.#unfinishedTokens += 1;
-    return this.#unfinishedTokens > unfinishedTokensMax ? this.#advance(text) : '';
+    if (given === null || whole.length <= given.length) return '';
+    // An answer may go on so, token after token: what stands before this one is context now.
+    this.#prefix = this.#read;
+    this.#read = this.#tokenIds.length - 1;
+    const text = this.#decode(this.#tokenIds.slice(this.#prefix));
+    this.#delivered = withoutUnfinished(text, this.#end);
+    this.#broken = this.#delivered;
+    return whole.slice(given.length);
   }
 
   #advance(text: string): string {
@@ -108,7 +103,6 @@ export class IncrementalDetokenizer {
     this.#read = this.#tokenIds.length;
     this.#delivered = this.#decode(this.#tokenIds.slice(this.#prefix));
     this.#broken = this.#delivered;
-    this.#unfinishedTokens = 0;
     return piece;
   }
 
@@ -119,13 +113,23 @@ export class IncrementalDetokenizer {
   }
 }
 
-/** Whether a character of UTF-8 that ends with these bytes lacks some. */
+/** What the second byte of a character may be, where that is less than 0x80 to 0xbf. */
+const secondBytes: ReadonlyMap<number, readonly [number, number]> = new Map([
+  [0xe0, [0xa0, 0xbf]],
+  [0xed, [0x80, 0x9f]],
+  [0xf0, [0x90, 0xbf]],
+  [0xf4, [0x80, 0x8f]],
+]);
+
+/** Whether these bytes end with the beginning of a character of UTF-8: with more of them it can still become one. */
 function endsInCharacter(bytes: readonly number[]): boolean {
   const first = bytes.findLastIndex((byte) => byte < 0x80 || byte >= 0xc0);
-  const byte = bytes[first] ?? 0;
-  if (byte < 0x80) return false;
-  const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-  return bytes.length - first < length;
+  const [lead = 0, second] = bytes.slice(Math.max(0, first));
+  if (lead < 0xc2 || lead > 0xf4) return false;
+  const length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (bytes.length - first >= length) return false;
+  const [least, most] = secondBytes.get(lead) ?? [0x80, 0xbf];
+  return second === undefined || (second >= least && second <= most);
 }
 
 function lastWithText(prompt: readonly number[], hasText: (tokenId: number) => boolean): number[] {
@@ -163,17 +167,16 @@ function promptTail(
       if (text.startsWith(replacement) || text.endsWith(replacement)) continue;
       const tokenIds = prompt.slice(begin);
       // The first token of an unfinished character may end another before.
-      const all = withoutUnfinished(textOf(tokenIds));
+      const all = withoutUnfinished(textOf(tokenIds), endOf(tokenIds));
       return { tokenIds, wholeTokens: wholeEnd - begin, text: all.startsWith(text) ? all : text };
     }
   }
   const tails = beginnings(prompt.length - unfinishedMax).map((begin) => prompt.slice(begin));
   const tokenIds =
     tails.find((tail) => !textOf(tail).startsWith(replacement)) ?? prompt.slice(-contextTokens);
-  const text = textOf(tokenIds);
   // What is broken at its beginning is whole in the prompt: only the character under way is to come.
-  const isUnderWay = text.endsWith(replacement) && endsInCharacter(endOf(tokenIds));
-  return { tokenIds, wholeTokens: 0, text: isUnderWay ? text.slice(0, -1) : text };
+  const text = withoutUnfinished(textOf(tokenIds), endOf(tokenIds));
+  return { tokenIds, wholeTokens: 0, text };
 }
 
 /** Where to look for a beginning, given the end: a character has at most so many tokens. With less context where it must be. */
@@ -183,8 +186,7 @@ function beginnings(end: number): number[] {
   return [...more, ...less].map((tokens) => Math.max(0, end - tokens));
 }
 
-function withoutUnfinished(text: string): string {
-  let end = text.length;
-  while (end > 0 && text[end - 1] === replacement) end -= 1;
-  return text.slice(0, end);
+/** `bytes`: the last of the text. An unfinished character shows as one U+FFFD; those before it are broken, or what tokens say. */
+function withoutUnfinished(text: string, bytes: readonly number[]): string {
+  return text.endsWith(replacement) && endsInCharacter(bytes) ? text.slice(0, -1) : text;
 }

@@ -31,6 +31,21 @@ function cut(text: string, lengths: readonly number[]): Uint8Array[] {
   return tokens;
 }
 
+const bytesOfHex = (hex: string) => Uint8Array.from(Buffer.from(hex, 'hex'));
+const wholeText = (tokens: readonly Uint8Array[]) =>
+  new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(tokens));
+
+/** Any bytes; those of U+FFFD, of other characters and of broken ones more often than chance has them. */
+const anyToken = (() => {
+  const often = fc.constantFrom(0xef, 0xbf, 0xbd, 0x80, 0xe3, 0x81, 0xf0, 0x9f, 0xed, 0x61);
+  const byte = fc.oneof(often, fc.integer({ min: 0, max: 0xff }));
+  const replacements = ['efbfbd', 'efbfbdefbfbd', 'ef', 'bf', 'bd', 'bfbd', 'bdef'];
+  return fc.oneof(
+    fc.constantFrom(...replacements.map(bytesOfHex)),
+    fc.array(byte, { minLength: 1, maxLength: 4 }).map((values) => Uint8Array.from(values)),
+  );
+})();
+
 describe('incremental detokenizer', () => {
   it('gives any text back, in whole characters, wherever tokens cut its bytes', () => {
     const characters = fc.constantFrom('a', ' ', 'é', 'あ', '語', '😀', '\u200D', '👨‍👩‍👧');
@@ -42,6 +57,36 @@ describe('incremental detokenizer', () => {
         for (const piece of pieces) expect(piece).not.toContain('\uFFFD');
       }),
       { numRuns: propertyRuns(1000) },
+    );
+  });
+
+  it('gives the text of all tokens together, broken characters and U+FFFD that tokens say among them', () => {
+    // Each ends in a character, that of the fourth is finished.
+    const unfinished = ['61', 'bdef', 'ef', 'bdef', 'bdef', 'bf', 'bfbd'];
+    const example = unfinished.map(bytesOfHex);
+    fc.assert(
+      fc.property(fc.array(anyToken, { minLength: 1, maxLength: 12 }), (tokens) => {
+        expect(stream(tokens).pieces.join('')).toBe(wholeText(tokens));
+      }),
+      { numRuns: propertyRuns(3000), examples: [[example]] },
+    );
+  });
+
+  it('continues a prompt of any bytes: what the answer does not finish is broken in the prompt', () => {
+    const texts = fc.array(anyToken, { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(texts, fc.nat(), (tokens, place) => {
+        const promptTokens = place % tokens.length;
+        const prompt = tokens.slice(0, promptTokens);
+        const options = { stream: true };
+        const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+        const settled = decoder.decode(Buffer.concat(prompt), options);
+        const continuations = [settled, wholeText(prompt)].map((text) =>
+          wholeText(tokens).slice(text.length),
+        );
+        expect(continuations).toContain(stream(tokens, promptTokens).pieces.join(''));
+      }),
+      { numRuns: propertyRuns(3000) },
     );
   });
 
