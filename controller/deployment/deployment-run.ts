@@ -62,6 +62,8 @@ export interface LoadedGroup extends MadePlan {
   trialRatios: ReadonlyMap<string, number>;
   fingerprints: string[];
   numericsClass: NumericsClass;
+  /** Of the files that it was loaded from. */
+  weightsDigest: string;
 }
 
 export function policyOf(request: Pick<DeploymentRequest, 'policy'>): PlanPolicy {
@@ -220,5 +222,6 @@ export async function runDeployment(
     trialRatios: applicable(devices, corrections)?.ratios ?? new Map(),
     fingerprints,
     numericsClass,
+    weightsDigest: files.weightsDigest,
   };
 }

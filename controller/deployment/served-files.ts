@@ -1,5 +1,10 @@
 import { basename, resolve } from 'node:path';
-import { type ModelFiles, modelDigest, readModelFiles } from '../../proto/base/model-files.ts';
+import {
+  type ModelFiles,
+  modelDigest,
+  readModelFiles,
+  weightsDigest,
+} from '../../proto/base/model-files.ts';
 import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
@@ -12,6 +17,8 @@ export interface ServedFiles {
   modelId: string;
   directory: string;
   digest: string;
+  /** Of what the model computes with alone: a chat template changes the prompts to come, not the answers under way. */
+  weightsDigest: string;
   spec: ModelSpec;
   text: TextModel;
 }
@@ -68,6 +75,7 @@ export async function readServedFiles(
     modelId: modelIdOf({ modelPath: files.directory, modelId }),
     directory: files.directory,
     digest,
+    weightsDigest: await weightsDigest(files.directory),
     spec,
     text,
   };

@@ -36,8 +36,8 @@ const workerIdsOf = ({ workers }: LoadedGroup) => workers.map(({ id }) => id);
 const headGroupsOf = ({ headGroups }: ShardPlan__Output['ranks'][number]) =>
   (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
 
-const weightsOf = ({ modelDigest, model, numerics }: ShardPlan__Output) =>
-  JSON.stringify([modelDigest, model?.quantization, numerics]);
+const weightsOf = ({ weightsDigest, shardPlan: { model, numerics } }: LoadedGroup) =>
+  JSON.stringify([weightsDigest, model?.quantization, numerics]);
 
 /** Positions whose KV is there or in a step under way, of all requests. */
 const computedIn = ({ scheduler }: StepLoop) =>
@@ -102,7 +102,7 @@ class ServedGroup implements EngineGroup {
       kvPaths: this.#kvPaths.tracker,
       workerIds: workerIdsOf(this.#group),
       headGroups: shardPlan.ranks.map(headGroupsOf),
-      weights: weightsOf(shardPlan),
+      weights: weightsOf(this.#group),
       limits: {
         modelId: shardPlan.modelId,
         modelDigest: shardPlan.modelDigest,

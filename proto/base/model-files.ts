@@ -1,4 +1,4 @@
-/** The files of a Hugging Face model directory: which are there, and one digest over all that change an answer. */
+/** The files of a Hugging Face model directory: which are there, one digest over all that change an answer, and one over the weights. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
@@ -66,17 +66,27 @@ export async function readModelFiles(
 export async function modelDigest(path: string): Promise<string> {
   const files = await readModelFiles(path, { tokenizer: 'optional' });
   const further = answerNames.map((name) => nameIfThere(files.directory, name));
-  const names = [
-    configName,
-    ...files.weightFiles,
-    files.indexFile,
-    files.tokenizerFile,
-    files.tokenizerConfigFile,
-    ...(await Promise.all(further)),
-  ].filter((name) => name !== null);
+  const { tokenizerFile, tokenizerConfigFile } = files;
+  const answers = [tokenizerFile, tokenizerConfigFile, ...(await Promise.all(further))];
+  return await digestOf(files.directory, [...weightNames(files), ...answers]);
+}
+
+/** The same over config.json and the weights with their index: what the tokens after given ones depend on. */
+export async function weightsDigest(path: string): Promise<string> {
+  const files = await readModelFiles(path, { tokenizer: 'optional' });
+  return await digestOf(files.directory, weightNames(files));
+}
+
+const weightNames = ({ weightFiles, indexFile }: ModelFiles) => [
+  configName,
+  ...weightFiles,
+  indexFile,
+];
+
+async function digestOf(directory: string, names: readonly (string | null)[]): Promise<string> {
   const digest = createHash('sha256');
-  for (const name of names.sort()) {
-    const file = await hashFile(join(files.directory, name));
+  for (const name of names.filter((one) => one !== null).sort()) {
+    const file = await hashFile(join(directory, name));
     digest.update(`${name}\0${file.size}\0${file.sha256}\n`);
   }
   return digest.digest('hex');

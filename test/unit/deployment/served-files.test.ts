@@ -1,6 +1,10 @@
-import { afterAll, expect, test } from 'vitest';
-import { servedSpec } from '../../../controller/deployment/served-files.ts';
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, expect, test, vi } from 'vitest';
+import { readServedFiles, servedSpec } from '../../../controller/deployment/served-files.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { readModelFiles } from '../../../proto/base/model-files.ts';
+import { bundledModel } from '../../support/daemons.ts';
 import { editConfig, ScratchModels, shortGolden } from '../../support/golden-models.ts';
 
 const scratch = new ScratchModels();
@@ -15,4 +19,19 @@ test.each([
   const files = await readModelFiles(directory, { tokenizer: 'optional' });
   expect((await servedSpec(files, {})).weightType).toBe(type);
   expect((await servedSpec(files, { quantization: 'int8' })).weightType).toBe('bf16');
+});
+
+test('an edited chat template is of another model, with the same weights', async () => {
+  const directory = scratch.copyOf({ name: 'm', directory: bundledModel, golden: '' });
+  vi.spyOn(TextModel, 'load').mockResolvedValue({} as TextModel);
+  const digests = async () => {
+    const { digest, weightsDigest } = await readServedFiles(directory, 'm');
+    return { digest, weightsDigest };
+  };
+  const before = await digests();
+  appendFileSync(join(directory, 'tokenizer_config.json'), '\n');
+  const after = await digests();
+  expect(after.digest).not.toBe(before.digest);
+  expect(after.weightsDigest).toBe(before.weightsDigest);
+  expect(before.weightsDigest).not.toBe(before.digest);
 });

@@ -10,9 +10,10 @@ import { openGroupWith } from '../../../controller/engine/open-group.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import { nothingKept } from '../../../controller/scheduler/hand-over.ts';
 import { createLogger } from '../../../proto/base/log.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
 import { FakeRank } from '../../support/fake-ranks.ts';
 import { requestOf } from '../../support/generation-requests.ts';
-import { answerAll, turn } from '../../support/step-loop-setting.ts';
+import { answerAll, answerStep, read, turn } from '../../support/step-loop-setting.ts';
 import { loaded, request } from '../deployment/replan-setting.ts';
 
 beforeEach(() => {
@@ -46,9 +47,15 @@ function setUp() {
   const events = new ClusterEvents(clock, log);
   const tracker = new PredictionTracker(clock, events, { error: () => undefined });
   const open = openGroupWith({ engine, metrics, tracker, events, clock }, () => request);
-  const overRanks = (ranks: readonly FakeRank[], fingerprints: string[]) =>
+  const overRanks = (
+    ranks: readonly FakeRank[],
+    fingerprints: string[],
+    files: { weightsDigest: string; modelDigest: string } | null = null,
+  ) =>
     ({
       ...loaded,
+      weightsDigest: files?.weightsDigest ?? 'w',
+      shardPlan: { ...loaded.shardPlan, ...(files && { modelDigest: files.modelDigest }) },
       workers: loaded.workers.map((worker, rank) => ({
         ...worker,
         client: { stub: stubOf(ranks[rank] as FakeRank) },
@@ -61,6 +68,8 @@ function setUp() {
   const ranks = made();
   const group = open(overRanks(ranks, ['x', 'y']), 1, () => undefined);
   const ask = (id: string) => engine.generate(requestOf(id, 20, 4), new AbortController().signal);
+  const openOver = (...over: Parameters<typeof overRanks>) =>
+    open(overRanks(...over), 1, () => undefined);
   const sleep = (ms: number) => {
     nowMs += ms;
   };
@@ -68,7 +77,7 @@ function setUp() {
     (await metrics.requestQueue.get()).values.find(({ metricName }) =>
       metricName?.endsWith('_count'),
     )?.value ?? 0;
-  return { events, ranks, group, ask, sleep, made, overRanks, queued };
+  return { events, ranks, group, ask, sleep, made, overRanks, openOver, queued };
 }
 
 describe('a group that serves without a warm-up', () => {
@@ -161,6 +170,22 @@ describe('a group that serves without a warm-up', () => {
     await rebased;
     expect(group.silentSinceMs).toBeNull();
   });
+});
+
+it.each([
+  ['goes on over other files around the same weights', 'w', 'finished'],
+  ['ends where the weights are others', 'other weights', 'failed'],
+])('a request %s', async (_, weightsDigest, last) => {
+  const { group, ranks, ask, made, openOver } = setUp();
+  group.attach();
+  const events = read(ask('a'));
+  answerStep({ ranks });
+  await group.close(new HelsError('worker-lost', 'gone'));
+  const next = made();
+  openOver(next, ['x', 'y'], { weightsDigest, modelDigest: 'template edited' }).attach();
+  answerAll({ ranks: next });
+  await turn();
+  expect(events.at(-1)?.type).toBe(last);
 });
 
 it('workers with other kernels are told once, and again when a re-plan makes them others', async () => {

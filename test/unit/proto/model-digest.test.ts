@@ -1,8 +1,8 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { modelDigest } from '../../../proto/base/model-files.ts';
-import { ScratchModels, shortGolden } from '../../support/golden-models.ts';
+import { modelDigest, weightsDigest } from '../../../proto/base/model-files.ts';
+import { editConfig, ScratchModels, shortGolden } from '../../support/golden-models.ts';
 
 const scratch = new ScratchModels();
 afterAll(() => scratch.remove());
@@ -29,4 +29,17 @@ test('files that change no answer do not change it', async () => {
   const before = await modelDigest(directory);
   writeFileSync(join(directory, 'README.md'), 'A model.');
   expect(await modelDigest(directory)).toBe(before);
+});
+
+test('the digest of the weights changes with config.json and the weights alone', async () => {
+  const directory = scratch.copyOf(shortGolden('llama-gqa'));
+  const before = await weightsDigest(directory);
+  for (const name of ['tokenizer.json', 'chat_template.jinja', 'generation_config.json']) {
+    writeFileSync(join(directory, name), '{}');
+  }
+  expect(await weightsDigest(directory)).toBe(before);
+  editConfig(directory, (config) => ({ ...config, rms_norm_eps: 1e-3 }));
+  const configured = await weightsDigest(directory);
+  appendFileSync(join(directory, 'model.safetensors'), ' ');
+  expect(new Set([before, configured, await weightsDigest(directory)]).size).toBe(3);
 });
