@@ -136,9 +136,5 @@ function rest(sequence: Sequence, next: NextEpoch, blockTokens: number): void {
   sequence.parkedFrom = kept.blocks;
   sequence.remembered = 0;
   sequence.computed = kept.positions;
-  // They are told as found in the cache again when they are.
-  if (sequence.generated === 0) {
-    sequence.cachedTokens = Math.min(sequence.cachedTokens, sequence.computed);
-  }
   if (next.kvBlockTokens !== blockTokens) sequence.contents.length = 0;
 }

@@ -272,8 +272,5 @@ export class KvResidence {
     if (computed <= positions) return;
     this.#droppedTokens += computed - positions;
     sequence.computed = positions;
-    // They are told as found in the cache again when they are.
-    if (sequence.generated === 0)
-      sequence.cachedTokens = Math.min(sequence.cachedTokens, positions);
   }
 }

@@ -59,11 +59,12 @@ export class PrefixCache {
     this.adopted(sequence, found.length);
   }
 
-  /** The next `blocks` blocks of its table need not be computed. */
+  /** The next `blocks` blocks of its table need not be computed. What it had before and gave up is no find. */
   adopted(sequence: Sequence, blocks: number): void {
-    const tokens = blocks * this.#blockTokens;
-    sequence.computed += tokens;
-    if (sequence.generated === 0) sequence.cachedTokens += tokens;
+    const { computed, computedMost } = sequence;
+    sequence.computed = computed + blocks * this.#blockTokens;
+    sequence.computedMost = Math.max(computedMost, sequence.computed);
+    sequence.cachedTokens += sequence.computedMost - Math.max(computedMost, computed);
   }
 
   /** Key of the block that the sequence would compute next, when another one may as well do it; else null. */
@@ -95,10 +96,11 @@ export class PrefixCache {
     }
   }
 
-  /** The sequence's whole prompt is submitted, for the first time. */
+  /** A token of its answer came back: the first one says that its prompt was computed, under whatever epoch. */
   count(sequence: Sequence): void {
-    if (!this.#uses(sequence)) return;
-    this.#queryTokens += sequence.length;
+    if (sequence.promptCounted || !this.#uses(sequence)) return;
+    sequence.promptCounted = true;
+    this.#queryTokens += sequence.request.promptTokenIds.length;
     this.#hitTokens += sequence.cachedTokens;
   }
 

@@ -152,6 +152,8 @@ export class Scheduler {
     this.#arrivals += 1;
     const sequence = new Sequence(request, this.#arrivals);
     sequence.computedMost = computedBefore ?? 0;
+    // With tokens of its answer: they are of the prompt now.
+    sequence.promptCounted = sequence.computedMost > 0;
     this.#sequences.set(request.requestId, sequence);
     insertInOrder(this.#waiting, sequence);
   }
@@ -354,7 +356,6 @@ export class Scheduler {
       replayedTokens += this.#ledger.computes(sequence, count, draft.step);
       this.#prefix.remember(sequence);
       if (planned.sampling !== null) {
-        if (sequence.generated === 0) this.#prefix.count(sequence);
         sequence.samplesInFlight += 1;
         sampling.push({ sequence, slot: planned.slot });
       }
@@ -371,6 +372,7 @@ export class Scheduler {
     const { requestId, stopTokenIds, promptTokenIds, maxTokens } = sequence.request;
     sequence.samplesInFlight -= 1;
     sequence.tokens.push(sampled.tokenId);
+    this.#prefix.count(sequence);
     this.#prefix.remember(sequence);
     const token = { type: 'token' as const, requestId, sampled };
     const stopped = stopTokenIds.includes(sampled.tokenId);

@@ -33,14 +33,16 @@ export class Sequence {
   gaveWay = false;
   /** It gave way and has computed nothing since. */
   away = false;
-  /** Positions that were computed at least once. */
+  /** Positions whose KV it had at least once: computed, or found in the prefix cache. */
   computedMost = 0;
   /** What its full blocks hold, as far as the prefix cache asked. */
   readonly contents: BlockContent[] = [];
   /** So many of its blocks are known to the prefix cache. */
   remembered = 0;
-  /** Tokens of the prompt whose KV came from the prefix cache. */
+  /** Tokens of the prompt whose KV came from the prefix cache when it first had any. */
   cachedTokens = 0;
+  /** The prefix cache has counted its prompt. */
+  promptCounted = false;
   /** The newest step that names this sequence; 0 = none. */
   lastStep = 0;
   ended = false;

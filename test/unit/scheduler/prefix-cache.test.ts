@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { SchedulerLimits } from '../../../controller/scheduler/scheduler.ts';
+import { requestOf } from '../../support/generation-requests.ts';
 import { Driver, show } from '../../support/scheduler-driver.ts';
 import { prefixHashes } from '../../support/scheduler-world.ts';
 
@@ -51,6 +52,7 @@ describe('a prompt that begins like one before it', () => {
       cachedTokens: 8,
     });
     expect(second?.sequences[0]?.blockTable.slice(0, 2)).toEqual(first?.sequences[0]?.blockTable);
+    driver.answer();
     expect(driver.scheduler.counts).toMatchObject({ prefixQueryTokens: 18, prefixHitTokens: 8 });
   });
 
@@ -174,7 +176,9 @@ describe('room', () => {
 
   it('taken away by preemption comes back from the cache when nobody needed it meanwhile', () => {
     const tight = { kvBlocks: 5, kvBlockTokens: 2, contextTokensMax: 10 };
-    const driver = driverOf(tight).ask('a', [1, 2, 3], 3).ask('b', [4, 5, 6], 4);
+    const driver = driverOf({ ...tight, replaysWhole: true })
+      .ask('a', [1, 2, 3], 3)
+      .ask('b', [4, 5, 6], 4);
     expect(driver.step()).toBe('a:3* b:3*');
     expect(driver.step()).toBe('a:1* b:1*');
     // Each wants a third block and there is one: a takes it, b gives its two back.
@@ -183,5 +187,53 @@ describe('room', () => {
     const back = driver.plan();
     expect(show(back)).toBe('b:1*');
     expect(back?.sequences[0]).toMatchObject({ startPosition: 4, cachedTokens: 0 });
+  });
+});
+
+describe('what is told of a prompt', () => {
+  const told = ({ scheduler: { counts } }: Driver) => [
+    counts.prefixQueryTokens,
+    counts.prefixHitTokens,
+  ];
+
+  it('is told once, under the plan whose ranks have computed it', () => {
+    const driver = driverOf()
+      .ask('a', tokens(8), 2)
+      .ask('b', [...tokens(8), 9], 2);
+    driver.plan();
+    driver.plan();
+    expect(told(driver)).toEqual([0, 0]);
+    // Those ranks never answered.
+    driver.plans.length = 0;
+    driver.rebase({}, 0);
+    expect(drain(driver)).not.toEqual([]);
+    expect(told(driver)).toEqual([17, 8]);
+    driver.ask('c', tokens(8), 3);
+    driver.step();
+    expect(told(driver)).toEqual([25, 12]);
+    driver.rebase({}, 0);
+    drain(driver);
+    expect(told(driver)).toEqual([0, 0]);
+  });
+
+  it('is not told again when it goes on after a loss with some of its answer', () => {
+    const driver = driverOf();
+    driver.scheduler.add(requestOf('given', [...tokens(8), 9], 2), 8);
+    drain(driver);
+    expect(told(driver)).toEqual([0, 0]);
+    driver.scheduler.add(requestOf('not a token', [...tokens(8), 9], 2), 0);
+    drain(driver);
+    expect(told(driver)).toEqual([9, 8]);
+  });
+
+  it('are no finds of what it had computed itself before it gave way', () => {
+    const tight = { kvBlocks: 6, kvBlockTokens: 2, stepTokensMax: 2, sequencesMax: 2 };
+    const driver = driverOf({ ...tight, replaysWhole: true })
+      .ask('a', [1], 6)
+      .ask('b', tokens(8, 20), 1);
+    // Four of its eight tokens were there already when it came back.
+    expect(drain(driver).slice(-2)).toEqual(['b:2', 'b:2*']);
+    expect(driver.scheduler.counts.preempted).toBe(1);
+    expect(told(driver)).toEqual([9, 0]);
   });
 });
