@@ -65,7 +65,7 @@ export class StepLoop {
   #pipeline: StepPipeline;
   #exchange: StepExchange;
   #sequencesMax: number;
-  /** Positions that a new request may come to beside what the epoch holds: what the next one will hold. */
+  /** Positions that a new request may come to beside what the epoch holds: what the next one will hold, or the one before while there is a way back. */
   #reservedTokens = Number.POSITIVE_INFINITY;
   #paused = false;
   #boundary: Waiter[] = [];
@@ -92,7 +92,7 @@ export class StepLoop {
     return this.#sequencesMax;
   }
 
-  /** Positions that a new request may come to: what the epoch takes, and the one that is being prepared. */
+  /** Positions that a new request may come to: what the epoch takes, and the one that is being prepared or gone back to. */
   get contextTokensMax(): number {
     return Math.min(this.#scheduler.contextTokensMax, this.#reservedTokens);
   }
@@ -145,12 +145,12 @@ export class StepLoop {
       kvBlockTokens: epoch.limits.kvBlockTokens,
       kept,
     });
+    this.#reservedTokens = this.#scheduler.contextTokensMax;
     this.#scheduler = new Scheduler(epoch.limits, this.#options.prefixHash, handedOver);
     this.#pipeline = new StepPipeline(this.#scheduler);
     this.#sequencesMax = epoch.limits.sequencesMax;
     this.#exchange.close();
     this.#exchange = this.#open(epoch);
-    this.#reservedTokens = Number.POSITIVE_INFINITY;
     this.#paused = false;
     return new Promise((resolve, reject) => {
       this.#proof = { resolve, reject };
@@ -169,7 +169,7 @@ export class StepLoop {
     if (this.#draining) {
       throw new HelsError('draining', 'the server is stopping and takes no new requests');
     }
-    const contextTokensMax = Number.POSITIVE_INFINITY;
+    const { contextTokensMax } = this.#options.limits;
     refuseRequest(request, { contextTokensMax, kvTokens: this.#reservedTokens });
     this.#scheduler.add(request);
     const caller = new Caller(request, signal, this.#options.clock.nowMs(), epochEnded);
@@ -310,8 +310,10 @@ export class StepLoop {
   }
 
   #proven(): void {
-    this.#proof?.resolve();
+    if (this.#proof === null) return;
+    this.#proof.resolve();
     this.#proof = null;
+    this.#reservedTokens = Number.POSITIVE_INFINITY;
   }
 
   #reachBoundary(): void {

@@ -114,6 +114,43 @@ describe('a loop that goes on over other ranks', () => {
     expect(test.failures).toEqual([]);
   });
 
+  it('takes no request on the way to more room that the way back could not hold', async () => {
+    const test = setUp({ kvBlocks: 8 });
+    const before = submit(test, requestOf('before', 5, 9));
+    const boundary = test.loop.pause();
+    answerAll(test);
+    await boundary;
+    const failing = rebase(test, 0, 16);
+    const { signal } = new AbortController();
+    const long = () => test.loop.submit(requestOf('long', 5, 28), signal);
+    const refusal = 'one sequence may have 32: the group holds KV of 32 tokens, the model could';
+    expect(long).toThrow(refusal);
+    failing.ranks[1]?.break(new HelsError('worker-lost', 'gone'));
+    await expect(failing.rebased).rejects.toMatchObject({ message: 'gone' });
+    expect(long).toThrow(refusal);
+    const during = submit(test, requestOf('during', 5, 27));
+    const back = rebase(test, 0, 8);
+    answerAll(back);
+    await back.rebased;
+    await turn();
+    expect([tokensOf(before).length, tokensOf(during).length]).toEqual([9, 27]);
+  });
+
+  it('takes longer requests once the ranks with more room have answered', async () => {
+    const test = setUp({ kvBlocks: 8 });
+    const before = submit(test, requestOf('before', 5, 9));
+    const boundary = test.loop.pause();
+    answerAll(test);
+    await boundary;
+    const more = rebase(test, 0, 16);
+    answerAll(more);
+    await more.rebased;
+    const long = submit(test, requestOf('long', 5, 28));
+    answerAll(more);
+    await turn();
+    expect([tokensOf(before).length, tokensOf(long).length]).toEqual([9, 28]);
+  });
+
   it('reaches the boundary of a pause that was asked for before the new ranks failed', async () => {
     const { test, streams } = await paused();
     const failing = rebase(test, 24);
