@@ -67,19 +67,30 @@ interface SolvedPlan {
   readonly refusal: string | null;
 }
 
-/** The same for the most sequences, in whole blocks, that the policy has a split for; null: not even one. */
-function withFewer(input: PlanInput, blockTokens: number): PlanInput | null {
+/** The same for the most sequences, in whole blocks, that `most` finds room for; null: not even one. */
+function withFewer(
+  input: PlanInput,
+  blockTokens: number,
+  most: (whole: PlanInput) => number,
+): PlanInput | null {
   const contextTokens = Math.ceil(input.workload.contextTokens / blockTokens) * blockTokens;
   const whole = { ...input, workload: { ...input.workload, contextTokens } };
-  const most = largestBatch(whole, input.policy ?? 'hels');
-  if (most === null) return null;
-  return { ...whole, workload: { ...whole.workload, sequences: most.sequences } };
+  const sequences = Math.min(input.workload.sequences, most(whole));
+  return sequences < 1 ? null : { ...whole, workload: { ...whole.workload, sequences } };
 }
+
+const mostOfPolicy = (input: PlanInput) =>
+  largestBatch(input, input.policy ?? 'hels')?.sequences ?? 0;
+
+const mostOf =
+  ({ predicted }: Solved) =>
+  (input: PlanInput) =>
+    Math.floor(predicted.kvTokensTotal / input.workload.contextTokens);
 
 /**
  * With all of the workload's KV resident. Where no split holds that, and the rest may wait in host memory or something must serve: with as
  * many of its sequences at once as any split of the policy holds. Those that wait do not generate, so the most at once is the most tokens a
- * second, but for steps that grow with them; what a split by hand holds is what it is.
+ * second, but for steps that grow with them; what a split by hand holds is what it is, and the plan is for as many as that.
  */
 export function solvePlan(
   input: PlanInput,
@@ -102,8 +113,10 @@ export function solvePlan(
   if (manual.length > 0) {
     const workload = { ...waiting.workload, allowEviction: true };
     const byHand = solve({ ...waiting, workload });
-    return byHand.feasible ? { solved: byHand, input: waiting, refusal } : refused;
+    if (!byHand.feasible) return refused;
+    const fewer = withFewer(waiting, kvBlockTokens, mostOf(byHand));
+    return { solved: byHand, input: fewer ?? waiting, refusal };
   }
-  const fewer = withFewer(waiting, kvBlockTokens);
+  const fewer = withFewer(waiting, kvBlockTokens, mostOfPolicy);
   return fewer === null ? refused : { solved: solve(fewer), input: fewer, refusal };
 }

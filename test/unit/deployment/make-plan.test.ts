@@ -176,6 +176,9 @@ describe('a workload whose KV does not fit all at once', () => {
     const manual = ['left', 'right'].map((workerId) => ({ workerId, headGroups: 2, ffnWeight: 1 }));
     const byHand = planOf(short(64 * MiB), { workload: load, manual });
     expect(byHand.shardPlan.kvParkedBlocks).toBeGreaterThan(0);
+    expect(byHand.input.workload.sequences).toBe(
+      Math.floor((byHand.shardPlan.kvBlocks * blockTokens) / 256),
+    );
   });
 
   it('is refused where host memory and devices together do not hold it, or nobody waits', () => {
