@@ -36,6 +36,10 @@ class ForwardPass {
     int64_t firstHead = 0;  // of the group
     int64_t heads = 0;
   };
+  struct AttentionProgress {
+    AttentionSums sums;
+    int64_t next = 0;  // chunk
+  };
 
   void embed(const TokenBatch& batch);
   void attentionBlock(const TokenBatch& batch, int64_t layer);
@@ -53,10 +57,13 @@ class ForwardPass {
   void attendItem(const TokenBatch& batch, int64_t layer, size_t item, float* work);
   /// Attention in a layer that needs other ranks' KV or that they need this one's for.
   void attendRemotely(const TokenBatch& batch, int64_t layer);
-  std::span<const RemoteSource> sourcesOf(const TokenBatch& batch, int64_t layer, const AttentionItem& item) const;
+  /// Those that its rows see.
+  ChunkRange chunksOf(const TokenBatch& batch, int64_t layer, const AttentionItem& item) const;
   /// Up to the item's first lent chunk, all of it when there is none.
   void attendFirstChunks(const TokenBatch& batch, int64_t layer, size_t item, float* work);
-  /// From there on.
+  /// From where it is up to the last lent chunk of the exchanges' current turn.
+  void attendTurn(const TokenBatch& batch, int64_t layer, size_t item, float* work);
+  /// To the end.
   void attendLastChunks(const TokenBatch& batch, int64_t layer, size_t item, float* work);
 
   /// Normalizes the residual stream into scratch.normalized, or in place for models that normalize after a block.
@@ -79,7 +86,7 @@ class ForwardPass {
   Collective& collective_;
   RemoteAttention* remote_;
   std::vector<AttentionItem> attentionItems_;
-  std::vector<AttentionSums> attentionSums_;  // by item, between the two exchanges of a layer
+  std::vector<AttentionProgress> attentionProgress_;  // by item, in a layer with lent chunks
 };
 
 }  // namespace hels

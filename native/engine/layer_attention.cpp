@@ -126,9 +126,8 @@ KvWalk ForwardPass::walkAfter(const TokenBatch& batch, int64_t layer, size_t ind
   const int64_t first = batch.positions[static_cast<size_t>(item.firstToken)];
   const int64_t last = first + item.tokens - 1;
   ChunkRange chunks = visibleChunks(shape, first, last);
-  if (remote_ != nullptr && remote_->active(layer)) {
-    const auto sources = sourcesOf(batch, layer, item);
-    if (!sources.empty()) chunks.end = sources.front().chunk;
+  if (remote_ != nullptr) {
+    chunks.end = remote_->firstLent(layer, batch.sequenceOf[static_cast<size_t>(item.firstToken)], chunks);
   }
   return {kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), shape.headDim,
           visibleTiles(shape, first, last, chunks)};
@@ -144,63 +143,81 @@ void ForwardPass::attendItem(const TokenBatch& batch, int64_t layer, size_t inde
 /// An owner attends to what it has while others do to its lent chunks. Who only holds KV of others sends their parts
 /// before it attends to its own: they wait for them.
 void ForwardPass::attendRemotely(const TokenBatch& batch, int64_t layer) {
-  remote_->sendQueries(layer, scratch_.queryKeyValue, scratch_.queryKeyValueStride);
-  remote_->attendForOwners(layer, attentionShape(layer),
-                           {options_.threads, scratch_.attentionWork, scratch_.attentionWorkFloats});
-  const bool atOnce = remote_->returnsAtOnce(layer);
-  if (atOnce) remote_->returnParts(layer);
-  attentionSums_.resize(attentionItems_.size());
-  forItems([&](size_t item, float* work) { attendFirstChunks(batch, layer, item, work); });
-  if (!atOnce) remote_->returnParts(layer);
-  forItems([&](size_t item, float* work) { attendLastChunks(batch, layer, item, work); });
+  const AttentionWork work{options_.threads, scratch_.attentionWork, scratch_.attentionWorkFloats};
+  attentionProgress_.resize(attentionItems_.size());
+  const size_t turns = remote_->turns(layer);
+  bool begun = false;
+  for (size_t turn = 0; turn < turns; ++turn) {
+    remote_->sendQueries(layer, turn, scratch_.queryKeyValue, scratch_.queryKeyValueStride);
+    remote_->attendForOwners(layer, attentionShape(layer), work);
+    const bool atOnce = remote_->returnsAtOnce();
+    if (atOnce) remote_->returnParts();
+    if (!begun && (!atOnce || turn + 1 == turns)) {
+      forItems([&](size_t item, float* floats) { attendFirstChunks(batch, layer, item, floats); });
+      begun = true;
+    }
+    if (!atOnce) remote_->returnParts();
+    forItems([&](size_t item, float* floats) {
+      attendTurn(batch, layer, item, floats);
+      if (turn + 1 == turns) attendLastChunks(batch, layer, item, floats);
+    });
+  }
 }
 
-/// Of the lent chunks of the item's sequence, those among the chunks that its rows see.
-std::span<const RemoteSource> ForwardPass::sourcesOf(const TokenBatch& batch, int64_t layer,
-                                                     const AttentionItem& item) const {
+ChunkRange ForwardPass::chunksOf(const TokenBatch& batch, int64_t layer, const AttentionItem& item) const {
   const int64_t first = batch.positions[static_cast<size_t>(item.firstToken)];
-  const ChunkRange chunks = visibleChunks(attentionShape(layer), first, first + item.tokens - 1);
-  const auto sources = remote_->sources(layer, batch.sequenceOf[static_cast<size_t>(item.firstToken)]);
-  const auto begin = std::ranges::lower_bound(sources, chunks.begin, {}, &RemoteSource::chunk);
-  const auto end = std::ranges::lower_bound(sources, chunks.end, {}, &RemoteSource::chunk);
-  return {begin, end};
+  return visibleChunks(attentionShape(layer), first, first + item.tokens - 1);
 }
 
 void ForwardPass::attendFirstChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
   const AttentionItem& item = attentionItems_[index];
-  const std::span<const RemoteSource> sources = sourcesOf(batch, layer, item);
-  if (sources.empty()) return attendItem(batch, layer, index, work);
+  const ChunkRange chunks = chunksOf(batch, layer, item);
+  const int64_t lent = remote_->firstLent(layer, batch.sequenceOf[static_cast<size_t>(item.firstToken)], chunks);
+  attentionProgress_[index].next = chunks.end;
+  if (lent == chunks.end) return attendItem(batch, layer, index, work);
   const AttentionShape shape = attentionShape(layer);
   const AttentionRows rows = rowsOf(batch, item);
-  const int64_t first = visibleChunks(shape, rows.positions[0], rows.positions[0]).begin;
-  beginAttention(shape, rows, attentionSums_[index]);
+  attentionProgress_[index].next = lent;
+  AttentionSums& sums = attentionProgress_[index].sums;
+  beginAttention(shape, rows, sums);
   attendChunks(shape, kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), rows,
-               {first, sources.front().chunk}, attentionSums_[index], work, bestIsa(), walkAfter(batch, layer, index));
+               {chunks.begin, lent}, sums, work, bestIsa(), walkAfter(batch, layer, index));
+}
+
+void ForwardPass::attendTurn(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
+  const AttentionItem& item = attentionItems_[index];
+  auto& [sums, next] = attentionProgress_[index];
+  const ChunkRange chunks = chunksOf(batch, layer, item);
+  const auto sources = remote_->sources(batch.sequenceOf[static_cast<size_t>(item.firstToken)]);
+  auto source = std::ranges::lower_bound(sources, chunks.begin, {}, &RemoteSource::chunk);
+  const auto end = std::ranges::lower_bound(sources, chunks.end, {}, &RemoteSource::chunk);
+  if (source == end) return;
+  const AttentionShape shape = attentionShape(layer);
+  const AttentionRows rows = rowsOf(batch, item);
+  const KvBlocks own = kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable);
+  for (; source != end; ++source) {
+    attendChunks(shape, own, rows, {next, source->chunk}, sums, work, bestIsa());
+    next = source->chunk + 1;
+    if (source->wholeBlock >= 0) {
+      attendChunks(shape, remote_->wholeBlock(*source, item.group), rows, {source->chunk, next}, sums, work, bestIsa());
+      continue;
+    }
+    AttentionParts parts = remote_->parts(*source, item.group);
+    parts.firstRow += (item.firstToken - source->firstToken) * model_.queryHeadsPerGroup + item.firstHead;
+    mergeParts(shape, rows, source->chunk, parts, sums, bestIsa());
+  }
 }
 
 void ForwardPass::attendLastChunks(const TokenBatch& batch, int64_t layer, size_t index, float* work) {
   const AttentionItem& item = attentionItems_[index];
-  const std::span<const RemoteSource> sources = sourcesOf(batch, layer, item);
-  if (sources.empty()) return;
+  const ChunkRange chunks = chunksOf(batch, layer, item);
+  const int64_t sequence = batch.sequenceOf[static_cast<size_t>(item.firstToken)];
+  if (remote_->firstLent(layer, sequence, chunks) == chunks.end) return;
   const AttentionShape shape = attentionShape(layer);
   const AttentionRows rows = rowsOf(batch, item);
-  const KvBlocks own = kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable);
-  AttentionSums& sums = attentionSums_[index];
-  int64_t next = sources.front().chunk;
-  for (const RemoteSource& source : sources) {
-    attendChunks(shape, own, rows, {next, source.chunk}, sums, work, bestIsa());
-    next = source.chunk + 1;
-    if (source.wholeBlock >= 0) {
-      attendChunks(shape, remote_->wholeBlock(layer, source, item.group), rows, {source.chunk, next}, sums, work,
-                   bestIsa());
-      continue;
-    }
-    AttentionParts parts = remote_->parts(layer, source, item.group);
-    parts.firstRow += (item.firstToken - source.firstToken) * model_.queryHeadsPerGroup + item.firstHead;
-    mergeParts(shape, rows, source.chunk, parts, sums, bestIsa());
-  }
-  const int64_t end = visibleChunks(shape, rows.positions[0], rows.positions[rows.count - 1]).end;
-  attendChunks(shape, own, rows, {next, end}, sums, work, bestIsa());
+  auto& [sums, next] = attentionProgress_[index];
+  attendChunks(shape, kv_.blocks(layer, item.group, sequenceAt(batch, item.firstToken).blockTable), rows,
+               {next, chunks.end}, sums, work, bestIsa());
   finishAttention(shape, rows, sums, bestIsa());
 }
 

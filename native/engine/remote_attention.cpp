@@ -4,60 +4,36 @@
 #include <string>
 
 #include "base/error.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 
 namespace hels {
 namespace {
 
-constexpr size_t kMessageAlignment = 64;
 /// All transports take so much before the peer has come: two packets in shared memory, less than a socket's buffers.
 constexpr int64_t kSentAtOnceBytes = int64_t{128} * 1024;
 
-size_t aligned(int64_t bytes) {
-  return (static_cast<size_t>(bytes) + kMessageAlignment - 1) / kMessageAlignment * kMessageAlignment;
-}
+size_t aligned(int64_t bytes) { return static_cast<size_t>(roundUp(bytes, kMessageAlignment)); }
 
 int64_t windowAt(const ModelSpec& model, int64_t layer) {
   return model.slidingWindows.empty() ? 0 : model.slidingWindows[static_cast<size_t>(layer)];
-}
-
-/// What the largest step sends or receives, for all peers of this rank together.
-struct ExchangeSizes {
-  size_t ownerFirst = 0;
-  size_t ownerSecond = 0;
-  size_t holderFirst = 0;
-  size_t holderSecond = 0;
-};
-
-ExchangeSizes largestExchanges(const KvHomes& homes, const RemoteSizes& sizes, int64_t stepTokens) {
-  ExchangeSizes result;
-  std::vector<std::pair<int, int>> pairs;
-  for (const KvLoan& loan : homes.loans) {
-    const int64_t groups = loan.headGroups.size();
-    const size_t second = aligned(loan.blocks.size() * sizes.blockBytes(groups));
-    if (loan.owner == homes.rank) result.ownerSecond += second;
-    if (loan.holder == homes.rank) result.holderSecond += second;
-    if (std::ranges::find(pairs, std::pair(loan.owner, loan.holder)) != pairs.end()) continue;
-    pairs.emplace_back(loan.owner, loan.holder);
-    const size_t first = aligned(stepTokens * (sizes.storedBytes(groups) + sizes.queryBytes(groups)));
-    if (loan.owner == homes.rank) result.ownerFirst += first;
-    if (loan.holder == homes.rank) result.holderFirst += first;
-  }
-  return result;
 }
 
 }  // namespace
 
 ExchangeBuffers layoutExchangeBuffers(const ModelSpec& model, const KvHomes& homes, const EngineOptions& options,
                                       Arena& arena) {
-  const ExchangeSizes sizes = largestExchanges(homes, RemoteSizes(model, options.kvBlockTokens), options.stepTokensMax);
-  const size_t move = moveBytesMax(homes, {model.weightType, model.layers, 0, model.headDim, options.kvBlockTokens, 0});
+  const bool involved = std::ranges::any_of(
+      homes.loans, [&](const KvLoan& loan) { return loan.owner == homes.rank || loan.holder == homes.rank; });
+  if (!involved) return {};
+  const RemoteSizes sizes(model, options.kvBlockTokens);
+  const KvShape shape{model.weightType, model.layers, 0, model.headDim, options.kvBlockTokens, 0};
+  const size_t bytes = std::max(static_cast<size_t>(exchangeBytesMax(model, sizes, options.stepTokensMax, homes.ranks)),
+                                moveBytesMax(homes, shape));
   // Exchange 1 and exchange 2 use the same buffers, one after the other.
-  const size_t send = std::max({sizes.ownerFirst, sizes.holderSecond, move});
-  const size_t receive = std::max({sizes.holderFirst, sizes.ownerSecond, move});
-  std::byte* sendBuffer = arena.takeBytes(send);
-  std::byte* receiveBuffer = arena.takeBytes(receive);
-  return {{sendBuffer, sendBuffer == nullptr ? 0 : send}, {receiveBuffer, receiveBuffer == nullptr ? 0 : receive}};
+  std::byte* send = arena.takeBytes(bytes);
+  std::byte* receive = arena.takeBytes(bytes);
+  return {{send, send == nullptr ? 0 : bytes}, {receive, receive == nullptr ? 0 : bytes}};
 }
 
 RemoteAttention::RemoteAttention(const ModelSpec& model, const EngineOptions& options, KvStore& store,
@@ -67,6 +43,7 @@ RemoteAttention::RemoteAttention(const ModelSpec& model, const EngineOptions& op
       buffers_(buffers),
       collective_(collective),
       sizes_(model, options.kvBlockTokens),
+      bytesMax_(exchangeBytesMax(model, sizes_, options.stepTokensMax, store.homes().ranks)),
       parts_(static_cast<size_t>(store.homes().ranks)),
       outgoing_(parts_.size()) {}
 
@@ -76,40 +53,46 @@ void RemoteAttention::begin(const TokenBatch& batch) {
   for (int64_t layer = 0; layer < model_.layers; ++layer) {
     const auto [entry, fresh] = windows_.try_emplace(windowAt(model_, layer));
     if (!fresh) continue;
-    entry->second.plan = planRemote(batch, store_.homes(), sizes_, entry->first);
-    listItems(entry->second);
+    for (RemotePlan& plan : planRemoteTurns(batch, store_.homes(), sizes_, entry->first, bytesMax_)) {
+      Turn turn{std::move(plan), {}};
+      listItems(turn);
+      entry->second.push_back(std::move(turn));
+    }
   }
 }
 
-RemoteAttention::Window& RemoteAttention::windowOf(int64_t layer) { return windows_.at(windowAt(model_, layer)); }
-const RemoteAttention::Window& RemoteAttention::windowOf(int64_t layer) const {
+const std::vector<RemoteAttention::Turn>& RemoteAttention::windowOf(int64_t layer) const {
   return windows_.at(windowAt(model_, layer));
 }
 
-void RemoteAttention::listItems(Window& window) const {
-  for (size_t index = 0; index < window.plan.traffic.size(); ++index) {
-    const RemoteTraffic& traffic = window.plan.traffic[index];
+void RemoteAttention::listItems(Turn& turn) const {
+  for (size_t index = 0; index < turn.plan.traffic.size(); ++index) {
+    const RemoteTraffic& traffic = turn.plan.traffic[index];
     if (traffic.loan.holder != store_.homes().rank) continue;
     for (size_t chunk = 0; chunk < traffic.chunks.size(); ++chunk) {
       const int64_t rows = traffic.chunks[chunk].tokens.count * model_.queryHeadsPerGroup;
       for (int64_t group = 0; group < traffic.loan.headGroups.size(); ++group) {
         for (int64_t row = 0; row < rows; row += kAttentionRowsMax) {
           const auto count = static_cast<int>(std::min<int64_t>(kAttentionRowsMax, rows - row));
-          window.items.push_back({index, chunk, group, row, count});
+          turn.items.push_back({index, chunk, group, row, count});
         }
       }
     }
   }
 }
 
-bool RemoteAttention::active(int64_t layer) const {
-  const RemotePlan& plan = windowOf(layer).plan;
-  return plan.first || plan.second;
+int64_t RemoteAttention::firstLent(int64_t layer, int64_t sequence, ChunkRange chunks) const {
+  for (const Turn& turn : windowOf(layer)) {
+    const std::vector<RemoteSource>& sources = turn.plan.sources[static_cast<size_t>(sequence)];
+    const auto first = std::ranges::lower_bound(sources, chunks.begin, {}, &RemoteSource::chunk);
+    if (first != sources.end()) return std::min(first->chunk, chunks.end);
+  }
+  return chunks.end;
 }
 
-bool RemoteAttention::returnsAtOnce(int64_t layer) const {
+bool RemoteAttention::returnsAtOnce() const {
   const int rank = store_.homes().rank;
-  return std::ranges::none_of(windowOf(layer).plan.traffic, [&](const RemoteTraffic& traffic) {
+  return std::ranges::none_of(turn_->plan.traffic, [&](const RemoteTraffic& traffic) {
     const bool large = traffic.loan.holder == rank && sizes_.secondBytes(traffic) > kSentAtOnceBytes;
     return large || traffic.loan.owner == rank;
   });
@@ -141,8 +124,9 @@ void RemoteAttention::layOut(const RemotePlan& plan, bool second) {
   }
 }
 
-void RemoteAttention::sendQueries(int64_t layer, const float* queryKeyValue, int64_t stride) {
-  const RemotePlan& plan = windowOf(layer).plan;
+void RemoteAttention::sendQueries(int64_t layer, size_t turn, const float* queryKeyValue, int64_t stride) {
+  turn_ = &windowOf(layer)[turn];
+  const RemotePlan& plan = turn_->plan;
   const int rank = store_.homes().rank;
   layOut(plan, false);
   for (const RemoteTraffic& traffic : plan.traffic) {
@@ -198,9 +182,8 @@ void RemoteAttention::storeReceived(int64_t layer, const RemoteTraffic& traffic,
 }
 
 void RemoteAttention::attendForOwners(int64_t layer, const AttentionShape& shape, const AttentionWork& work) {
-  const Window& window = windowOf(layer);
-  layOut(window.plan, true);
-  for (const RemoteTraffic& traffic : window.plan.traffic) {
+  layOut(turn_->plan, true);
+  for (const RemoteTraffic& traffic : turn_->plan.traffic) {
     if (traffic.loan.holder != store_.homes().rank || traffic.blocks.empty()) continue;
     std::byte* target = outgoing_[static_cast<size_t>(traffic.loan.owner)];
     for (const int32_t address : traffic.blocks) {
@@ -209,14 +192,14 @@ void RemoteAttention::attendForOwners(int64_t layer, const AttentionShape& shape
       target += place.cache->shape().layerBlockBytes();
     }
   }
-  parallelForDynamic(work.threads, static_cast<int64_t>(window.items.size()), [&](int64_t item, int thread) {
-    attendItem(layer, shape, window, static_cast<size_t>(item), static_cast<size_t>(item + work.threads),
+  parallelForDynamic(work.threads, static_cast<int64_t>(turn_->items.size()), [&](int64_t item, int thread) {
+    attendItem(layer, shape, static_cast<size_t>(item), static_cast<size_t>(item + work.threads),
                work.floats + thread * work.stride);
   });
 }
 
-KvBlocks RemoteAttention::chunkOf(int64_t layer, const RemotePlan& plan, const Item& item, int32_t& block) const {
-  const RemoteTraffic& traffic = plan.traffic[item.traffic];
+KvBlocks RemoteAttention::chunkOf(int64_t layer, const Item& item, int32_t& block) const {
+  const RemoteTraffic& traffic = turn_->plan.traffic[item.traffic];
   const RemoteChunk& chunk = traffic.chunks[item.chunk];
   const KvStore::Place place = store_.at(traffic.loan.owner, chunk.address);
   block = static_cast<int32_t>(place.block);
@@ -229,21 +212,18 @@ int64_t RemoteAttention::positionOf(const RemoteChunk& chunk, int64_t row) const
   return batch_->positions[static_cast<size_t>(chunk.tokens.first + row / model_.queryHeadsPerGroup)];
 }
 
-KvWalk RemoteAttention::walkOf(int64_t layer, const AttentionShape& shape, const Window& window, size_t index,
-                               int32_t& block) const {
-  if (index >= window.items.size()) return {};
-  const Item& item = window.items[index];
-  const RemoteChunk& chunk = window.plan.traffic[item.traffic].chunks[item.chunk];
+KvWalk RemoteAttention::walkOf(int64_t layer, const AttentionShape& shape, size_t index, int32_t& block) const {
+  if (index >= turn_->items.size()) return {};
+  const Item& item = turn_->items[index];
+  const RemoteChunk& chunk = turn_->plan.traffic[item.traffic].chunks[item.chunk];
   const int64_t first = positionOf(chunk, item.firstRow);
   const int64_t last = positionOf(chunk, item.firstRow + item.rows - 1);
-  return {chunkOf(layer, window.plan, item, block), shape.headDim,
-          visibleTiles(shape, first, last, {chunk.chunk, chunk.chunk + 1})};
+  return {chunkOf(layer, item, block), shape.headDim, visibleTiles(shape, first, last, {chunk.chunk, chunk.chunk + 1})};
 }
 
-void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, const Window& window, size_t index,
-                                 size_t next, float* work) {
-  const Item& item = window.items[index];
-  const RemoteTraffic& traffic = window.plan.traffic[item.traffic];
+void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, size_t index, size_t next, float* work) {
+  const Item& item = turn_->items[index];
+  const RemoteTraffic& traffic = turn_->plan.traffic[item.traffic];
   const RemoteChunk& chunk = traffic.chunks[item.chunk];
   const int64_t heads = model_.queryHeadsPerGroup;
   const int64_t groups = traffic.loan.headGroups.size();
@@ -261,20 +241,20 @@ void RemoteAttention::attendItem(int64_t layer, const AttentionShape& shape, con
   parts += (item.group * traffic.rows + chunk.firstRow + item.firstRow) * sizes_.partFloats();
   int32_t block = 0;
   int32_t nextBlock = 0;
-  attendPart(shape, chunkOf(layer, window.plan, item, block), rows, chunk.chunk, parts, work, bestIsa(),
-             walkOf(layer, shape, window, next, nextBlock));
+  attendPart(shape, chunkOf(layer, item, block), rows, chunk.chunk, parts, work, bestIsa(),
+             walkOf(layer, shape, next, nextBlock));
 }
 
-void RemoteAttention::returnParts(int64_t layer) {
-  if (windowOf(layer).plan.second) collective_.exchange(parts_);
+void RemoteAttention::returnParts() {
+  if (turn_->plan.second) collective_.exchange(parts_);
 }
 
-std::span<const RemoteSource> RemoteAttention::sources(int64_t layer, int64_t sequence) const {
-  return windowOf(layer).plan.sources[static_cast<size_t>(sequence)];
+std::span<const RemoteSource> RemoteAttention::sources(int64_t sequence) const {
+  return turn_->plan.sources[static_cast<size_t>(sequence)];
 }
 
-KvBlocks RemoteAttention::wholeBlock(int64_t layer, const RemoteSource& source, int64_t group) const {
-  const RemoteTraffic& traffic = windowOf(layer).plan.traffic[source.traffic];
+KvBlocks RemoteAttention::wholeBlock(const RemoteSource& source, int64_t group) const {
+  const RemoteTraffic& traffic = turn_->plan.traffic[source.traffic];
   const std::byte* base = parts_[static_cast<size_t>(traffic.loan.holder)].receive.data();
   const int64_t stride = sizes_.blockBytes(traffic.loan.headGroups.size());
   const int64_t half = sizes_.blockBytes(1) / 2;
@@ -288,8 +268,8 @@ KvBlocks RemoteAttention::wholeBlock(int64_t layer, const RemoteSource& source, 
           source.chunk * kAttentionChunkTokens / sizes_.blockTokens()};
 }
 
-AttentionParts RemoteAttention::parts(int64_t layer, const RemoteSource& source, int64_t group) const {
-  const RemoteTraffic& traffic = windowOf(layer).plan.traffic[source.traffic];
+AttentionParts RemoteAttention::parts(const RemoteSource& source, int64_t group) const {
+  const RemoteTraffic& traffic = turn_->plan.traffic[source.traffic];
   const std::byte* base =
       parts_[static_cast<size_t>(traffic.loan.holder)].receive.data() +
       traffic.blocks.size() * static_cast<size_t>(sizes_.blockBytes(traffic.loan.headGroups.size()));

@@ -1,11 +1,18 @@
 #include "engine/remote_traffic.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <unordered_map>
 
 namespace hels {
 namespace {
+
+/// A block of a sequence that some rank has lent and some row sees.
+struct LentBlock {
+  int64_t sequence = 0;
+  int64_t block = 0;
+};
 
 /// A chunk in a lent block, and the rows that see it.
 struct SeenChunk {
@@ -26,8 +33,8 @@ class OwnerPlanner {
         owner_(owner),
         firstLent_(std::ranges::find(homes.loans, owner, &KvLoan::owner)->blocks.begin) {}
 
-  void run(RemotePlan& plan) {
-    for (size_t index = 0; index < batch_.sequences.size(); ++index) visit(static_cast<int64_t>(index));
+  void run(std::span<const LentBlock> blocks, RemotePlan& plan) {
+    for (const LentBlock& lent : blocks) visit(lent);
     for (auto& [holder, found] : byHolder_) {
       decide(found, owner_ == homes_.rank ? &plan : nullptr, plan.traffic.size());
       plan.first = plan.first || sizes_.firstBytes(found.traffic) > 0;
@@ -43,19 +50,14 @@ class OwnerPlanner {
     std::unordered_map<int32_t, int64_t> rowsOfBlock;  // of each head group, all sequences
   };
 
-  void visit(int64_t index) {
-    const BatchSequence& sequence = batch_.sequences[static_cast<size_t>(index)];
-    if (sequence.tokens == 0) return;
-    const int64_t end = sequence.startPosition + sequence.tokens;
-    const int64_t firstSeen = window_ == 0 ? 0 : std::max<int64_t>(0, sequence.startPosition - window_ + 1);
-    for (int64_t block = firstSeen / sizes_.blockTokens(); block * sizes_.blockTokens() < end; ++block) {
-      const int32_t address = sequence.blockTable[block];
-      if (address < firstLent_) continue;  // an owner lends all runnable addresses from some one on
-      const KvLoan* loan = homes_.loanOf(owner_, address);
-      AtHolder& found = byHolder_[loan->holder];
-      found.traffic.loan = *loan;
-      visitBlock(index, sequence, block, address, found);
-    }
+  void visit(const LentBlock& lent) {
+    const BatchSequence& sequence = batch_.sequences[static_cast<size_t>(lent.sequence)];
+    const int32_t address = sequence.blockTable[lent.block];
+    if (address < firstLent_) return;  // an owner lends all runnable addresses from some one on
+    const KvLoan* loan = homes_.loanOf(owner_, address);
+    AtHolder& found = byHolder_[loan->holder];
+    found.traffic.loan = *loan;
+    visitBlock(lent.sequence, sequence, lent.block, address, found);
   }
 
   void visitBlock(int64_t index, const BatchSequence& sequence, int64_t block, int32_t address, AtHolder& found) {
@@ -175,14 +177,85 @@ int64_t RemoteSizes::secondBytes(const RemoteTraffic& traffic) const {
   return static_cast<int64_t>(traffic.blocks.size()) * blockBytes(groups) + partBytes(groups, traffic.rows);
 }
 
-RemotePlan planRemote(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window) {
+namespace {
+
+/// By sequence, then ascending.
+std::vector<LentBlock> lentBlocksOf(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes,
+                                    int64_t window) {
+  int64_t firstLent = homes.blocks;
+  for (const KvLoan& loan : homes.loans) firstLent = std::min(firstLent, loan.blocks.begin);
+  std::vector<LentBlock> blocks;
+  for (size_t index = 0; index < batch.sequences.size(); ++index) {
+    const BatchSequence& sequence = batch.sequences[index];
+    if (sequence.tokens == 0) continue;
+    const int64_t end = sequence.startPosition + sequence.tokens;
+    const int64_t firstSeen = window == 0 ? 0 : std::max<int64_t>(0, sequence.startPosition - window + 1);
+    for (int64_t block = firstSeen / sizes.blockTokens(); block * sizes.blockTokens() < end; ++block) {
+      if (sequence.blockTable[block] >= firstLent) blocks.push_back({static_cast<int64_t>(index), block});
+    }
+  }
+  return blocks;
+}
+
+RemotePlan planBlocks(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window,
+                      std::span<const LentBlock> blocks) {
   RemotePlan plan;
-  for (const int owner : homes.owners()) OwnerPlanner(batch, homes, sizes, window, owner).run(plan);
+  for (const int owner : homes.owners()) OwnerPlanner(batch, homes, sizes, window, owner).run(blocks, plan);
   plan.sources.resize(batch.sequences.size());
   for (std::vector<RemoteSource>& sources : plan.sources) {  // holders came one after the other
     std::ranges::sort(sources, {}, &RemoteSource::chunk);
   }
   return plan;
+}
+
+int64_t aligned(int64_t bytes) { return (bytes + kMessageAlignment - 1) / kMessageAlignment * kMessageAlignment; }
+
+/// Whether no rank sends or receives more in either exchange.
+bool fits(const RemotePlan& plan, const RemoteSizes& sizes, int ranks, int64_t bytesMax) {
+  std::vector<std::array<int64_t, 4>> used(static_cast<size_t>(ranks));
+  for (const RemoteTraffic& traffic : plan.traffic) {
+    const int64_t first = aligned(sizes.firstBytes(traffic));
+    const int64_t second = aligned(sizes.secondBytes(traffic));
+    std::array<int64_t, 4>& owner = used[static_cast<size_t>(traffic.loan.owner)];
+    std::array<int64_t, 4>& holder = used[static_cast<size_t>(traffic.loan.holder)];
+    owner[0] += first;
+    holder[1] += first;
+    holder[2] += second;
+    owner[3] += second;
+  }
+  return std::ranges::all_of(used, [&](const auto& bytes) { return std::ranges::max(bytes) <= bytesMax; });
+}
+
+}  // namespace
+
+int64_t exchangeBytesMax(const ModelSpec& model, const RemoteSizes& sizes, int64_t stepTokensMax, int ranks) {
+  const int64_t rows = stepTokensMax * (sizes.storedBytes(model.headGroups) + sizes.queryBytes(model.headGroups));
+  return aligned(std::max(rows, sizes.blockBytes(model.headGroups))) + ranks * kMessageAlignment;
+}
+
+RemotePlan planRemote(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window) {
+  return planBlocks(batch, homes, sizes, window, lentBlocksOf(batch, homes, sizes, window));
+}
+
+std::vector<RemotePlan> planRemoteTurns(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes,
+                                        int64_t window, int64_t bytesMax) {
+  const std::vector<LentBlock> all = lentBlocksOf(batch, homes, sizes, window);
+  std::vector<RemotePlan> turns;
+  std::vector<std::span<const LentBlock>> open;  // the last one is next
+  if (!all.empty()) open.emplace_back(all);
+  while (!open.empty()) {
+    const std::span<const LentBlock> blocks = open.back();
+    open.pop_back();
+    RemotePlan plan = planBlocks(batch, homes, sizes, window, blocks);
+    if (blocks.size() == 1 || fits(plan, sizes, homes.ranks, bytesMax)) {
+      turns.push_back(std::move(plan));
+      continue;
+    }
+    const size_t half = blocks.size() / 2;
+    open.push_back(blocks.subspan(half));
+    open.push_back(blocks.subspan(0, half));
+  }
+  return turns;
 }
 
 }  // namespace hels

@@ -5,10 +5,12 @@
 //   exchange 2, holder to owner: whole blocks, keys and values; parts (m, l, o) of chunks, unmerged
 //
 // A block goes back whole when the parts of all rows that see it would be larger: long prefills. So exchange 2 never
-// carries more than the blocks themselves.
+// carries more than the blocks themselves. Both go in turns where messages would be larger than the buffers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/token_batch.h"
@@ -100,7 +102,19 @@ class RemoteSizes {
   RemoteFormat format_;
 };
 
+/// Messages of an exchange lie one behind the other in a rank's buffer, each from such a border on.
+inline constexpr int64_t kMessageAlignment = 64;
+
+/// What a rank's buffers hold in each direction, for all of its peers together: queries, keys and values of a step,
+/// from all ranks, or one layer of a block. The same on all ranks.
+int64_t exchangeBytesMax(const ModelSpec& model, const RemoteSizes& sizes, int64_t stepTokensMax, int ranks);
+
 /// `window`: positions a row sees, itself included; 0 = all.
 RemotePlan planRemote(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window);
+
+/// The same in turns, in each of which no rank sends or receives more than `bytesMax` (exchangeBytesMax() or more): a
+/// sequence's lent blocks in ascending order, a block at least. No turn where nothing is lent.
+std::vector<RemotePlan> planRemoteTurns(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes,
+                                        int64_t window, int64_t bytesMax);
 
 }  // namespace hels

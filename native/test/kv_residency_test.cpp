@@ -56,10 +56,12 @@ class Residency : public testing::TestWithParam<std::tuple<std::string, DataType
     int64_t steps = 0;
     ASSERT_TRUE(world.run(steps)) << "step " << steps << ", seed " << seed;
     exchanges_ += group.engine(0).report().exchangeCount;
+    steps_ += steps;
   }
 
   TinyModel model_;
   uint64_t exchanges_ = 0;
+  int64_t steps_ = 0;
 };
 
 TEST_P(Residency, ParkedOnTheDeviceAndInHostMemory) {
@@ -92,6 +94,17 @@ TEST_P(Residency, HeldByARankWithoutHeads) {
 
 TEST_P(Residency, BlocksOfSeveralChunks) {
   expectSameBits({{2, 1, 30}, {2, 0, 0}}, poolOptions(192, 8, 2), {2, 5}, {3, 420, 128}, 21);
+}
+
+/// Buffers for steps of 40 tokens hold two or three of the blocks that a sequence has lent.
+TEST_P(Residency, ExchangesInTurns) {
+  EngineOptions few = poolOptions(64, 40, 2);
+  few.stepTokensMax = 40;
+  expectSameBits({{1, 1, 30}, {3, 0, 0}}, few, {40, 1}, {6, 400, 40}, 21);
+  if (model_.spec.slidingWindows.empty()) {
+    EXPECT_GT(exchanges_, static_cast<uint64_t>(2 * model_.spec.layers * steps_));
+  }
+  expectSameBits({{1, 1, 30}, {2, 0, 0}, {1, 0, 0}}, few, {3, 1, 6}, {6, 400, 40}, 22);
 }
 
 TEST_P(Residency, AddressesGivenOutInOrder) {

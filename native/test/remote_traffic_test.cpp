@@ -106,6 +106,40 @@ TEST_F(Traffic, SendsTheBlockWhereItsPartsWouldBeLarger) {
   EXPECT_TRUE(with(whole, 2).blocks.size() == 1 && with(whole, 2).stored.size() == 55);
 }
 
+/// A prefill and decode rows: each turn fits, and together they are what goes at once.
+TEST_F(Traffic, GoesInTurnsThatFit) {
+  tables_.reserve(12);
+  add(64 * 12, 60, {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14});
+  for (int32_t i = 0; i < 10; ++i) add(64 * 3 + i, 1, {i % 4, 15, 16, 17});
+  const int64_t bytesMax = exchangeBytesMax(model_, sizes_, 70, 3);
+  const RemotePlan whole = plan();
+  EXPECT_GT(sizes_.secondBytes(with(whole, 2)), bytesMax);
+  const std::vector<RemotePlan> turns = planRemoteTurns(batch_, homesOf(1), sizes_, 0, bytesMax);
+  EXPECT_GT(turns.size(), 1U);
+  std::vector<std::vector<int64_t>> chunks(batch_.sequences.size());
+  std::vector<int64_t> stored;
+  for (const RemotePlan& turn : turns) {
+    int64_t first = 0;
+    int64_t second = 0;
+    for (const RemoteTraffic& traffic : turn.traffic) {
+      first += sizes_.firstBytes(traffic);
+      second += sizes_.secondBytes(traffic);
+      stored.insert(stored.end(), traffic.stored.begin(), traffic.stored.end());
+    }
+    EXPECT_LE(std::max(first, second), bytesMax);
+    for (size_t sequence = 0; sequence < chunks.size(); ++sequence) {
+      for (const RemoteSource& source : turn.sources[sequence]) chunks[sequence].push_back(source.chunk);
+    }
+  }
+  for (size_t sequence = 0; sequence < chunks.size(); ++sequence) {
+    std::vector<int64_t> expected;
+    for (const RemoteSource& source : whole.sources[sequence]) expected.push_back(source.chunk);
+    EXPECT_EQ(chunks[sequence], expected) << "sequence " << sequence;
+  }
+  EXPECT_EQ(stored.size(), with(whole, 0).stored.size() + with(whole, 2).stored.size());
+  EXPECT_EQ(planRemoteTurns(batch_, homesOf(1), sizes_, 0, int64_t{1} << 30).size(), 1U);
+}
+
 TEST_F(Traffic, CountsTheRowsOfAllSequencesThatShareABlock) {
   tables_.reserve(60);
   for (int32_t i = 0; i < 54; ++i) add(64, 1, {4, 0});
