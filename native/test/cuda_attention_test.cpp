@@ -15,6 +15,7 @@ namespace {
 using twins::AttentionScene;
 using twins::SceneOptions;
 using twins::SceneSequence;
+using twins::upload;
 
 void expectNearF64(const SceneOptions& options, const std::vector<SceneSequence>& sequences,
                    const std::vector<int64_t>& offsets) {
@@ -216,6 +217,22 @@ TEST_P(CudaAttention, PartsMergeToTheSameBits) {
     }
   }
 }
+
+#ifdef HELS_CUDA_EMULATION
+/// A prompt beside single tokens: no block is there for a token that its sequence does not have.
+TEST(CudaAttentionMerge, TakesBlocksForTheTokensThatThereAre) {
+  const AttentionScene scene({}, {{1, 300, 40}, {2, 20}, {3, 500}});
+  const DeviceBatch batch = scene.batch();
+  const int64_t slots = attentionSlots(0, batch.contextMax);
+  const auto parts = static_cast<size_t>(batch.tokens * scene.queryHeads() * slots);
+  const DeviceBuffer numbers = upload(std::vector<float>(parts * 64)), few = upload(std::vector<float>(parts)),
+                     output = upload(std::vector<uint16_t>(static_cast<size_t>(batch.tokens * scene.rowElements())));
+  const uint64_t before = emulation::blocksRun();
+  mergeParts(scene.model(), scene.kv(), batch, {few.as<float>(), few.as<float>(), numbers.as<float>(), slots},
+             output.data(), scene.rowElements(), nullptr);
+  EXPECT_EQ(emulation::blocksRun() - before, 42U * 6 * 2);  // tokens, heads, 32 dimensions each
+}
+#endif
 
 TEST(CudaAttentionTurns, PartsThatDoNotFitTheWorkspaceAreDoneInTurns) {
   SceneOptions options;

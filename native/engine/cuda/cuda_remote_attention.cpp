@@ -157,7 +157,9 @@ void CudaRemoteAttention::run(const RemoteTurn& turn, int64_t layer, const Atten
   sendQueries(turn, rows, stream);
   layOut(turn.plan, true);
   attendForOwners(turn, layer, model, stream);
-  const DeviceBatch batch = batchOf(turn, rows.batch.blockTables);
+  DeviceBatch batch = batchOf(turn, rows.batch.blockTables);
+  batch.sequenceOf = rows.batch.sequenceOf + turn.tokens.first;
+  batch.positions = rows.batch.positions + turn.tokens.first;
   const int64_t skipped = turn.tokens.first * rows.stride * static_cast<int64_t>(bytesOf(model_.weightType));
   if (rows.lends) {
     attendParts(model, rows.own, batch, rows.queries + skipped, rows.stride, table<uint8_t>(plan_.ownChunks()),

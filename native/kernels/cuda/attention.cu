@@ -31,6 +31,8 @@ AttentionArguments argumentsOf(const AttentionModel& model, const DeviceKv& kv, 
   a.startPosition = batch.startPosition;
   a.blockTables = batch.blockTables;
   a.blockTableStride = batch.blockTableStride;
+  a.sequenceOf = batch.sequenceOf;
+  a.positions = batch.positions;
   return a;
 }
 
@@ -62,7 +64,7 @@ void decode(const DeviceKv& kv, AttentionArguments a, const DeviceBatch& batch, 
       a.parts = partsIn(workspace, sequences * a.queryHeads(), kv.headDim, slots);
     }
     attendDecode(kv.type, a, sequences, slots, plan, stream);
-    if (!plan.merges) mergeSlots(kv.type, a, sequences, 1, stream);
+    if (!plan.merges) mergeSlots(kv.type, a, sequences, stream);
   }
 }
 
@@ -161,9 +163,7 @@ void mergeParts(const AttentionModel& model, const DeviceKv& kv, const DeviceBat
   a.output = static_cast<std::byte*>(output);
   a.outputStride = outputStride;
   a.parts = parts;
-  inTurns(a, batch.sequences, [&](const AttentionArguments& turn, int64_t sequences) {
-    mergeSlots(kv.type, turn, sequences, batch.tokensPerSequenceMax, stream);
-  });
+  mergeSlots(kv.type, a, batch.tokens, stream);
 }
 
 }  // namespace hels::cuda

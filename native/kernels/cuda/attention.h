@@ -92,7 +92,7 @@ void attendParts(const AttentionModel& model, const DeviceKv& kv, const DeviceBa
                  cudaStream_t stream);
 
 /// output as attend() has it, to the bit, from parts of which every chunk that a row sees is filled in. Of `kv` only
-/// type, groups and headDim are used.
+/// type, groups and headDim are used, of `batch` sequenceOf and positions.
 void mergeParts(const AttentionModel& model, const DeviceKv& kv, const DeviceBatch& batch, const AttentionParts& parts,
                 void* output, int64_t outputStride, cudaStream_t stream);
 

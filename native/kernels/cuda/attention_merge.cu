@@ -34,23 +34,31 @@ __device__ __forceinline__ void fetchOutputs(const AttentionArguments& a, int64_
   commitCopies();
 }
 
+/// A row of the launch: of sequences with one token, else of tokens.
+struct MergeRow {
+  int64_t token = 0;
+  int position = -1;  // -1: nothing to do
+};
+
+__device__ __forceinline__ MergeRow mergeRow(const AttentionArguments& a, int row) {
+  if (!a.partsBySequence) return {row, a.sequenceOf[row] < 0 ? -1 : a.positions[row]};
+  const int sequence = a.firstSequence + row;
+  return {a.firstToken[sequence], a.tokenCount[sequence] == 1 ? a.startPosition[sequence] : -1};
+}
+
 template <DataType type>
-__global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(AttentionArguments a, int tokensMax) {
+__global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(AttentionArguments a) {
   HELS_DYNAMIC_SHARED(Fetched, fetched);  // by warp
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int local = static_cast<int>(blockIdx.x) / tokensMax;
-  const int offset = static_cast<int>(blockIdx.x) % tokensMax;
-  const int sequence = a.firstSequence + local;
-  const int count = a.tokenCount[sequence];
-  if (a.partsBySequence ? count != 1 : offset >= count) return;
-  const int position = a.startPosition[sequence] + offset;
-  const int64_t token = a.firstToken[sequence] + offset;
-  const int slots = position / kChunkTokens - a.firstVisible(position) / kChunkTokens + 1;
+  const int row = static_cast<int>(blockIdx.x);
+  const MergeRow at = mergeRow(a, row);
+  if (at.position < 0) return;
+  const int slots = at.position / kChunkTokens - a.firstVisible(at.position) / kChunkTokens + 1;
   const int head = static_cast<int>(blockIdx.y);
   const int firstColumn = static_cast<int>(blockIdx.z) * kSlice;
-  const int64_t part = ((a.partsBySequence ? local : token) * a.queryHeads() + head) * a.parts.slots;
+  const int64_t part = (static_cast<int64_t>(row) * a.queryHeads() + head) * a.parts.slots;
 
   float maximum = minusInfinity();  // of the batches before
   float sum = 0.0F;
@@ -89,7 +97,7 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(Attention
     __syncthreads();
   }
   if (warp != 0 || firstColumn + lane >= a.headDim) return;
-  const int64_t to = token * a.outputStride + head * a.headDim + firstColumn + lane;
+  const int64_t to = at.token * a.outputStride + head * a.headDim + firstColumn + lane;
   const float value = output * (1.0F / sum);
   if constexpr (type == DataType::kF32) {
     reinterpret_cast<float*>(a.output)[to] = value;
@@ -100,17 +108,15 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) mergeKernel(Attention
 
 }  // namespace
 
-void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax,
-                cudaStream_t stream) {
+void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t rows, cudaStream_t stream) {
   const int64_t warps = std::clamp<int64_t>((arguments.parts.slots + kBatch - 1) / kBatch, 1, kWarpsMax);
-  const dim3 grid(static_cast<unsigned>(sequences * tokensMax), static_cast<unsigned>(arguments.queryHeads()),
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(arguments.queryHeads()),
                   static_cast<unsigned>((arguments.headDim + kSlice - 1) / kSlice));
   const dim3 block(static_cast<unsigned>(warps * kWarpThreads));
   const auto kernel = type == DataType::kF32    ? mergeKernel<DataType::kF32>
                       : type == DataType::kBf16 ? mergeKernel<DataType::kBf16>
                                                 : mergeKernel<DataType::kF16>;
-  launch(kernel, grid, block, static_cast<size_t>(warps) * sizeof(Fetched), stream, arguments,
-         static_cast<int>(tokensMax));
+  launch(kernel, grid, block, static_cast<size_t>(warps) * sizeof(Fetched), stream, arguments);
 }
 
 }  // namespace hels::cuda

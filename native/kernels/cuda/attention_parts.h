@@ -33,6 +33,8 @@ struct AttentionArguments {
   const int32_t* startPosition = nullptr;
   const int32_t* blockTables = nullptr;
   int64_t blockTableStride = 0;
+  const int32_t* sequenceOf = nullptr;
+  const int32_t* positions = nullptr;
   int firstSequence = 0;     // of this launch
   int prefillTokensMin = 2;  // of a sequence that attendPrefill() is to do
   const std::byte* queries = nullptr;
@@ -251,8 +253,7 @@ void attendPrefill(DataType type, const AttentionArguments& arguments, int64_t s
 /// KV in f32, any number of tokens.
 void attendF32(const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax, cudaStream_t stream);
 /// Merges slots of rows that are sequences of the launch (partsBySequence) or tokens of the batch.
-void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax,
-                cudaStream_t stream);
+void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t rows, cudaStream_t stream);
 /// Throws kShapeInvalid when a block of the current device cannot have `bytes`.
 void requireShared(int64_t headDim, size_t bytes);
 

@@ -78,6 +78,8 @@ T fromLane(const std::byte* values, int lane) {
 }
 
 void runKernel(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>& thread);
+/// Blocks of all kernels that the calling thread has run.
+uint64_t blocksRun();
 
 }  // namespace hels::emulation
 

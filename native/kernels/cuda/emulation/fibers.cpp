@@ -57,6 +57,7 @@ struct Block {
 };
 
 thread_local Block* block = nullptr;
+thread_local uint64_t blockCount = 0;
 
 /// To the scheduler; back when it is this fiber's turn.
 void yield(bool last = false) {
@@ -179,6 +180,7 @@ void runKernel(dim3 grid, dim3 size, size_t sharedBytes, const std::function<voi
   own.shared.assign(sharedBytes, std::byte{0xA5});  // nothing may rely on zeros
   own.shared.shrink_to_fit();
   const int threads = static_cast<int>(size.x * size.y * size.z);
+  blockCount += uint64_t{grid.x} * grid.y * grid.z;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -188,6 +190,8 @@ void runKernel(dim3 grid, dim3 size, size_t sharedBytes, const std::function<voi
     }
   }
 }
+
+uint64_t blocksRun() { return blockCount; }
 
 }  // namespace hels::emulation
 
