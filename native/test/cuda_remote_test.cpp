@@ -16,14 +16,14 @@ ModelSpec specOf(const std::string& kind, DataType type) {
   ModelSpec spec = kind == "mha" ? gpuOpt() : gpuLlama();
   spec.layers = 2;
   spec.slidingWindows = {kind == "window" ? 270 : 0, 0};
-  spec.maxPositions = 600;
+  spec.maxPositions = 700;
   spec.weightType = type;
   return spec;
 }
 
-EngineOptions lendingOptions(int64_t blocks) {
+EngineOptions lendingOptions(int64_t blocks, int64_t blockTokens = 256) {
   EngineOptions options = gpuOptions();
-  options.kvBlockTokens = 256;
+  options.kvBlockTokens = blockTokens;
   options.kvBlocks = blocks;
   return options;
 }
@@ -35,6 +35,7 @@ struct Lending {
   std::vector<RankShare> shares;
   std::vector<int64_t> deviceBlocks;
   int64_t turnTokens = 128;
+  int64_t blockTokens = 256;
 };
 
 class GpuRemote : public testing::TestWithParam<Lending> {};
@@ -42,14 +43,16 @@ class GpuRemote : public testing::TestWithParam<Lending> {};
 TEST_P(GpuRemote, GivesTheBitsOfKvAtHome) {
   const Lending& lending = GetParam();
   const TinyModel model = makeTinyModel(specOf(lending.kind, lending.type), 5);
-  const EngineOptions common = lendingOptions(6);
+  const EngineOptions common = lendingOptions(6, lending.blockTokens);
+  // Sequences go beyond their first block.
+  const int64_t tokens = lending.blockTokens + 144;
   for (const uint64_t seed : {4U, 5U}) {
     std::mt19937_64 random(seed);
     RankGroup group(model, lending.shares, randomLoans(model, lending.shares, common, lending.deviceBlocks, random));
     for (size_t rank = 0; rank < group.ranks(); ++rank) {
       dynamic_cast<CudaEngine&>(group.engine(rank)).limitRemoteTurns(lending.turnTokens);
     }
-    KvWorld world(model, group, common, {2, 400, 128}, seed);
+    KvWorld world(model, group, common, {2, tokens, 128}, seed);
     int64_t steps = 0;
     ASSERT_TRUE(world.run(steps)) << "step " << steps << ", seed " << seed;
     EXPECT_GT(group.engine(0).report().exchangeCount, 0U);
@@ -62,7 +65,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Lending{"toEachOther", "mha", DataType::kF16, {{2, 1, 30}, {2, 0, 0}}, {2, 3}},
                     Lending{"amongThree", "window", DataType::kBf16, {{1, 1, 10}, {2, 1, 0}, {1, 0, 0}}, {0, 2, 4}},
                     Lending{"withoutHeads", "gqa", DataType::kF32, {{0, 1, 10}, {4, 1, 0}}, {0, 1}},
-                    Lending{"inTurns", "window", DataType::kF32, {{1, 1, 30}, {3, 0, 0}}, {2, 1}, 7}),
+                    Lending{"inTurns", "window", DataType::kF32, {{1, 1, 30}, {3, 0, 0}}, {2, 1}, 7},
+                    Lending{"blocksOfTwoChunks", "window", DataType::kF32, {{1, 1, 30}, {3, 0, 0}}, {3, 1}, 50, 512}),
     [](const auto& info) { return info.param.name; });
 
 /// A group of two in which rank 1 lends the addresses from 1 on.
