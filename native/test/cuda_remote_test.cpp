@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "engine/cuda/cuda_engine.h"
+#include "engine/cuda/cuda_remote_attention.h"
 #include "reference/gpu_models.h"
 #include "reference/kv_world.h"
 
@@ -150,6 +151,83 @@ TEST_F(GpuLending, LossOfTheHolderIsReported) {
     EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded) << error.what();
   }
 }
+
+#ifdef HELS_CUDA_EMULATION
+/// In place of the other rank; notes how many blocks of threads had been started when this one came to exchange.
+class Watcher final : public Communicator {
+ public:
+  explicit Watcher(int rank) : rank_(rank) {}
+  int rank() const override { return rank_; }
+  int ranks() const override { return 2; }
+  const char* transport() const override { return "none"; }
+  void allReduceSum(std::span<int64_t> /*values*/, std::chrono::nanoseconds /*deadline*/) override {}
+  void exchange(std::span<const ExchangePart> parts, std::chrono::nanoseconds /*deadline*/) override {
+    for (const ExchangePart& part : parts) std::ranges::fill(part.receive, std::byte{0});
+    started.push_back(emulation::blocksRun());
+  }
+  void abort() noexcept override {}
+
+  std::vector<uint64_t> started;
+
+ private:
+  const int rank_;
+};
+
+/// Blocks of threads that were started before each exchange and until the end of a layer's attention of tokens that see
+/// an address of rank 1's that lies with rank 0, in turns of two.
+std::vector<uint64_t> startedBlocks(int rank) {
+  const ModelSpec spec = specOf("gqa", DataType::kBf16);
+  const EngineOptions options = lendingOptions(2);
+  const KvHomes homes{rank, 2, {2 * rank, 2 * rank + 2}, 2, 0, rank == 0 ? 2 : 1, {{1, 0, {1, 2}, {2, 4}}}};
+  StepBatch batch;
+  SequenceStep& sequence = batch.sequences.emplace_back();
+  sequence.tokens = {1, 2, 3, 4};
+  sequence.startPosition = 300;
+  sequence.blockTable = {0, 1};
+  const TokenBatch tokens = makeTokenBatch(batch, spec, options, {});
+  const StepShape shape = shapeOf(tokens, {}, options.kvBlockTokens);
+  const DeviceBuffer tables(StepMetadata::measure(shape), "test");
+  StepMetadata metadata(shape, homes.deviceBlocks, tables.data());
+  metadata.write(batch, tokens, {}, shape);
+  metadata.upload(nullptr);
+
+  KvShape kvShape{spec.weightType, spec.layers, 2, spec.headDim, options.kvBlockTokens, homes.deviceBlocks};
+  const DeviceBuffer kv(kvShape.sizeBytes(), "test"), held(kvShape.sizeBytes(), "test");
+  const int64_t stride = 2 * spec.queryHeadsPerGroup * spec.headDim;
+  const DeviceBuffer queries(static_cast<size_t>(4 * stride) * 2, "test"), output(queries.sizeBytes(), "test");
+  const AttentionModel model{spec.queryHeadsPerGroup};
+  const DeviceKv own = CudaKv{kvShape, kv.data()}.layer(0);
+  const DeviceBuffer workspace(attentionWorkspaceBytes(model, own, 1, shape.contextMax), "test");
+  DeviceClock clock(1.0);
+  Collective exchange(rank, 2, clock);
+  const auto watcher = std::make_shared<Watcher>(rank);
+  exchange.connect(watcher);
+  CudaCollective alone(0, 1);
+  CudaRemoteAttention remote(spec, options, homes, held.data(), exchange, alone);
+  remote.limitTurns(2);
+  remote.begin(tokens, shape, nullptr);
+  const uint64_t before = emulation::blocksRun();
+  remote.attend(0, model, own, metadata.deviceBatch(), queries.data(), output.data(), stride, workspace.data(),
+                nullptr);
+  watcher->started.push_back(emulation::blocksRun());
+  for (uint64_t& count : watcher->started) count -= before;
+  return watcher->started;
+}
+
+TEST(GpuRemoteOrder, OwnAttentionRunsBesideExchangesAndOwnersGoFirst) {
+  const std::vector<uint64_t> owner = startedBlocks(1);
+  ASSERT_EQ(owner.size(), 5U);
+  EXPECT_GT(owner[0], 0U);        // begun before the queries are sent
+  EXPECT_EQ(owner[0], owner[1]);  // until the parts are there
+  EXPECT_GT(owner[2], owner[1]);  // merged, and the second turn begun
+  const std::vector<uint64_t> holder = startedBlocks(0);
+  ASSERT_EQ(holder.size(), 5U);
+  EXPECT_EQ(holder[0], 0U);
+  EXPECT_EQ(holder[2], holder[1]);                          // the first turn is the owner's alone
+  EXPECT_GT(holder[3] - holder[2], holder[1] - holder[0]);  // its own rows are behind the owner's
+  EXPECT_EQ(holder[4], holder[3]);                          // and nothing is left to start when the parts are sent
+}
+#endif
 
 }  // namespace
 }  // namespace hels::cuda

@@ -139,36 +139,65 @@ struct CudaRemoteAttention::Rows {
   const std::byte* queries;
   std::byte* output;
   int64_t stride;
+  std::byte* workspace;
   bool lends;
+  const RemoteTurn* lastTurn;
+
+  const std::byte* queriesOf(const RemoteTurn& turn) const { return queries + skippedBytes(turn); }
+  std::byte* outputOf(const RemoteTurn& turn) const { return output + skippedBytes(turn); }
+
+ private:
+  int64_t skippedBytes(const RemoteTurn& turn) const {
+    return turn.tokens.first * stride * static_cast<int64_t>(bytesOf(own.type));
+  }
 };
 
 void CudaRemoteAttention::attend(int64_t layer, const AttentionModel& model, const DeviceKv& own,
                                  const DeviceBatch& batch, const std::byte* queries, std::byte* output, int64_t stride,
                                  std::byte* workspace, cudaStream_t stream) {
-  const Rows rows{own, batch, queries, output, stride, plan_.lends(model.window)};
-  for (const RemoteTurn& turn : plan_.turns(model.window)) run(turn, layer, model, rows, stream);
-  if (!rows.lends) cuda::attend(model, own, batch, queries, stride, output, stride, workspace, stream);
+  const std::span<const RemoteTurn> turns = plan_.turns(model.window);
+  const Rows rows{own, batch, queries, output, stride, workspace, plan_.lends(model.window), &turns.back()};
+  for (const RemoteTurn& turn : turns) run(turn, layer, model, rows, stream);
 }
 
 void CudaRemoteAttention::run(const RemoteTurn& turn, int64_t layer, const AttentionModel& model, const Rows& rows,
                               cudaStream_t stream) {
-  const int64_t slots = attentionSlots(model.window, shape_.contextMax);
-  scratch_.ownParts.slots = scratch_.heldParts.slots = slots;
-  sendQueries(turn, rows, stream);
+  scratch_.ownParts.slots = scratch_.heldParts.slots = attentionSlots(model.window, shape_.contextMax);
+  copyQueries(turn, rows, stream);
+  const bool isAwaited = holds(turn);
+  if (!isAwaited) attendHere(turn, model, rows, stream);
+  exchangeQueries(turn);
   layOut(turn.plan, true);
   attendForOwners(turn, layer, model, stream);
-  DeviceBatch batch = batchOf(turn, rows.batch.blockTables);
-  batch.sequenceOf = rows.batch.sequenceOf + turn.tokens.first;
-  batch.positions = rows.batch.positions + turn.tokens.first;
-  const int64_t skipped = turn.tokens.first * rows.stride * static_cast<int64_t>(bytesOf(model_.weightType));
-  if (rows.lends) {
-    attendParts(model, rows.own, batch, rows.queries + skipped, rows.stride, table<uint8_t>(plan_.ownChunks()),
-                plan_.chunkStride(), scratch_.ownParts, stream);
-  }
+  if (isAwaited) attendHere(turn, model, rows, stream);
   if (turn.plan.second) exchange_.exchange(parts_);
   if (!rows.lends) return;
   takeParts(turn, stream);
-  mergeParts(model, rows.own, batch, scratch_.ownParts, rows.output + skipped, rows.stride, stream);
+  mergeParts(model, rows.own, ownBatchOf(turn, rows), scratch_.ownParts, rows.outputOf(turn), rows.stride, stream);
+}
+
+bool CudaRemoteAttention::holds(const RemoteTurn& turn) const {
+  return std::ranges::any_of(turn.plan.traffic,
+                             [&](const RemoteTraffic& traffic) { return traffic.loan.holder == homes_.rank; });
+}
+
+/// Own rows over what lies here: the turn's, or, where nothing of theirs is lent, all of the step beside the last turn.
+void CudaRemoteAttention::attendHere(const RemoteTurn& turn, const AttentionModel& model, const Rows& rows,
+                                     cudaStream_t stream) {
+  if (rows.lends) {
+    attendParts(model, rows.own, ownBatchOf(turn, rows), rows.queriesOf(turn), rows.stride,
+                table<uint8_t>(plan_.ownChunks()), plan_.chunkStride(), scratch_.ownParts, stream);
+  } else if (&turn == rows.lastTurn) {
+    cuda::attend(model, rows.own, rows.batch, rows.queries, rows.stride, rows.output, rows.stride, rows.workspace,
+                 stream);
+  }
+}
+
+DeviceBatch CudaRemoteAttention::ownBatchOf(const RemoteTurn& turn, const Rows& rows) const {
+  DeviceBatch batch = batchOf(turn, rows.batch.blockTables);
+  batch.sequenceOf = rows.batch.sequenceOf + turn.tokens.first;
+  batch.positions = rows.batch.positions + turn.tokens.first;
+  return batch;
 }
 
 DeviceBatch CudaRemoteAttention::batchOf(const RemoteTurn& turn, const int32_t* blockTables) const {
@@ -216,9 +245,9 @@ void CudaRemoteAttention::layOut(const RemotePlan& plan, bool second) {
   }
 }
 
-/// Exchange 1: of each traffic the keys and values of stored tokens, then the queries. Also waits until the copies of
-/// the turn before have left the page-locked memory.
-void CudaRemoteAttention::sendQueries(const RemoteTurn& turn, const Rows& rows, cudaStream_t stream) {
+/// For exchange 1: of each traffic the keys and values of stored tokens, then the queries. Also waits until the copies
+/// of the turn before have left the page-locked memory.
+void CudaRemoteAttention::copyQueries(const RemoteTurn& turn, const Rows& rows, cudaStream_t stream) {
   layOut(turn.plan, false);
   const auto elementBytes = bytesOf(model_.weightType);
   const auto strideBytes = static_cast<size_t>(rows.stride) * elementBytes;
@@ -247,6 +276,9 @@ void CudaRemoteAttention::sendQueries(const RemoteTurn& turn, const Rows& rows, 
     }
   }
   collective_.synchronize(stream);
+}
+
+void CudaRemoteAttention::exchangeQueries(const RemoteTurn& turn) {
   if (turn.plan.first) exchange_.exchange(parts_);
   // What came is copied before the next exchange uses its memory.
   incoming_.clear();

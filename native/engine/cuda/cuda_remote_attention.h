@@ -1,6 +1,9 @@
 // Attention over lent KV on GPUs (cuda_remote_plan.h), by way of the host: the messages of both exchanges of a layer
 // are copied from and to page-locked memory. The owner's rows attend to the chunks that it has while the holders attend
 // to theirs; all parts are merged in ascending order, so the bits are those of KV that lies at home.
+//
+// A rank's own attention is on its stream while the host exchanges: as soon as its queries have left, or, where an
+// owner waits for what it holds, once that is sent.
 #pragma once
 
 #include "base/cuda/buffer.h"
@@ -54,10 +57,14 @@ class CudaRemoteAttention {
   struct Rows;
 
   void run(const RemoteTurn& turn, int64_t layer, const AttentionModel& model, const Rows& rows, cudaStream_t stream);
-  void sendQueries(const RemoteTurn& turn, const Rows& rows, cudaStream_t stream);
+  bool holds(const RemoteTurn& turn) const;
+  void attendHere(const RemoteTurn& turn, const AttentionModel& model, const Rows& rows, cudaStream_t stream);
+  void copyQueries(const RemoteTurn& turn, const Rows& rows, cudaStream_t stream);
+  void exchangeQueries(const RemoteTurn& turn);
   void attendForOwners(const RemoteTurn& turn, int64_t layer, const AttentionModel& model, cudaStream_t stream);
   void takeParts(const RemoteTurn& turn, cudaStream_t stream);
   DeviceBatch batchOf(const RemoteTurn& turn, const int32_t* blockTables) const;
+  DeviceBatch ownBatchOf(const RemoteTurn& turn, const Rows& rows) const;
   PartsMessage messageOf(const RemoteTraffic& traffic) const;
   void layOut(const RemotePlan& plan, bool second);
   template <typename Element>
