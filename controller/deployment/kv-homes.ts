@@ -1,9 +1,9 @@
 /** Where the KV of a plan lies: runnable blocks, loans, parked blocks, and what each rank's device and host memory hold of them. Pure. */
-import { gpuLoanBlockTokens, type KvLoan } from '../../proto/domain/kv-residency.ts';
+import { isGpuLoan, type KvLoan } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
 import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
-import { type LoanPlan, largestLoans } from '../planner/kv-loans.ts';
+import { type LoanPlan, largestLoans, loanBufferShare } from '../planner/kv-loans.ts';
 import { placeParked } from '../planner/kv-placement.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import type { KvRoom } from './require-room.ts';
@@ -62,7 +62,8 @@ function loansOf(request: KvRequest, solved: Solved, usable: number): LoanPlan |
   });
   const blockBytes = kvBlockTokens * kvBytesPerToken(model, 1);
   const planned = Math.floor(predicted.kvTokensTotal / kvBlockTokens);
-  return largestLoans(lenders, { blockBytes, layers: model.layers }, Math.min(usable, planned));
+  const bufferShare = loanBufferShare(model.layers, kvBlockTokens);
+  return largestLoans(lenders, { blockBytes, bufferShare }, Math.min(usable, planned));
 }
 
 export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
@@ -86,14 +87,15 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     if (headsOf(rank) === 0) return null;
     const own = at(blockBytes, index);
     const hostBytes = devices.find(({ id }) => id === rank.device)?.hostMemoryBytes ?? 0;
-    // What a holder receives and sends of one layer lies beside the blocks themselves.
-    const free = roomBytesOf(rank, devices) - at(heldBytes, index) * (1 + 1 / model.layers);
+    // What a holder receives and sends lies beside the blocks themselves.
+    const withBuffers = 1 + loanBufferShare(model.layers, kvBlockTokens);
+    const free = roomBytesOf(rank, devices) - at(heldBytes, index) * withBuffers;
     const lends = (lent?.ownBlocks[index] ?? kvBlocks) < kvBlocks;
     const deviceBlocks = lends ? (lent?.ownBlocks[index] ?? 0) : Math.floor(free / own);
     return { deviceBlocks, hostBlocks: Math.floor(hostBytes / own) };
   });
   // Engines on GPUs do not move what is lent.
-  const lendsOnGpu = (lent?.loans.length ?? 0) > 0 && kvBlockTokens % gpuLoanBlockTokens === 0;
+  const lendsOnGpu = (lent?.loans.length ?? 0) > 0 && isGpuLoan(kvBlockTokens);
   // Sequences that wait held a slot when they gave way: no more are under way at once than have slots.
   const parkedMax = request.parks && !lendsOnGpu ? usable - kvBlocks : 0;
   const parked = placeParked(kvBlocks, parkedMax, rooms);

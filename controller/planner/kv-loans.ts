@@ -2,7 +2,7 @@
  * KV that lies on another rank than its heads. Ranks that are short of room for `kvBlocks` blocks of their own heads lend the highest
  * addresses to ranks that have room to spare; the lowest are used first, so nothing travels until own room is gone. Pure.
  */
-import type { KvLoan } from '../../proto/domain/kv-residency.ts';
+import { isGpuLoan, type KvLoan } from '../../proto/domain/kv-residency.ts';
 
 /** One rank of the group. */
 export interface LoanRank {
@@ -16,8 +16,13 @@ export interface LoanRank {
 export interface LoanShape {
   /** One block of one head group, all layers. */
   readonly blockBytes: number;
-  readonly layers: number;
+  /** Of what is on loan, at both ends: buffers beside it. */
+  readonly bufferShare: number;
 }
+
+/** Processors exchange one layer of all that is on loan; GPUs go in turns, with buffers that do not grow with it and are reserved. */
+export const loanBufferShare = (layers: number, blockTokens: number) =>
+  isGpuLoan(blockTokens) ? 0 : 1 / layers;
 
 export interface LoanPlan {
   readonly kvBlocks: number;
@@ -29,14 +34,14 @@ export interface LoanPlan {
 }
 
 /**
- * The most blocks of its own that a rank can keep of `kvBlocks`; the others cost it buffers for one layer of them, in which the holder's
- * answer may come. Null: not even those fit.
+ * The most blocks of its own that a rank can keep of `kvBlocks`; the others cost it buffers, in which the holder's answer may come. Null: not
+ * even those fit.
  */
-function ownBlocksOf(rank: LoanRank, { blockBytes, layers }: LoanShape, kvBlocks: number) {
+function ownBlocksOf(rank: LoanRank, { blockBytes, bufferShare }: LoanShape, kvBlocks: number) {
   const room = rank.headGroups === 0 ? kvBlocks : rank.roomBytes / (rank.headGroups * blockBytes);
   if (room >= kvBlocks) return kvBlocks;
-  if (layers === 1) return null;
-  const own = Math.floor((room - kvBlocks / layers) / (1 - 1 / layers));
+  if (bufferShare === 1) return null;
+  const own = Math.floor((room - kvBlocks * bufferShare) / (1 - bufferShare));
   return own >= 0 ? own : null;
 }
 
@@ -46,7 +51,7 @@ export function planLoans(
   shape: LoanShape,
   kvBlocks: number,
 ): LoanPlan | null {
-  const { blockBytes, layers } = shape;
+  const { blockBytes, bufferShare } = shape;
   const ownBlocks: number[] = [];
   for (const rank of ranks) {
     const own = ownBlocksOf(rank, shape, kvBlocks);
@@ -67,7 +72,7 @@ export function planLoans(
   const owners = all.filter(lends).sort((a, b) => headsOf(ranks, b) - headsOf(ranks, a));
   for (const owner of owners) {
     const bytes = headsOf(ranks, owner) * blockBytes;
-    const withBuffers = bytes * (1 + 1 / layers);
+    const withBuffers = bytes * (1 + bufferShare);
     let begin = ownBlocks[owner] as number;
     for (const holder of holders) {
       const fitting = Math.floor((spare[holder] as number) / withBuffers);

@@ -1,5 +1,12 @@
 /** What KV on loan needs and costs in a decode step (docs/planner.md). Pure. */
-import { keepsHalf, type LoanPlan, type LoanRank, largestLoans, planLoans } from './kv-loans.ts';
+import {
+  keepsHalf,
+  type LoanPlan,
+  type LoanRank,
+  largestLoans,
+  loanBufferShare,
+  planLoans,
+} from './kv-loans.ts';
 import type { Footprint, Problem, Share } from './problem.ts';
 import type { RemoteKv } from './remote-workload.ts';
 import { isUsed, weightBytes } from './share-bytes.ts';
@@ -23,7 +30,7 @@ function loanRanks(
 
 const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers, blockTokens }: RemoteKv) => ({
   blockBytes: kvPerTokenHeadGroup * blockTokens,
-  layers,
+  bufferShare: loanBufferShare(layers, blockTokens),
 });
 
 /** All KV that must be resident fits beside its heads, counted in tokens as where loans are not allowed. */

@@ -1,6 +1,6 @@
 /** What the planner must know of a workload whose KV may lie on other ranks than its heads (docs/planner.md). Pure. */
 
-import { loanBlockTokens } from '../../proto/domain/kv-residency.ts';
+import { gpuLoanBlockTokens, isGpuLoan, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { LinkLine, PlanInput, PlanModel } from '../../proto/domain/plan.ts';
 import { linesAt, linkOf } from './step-lines.ts';
 
@@ -14,7 +14,7 @@ export interface RemoteKv {
   readonly layers: number;
   /** Of a step, by head group: queries of all its rows to a holder. */
   readonly queryBytes: number;
-  /** Of a step, by head group: of every block that it attends to the parts back, or the block itself where that is less. */
+  /** Of a step, by head group: of every block that it attends to the parts back, or, on processors, the block itself where that is less. */
   readonly answerBytes: number;
   /** By device: attending to the whole context for one head group. */
   readonly contextSeconds: readonly number[];
@@ -51,14 +51,17 @@ export function remoteKvOf(
   const blockTokens = input.loanBlockTokens ?? loanBlockTokens;
   const blocks = Math.ceil(contextTokens / blockTokens);
   const block = 2 * blockTokens * headDim * kvBytesPerElement;
+  const isGpu = isGpuLoan(blockTokens);
+  const answer = isGpu ? (blockTokens / gpuLoanBlockTokens) * part : Math.min(part, block);
+  const rowElementBytes = isGpu ? kvBytesPerElement : partElementBytes;
   const links = devices.map((device) => linkOf(device, input));
   return {
     residentTokens: residentSequences * contextTokens,
     blockTokens,
     usedBlocks: residentSequences * blocks,
     layers,
-    queryBytes: layers * sequences * queryHeadsPerGroup * headDim * partElementBytes,
-    answerBytes: sequences * blocks * layers * Math.min(part, block),
+    queryBytes: layers * sequences * queryHeadsPerGroup * headDim * rowElementBytes,
+    answerBytes: sequences * blocks * layers * answer,
     contextSeconds: devices.map(({ decode }) => {
       const lines = linesAt(decode, 0, sequences * contextTokens);
       const bare = linesAt(decode, 0, 0);

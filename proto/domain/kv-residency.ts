@@ -45,6 +45,9 @@ const addressesMax = 2 ** 31 - 1;
 export const loanBlockTokens = 64;
 /** Chunks of attention on a GPU. */
 export const gpuLoanBlockTokens = 256;
+
+/** Whether blocks of this size lie on loan between GPUs, which exchange otherwise than processors. */
+export const isGpuLoan = (blockTokens: number) => blockTokens % gpuLoanBlockTokens === 0;
 /** What a worker reads before it knows who sent it. */
 export const loansMax = 4096;
 

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { makePlan } from '../../controller/deployment/make-plan.ts';
-import { largestLoans } from '../../controller/planner/kv-loans.ts';
+import { largestLoans, loanBufferShare } from '../../controller/planner/kv-loans.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { checkResidency, residencyOf } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../proto/domain/model-spec.ts';
@@ -21,9 +21,11 @@ it('stores every block once, within the rooms, buffers included', () => {
     fc.property(
       fc.array(rank, { minLength: 1, maxLength: 8 }),
       fc.integer({ min: 1, max: 16 }),
-      (ranks, layers) => {
+      fc.constantFrom(64, 256),
+      (ranks, layers, kvBlockTokens) => {
         fc.pre(ranks.some(({ headGroups }) => headGroups > 0));
-        const shape = { blockBytes: 100, layers };
+        const bufferShare = loanBufferShare(layers, kvBlockTokens);
+        const shape = { blockBytes: 100, bufferShare };
         const found = largestLoans(ranks, shape);
         const own = ranks.flatMap(({ roomBytes, headGroups }) =>
           headGroups > 0 ? Math.floor(roomBytes / (headGroups * 100)) : [],
@@ -33,7 +35,7 @@ it('stores every block once, within the rooms, buffers included', () => {
         if (found === null) return;
         const { kvBlocks, loans, ownBlocks, storedBytes } = found;
         const deviceBlocks = [...ownBlocks];
-        const residency = { kvBlocks, kvParkedBlocks: 0, kvBlockTokens: 64, deviceBlocks, loans };
+        const residency = { kvBlocks, kvParkedBlocks: 0, kvBlockTokens, deviceBlocks, loans };
         checkResidency(residency);
         lent += loans.length;
         ranks.forEach(({ roomBytes, headGroups }, index) => {
@@ -45,7 +47,7 @@ it('stores every block once, within the rooms, buffers included', () => {
             }, 0);
           const stored = (ownBlocks[index] ?? 0) * headGroups * 100 + held;
           expect(storedBytes[index]).toBeCloseTo(stored, 6);
-          expect(stored + (lentBytes + held) / layers).toBeLessThanOrEqual(roomBytes + 1e-6);
+          expect(stored + (lentBytes + held) * bufferShare).toBeLessThanOrEqual(roomBytes + 1e-6);
         });
         const all = kvBlocks * ranks.reduce((sum, { headGroups }) => sum + headGroups, 0) * 100;
         expect(storedBytes.reduce((sum, bytes) => sum + bytes, 0)).toBeCloseTo(all, 5);

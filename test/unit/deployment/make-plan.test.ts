@@ -339,6 +339,9 @@ describe('loans of KV', () => {
     expect([kvBlockTokens, kvParkedBlocks]).toEqual([256, 0]);
     expect(kvBlocks).toBeGreaterThanOrEqual(8);
     expect(kvLoans[0]).toMatchObject({ owner: 0, holder: 1 });
+    // Buffers do not grow with what is lent: all of its own room is full.
+    const own = Math.floor((15 * MiB - weightsLeft) / ((256 / blockTokens) * 3 * blockBytes));
+    expect(lent.shardPlan.ranks[0]?.kvDeviceBlocks).toBe(own);
     expect(lent.input.loanBlockTokens).toBe(256);
     checkResidency(residencyOf(lent.shardPlan));
     expect(planOf(gpus, { workload: { ...load, sequences: 1 } }).shardPlan).toMatchObject({

@@ -1,13 +1,19 @@
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../controller/planner/explain.ts';
-import { keepsHalf, largestLoans, planLoans } from '../../../controller/planner/kv-loans.ts';
+import {
+  keepsHalf,
+  largestLoans,
+  loanBufferShare,
+  planLoans,
+} from '../../../controller/planner/kv-loans.ts';
 import { plan } from '../../../controller/planner/plan.ts';
 import { planFromCounts } from '../../../controller/planner/plan-from-counts.ts';
+import { remoteKvOf } from '../../../controller/planner/remote-workload.ts';
 import type { PlanInput } from '../../../proto/domain/plan.ts';
 import { device, smallInput } from './inputs.ts';
 
 /** Four layers: buffers of a quarter of what is lent. */
-const shape = { blockBytes: 10, layers: 4 };
+const shape = { blockBytes: 10, bufferShare: 1 / 4 };
 const rank = (roomBytes: number, headGroups: number, contextSeconds = 1) => ({
   roomBytes,
   headGroups,
@@ -73,6 +79,15 @@ describe('loans', () => {
     expect(largestLoans(ranks, shape, 30)).toMatchObject({ kvBlocks: 30, ownBlocks: [3, 30] });
     expect(largestLoans(ranks, shape, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
     expect(largestLoans([rank(1, 1)], shape)).toBeNull();
+  });
+
+  it('between GPUs take no buffers that grow with them', () => {
+    expect([loanBufferShare(4, 64), loanBufferShare(4, 256)]).toEqual([1 / 4, 0]);
+    const gpus = { blockBytes: 10, bufferShare: loanBufferShare(4, 256) };
+    const ranks = [rank(100, 1), rank(1_000, 1)];
+    // All of both rooms: the short one's own stays full.
+    expect(largestLoans(ranks, gpus)).toMatchObject({ kvBlocks: 55, ownBlocks: [10, 55] });
+    expect(planLoans(ranks, gpus, 56)).toBeNull();
   });
 });
 
@@ -141,6 +156,22 @@ describe('a plan with KV on other ranks', () => {
     const few = planFromCounts(inputOf(blocks(6), blocks(20), 2), split);
     const without = planFromCounts(inputOf(blocks(6), blocks(20), 2, false), split);
     expect(few.predicted.perRankSeconds).toEqual(without.predicted.perRankSeconds);
+  });
+
+  it('between GPUs counts rows in the type of the cache and a part for each of their chunks', () => {
+    const { workload, ...input } = inputOf(blocks(6), blocks(20), 8);
+    const long = { ...workload, contextTokens: 600 };
+    const bytesIn = (loanBlockTokens: number) => {
+      const { queryBytes = 0, answerBytes = 0 } =
+        remoteKvOf({ ...input, workload: long, loanBlockTokens }) ?? {};
+      return [queryBytes, answerBytes];
+    };
+    // Two layers, eight sequences, a query head of four dimensions for each group; the cache has two bytes for each.
+    const rows = 2 * 8;
+    const part = (4 + 2) * 4;
+    expect(bytesIn(64)).toEqual([rows * 4 * 4, rows * 10 * part]);
+    expect(bytesIn(256)).toEqual([rows * 4 * 2, rows * 3 * part]);
+    expect(bytesIn(512)).toEqual([rows * 4 * 2, rows * 4 * part]);
   });
 
   it('is explained: from which batch on, and whether it pays', () => {
