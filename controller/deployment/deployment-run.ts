@@ -174,7 +174,7 @@ export async function runDeployment(
   const { kvPolicy = 'evict' } = request;
   const lends = workload.allowRemoteKv === true;
   const numerics = request.numerics === 'fast' ? 'fast' : 'exact';
-  const reserved = { model, ...sizes, numerics, lends } as const;
+  const reserved = { model, ...sizes, numerics, lends, ranks: workers.length } as const;
   const devices = await describeDevices(workers, profiles, links, reserved);
   const planRequest: PlanRequest = {
     epoch,

@@ -11,11 +11,13 @@ import { loanBlockTokensOf } from '../profiler/plan-input.ts';
 import type { ClusterEvents } from './cluster-events.ts';
 import { describeDevices, type LoadedGroup } from './deployment-run.ts';
 import type { GroupWorker } from './group-worker.ts';
+import { deviceKindsOf } from './kv-migration.ts';
 import { releaseRanks } from './load-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import type { PredictionTracker } from './prediction-tracker.ts';
 import { storedLinks } from './probe-links.ts';
 import { type ProfileRun, storedProfile } from './profile-workers.ts';
+import { reservedAnew } from './reserved-bytes.ts';
 
 export interface NewcomersOptions {
   coordinator: {
@@ -64,7 +66,7 @@ export async function withNewcomers(
   available: readonly GroupWorker[],
   store: MeasurementStore,
 ): Promise<LoadedGroup | null> {
-  const { profiledSizes, planRequest } = loaded;
+  const { profiledSizes, planRequest, candidates } = loaded;
   const { model, workload, devices } = planRequest;
   const newcomers = newcomersOf(loaded, available);
   const links = await storedLinks(available, model, store);
@@ -76,19 +78,23 @@ export async function withNewcomers(
     profiles.set(worker.id, run);
   }
   const lends = workload.allowRemoteKv === true;
-  const described = await describeDevices(newcomers, profiles, links, { ...planRequest, lends });
+  const staying = devices.filter(({ id }) => !profiles.has(id));
+  const former = { ...planRequest, lends, ranks: devices.length };
+  const next = { ...former, ranks: staying.length + newcomers.length };
+  const described = await describeDevices(newcomers, profiles, links, next);
   // A trial's links hold more than sums.
   const corrected = loaded.trialRatios.size > 0;
   const linkOf = ({ id, link }: (typeof devices)[number]) =>
     corrected ? link : (links.get(id) ?? link);
-  const stay = devices
-    .filter(({ id }) => !profiles.has(id))
-    .map((device) => ({ ...device, link: linkOf(device) }));
+  const stay = reservedAnew(staying, deviceKindsOf(candidates), former, next).map((device) => ({
+    ...device,
+    link: linkOf(device),
+  }));
   const kinds = new Set([...stay, ...described].map(loanBlockTokensOf));
   if (lends && kinds.size > 1) return null;
   return {
     ...loaded,
-    candidates: [...loaded.candidates.filter(({ id }) => !profiles.has(id)), ...newcomers],
+    candidates: [...candidates.filter(({ id }) => !profiles.has(id)), ...newcomers],
     planRequest: { ...planRequest, devices: [...stay, ...described] },
     profiles: new Map([...loaded.profiles, ...profiles]),
   };

@@ -12,7 +12,7 @@ import type { GroupWorker } from './group-worker.ts';
 import { deviceKindsOf } from './kv-migration.ts';
 import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
 import { plannedRanksOf } from './plan-report.ts';
-import { reservedBytesOf } from './reserved-bytes.ts';
+import { reservedAnew } from './reserved-bytes.ts';
 
 /** What is to change; empty and zero: as deployed. */
 export interface ReplanWish {
@@ -95,14 +95,10 @@ type Served = Pick<LoadedGroup, 'planRequest' | 'candidates'>;
 
 /** Devices as they are with engines of other sizes, or once KV may, or may no longer, lie on other ranks. */
 function withReserved({ planRequest, candidates }: Served, sizes: EngineSizes, lends: boolean) {
-  const kinds = deviceKindsOf(candidates);
-  const former = { ...planRequest, lends: planRequest.workload.allowRemoteKv === true };
-  const next = { ...former, ...sizes, lends };
-  return planRequest.devices.map((one) => {
-    const kind = kinds.get(one.id) ?? '';
-    const change = reservedBytesOf(next, kind) - reservedBytesOf(former, kind);
-    return { ...one, reservedBytes: one.reservedBytes + change };
-  });
+  const { devices, workload } = planRequest;
+  const ranks = devices.length;
+  const former = { ...planRequest, lends: workload.allowRemoteKv === true, ranks };
+  return reservedAnew(devices, deviceKindsOf(candidates), former, { ...former, ...sizes, lends });
 }
 
 /** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */

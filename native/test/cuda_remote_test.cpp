@@ -124,6 +124,28 @@ TEST_F(GpuLending, CountsMemoryWhereItLies) {
   }
 }
 
+/// Of a model with eight head groups of 128 dimensions and long contexts. test/unit/deployment/reserved-bytes.test.ts
+/// holds what plans count with against the same numbers.
+TEST(GpuRemoteMemory, IsWhatPlansReserve) {
+  ModelSpec spec = specOf("gqa", DataType::kBf16);
+  spec.headGroups = 8;
+  spec.queryHeadsPerGroup = 4;
+  spec.headDim = 128;
+  spec.maxPositions = 131072;
+  spec.slidingWindows.clear();
+  EngineOptions options = lendingOptions(1024);
+  options.stepTokensMax = 2048;
+  options.sequencesMax = 64;
+  const auto mebibytesOf = [&](const KvHomes& homes) {
+    return static_cast<double>(remoteBytesOf(spec, homes, options).device) / 1048576.0;
+  };
+  const std::vector<KvLoan> one = {{1, 0, {9, 1024}, {2, 8}}};
+  EXPECT_NEAR(mebibytesOf({0, 2, {0, 2}, 1024, 0, 1024, one}), 138.57, 0.01);
+  EXPECT_NEAR(mebibytesOf({1, 2, {2, 8}, 1024, 0, 9, one}), 114.39, 0.01);
+  const std::vector<KvLoan> two = {{1, 0, {9, 1024}, {1, 2}}, {2, 0, {9, 1024}, {2, 8}}};
+  EXPECT_NEAR(mebibytesOf({0, 3, {0, 1}, 1024, 0, 1024, two}), 150.78, 0.01);
+}
+
 TEST_F(GpuLending, MovesNothing) {
   RankGroup group(model_, shares_, options());
   StepBatch batch;

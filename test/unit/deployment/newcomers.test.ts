@@ -37,6 +37,9 @@ describe('a worker that joins a group that serves', () => {
     const [first, , last] = next?.planRequest.devices ?? [];
     expect(first?.link).toEqual(last?.link);
     expect(first?.link).not.toEqual(group.planRequest.devices[0]?.link);
+    // Its engine has candidates of one more rank: two words for each sequence.
+    const sequences = group.planRequest.sequencesMax;
+    expect(first?.reservedBytes).toBe(16 * sequences);
     expect(next?.shardPlan).toBe(group.shardPlan);
     expect({ ...calls }).toEqual(measured);
     const proposal = propose({ policy: 'equal' }, { loaded: next, available: all });
