@@ -1,10 +1,9 @@
 /** Holds each step of a group against what its moves, replay and exchanges should take. */
 import type { KvResidency } from '../../proto/domain/kv-residency.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
-import type { PlanModel } from '../../proto/domain/plan.ts';
 import { type KvPathCosts, kvPathCostsOf } from '../deployment/kv-path-costs.ts';
 import { KvPathTracker } from '../deployment/kv-path-tracker.ts';
-import { lentBytesOf } from './lent-load.ts';
+import { type LentShape, lentBytesOf } from './lent-load.ts';
 import type { StepMeasurement } from './step-measurement.ts';
 
 /** The group, as far as its KV paths go. */
@@ -13,7 +12,7 @@ interface KvPathGroup {
   readonly residency: KvResidency;
   /** By rank. */
   readonly headGroups: readonly number[];
-  readonly model: PlanModel;
+  readonly model: LentShape;
 }
 
 /** Weight of a step in a rank's mean. */
@@ -39,7 +38,7 @@ export class KvPathObserver {
       costs: kvPathCostsOf(group),
       residency,
       headGroups,
-      model: input.model,
+      model: { ...input.model, slidingWindows: shardPlan.model?.slidingWindows ?? [] },
     });
   }
 

@@ -5,9 +5,11 @@ import { KvPathObserver, type KvPathStep } from '../../../controller/engine/kv-p
 import { lentBytesOf } from '../../../controller/engine/lent-load.ts';
 import { cheapestRestore } from '../../../controller/scheduler/restore-choice.ts';
 import type { KvResidency } from '../../../proto/domain/kv-residency.ts';
-import type { PlanModel } from '../../../proto/domain/plan.ts';
 
-const shape = { layers: 2, queryHeadsPerGroup: 2, headDim: 8, kvBytesPerElement: 2 };
+const shape = {
+  ...{ layers: 2, queryHeadsPerGroup: 2, headDim: 8, kvBytesPerElement: 2 },
+  slidingWindows: [0, 0],
+};
 /** Rank 0 keeps three blocks, rank 1 all eight and five of rank 0's. */
 const residency: KvResidency = {
   kvBlocks: 8,
@@ -51,9 +53,27 @@ describe('what travels about KV on loan', () => {
 
   it('is whole blocks where the parts of a long prefill would be more', () => {
     const prefill = { ...decode(64, [4, 0]), takeSampled: false, tokens: Array(64).fill(1) };
-    const queries = 64 * 2 * 8 * 4;
-    const whole = 2 * 64 * 8 * 2;
-    expect(bytes([prefill])).toEqual([6 * (queries + whole), 6 * (queries + whole)]);
+    const whole = 6 * 2 * 64 * 8 * 2;
+    // Whoever gets the block needs no queries there.
+    expect(bytes([prefill])).toEqual([whole, whole]);
+    // Written there, too, by the first 64 of 128 tokens.
+    const both = { ...prefill, startPosition: 0, tokens: Array(128).fill(1) };
+    expect(bytes([both])?.[0]).toBe(whole + 6 * 64 * 2 * 8 * 4);
+    // A prefix that many share goes once.
+    expect(bytes(Array(26).fill(decode(100, [4, 0])))).toEqual([whole, whole]);
+    expect(bytes(Array(25).fill(decode(100, [4, 0])))?.[0]).toBe(6 * 25 * (2 * 8 * 4 + 80));
+  });
+
+  it('is nothing of blocks that no row sees, or that begin after it', () => {
+    const each = 6 * (2 * 8 * 4 + 2 * (8 + 2) * 4);
+    // The last of its blocks is there already, but has no position yet.
+    expect(bytes([decode(80, [4, 0, 5])])?.[0]).toBe(each);
+    const windowed = (slidingWindows: number[]) =>
+      lentBytesOf([decode(130, [4, 0, 1])], residency, headGroups, { ...shape, slidingWindows });
+    expect(windowed([67, 67])).toBeNull();
+    expect(windowed([68, 67])?.[0]).toBe(each / 2);
+    expect(windowed([68, 0])?.[0]).toBe(each);
+    expect(windowed([])?.[0]).toBe(each);
   });
 });
 
@@ -67,6 +87,25 @@ describe('what travels about KV on loan between GPUs', () => {
     const prefill = { ...decode(256, [4, 0]), takeSampled: false, tokens: Array(200).fill(1) };
     expect(bytes([prefill])).toBe(6 * 200 * decoded);
   });
+
+  it('is a part for each chunk that a row sees, whatever the size of blocks', () => {
+    const prefill = { ...decode(0, [4]), takeSampled: false, tokens: Array(500).fill(1) };
+    const rows = 500 * (2 * 8 * 2 + 2 * 8 * 2);
+    const part = 2 * (8 + 2) * 4;
+    // The first 256 of them do not see the second chunk.
+    for (const [kvBlockTokens, blockTable] of [
+      [256, [4, 5]],
+      [512, [4]],
+    ] as const) {
+      const sent = lentBytesOf(
+        [{ ...prefill, blockTable }],
+        { ...residency, kvBlockTokens },
+        headGroups,
+        shape,
+      );
+      expect(sent?.[0]).toBe(6 * (rows + (500 + 244) * part));
+    }
+  });
 });
 
 describe('paths of KV', () => {
@@ -75,8 +114,7 @@ describe('paths of KV', () => {
     stepSeconds: () => 0.1,
     exchangeSeconds: (rank: number) => [0.03, 0.01][rank] ?? 0,
   };
-  const observer = () =>
-    new KvPathObserver({ costs, residency, headGroups, model: shape as PlanModel });
+  const observer = () => new KvPathObserver({ costs, residency, headGroups, model: shape });
   const load = {
     decodeTokens: 1,
     decodeContextTokens: 1,
