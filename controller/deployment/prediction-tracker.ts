@@ -1,5 +1,6 @@
 /** What the ranks' steps say about their latency lines: predictions beside measurements, refined lines, drift and its events. */
 import type { Clock } from '../../proto/base/clock.ts';
+import { isGpuLoan, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
 import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
@@ -47,7 +48,7 @@ function loadSecondsOf({ shardPlan, loadRates, prepared }: LoadedGroup): number 
   return Math.max(0, ...seconds);
 }
 
-type RefinedDevice = Pick<PlanDevice, 'id' | 'decode' | 'prefill' | 'link'>;
+type RefinedDevice = Pick<PlanDevice, 'id' | 'decode' | 'prefill' | 'link' | 'exchangeLink'>;
 
 const sizeOf = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
@@ -240,15 +241,19 @@ export class PredictionTracker {
     const linkRatio = ratioOf(this.#link);
     const believed = new Map(this.#ranks.map((rank) => [rank.workerId, this.#believed(rank)]));
     const worst = Math.max(1, ...believed.values());
+    // Links are probed by way of the host. GPUs may sum another way, and that is what service shows; they exchange KV by way of the host.
+    const isGpu = isGpuLoan(this.#group?.input.loanBlockTokens ?? loanBlockTokens);
     return devices.map((device) => {
       const ratio = believed.get(device.id) ?? this.#formerRatios.get(device.id) ?? worst;
-      const { constant, perToken } = device.link ?? { constant: 0, perToken: 0 };
+      const probed = device.link ?? { constant: 0, perToken: 0 };
+      const { constant, perToken } = probed;
       // Ratios are of the lines as fitted; those of the device may be a trial's.
       const fitted = this.#group?.profiles.get(device.id)?.fit;
       const lines = this.#joinedFits.get(device.id) ?? fitted ?? device;
       return {
         ...device,
         link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
+        ...(isGpu ? { exchangeLink: probed } : {}),
         decode: refineLines([lines.decode].flat(), ratio),
         prefill: refineLines([lines.prefill].flat(), ratio),
       };

@@ -50,6 +50,7 @@ const device = z.strictObject({
   decode: lineList,
   prefill: lineList,
   link: link.optional(),
+  exchangeLink: link.optional(),
   restore: z
     .strictObject({
       reloadSecondsPerTokenHeadGroup: coefficient,

@@ -54,7 +54,7 @@ export function remoteKvOf(
   const isGpu = isGpuLoan(blockTokens);
   const answer = isGpu ? (blockTokens / gpuLoanBlockTokens) * part : Math.min(part, block);
   const rowElementBytes = isGpu ? kvBytesPerElement : partElementBytes;
-  const links = devices.map((device) => linkOf(device, input));
+  const links = devices.map((device) => device.exchangeLink ?? linkOf(device, input));
   return {
     residentTokens: residentSequences * contextTokens,
     blockTokens,

@@ -22,6 +22,7 @@ export interface ProfiledDevice {
   readonly decode: LatencyLine[];
   readonly prefill: LatencyLine[];
   readonly link: LinkLine;
+  readonly exchangeLink?: LinkLine;
   /** Host memory for parked KV; absent: none. */
   readonly hostMemoryBytes?: number;
   /** Positions of a block of KV that its engine lends or holds; absent: those of processors. */

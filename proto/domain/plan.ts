@@ -38,6 +38,8 @@ export interface PlanDevice {
   decode: LatencyLine | LatencyLine[];
   prefill: LatencyLine | LatencyLine[];
   link?: LinkLine;
+  /** By which exchanges about KV on other ranks are priced where they do not go the way of sums; absent: `link`. */
+  exchangeLink?: LinkLine;
   restore?: RestoreCosts;
 }
 

@@ -169,6 +169,18 @@ test('what the trial has shown is believed until steps say more', () => {
   expect(headsOf('c')).toBe(5);
 });
 
+test('between GPUs exchanges stay priced by the link as probed, whatever sums turn out to take', () => {
+  const { tracker, serve } = tracked();
+  const refined = () => tracker.refine([{ id: 'a', decode: [line], prefill: [line], link }])[0];
+  serve(10, [1, 1]);
+  expect(refined()?.link.constant).toBeCloseTo(3 * link.constant, 6);
+  expect(refined()).not.toHaveProperty('exchangeLink');
+  const { input, ...rest } = group();
+  tracker.rebase({ ...rest, input: { ...input, loanBlockTokens: 256 } });
+  expect(refined()).toMatchObject({ exchangeLink: link });
+  expect(refined()?.link.constant).toBeCloseTo(3 * link.constant, 6);
+});
+
 test('the load that is served is known, and how many steps say so', () => {
   const { tracker, serve } = tracked();
   expect(tracker.served()).toBeNull();

@@ -174,6 +174,20 @@ describe('a plan with KV on other ranks', () => {
     expect(bytesIn(512)).toEqual([rows * 4 * 2, rows * 4 * part]);
   });
 
+  it('prices exchanges by a link of their own, where there is one', () => {
+    const input = inputOf(blocks(6), blocks(20), 8);
+    const exchangeLink = { constant: 2 * link.constant, perToken: 2 * link.perToken };
+    const devices = input.devices.map((one) => ({ ...one, exchangeLink }));
+    const without = inputOf(blocks(6), blocks(20), 8, false);
+    const secondsOf = (one: PlanInput) => planFromCounts(one, split).predicted.decodeSeconds;
+    // Where nothing is lent it says nothing.
+    expect(secondsOf({ ...without, devices })).toBe(secondsOf(without));
+    const [asSums, own] = [remoteKvOf(input), remoteKvOf({ ...input, devices })];
+    expect(own?.secondsPerByte).toEqual(asSums?.secondsPerByte.map((one) => 2 * one));
+    expect(own?.exchangeSeconds).toEqual(asSums?.exchangeSeconds.map((one) => 2 * one));
+    expect(secondsOf({ ...input, devices })).toBeGreaterThan(secondsOf(input));
+  });
+
   it('is explained: from which batch on, and whether it pays', () => {
     const input = { ...inputOf(blocks(6), blocks(20), 8), policy: 'equal' as const };
     const made = plan(input, () => 0);
