@@ -3,7 +3,7 @@ import { isGpuLoan, type KvLoan } from '../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlannedRank, PlanOutput } from '../../proto/domain/plan.ts';
 import { kvBlocksOf, usableBlocks } from '../planner/kv-blocks.ts';
-import { type LoanPlan, largestLoans, loanBufferShare } from '../planner/kv-loans.ts';
+import { type LoanPlan, largestLoans } from '../planner/kv-loans.ts';
 import { placeParked } from '../planner/kv-placement.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import type { KvRoom } from './require-room.ts';
@@ -62,8 +62,7 @@ function loansOf(request: KvRequest, solved: Solved, usable: number): LoanPlan |
   });
   const blockBytes = kvBlockTokens * kvBytesPerToken(model, 1);
   const planned = Math.floor(predicted.kvTokensTotal / kvBlockTokens);
-  const bufferShare = loanBufferShare(model.layers, kvBlockTokens);
-  return largestLoans(lenders, { blockBytes, bufferShare }, Math.min(usable, planned));
+  return largestLoans(lenders, blockBytes, Math.min(usable, planned));
 }
 
 export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
@@ -87,9 +86,7 @@ export function kvHomesOf(request: KvRequest, solved: Solved): KvHomes {
     if (headsOf(rank) === 0) return null;
     const own = at(blockBytes, index);
     const hostBytes = devices.find(({ id }) => id === rank.device)?.hostMemoryBytes ?? 0;
-    // What a holder receives and sends lies beside the blocks themselves.
-    const withBuffers = 1 + loanBufferShare(model.layers, kvBlockTokens);
-    const free = roomBytesOf(rank, devices) - at(heldBytes, index) * withBuffers;
+    const free = roomBytesOf(rank, devices) - at(heldBytes, index);
     const lends = (lent?.ownBlocks[index] ?? kvBlocks) < kvBlocks;
     const deviceBlocks = lends ? (lent?.ownBlocks[index] ?? 0) : Math.floor(free / own);
     return { deviceBlocks, hostBlocks: Math.floor(hostBytes / own) };

@@ -2,7 +2,7 @@
  * KV that lies on another rank than its heads. Ranks that are short of room for `kvBlocks` blocks of their own heads lend the highest
  * addresses to ranks that have room to spare; the lowest are used first, so nothing travels until own room is gone. Pure.
  */
-import { isGpuLoan, type KvLoan } from '../../proto/domain/kv-residency.ts';
+import type { KvLoan } from '../../proto/domain/kv-residency.ts';
 
 /** One rank of the group. */
 export interface LoanRank {
@@ -13,17 +13,6 @@ export interface LoanRank {
   readonly contextSeconds: number;
 }
 
-export interface LoanShape {
-  /** One block of one head group, all layers. */
-  readonly blockBytes: number;
-  /** Of what is on loan, at both ends: buffers beside it. */
-  readonly bufferShare: number;
-}
-
-/** Processors exchange one layer of all that is on loan; GPUs go in turns, with buffers that do not grow with it and are reserved. */
-export const loanBufferShare = (layers: number, blockTokens: number) =>
-  isGpuLoan(blockTokens) ? 0 : 1 / layers;
-
 export interface LoanPlan {
   readonly kvBlocks: number;
   /** By rank: addresses below are its own device's. */
@@ -33,31 +22,19 @@ export interface LoanPlan {
   readonly storedBytes: readonly number[];
 }
 
-/**
- * The most blocks of its own that a rank can keep of `kvBlocks`; the others cost it buffers, in which the holder's answer may come. Null: not
- * even those fit.
- */
-function ownBlocksOf(rank: LoanRank, { blockBytes, bufferShare }: LoanShape, kvBlocks: number) {
-  const room = rank.headGroups === 0 ? kvBlocks : rank.roomBytes / (rank.headGroups * blockBytes);
-  if (room >= kvBlocks) return kvBlocks;
-  if (bufferShare === 1) return null;
-  const own = Math.floor((room - kvBlocks * bufferShare) / (1 - bufferShare));
-  return own >= 0 ? own : null;
+/** As many blocks of its own as a rank has room for, of `kvBlocks`. Buffers for exchanges are reserved beside it, whatever it lends. */
+function ownBlocksOf({ roomBytes, headGroups }: LoanRank, blockBytes: number, kvBlocks: number) {
+  if (headGroups === 0) return kvBlocks;
+  return Math.max(0, Math.min(kvBlocks, Math.floor(roomBytes / (headGroups * blockBytes))));
 }
 
-/** Null when the ranks have not room for so many blocks. */
+/** `blockBytes`: of one head group, all layers. Null when the ranks have not room for so many blocks. */
 export function planLoans(
   ranks: readonly LoanRank[],
-  shape: LoanShape,
+  blockBytes: number,
   kvBlocks: number,
 ): LoanPlan | null {
-  const { blockBytes, bufferShare } = shape;
-  const ownBlocks: number[] = [];
-  for (const rank of ranks) {
-    const own = ownBlocksOf(rank, shape, kvBlocks);
-    if (own === null) return null;
-    ownBlocks.push(own);
-  }
+  const ownBlocks = ranks.map((rank) => ownBlocksOf(rank, blockBytes, kvBlocks));
   const lends = (rank: number) => (ownBlocks[rank] as number) < kvBlocks;
   const storedBytes = ranks.map(
     ({ headGroups }, rank) => (ownBlocks[rank] as number) * headGroups * blockBytes,
@@ -72,14 +49,13 @@ export function planLoans(
   const owners = all.filter(lends).sort((a, b) => headsOf(ranks, b) - headsOf(ranks, a));
   for (const owner of owners) {
     const bytes = headsOf(ranks, owner) * blockBytes;
-    const withBuffers = bytes * (1 + bufferShare);
     let begin = ownBlocks[owner] as number;
     for (const holder of holders) {
-      const fitting = Math.floor((spare[holder] as number) / withBuffers);
+      const fitting = Math.floor((spare[holder] as number) / bytes);
       const end = Math.min(kvBlocks, begin + fitting);
       if (end <= begin) continue;
       loans.push({ owner, holder, blocks: { begin, end } });
-      spare[holder] = (spare[holder] as number) - (end - begin) * withBuffers;
+      spare[holder] = (spare[holder] as number) - (end - begin) * bytes;
       storedBytes[holder] = (storedBytes[holder] as number) + (end - begin) * bytes;
       begin = end;
     }
@@ -90,26 +66,10 @@ export function planLoans(
 
 const headsOf = (ranks: readonly LoanRank[], rank: number) => ranks[rank]?.headGroups ?? 0;
 
-/** Of what a rank could keep if it lent nothing. */
-const ownShareMin = 1 / 2;
-
-/** Buffers for what it lends leave every rank at least half of its room for blocks of its own. */
-export function keepsHalf(
-  ranks: readonly LoanRank[],
-  { blockBytes }: LoanShape,
-  plan: LoanPlan,
-): boolean {
-  return ranks.every(({ roomBytes, headGroups }, rank) => {
-    const own = plan.ownBlocks[rank] as number;
-    const most = Math.floor(roomBytes / (headGroups * blockBytes));
-    return own >= plan.kvBlocks || own >= Math.floor(most * ownShareMin);
-  });
-}
-
 /** With as many blocks as all rooms together hold, at most `blocksMax`, and as are accepted; null when not one is. What is refused must be so for more. */
 export function largestLoans(
   ranks: readonly LoanRank[],
-  shape: LoanShape,
+  blockBytes: number,
   blocksMax = Number.POSITIVE_INFINITY,
   accepts: (plan: LoanPlan) => boolean = () => true,
 ): LoanPlan | null {
@@ -117,10 +77,10 @@ export function largestLoans(
   const heads = ranks.reduce((sum, { headGroups }) => sum + headGroups, 0);
   let best: LoanPlan | null = null;
   let low = 0;
-  let high = Math.min(blocksMax, Math.floor(room / (heads * shape.blockBytes))) + 1;
+  let high = Math.min(blocksMax, Math.floor(room / (heads * blockBytes))) + 1;
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
-    const found = planLoans(ranks, shape, middle);
+    const found = planLoans(ranks, blockBytes, middle);
     if (found === null || !accepts(found)) high = middle;
     else [low, best] = [middle, found];
   }

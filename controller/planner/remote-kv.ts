@@ -1,12 +1,5 @@
 /** What KV on loan needs and costs in a decode step (docs/planner.md). Pure. */
-import {
-  keepsHalf,
-  type LoanPlan,
-  type LoanRank,
-  largestLoans,
-  loanBufferShare,
-  planLoans,
-} from './kv-loans.ts';
+import { type LoanPlan, type LoanRank, largestLoans, planLoans } from './kv-loans.ts';
 import type { Footprint, Problem, Share } from './problem.ts';
 import type { RemoteKv } from './remote-workload.ts';
 import { isUsed, weightBytes } from './share-bytes.ts';
@@ -28,10 +21,8 @@ function loanRanks(
   return ranks.some(({ roomBytes }) => roomBytes < 0) ? null : ranks;
 }
 
-const loanShape = ({ kvPerTokenHeadGroup }: Footprint, { layers, blockTokens }: RemoteKv) => ({
-  blockBytes: kvPerTokenHeadGroup * blockTokens,
-  bufferShare: loanBufferShare(layers, blockTokens),
-});
+const blockBytesOf = ({ kvPerTokenHeadGroup }: Footprint, { blockTokens }: RemoteKv) =>
+  kvPerTokenHeadGroup * blockTokens;
 
 /** All KV that must be resident fits beside its heads, counted in tokens as where loans are not allowed. */
 function fitsAtHome({ footprint }: Problem, { residentTokens }: RemoteKv, ranks: LoanRank[]) {
@@ -62,7 +53,7 @@ export function remoteSecondsOf(
     const ranks = loanRanks(problem, remote, shares);
     if (ranks === null) return { fits: false, attention, link };
     if (fitsAtHome(problem, remote, ranks)) return { fits: true, attention, link };
-    plan = planLoans(ranks, loanShape(footprint, remote), remote.usedBlocks);
+    plan = planLoans(ranks, blockBytesOf(footprint, remote), remote.usedBlocks);
   }
   for (const { owner, holder, blocks } of plan?.loans ?? []) {
     const used = Math.min(blocks.end, remote.usedBlocks) - blocks.begin;
@@ -85,8 +76,8 @@ const contextOf = ({ contextSeconds }: RemoteKv, device: number) =>
   contextSeconds[device] as number;
 
 /**
- * The loans of a split: enough for the workload, and more while `secondsWith` them its step is at most `secondsMax` and no rank's own blocks
- * give way too far to buffers. Too few where there is no room for it. Null: KV stays with its heads.
+ * The loans of a split: enough for the workload, and more while `secondsWith` them its step is at most `secondsMax`. Too few where there is
+ * no room for it. Null: KV stays with its heads.
  */
 export function chooseLoans(
   problem: Problem,
@@ -97,21 +88,19 @@ export function chooseLoans(
   const { remote, footprint } = problem;
   const ranks = remote && loanRanks(problem, remote, shares);
   if (remote === null || ranks === null) return null;
-  const shape = loanShape(footprint, remote);
+  const blockBytes = blockBytesOf(footprint, remote);
   const { usedBlocks } = remote;
-  const enough = planLoans(ranks, shape, usedBlocks);
+  const enough = planLoans(ranks, blockBytes, usedBlocks);
   // Whole blocks may take more room than the tokens in them, for which loans would cost what nothing gives back.
   if (fitsAtHome(problem, remote, ranks) && (enough === null || enough.loans.length > 0)) {
     return null;
   }
-  if (enough === null) return largestLoans(ranks, shape, usedBlocks);
+  if (enough === null) return largestLoans(ranks, blockBytes, usedBlocks);
   const more = largestLoans(
     ranks,
-    shape,
+    blockBytes,
     Number.POSITIVE_INFINITY,
-    (plan) =>
-      plan.kvBlocks <= usedBlocks ||
-      (keepsHalf(ranks, shape, plan) && secondsWith(plan) <= secondsMax),
+    (plan) => plan.kvBlocks <= usedBlocks || secondsWith(plan) <= secondsMax,
   );
   return more ?? enough;
 }

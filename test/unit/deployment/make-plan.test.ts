@@ -112,10 +112,10 @@ describe('parked blocks of a plan', () => {
     );
   });
 
-  it('are not said to lack on a rank that has room on its device, nor by the KV that it holds for another', () => {
+  it('are said to lack on the rank that has no room, not on one that holds KV for it', () => {
     const workload = { sequences: 8, contextTokens: 192, prefillChunk: 16, outputTokens: 8 };
     const lent = { workload: { ...workload, allowRemoteKv: true } };
-    const devices = [device('right', 60 * MiB), device('left', 15 * MiB, 1024)];
+    const devices = [device('right', 60 * MiB, 2 ** 36), device('left', 15 * MiB, 1024)];
     const { shardPlan } = planOf(devices, lent);
     expect(shardPlan.kvBlockTokens).toBe(64);
     expect(shardPlan.kvLoans[0]).toMatchObject({ owner: 1, holder: 0 });

@@ -1,19 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { explain } from '../../../controller/planner/explain.ts';
-import {
-  keepsHalf,
-  largestLoans,
-  loanBufferShare,
-  planLoans,
-} from '../../../controller/planner/kv-loans.ts';
+import { largestLoans, planLoans } from '../../../controller/planner/kv-loans.ts';
 import { plan } from '../../../controller/planner/plan.ts';
 import { planFromCounts } from '../../../controller/planner/plan-from-counts.ts';
 import { remoteKvOf } from '../../../controller/planner/remote-workload.ts';
 import type { PlanInput } from '../../../proto/domain/plan.ts';
 import { device, smallInput } from './inputs.ts';
 
-/** Four layers: buffers of a quarter of what is lent. */
-const shape = { blockBytes: 10, bufferShare: 1 / 4 };
+const blockBytes = 10;
 const rank = (roomBytes: number, headGroups: number, contextSeconds = 1) => ({
   roomBytes,
   headGroups,
@@ -22,72 +16,57 @@ const rank = (roomBytes: number, headGroups: number, contextSeconds = 1) => ({
 
 describe('loans', () => {
   it('are none while every rank has room for its own', () => {
-    expect(planLoans([rank(100, 1), rank(200, 2)], shape, 10)).toMatchObject({
+    expect(planLoans([rank(100, 1), rank(200, 2)], blockBytes, 10)).toMatchObject({
       ownBlocks: [10, 10],
       loans: [],
       storedBytes: [100, 200],
     });
   });
 
-  it('are the highest addresses of the short rank, with buffers at both ends', () => {
-    // Of 20 blocks it keeps (100 / 10 - 20 / 4) / (1 - 1 / 4) = 6; 14 go, and 35 bytes of buffers stay beside the 60 of its own.
-    const found = planLoans([rank(100, 1), rank(600, 2)], shape, 20);
+  it('are the highest addresses of the short rank', () => {
+    const found = planLoans([rank(109, 1), rank(600, 2)], blockBytes, 20);
     expect(found).toMatchObject({
-      ownBlocks: [6, 20],
-      loans: [{ owner: 0, holder: 1, blocks: { begin: 6, end: 20 } }],
-      storedBytes: [60, 540],
+      ownBlocks: [10, 20],
+      loans: [{ owner: 0, holder: 1, blocks: { begin: 10, end: 20 } }],
+      storedBytes: [100, 500],
     });
-    // 400 of its own, 140 held and 35 of buffers: 575.
-    expect(planLoans([rank(100, 1), rank(575, 2)], shape, 20)).not.toBeNull();
-    expect(planLoans([rank(100, 1), rank(574, 2)], shape, 20)).toBeNull();
+    // 400 of its own and 100 held.
+    expect(planLoans([rank(109, 1), rank(500, 2)], blockBytes, 20)).not.toBeNull();
+    expect(planLoans([rank(109, 1), rank(499, 2)], blockBytes, 20)).toBeNull();
   });
 
   it('go to the rank that attends quickest first, and on to the next when it is full', () => {
-    const found = planLoans([rank(100, 1), rank(275, 1, 3), rank(300, 1, 2)], shape, 20);
+    const found = planLoans([rank(100, 1), rank(275, 1, 3), rank(260, 1, 2)], blockBytes, 20);
     expect(found?.loans).toEqual([
-      { owner: 0, holder: 2, blocks: { begin: 6, end: 14 } },
-      { owner: 0, holder: 1, blocks: { begin: 14, end: 20 } },
+      { owner: 0, holder: 2, blocks: { begin: 10, end: 16 } },
+      { owner: 0, holder: 1, blocks: { begin: 16, end: 20 } },
     ]);
   });
 
   it('leave what is too small for one owner to the blocks of the next', () => {
-    // Of 10 blocks the first two keep none; 50 bytes hold a block and buffer of one head group, not of eight.
-    const ranks = [rank(200, 8), rank(25, 1), rank(50, 0, 1), rank(1_125, 0, 2)];
-    const found = planLoans(ranks, shape, 10);
+    // Of 10 blocks the first two keep two; 50 bytes hold blocks of one head group, not of eight.
+    const ranks = [rank(200, 8), rank(25, 1), rank(50, 0, 1), rank(670, 0, 2)];
+    const found = planLoans(ranks, blockBytes, 10);
     expect(found?.loans.filter(({ owner }) => owner === 1)).toEqual([
-      { owner: 1, holder: 2, blocks: { begin: 0, end: 4 } },
-      { owner: 1, holder: 3, blocks: { begin: 4, end: 10 } },
+      { owner: 1, holder: 2, blocks: { begin: 2, end: 7 } },
+      { owner: 1, holder: 3, blocks: { begin: 7, end: 10 } },
     ]);
   });
 
   it('may lie on a rank without heads, and of a rank without room', () => {
-    const found = planLoans([rank(25, 1), rank(200, 0)], shape, 10);
+    const found = planLoans([rank(9, 1), rank(100, 0)], blockBytes, 10);
     expect(found?.loans).toEqual([{ owner: 0, holder: 1, blocks: { begin: 0, end: 10 } }]);
-    // Not even the buffers fit.
-    expect(planLoans([rank(24, 1), rank(200, 0)], shape, 10)).toBeNull();
+    expect(planLoans([rank(9, 1), rank(99, 0)], blockBytes, 10)).toBeNull();
   });
 
   it('are as many as all rooms together hold', () => {
     const ranks = [rank(100, 1), rank(1_000, 1)];
-    // Then the short one's room is full of buffers.
-    expect(largestLoans(ranks, shape)).toMatchObject({ kvBlocks: 40, ownBlocks: [0, 40] });
-    expect(planLoans(ranks, shape, 41)).toBeNull();
-    // Of 10 blocks it keeps (10 - 25 / 4) / (3 / 4) = 5; of 26 it would be 4.
-    expect(
-      largestLoans(ranks, shape, 100, (found) => keepsHalf(ranks, shape, found)),
-    ).toMatchObject({ kvBlocks: 25, ownBlocks: [5, 25] });
-    expect(largestLoans(ranks, shape, 30)).toMatchObject({ kvBlocks: 30, ownBlocks: [3, 30] });
-    expect(largestLoans(ranks, shape, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
-    expect(largestLoans([rank(1, 1)], shape)).toBeNull();
-  });
-
-  it('between GPUs take no buffers that grow with them', () => {
-    expect([loanBufferShare(4, 64), loanBufferShare(4, 256)]).toEqual([1 / 4, 0]);
-    const gpus = { blockBytes: 10, bufferShare: loanBufferShare(4, 256) };
-    const ranks = [rank(100, 1), rank(1_000, 1)];
-    // All of both rooms: the short one's own stays full.
-    expect(largestLoans(ranks, gpus)).toMatchObject({ kvBlocks: 55, ownBlocks: [10, 55] });
-    expect(planLoans(ranks, gpus, 56)).toBeNull();
+    expect(largestLoans(ranks, blockBytes)).toMatchObject({ kvBlocks: 55, ownBlocks: [10, 55] });
+    expect(planLoans(ranks, blockBytes, 56)).toBeNull();
+    const few = largestLoans(ranks, blockBytes, 100, ({ kvBlocks }) => kvBlocks <= 25);
+    expect(few).toMatchObject({ kvBlocks: 25, ownBlocks: [10, 25] });
+    expect(largestLoans(ranks, blockBytes, 7)).toMatchObject({ kvBlocks: 7, loans: [] });
+    expect(largestLoans([rank(1, 1)], blockBytes)).toBeNull();
   });
 });
 
@@ -124,35 +103,35 @@ describe('a plan with KV on other ranks', () => {
   it('holds what the rooms hold together, and tells where', () => {
     const made = planFromCounts(inputOf(blocks(6), blocks(20), 8), split);
     expect(made.feasible).toBe(true);
-    // Two layers: of 9 blocks the left keeps (6 - 9 / 2) / (1 - 1 / 2) = 3; 9 + 6 * 1.5 = 18 of 20 on the right, of 10 it would be 22.
-    expect(made.predicted.kvTokensTotal).toBe(576);
-    expect(made.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [192, 576] }]);
+    // 26 blocks are 13 of all heads: 13 and 7 on the right.
+    expect(made.predicted.kvTokensTotal).toBe(832);
+    expect(made.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [384, 832] }]);
     expect(made.ranks.map(({ kvBytes, kvTokens }) => [kvBytes, kvTokens])).toEqual([
-      [3 * 4_096, 192],
-      [15 * 4_096, 576],
+      [6 * 4_096, 384],
+      [20 * 4_096, 832],
     ]);
-    expect(made.ranks.map(({ kvShare }) => kvShare)).toEqual([3 / 18, 15 / 18]);
+    expect(made.ranks.map(({ kvShare }) => kvShare)).toEqual([6 / 26, 20 / 26]);
     const without = planFromCounts(inputOf(blocks(6), blocks(20), 8, false), split);
     expect(without).toMatchObject({ feasible: false, predicted: { kvTokensTotal: 384 } });
     expect(without.kvLoans).toBeUndefined();
-    expect(planFromCounts(inputOf(blocks(6), blocks(20), 11), split).reason).toMatch(
-      /^kv: the devices in use have .* in sum beside the weights for .* \(704 resident tokens\)/,
+    expect(planFromCounts(inputOf(blocks(6), blocks(20), 14), split).reason).toMatch(
+      /^kv: the devices in use have .* in sum beside the weights for .* \(896 resident tokens\)/,
     );
   });
 
   it("counts the holder's attention and the bytes on the link when the load uses lent addresses", () => {
     const input = inputOf(blocks(6), blocks(20), 8);
     const made = planFromCounts(input, split);
-    // 5 of 8 blocks lie on the right: it attends to 2 * 512 * (1 + 5 / 8) positions, the left to 2 * 512 * 3 / 8.
+    // 2 of 8 blocks lie on the right: it attends to 2 * 512 * (1 + 2 / 8) positions, the left to 2 * 512 * 6 / 8.
     const attention = 1e-6 * 512 * 2;
     const columns = 8 * 1e-5;
     const sums = 5e-4 + 8 * 64e-6;
     // Two exchanges for two layers cost 4 of the step's 5 beginnings; bytes by what a token's sums are: 2 * 2 * 8 * 8.
-    const bytes = 2 * 2 * (8 * 4 * 4 + 5 * (4 + 2) * 4);
+    const bytes = 2 * 2 * (8 * 4 * 4 + 2 * (4 + 2) * 4);
     const remote = (4 / 5) * 5e-4 + (bytes * 64e-6) / (2 * 2 * 8 * 8);
     const [left = 0, right = 0] = made.predicted.perRankSeconds;
-    expect(right).toBeCloseTo(2e-3 + attention * 1.625 + columns + sums + remote, 9);
-    expect(left).toBeCloseTo(2e-3 + attention * 0.375 + columns + sums + remote, 9);
+    expect(right).toBeCloseTo(2e-3 + attention * 1.25 + columns + sums + remote, 9);
+    expect(left).toBeCloseTo(2e-3 + attention * 0.75 + columns + sums + remote, 9);
     const few = planFromCounts(inputOf(blocks(6), blocks(20), 2), split);
     const without = planFromCounts(inputOf(blocks(6), blocks(20), 2, false), split);
     expect(few.predicted.perRankSeconds).toEqual(without.predicted.perRankSeconds);
@@ -194,10 +173,10 @@ describe('a plan with KV on other ranks', () => {
     expect(made.feasible).toBe(true);
     const { loans, binding } = explain(input, made);
     expect(binding.text).toContain(`KV for ${made.predicted.kvTokensTotal} tokens`);
-    expect([loans?.withLoans?.sequences, loans?.withoutLoans?.sequences]).toEqual([9, 6]);
+    expect([loans?.withLoans?.sequences, loans?.withoutLoans?.sequences]).toEqual([13, 6]);
     expect(loans?.text).toMatch(/^from 7 sequences of 64 tokens on KV lies on other ranks/);
     const plain = inputOf(blocks(6), blocks(20), 2, false);
-    const devices = plain.devices.map((one) => ({ ...one, link: { constant: 2e-4, perToken: 0 } }));
+    const devices = plain.devices.map((one) => ({ ...one, link: { constant: 4e-4, perToken: 0 } }));
     // Beginning the exchanges takes more than the seventh sequence gives.
     const quick = { ...plain, devices, policy: 'equal' as const };
     const asked = explainedLoans({
@@ -216,7 +195,7 @@ describe('a plan with KV on other ranks', () => {
 
   it('is not said to pay where the link takes what the batch gives', () => {
     const slow = { constant: 0.5, perToken: 64e-6 };
-    const input = { ...inputOf(blocks(6), blocks(20), 8), policy: 'equal' as const };
+    const input = { ...inputOf(blocks(6), blocks(10), 8), policy: 'equal' as const };
     const devices = input.devices.map((one) => ({ ...one, link: slow }));
     const loans = explainedLoans({ ...input, devices });
     expect(loans?.paysFrom).toBeNull();
@@ -224,24 +203,20 @@ describe('a plan with KV on other ranks', () => {
   });
 
   it('counts whole blocks, as the addresses of a sequence are', () => {
-    // 65 tokens take two blocks: 4 sequences 8 of them, 5 take 10.
+    // 65 tokens take two blocks: 6 sequences 12 of them.
     const of65 = (sequences: number) => {
       const input = inputOf(blocks(6), blocks(20), sequences);
       const workload = { ...input.workload, contextTokens: 65 };
       return planFromCounts({ ...input, workload }, split);
     };
-    expect(of65(4)).toMatchObject({ feasible: true });
-    // 8 sequences of 65 tokens are 520, which 9 blocks would hold.
-    expect(of65(8)).toMatchObject({ feasible: false, predicted: { kvTokensTotal: 576 } });
+    expect(of65(6)).toMatchObject({ feasible: true });
+    // 7 sequences of 65 tokens are 455, which 13 blocks would hold.
+    expect(of65(7)).toMatchObject({ feasible: false, predicted: { kvTokensTotal: 832 } });
   });
 
-  it('lends no more than the planned load needs, where more would make its step longer', () => {
-    // The left has room for 6 blocks; of 7 it would keep 5.
-    const made = planFromCounts(inputOf(blocks(6), blocks(20), 6), split);
-    expect(made).toMatchObject({ feasible: true, kvLoans: [], predicted: { kvTokensTotal: 384 } });
-    // Of 8 blocks it keeps 4, of 9 it would be 3: both hold 3 sequences.
+  it('lends beyond what the planned load needs where that costs its step nothing', () => {
     const few = planFromCounts(inputOf(blocks(6), blocks(20), 3), split);
-    expect(few.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [192, 576] }]);
+    expect(few.kvLoans).toEqual([{ owner: 'left', holder: 'right', tokens: [384, 832] }]);
     const without = planFromCounts(inputOf(blocks(6), blocks(20), 3, false), split);
     expect(few.predicted.decodeSeconds).toBe(without.predicted.decodeSeconds);
   });
