@@ -18,9 +18,9 @@ export interface Corrections {
 
 /** What is done about it. */
 export type Choice = Pick<Corrections, 'ratios' | 'linkSeconds' | 'leftOut'>;
-type CorrectedDevice = Pick<ProfiledDevice, 'id' | 'decode' | 'link'>;
+type CorrectedDevice = Pick<ProfiledDevice, 'id' | 'decode' | 'link' | 'exchangeLink'>;
 
-/** Those that are not left out, slower by their ratios and with dearer links. */
+/** Those that are not left out, slower by their ratios and with dearer links; exchanges of lent KV stay priced as probed. */
 export function corrected<Device extends CorrectedDevice>(
   devices: readonly Device[],
   { ratios, linkSeconds, leftOut }: Choice,
@@ -31,6 +31,7 @@ export function corrected<Device extends CorrectedDevice>(
       ...device,
       decode: refineLines(device.decode, ratios.get(device.id) ?? 1),
       link: { ...device.link, constant: device.link.constant + linkSeconds },
+      ...(linkSeconds === 0 ? {} : { exchangeLink: device.exchangeLink ?? device.link }),
     }));
 }
 

@@ -81,7 +81,8 @@ export async function connectRanks(
     migration,
   };
   // The worker answers at its own deadlines; this one is for a worker that does not.
-  const deadlineMs = connectDeadlineMs + 5_000 + (migration === null ? 0 : migrationDeadlineMs);
+  const keeps = prepared.some(({ kvKept }) => kvKept);
+  const deadlineMs = connectDeadlineMs + 5_000 + (keeps ? migrationDeadlineMs : 0);
   const connected: Connected = { fingerprints: [], migrationSeconds: 0, migrationBytes: 0 };
   await Promise.all(
     workers.map(async (worker) => {

@@ -253,7 +253,7 @@ export class PredictionTracker {
       return {
         ...device,
         link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
-        ...(isGpu ? { exchangeLink: probed } : {}),
+        ...(isGpu ? { exchangeLink: device.exchangeLink ?? probed } : {}),
         decode: refineLines([lines.decode].flat(), ratio),
         prefill: refineLines([lines.prefill].flat(), ratio),
       };

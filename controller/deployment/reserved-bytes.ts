@@ -102,8 +102,8 @@ function scratchBytesOfGpu(reserved: ReservedFor): number {
 }
 
 /**
- * Buffers of a rank that lends or holds, beside those that grow with its loans (planner/kv-loans.ts): queries, keys and values of a whole
- * step, or one block on its way, in both directions.
+ * Buffers of a rank that lends or holds (native/engine/remote_traffic.h): queries, keys and values of a whole step, or one block on its way,
+ * in both directions.
  */
 function exchangeBytesOf({ model, stepTokensMax }: ReservedFor): number {
   const rows = 4 * stepTokensMax * columnsOf(model).queryKeyValue;

@@ -64,7 +64,7 @@ export function remoteSecondsOf(
     attention[holder] = (attention[holder] ?? 0) + share * headGroups * contextOf(remote, holder);
     const bytes = headGroups * (remote.queryBytes + share * remote.answerBytes);
     for (const end of [owner, holder]) {
-      // Every layer begins its exchanges once, whatever the number of loans.
+      // Every layer begins its exchanges once, whatever the number of loans. Turns, where answers do not fit the buffers, are not counted.
       const begun = (link[end] as number) > 0 ? 0 : (remote.exchangeSeconds[end] as number);
       link[end] = (link[end] as number) + begun + bytes * (remote.secondsPerByte[end] as number);
     }

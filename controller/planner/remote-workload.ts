@@ -11,7 +11,6 @@ export interface RemoteKv {
   readonly blockTokens: number;
   /** Whole blocks that they take, lowest addresses first. */
   readonly usedBlocks: number;
-  readonly layers: number;
   /** Of a step, by head group: queries of all its rows to a holder. */
   readonly queryBytes: number;
   /** Of a step, by head group: of every block that it attends to the parts back, or, on processors, the block itself where that is less. */
@@ -59,7 +58,6 @@ export function remoteKvOf(
     residentTokens: residentSequences * contextTokens,
     blockTokens,
     usedBlocks: residentSequences * blocks,
-    layers,
     queryBytes: layers * sequences * queryHeadsPerGroup * headDim * rowElementBytes,
     answerBytes: sequences * blocks * layers * answer,
     contextSeconds: devices.map(({ decode }) => {

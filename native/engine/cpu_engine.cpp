@@ -57,7 +57,7 @@ std::shared_ptr<Arena> deviceMemory(const std::optional<KeptKv>& previous, const
 std::shared_ptr<Arena> loanMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {
   const bool kept = previous && previous->loans != nullptr;
   if (kept && sameHeld(previous->store.homes(), homes)) return previous->loans;
-  return std::make_shared<Arena>(sizeBytes, "KV of other ranks", kept ? ArenaPages::kLarge : ArenaPages::kLargeNow);
+  return std::make_shared<Arena>(sizeBytes, "KV of other ranks", previous ? ArenaPages::kLarge : ArenaPages::kLargeNow);
 }
 
 std::shared_ptr<Arena> hostMemory(const std::optional<KeptKv>& previous, const KvHomes& homes, size_t sizeBytes) {

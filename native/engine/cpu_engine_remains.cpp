@@ -38,7 +38,6 @@ std::optional<KeptKv> kvFor(CpuEngineRemains& remains, const ModelSpec& model, c
   if (!usable) return std::nullopt;
   const KvHomes& before = kept->store.homes();
   kept->store.discard({homes.blocks, before.blocks});
-  kept->store.discard({before.blocks + homes.parkedBlocks, before.addresses()});
   const auto fits = [&](size_t keptBytes) {
     return options.memoryBytes == 0 || otherBytes + std::max(keptBytes, kvBytes) <= options.memoryBytes;
   };

@@ -149,6 +149,7 @@ void requireNothingLent(const KvMigration& migration, const KvHomes& homes, cons
                                                         " entries; engines on GPUs move nothing that is lent");
   int64_t addresses = homes.headGroups.empty() ? homes.blocks : homes.localBlocks();
   if (kept != nullptr && !kept->homes.headGroups.empty()) addresses = std::min(addresses, kept->homes.localBlocks());
+  for (const KvLoan& loan : homes.loans) addresses = std::min(addresses, loan.blocks.begin);
   checkBlocks(migration.blocks, addresses);
 }
 
@@ -188,18 +189,20 @@ void KvMigrator::listTransfers(const KvHomes& homes) {
 }
 
 void KvMigrator::addBlocks(const Range& groups, int owner, int heir, const KvHomes& homes) {
+  if (groups.empty()) return;
+  std::vector<std::pair<Transfer*, Run>> runs;  // of one head group
+  for (const auto& [from, to] : blocks_) {
+    Transfer* const transfer = &transferOf(before_.placeOf(owner, from), homes.placeOf(heir, to));
+    const bool goesOn = !runs.empty() && runs.back().first == transfer &&
+                        runs.back().second.from + runs.back().second.count == from &&
+                        runs.back().second.to + runs.back().second.count == to;
+    if (!goesOn) runs.push_back({transfer, {0, from, to, 0, 0}});
+    runs.back().second.count += 1;
+  }
   for (int64_t group = groups.begin; group < groups.end; ++group) {
-    for (const auto& [from, to] : blocks_) {
-      const int sender = before_.placeOf(owner, from);
-      const int receiver = homes.placeOf(heir, to);
-      Transfer& transfer = transferOf(sender, receiver);
-      Run* last = transfer.runs.empty() ? nullptr : &transfer.runs.back();
-      if (last != nullptr && last->group == group && last->from + last->count == from && last->to + last->count == to) {
-        last->count += 1;
-      } else {
-        transfer.runs.push_back({group, from, to, 1, transfer.pieces});
-      }
-      transfer.pieces += 1;
+    for (const auto& [transfer, run] : runs) {
+      transfer->runs.push_back({group, run.from, run.to, run.count, transfer->pieces});
+      transfer->pieces += run.count;
     }
   }
 }

@@ -20,7 +20,7 @@ struct KvSource {
   KvHomes homes;
 };
 
-/// Buffers of an exchange, on each rank, when no single block is larger: this much to send and as much to receive.
+/// Buffers of an exchange, on each rank: this much to send and as much to receive, or a piece for each peer.
 inline constexpr size_t kMigrationStagingBytes = size_t{2} << 20;
 
 /// Checks a migration to `homes` on a rank that kept `kept` (null: nothing). Throws kShapeInvalid naming the field, its

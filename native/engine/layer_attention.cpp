@@ -152,7 +152,7 @@ void ForwardPass::attendRemotely(const TokenBatch& batch, int64_t layer) {
     remote_->attendForOwners(layer, attentionShape(layer), work);
     const bool atOnce = remote_->returnsAtOnce();
     if (atOnce) remote_->returnParts();
-    if (!begun && (!atOnce || turn + 1 == turns)) {
+    if (!begun) {
       forItems([&](size_t item, float* floats) { attendFirstChunks(batch, layer, item, floats); });
       begun = true;
     }

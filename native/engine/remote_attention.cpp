@@ -4,7 +4,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel.h"
 
 namespace hels {
@@ -12,8 +11,6 @@ namespace {
 
 /// All transports take so much before the peer has come: two packets in shared memory, less than a socket's buffers.
 constexpr int64_t kSentAtOnceBytes = int64_t{128} * 1024;
-
-size_t aligned(int64_t bytes) { return static_cast<size_t>(roundUp(bytes, kMessageAlignment)); }
 
 int64_t windowAt(const ModelSpec& model, int64_t layer) {
   return model.slidingWindows.empty() ? 0 : model.slidingWindows[static_cast<size_t>(layer)];
@@ -120,7 +117,7 @@ void RemoteAttention::layOut(const RemotePlan& plan, bool second) {
     } else {
       parts_[static_cast<size_t>(from)].receive = message;
     }
-    used += aligned(bytes);
+    used += static_cast<size_t>(alignedMessage(bytes));
   }
 }
 

@@ -5,6 +5,8 @@
 #include <map>
 #include <unordered_map>
 
+#include "kernels/cpu/gemm.h"
+
 namespace hels {
 namespace {
 
@@ -208,14 +210,12 @@ RemotePlan planBlocks(const TokenBatch& batch, const KvHomes& homes, const Remot
   return plan;
 }
 
-int64_t aligned(int64_t bytes) { return (bytes + kMessageAlignment - 1) / kMessageAlignment * kMessageAlignment; }
-
 /// Whether no rank sends or receives more in either exchange.
 bool fits(const RemotePlan& plan, const RemoteSizes& sizes, int ranks, int64_t bytesMax) {
   std::vector<std::array<int64_t, 4>> used(static_cast<size_t>(ranks));
   for (const RemoteTraffic& traffic : plan.traffic) {
-    const int64_t first = aligned(sizes.firstBytes(traffic));
-    const int64_t second = aligned(sizes.secondBytes(traffic));
+    const int64_t first = alignedMessage(sizes.firstBytes(traffic));
+    const int64_t second = alignedMessage(sizes.secondBytes(traffic));
     std::array<int64_t, 4>& owner = used[static_cast<size_t>(traffic.loan.owner)];
     std::array<int64_t, 4>& holder = used[static_cast<size_t>(traffic.loan.holder)];
     owner[0] += first;
@@ -228,9 +228,11 @@ bool fits(const RemotePlan& plan, const RemoteSizes& sizes, int ranks, int64_t b
 
 }  // namespace
 
+int64_t alignedMessage(int64_t bytes) { return roundUp(bytes, kMessageAlignment); }
+
 int64_t exchangeBytesMax(const ModelSpec& model, const RemoteSizes& sizes, int64_t stepTokensMax, int ranks) {
   const int64_t rows = stepTokensMax * (sizes.storedBytes(model.headGroups) + sizes.queryBytes(model.headGroups));
-  return aligned(std::max(rows, sizes.blockBytes(model.headGroups))) + ranks * kMessageAlignment;
+  return alignedMessage(std::max(rows, sizes.blockBytes(model.headGroups))) + ranks * kMessageAlignment;
 }
 
 RemotePlan planRemote(const TokenBatch& batch, const KvHomes& homes, const RemoteSizes& sizes, int64_t window) {

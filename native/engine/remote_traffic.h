@@ -102,8 +102,9 @@ class RemoteSizes {
   RemoteFormat format_;
 };
 
-/// Messages of an exchange lie one behind the other in a rank's buffer, each from such a border on.
+/// What a message takes in a rank's buffer, where those of an exchange lie one behind the other.
 inline constexpr int64_t kMessageAlignment = 64;
+int64_t alignedMessage(int64_t bytes);
 
 /// What a rank's buffers hold in each direction, for all of its peers together: queries, keys and values of a step,
 /// from all ranks, or one layer of a block. The same on all ranks.

@@ -227,6 +227,35 @@ TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   refused("previousHeadGroups is [0, 3), [0, 0); together they must be [0, 4)");
 }
 
+/// Rank 1 gets half of the heads, and lends rank 0 their addresses from 3 on.
+TEST_F(CudaReplan, MovesNothingThatIsLent) {
+  EngineOptions options = gpuOptions();
+  options.kvBlockTokens = 256;
+  options.kvBlocks = 6;
+  RankGroup old(model_, {{4, 0, 0}}, options);
+  feed(old, 0, kHalf);
+  options.kvLoans = {{1, 0, {3, 6}, {2, 4}}};
+  const auto shards = shardsOf(model_.spec, {{2, 1, 30}, {2, 0, 0}});
+  const auto engine = Engine::load(model_.spec, shards[0], model_.source, options, std::move(old.takeEngines()[0]));
+  KvMigration migration{{{0, 4}, {}}, {{0, 2}, {2, 4}}, {}, {{0, 5}}, {}, {}};
+  const auto refused = [&](const std::string& part) {
+    try {
+      engine->migrateKv(migration);
+      ADD_FAILURE() << "no error; expected: " << part;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused("blocks[0] is [0, 5); it must be a range, not empty, within [0, 3)");
+  migration.blocks = {{0, 3}};
+  refused("needs connect()");
+  migration.previousLoans = {{1, 0, {3, 6}, {0, 0}}};
+  refused("previousLoans[0] has KV of head groups [0, 0) at [3, 6) with this rank, which has not kept it");
+  migration.previousLoans = {{0, 1, {3, 6}, {0, 4}}};
+  refused("previousLoans of rank 0 are not what it lent");
+}
+
 }  // namespace
 }  // namespace hels
 #endif

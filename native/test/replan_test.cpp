@@ -26,6 +26,7 @@ ModelSpec specOf(const std::string& kind, DataType type) {
   if (kind == "int8") spec.quantization = Quantization::kInt8;
   if (kind == "int4") spec.quantization = Quantization::kInt4;
   if (kind == "tied") spec.tiedEmbeddings = true;
+  if (kind == "pages") spec.headDim = 64;  // a block of a head group is a page
   return spec;
 }
 
@@ -201,8 +202,8 @@ class Replan : public testing::TestWithParam<std::tuple<std::string, DataType>> 
 
   /// The first sequence gives up all but its first block to parked addresses, and has them back after the change.
   void expectSameBitsOfParked(const std::vector<RankShare>& shares, const std::vector<EngineOptions>& before,
-                              const std::vector<RankShare>& nextShares, const std::vector<EngineOptions>& now) {
-    const std::vector<int32_t> parked = {6, 0, 4, 5};
+                              const std::vector<RankShare>& nextShares, const std::vector<EngineOptions>& now,
+                              const std::vector<int32_t>& parked = {6, 0, 4, 5}) {
     const std::vector<int32_t> parkedNow = {1, 0, 4, 3};
     std::vector<int32_t> table = kTables[0];
     RankGroup old(model_, shares, before);
@@ -345,6 +346,17 @@ TEST_P(Replan, ParkedBlocksStayOrMove) {
   }
 }
 
+TEST_P(Replan, ParkedBlocksThatTheNextPlanHasNoAddressForMove) {
+  EngineOptions many = tinyOptions();
+  many.kvParkedBlocks = 40;
+  EngineOptions few = tinyOptions();
+  few.kvParkedBlocks = 6;
+  const std::vector<EngineOptions> before(2, many), now(2, few);
+  const std::vector<RankShare> shares = {{2, 1, 30}, {2, 0, 0}};
+  expectSameBitsOfParked(shares, before, shares, now, {39, 0, 37, 38});
+  expectSameBitsOfParked(shares, before, {{3, 1, 30}, {1, 0, 0}}, now, {39, 0, 37, 38});
+}
+
 TEST_P(Replan, BesideLoansInEitherPlan) {
   EngineOptions plain = tinyOptions();
   plain.kvBlockTokens = 64;
@@ -431,9 +443,9 @@ TEST_P(Replan, OverTcpAndSharedMemory) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Replan,
                          testing::Values(std::tuple("mha", DataType::kF32), std::tuple("gqa", DataType::kF32),
-                                         std::tuple("mha", DataType::kBf16), std::tuple("gqa", DataType::kBf16),
-                                         std::tuple("tied", DataType::kBf16), std::tuple("int8", DataType::kBf16),
-                                         std::tuple("int4", DataType::kBf16)),
+                                         std::tuple("pages", DataType::kF32), std::tuple("mha", DataType::kBf16),
+                                         std::tuple("gqa", DataType::kBf16), std::tuple("tied", DataType::kBf16),
+                                         std::tuple("int8", DataType::kBf16), std::tuple("int4", DataType::kBf16)),
                          [](const auto& info) {
                            return std::get<0>(info.param) + "_" + dataTypeName(std::get<1>(info.param));
                          });

@@ -18,6 +18,7 @@ const cases = models.flatMap((directory) =>
   ),
 );
 const MiB = 2 ** 20;
+const whole = (end: number) => ({ begin: 0, end });
 
 it.each(cases)(
   '$directory, $numerics, $sequences sequences, chunks of $prefillChunk',
@@ -27,7 +28,6 @@ it.each(cases)(
       JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')),
     );
     const sizes = engineSizesOf(one);
-    const whole = (end: number) => ({ begin: 0, end });
     const engine = await loadEngine({
       directory,
       model,
@@ -57,5 +57,60 @@ it.each(cases)(
     expect(scratchBytes).toBeLessThanOrEqual(reserved);
     // Not much more: a plan would leave room unused that grows with the sizes.
     expect(reserved - scratchBytes).toBeLessThan(9 * MiB + 0.25 * scratchBytes);
+  },
+);
+
+it.each(cases.filter(({ numerics }) => numerics === 'exact'))(
+  '$directory, $sequences sequences, chunks of $prefillChunk, beside KV on loan',
+  async (one) => {
+    const { directory, numerics } = one;
+    const model = modelSpecFromConfig(
+      JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')),
+    );
+    const sizes = engineSizesOf(one);
+    const scratchOf = async (blocks: number) => {
+      // All heads but one are this rank's, which lends all but the first block.
+      const own = model.headGroups - 1;
+      const loan = {
+        owner: 0,
+        holder: 1,
+        blocks: { begin: 1, end: blocks },
+        headGroups: whole(own),
+      };
+      const engine = await loadEngine({
+        directory,
+        model,
+        shard: {
+          rank: 0,
+          ranks: 2,
+          headGroups: whole(own),
+          ffnColumns: whole(model.ffnColumns),
+          vocabRows: whole(model.vocabRows),
+        },
+        options: {
+          device: 'cpu',
+          multiprocessors: 0,
+          threads: 1,
+          speed: 1,
+          memoryBytes: 0,
+          numerics,
+          kvBlockTokens: 64,
+          kvBlocks: blocks,
+          kvDeviceBlocks: 1,
+          kvLoans: [loan],
+          ...sizes,
+          corruption: null,
+        },
+      });
+      const { scratchBytes } = await engine.report();
+      await engine.close();
+      return scratchBytes;
+    };
+    const few = await scratchOf(100);
+    expect(few).toBeLessThanOrEqual(
+      reservedBytesOf({ model, ...sizes, numerics, lends: true, ranks: 2 }, 'cpu'),
+    );
+    // Buffers do not grow with what is lent.
+    expect(await scratchOf(1000)).toBe(few);
   },
 );

@@ -10,12 +10,6 @@
 namespace hels::cuda {
 namespace {
 
-constexpr size_t kMessageAlignment = 64;
-
-size_t aligned(int64_t bytes) {
-  return (static_cast<size_t>(bytes) + kMessageAlignment - 1) / kMessageAlignment * kMessageAlignment;
-}
-
 KvShape heldShape(const ModelSpec& model, const EngineOptions& options) {
   return {model.weightType, model.layers, 0, model.headDim, options.kvBlockTokens, 0};
 }
@@ -40,10 +34,11 @@ MessageBytes messageBytesOf(const CudaRemotePlan& plan, const KvHomes& homes, co
   const RemoteSizes& sizes = plan.sizes();
   const int64_t tokens = plan.turnTokensMax();
   const auto first = [&](int64_t groups) {
-    return aligned(tokens * (sizes.storedBytes(groups) + sizes.queryBytes(groups)));
+    return static_cast<size_t>(alignedMessage(tokens * (sizes.storedBytes(groups) + sizes.queryBytes(groups))));
   };
   const auto second = [&](int64_t groups) {
-    return aligned(plan.partsMax(groups) * sizes.partFloats() * static_cast<int64_t>(sizeof(float)));
+    const int64_t bytes = plan.partsMax(groups) * sizes.partFloats() * static_cast<int64_t>(sizeof(float));
+    return static_cast<size_t>(alignedMessage(bytes));
   };
   size_t heldFirst = 0;
   size_t heldSecond = 0;
@@ -53,7 +48,7 @@ MessageBytes messageBytesOf(const CudaRemotePlan& plan, const KvHomes& homes, co
   }
   const int64_t holders = holdersOf(homes);
   const int64_t own = homes.headGroups.size();
-  const size_t ownSecond = holders == 0 ? 0 : second(own) + static_cast<size_t>(holders) * kMessageAlignment;
+  const size_t ownSecond = holders == 0 ? 0 : second(own) + static_cast<size_t>(holders * kMessageAlignment);
   return {std::max(static_cast<size_t>(holders) * first(own), heldSecond), std::max(heldFirst, ownSecond)};
 }
 
@@ -241,7 +236,7 @@ void CudaRemoteAttention::layOut(const RemotePlan& plan, bool second) {
     } else {
       parts_[static_cast<size_t>(from)].receive = message;
     }
-    used += aligned(bytes);
+    used += static_cast<size_t>(alignedMessage(bytes));
   }
 }
 
