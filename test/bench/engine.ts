@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Benchmark, Goal, Table } from './benchmark.ts';
 import { chosenShapes, orNote } from './engine/chosen.ts';
 import { installPeer, peerVersion } from './engine/install-peer.ts';
-import { repetitions } from './engine/interleave.ts';
+import { repetitions, repetitionsOfOne } from './engine/interleave.ts';
 import { buildCeilingBench } from './engine/limits.ts';
 import { randomModelGguf } from './engine/llama-gguf.ts';
 import {
@@ -32,7 +32,7 @@ async function subjectOf(
 }
 
 const readingNotes = [
-  `medians of ${repetitions} measurements in turn (exact, fast, llama.cpp, exact ...), after one that warms up; no two run at once`,
+  `medians of ${repetitions} measurements in turn, ${repetitionsOfOne} at batch 1 (exact, fast, llama.cpp, exact ...), after one that warms up; no two run at once`,
   'llama.cpp decodes and is not asked to sample; ours samples greedily in the step',
   'limit: at batch 1 read bandwidth / weights of a step; above, the products of the step alone by bare oneDNN in bf16, weights in its own layout; measured before and after the row, the better one (each the best of 5)',
   'two threads read up to twice as fast at some times as at others, as the host places its cores: where both engines are equally far off the bandwidth limit, row and limit met different times',

@@ -13,7 +13,7 @@ import {
   startPeer,
   startTwoRanks,
 } from './contenders.ts';
-import { interleave } from './interleave.ts';
+import { interleave, repetitions, repetitionsOfOne } from './interleave.ts';
 import { type Limits, measureLimits } from './limits.ts';
 
 export interface Subject {
@@ -141,7 +141,9 @@ async function measureSteps(
     };
     // Before and after: the host gives more at some times than at others.
     const before = measureLimit();
-    const seconds = await interleave(contenders.map((contender) => measureOf(contender, step)));
+    const measures = contenders.map((contender) => measureOf(contender, step));
+    const isOne = !step.prefill && step.tokens === 1;
+    const seconds = await interleave(measures, isOne ? repetitionsOfOne : repetitions);
     const speeds = seconds.map((value) => step.tokens / value);
     const [exact = Number.NaN, fast = Number.NaN, peer = null] = speeds;
     const after = measureLimit();
