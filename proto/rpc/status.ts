@@ -1,4 +1,7 @@
-/** HelsError <-> gRPC status. The code travels in the `hels-code` trailer, so a client gets the very error back. */
+/**
+ * HelsError <-> gRPC status. The code travels in the `hels-code` trailer and the field in `hels-field-bin`, so a client gets the very error
+ * back.
+ */
 import * as grpc from '@grpc/grpc-js';
 import { type ErrorCode, HelsError, isErrorCode, toHelsError } from '../domain/errors.ts';
 import { connectionFailureOf } from './connection-failure.ts';
@@ -28,20 +31,28 @@ const statusOf: Readonly<Record<ErrorCode, grpc.status>> = {
 };
 
 const codeKey = 'hels-code';
-const fieldKey = 'hels-field';
+/** Binary: a field can be a path, and gRPC.js throws at text in metadata that is not printable ASCII. */
+const fieldKey = 'hels-field-bin';
+/** All of them escaped fit into the 64 KiB that HTTP/2 peers take as trailers. */
+const detailsCharactersMax = 4_000;
+const fieldCharactersMax = 1_000;
 
-/** What a service handler passes to its callback or emits on its stream. */
+/** Bounded, and without half of a surrogate pair, which gRPC.js cannot encode: the call would never be answered. */
+function bounded(text: string, charactersMax: number): string {
+  const cut = text.length > charactersMax ? `${text.slice(0, charactersMax - 3)}...` : text;
+  return Buffer.from(cut).toString();
+}
+
+/** What a service handler passes to its callback or emits on its stream. Never throws: nobody would answer the call then. */
 export function toServiceError(error: unknown): Partial<grpc.ServiceError> {
   const failure = toHelsError(error);
   const metadata = new grpc.Metadata();
   metadata.set(codeKey, failure.code);
-  if (failure.field !== null) metadata.set(fieldKey, failure.field);
-  return {
-    code: statusOf[failure.code],
-    details: failure.message,
-    message: failure.message,
-    metadata,
-  };
+  if (failure.field !== null) {
+    metadata.set(fieldKey, Buffer.from(bounded(failure.field, fieldCharactersMax)));
+  }
+  const message = bounded(failure.message, detailsCharactersMax);
+  return { code: statusOf[failure.code], details: message, message, metadata };
 }
 
 const tlsHint = 'both ends need certificates of one authority: --tls-ca, --tls-cert, --tls-key';
