@@ -7,6 +7,8 @@ const MiB = 2 ** 20;
 export const limits = {
   /** One HTTP request body. */
   httpBodyBytesMax: 8 * MiB,
+  /** Lists and objects within each other in a body: what looks at them recurses. */
+  jsonNestingMax: 100,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
   /** Names of headers that a page of another origin asks to send, all together. */

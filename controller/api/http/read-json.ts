@@ -59,7 +59,23 @@ function parseObject(text: string): Readonly<Record<string, unknown>> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new ApiError(400, 'invalid_json', 'the body must be a JSON object');
   }
+  if (isNestedBeyond(limits.jsonNestingMax, value)) {
+    const message = `the body nests lists and objects deeper than the ${limits.jsonNestingMax} levels a request may have`;
+    throw new ApiError(400, 'invalid_json', message);
+  }
   return value as Readonly<Record<string, unknown>>;
+}
+
+/** Level by level rather than by recursion, which is what has to be bounded. */
+function isNestedBeyond(levelsMax: number, value: object): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth === levelsMax) return true;
+    level = level.flatMap((one) =>
+      Object.values(one).filter((inner) => typeof inner === 'object' && inner !== null),
+    );
+  }
+  return false;
 }
 
 /**

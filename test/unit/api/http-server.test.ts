@@ -47,6 +47,25 @@ function getWithHost(host: string): Promise<number> {
 }
 
 describe('what is no request for us', () => {
+  it.each(['stop', 'prompt', 'logit_bias', 'unknown'])(
+    'is one that nests more than anybody means: %s',
+    async (field) => {
+      await start();
+      const nested = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
+      const bodyOf = (depth: number) => `{"model": "fake", "${field}": ${nested(depth)}}`;
+      const { status, ...answer } = await post(bodyOf(50_000)).then(async (response) => ({
+        status: response.status,
+        ...(await errorOf(response)),
+      }));
+      expect([status, answer.code]).toEqual([400, 'invalid_json']);
+      expect(answer.message).toContain('deeper than the 100 levels');
+      // Up to there the field itself is what is wrong, if anything is.
+      const within = await errorOf(await post(bodyOf(99)));
+      expect(within.code).not.toBe('invalid_json');
+      expect((await errorOf(await post(bodyOf(100)))).code).toBe('invalid_json');
+    },
+  );
+
   it('gets the status and the envelope of OpenAI', async () => {
     await start();
     const malformed = await post('{"model": ');
