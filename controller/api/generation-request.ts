@@ -58,8 +58,9 @@ function checkNumber(field: string, value: number, low: number, high: number, wh
 /** Throws request-invalid naming the field, its value and the allowed range. What depends on the model is checked with it. */
 export function checkTextRequest(request: TextRequest): void {
   checkNumber('temperature', request.temperature, 0, limits.temperatureMax, false);
-  if (!(request.topP > 0 && request.topP <= 1)) {
-    throw requestInvalid('top_p', request.topP, 'a number above 0 and up to 1');
+  // Ranks get it as a 32-bit float: one that is 0 there keeps no token.
+  if (!(Math.fround(request.topP) > 0 && request.topP <= 1)) {
+    throw requestInvalid('top_p', request.topP, 'a 32-bit float above 0 and up to 1');
   }
   checkNumber('top_k', request.topK, -1, 2 ** 31 - 1, true);
   checkNumber('logprobs', request.logprobs, -1, limits.logprobsMax, true);
@@ -117,6 +118,22 @@ function checkInput(input: TextInput): void {
       field: 'messages',
     });
   }
+}
+
+/** A tokenizer can have tokens that the model has no row for: added ones, as a rule. `nameOf`: of a token, for people. */
+export function checkTextTokens(
+  field: string,
+  tokenIds: readonly number[],
+  vocabularySize: number,
+  nameOf: (tokenId: number) => string,
+): void {
+  const stray = tokenIds.find((id) => id >= vocabularySize);
+  if (stray === undefined) return;
+  throw new HelsError(
+    'request-invalid',
+    `${field}: has ${shown(nameOf(stray))}, token ${stray} of the tokenizer; the model computes with tokens 0 to ${vocabularySize - 1} only; leave it out`,
+    { field },
+  );
 }
 
 /** Token ids from a client must be rows of the embedding. */

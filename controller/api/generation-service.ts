@@ -13,7 +13,12 @@ import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { TextModel } from '../tokenizer/text-model.ts';
 import { AnswerText } from './answer-text.ts';
 import type { Chance } from './chance.ts';
-import { checkTextRequest, checkTokenIds, type TextRequest } from './generation-request.ts';
+import {
+  checkTextRequest,
+  checkTextTokens,
+  checkTokenIds,
+  type TextRequest,
+} from './generation-request.ts';
 import { TokenTiming } from './token-timing.ts';
 
 export interface ServedModel {
@@ -268,8 +273,13 @@ export class GenerationService {
     }
     checkTokenIds('stop_token_ids', request.stopTokenIds, text.vocabularySize);
     if (input.type === 'tokens') return input.tokenIds;
-    if (input.type === 'text') return text.encode(input.text, true);
-    return text.encode(await text.renderChat(input.messages), false);
+    const tokenIds =
+      input.type === 'text'
+        ? await text.encode(input.text, true)
+        : await text.encode(await text.renderChat(input.messages), false);
+    const field = input.type === 'text' ? 'prompt' : 'messages';
+    checkTextTokens(field, tokenIds, text.vocabularySize, (id) => text.nameOf(id));
+    return tokenIds;
   }
 
   #started(prepared: PreparedText): StartedText {

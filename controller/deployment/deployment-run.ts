@@ -20,6 +20,7 @@ import { probeLinks } from './probe-links.ts';
 import { type MeasuringPorts, type ProfileRun, profileWorkers } from './profile-workers.ts';
 import { type ReservedFor, reservedBytesOf } from './reserved-bytes.ts';
 import type { ServedFiles } from './served-files.ts';
+import { strayTokensNote } from './stray-tokens-note.ts';
 
 /** What a plan is made for when nobody says: a handful of chats at once. */
 const defaultWorkload = {
@@ -194,7 +195,12 @@ export async function runDeployment(
   };
   const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
-  for (const note of [settledNote(made, planRequest), parkingNote(shardPlan, planRequest)]) {
+  const notes = [
+    strayTokensNote(files.text),
+    settledNote(made, planRequest),
+    parkingNote(shardPlan, planRequest),
+  ];
+  for (const note of notes) {
     if (note !== null) ports.phase('planning')(note, 1);
   }
   const chosen = shardPlan.ranks.flatMap(

@@ -20,6 +20,8 @@ export class TextModel {
   readonly endOfTextIds: readonly number[];
   /** Ids a prompt may hold are below this: rows of the embedding, or the vocabulary when config.json does not say. */
   readonly vocabularySize: number;
+  /** Tokens of the tokenizer that no prompt may hold: their ids are not below `vocabularySize`. */
+  readonly strayTokenIds: readonly number[];
   readonly #tokenizer: Tokenizer;
   readonly #specialIds: ReadonlySet<number>;
   readonly #alphabet: TokenAlphabet;
@@ -35,7 +37,11 @@ export class TextModel {
     this.#thread = thread;
     this.endOfTextIds = endOfTextIds(files, (token) => tokenizer.token_to_id(token));
     const rows = files.config['vocab_size'];
-    this.vocabularySize = typeof rows === 'number' ? rows : tokenizer.get_vocab(true).size;
+    const vocabulary = tokenizer.get_vocab(true);
+    this.vocabularySize = typeof rows === 'number' ? rows : vocabulary.size;
+    this.strayTokenIds = [...vocabulary.values()]
+      .filter((id) => id >= this.vocabularySize)
+      .toSorted((one, other) => one - other);
   }
 
   /** Throws model-invalid naming the file and field that is missing or wrong. */
@@ -124,6 +130,11 @@ export class TextModel {
   tokenBytes(tokenId: number): Uint8Array {
     const token = this.#tokenizer.id_to_token(tokenId) ?? '';
     return tokenBytes(token, this.#specialIds.has(tokenId) ? 'plain' : this.#alphabet);
+  }
+
+  /** As the vocabulary writes it. */
+  nameOf(tokenId: number): string {
+    return this.#tokenizer.id_to_token(tokenId) ?? '';
   }
 
   #hasText(tokenId: number): boolean {

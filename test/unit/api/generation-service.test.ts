@@ -1,3 +1,6 @@
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TextRequest } from '../../../controller/api/generation-request.ts';
 import type {
@@ -260,6 +263,8 @@ describe('a failure', () => {
       [{ model: 'other' }, { code: 'model-not-found', field: 'model' }],
       [{ temperature: Number.NaN }, { code: 'request-invalid', field: 'temperature' }],
       [{ topP: 1.5 }, { code: 'request-invalid', field: 'top_p' }],
+      [{ topP: 1e-300 }, { field: 'top_p', message: expect.stringContaining('1e-300') }],
+      [{ topP: Number.NaN }, { code: 'request-invalid', field: 'top_p' }],
       [{ topK: -2 }, { code: 'request-invalid', field: 'top_k' }],
       [{ seed: 2 ** 53 }, { code: 'request-invalid', field: 'seed' }],
       [{ stop: [''] }, { code: 'request-invalid', field: 'stop' }],
@@ -280,6 +285,41 @@ describe('a failure', () => {
       await expect(collect(service, request(fields))).rejects.toMatchObject(error);
     }
     expect(engine.requests).toEqual([]);
+  });
+
+  it('takes the smallest top_p that a rank can tell from 0', async () => {
+    const { service, engine } = setUp();
+    await collect(service, request({ topP: 1e-45 }));
+    expect(engine.requests).toHaveLength(1);
+  });
+
+  it('is a token of the prompt that the model has no row for', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'hels-text-'));
+    cpSync(tokenizerFixture('byte-level'), directory, { recursive: true });
+    writeFileSync(join(directory, 'config.json'), '{"vocab_size": 3}');
+    const fewRows = await loadTextModel(directory);
+    try {
+      expect(fewRows.strayTokenIds).toHaveLength(296);
+      const { service, engine } = setUp({}, fewRows);
+      const tokens = { type: 'text', text: '<|user|><|assistant|>' } as const;
+      const chat = { type: 'chat', messages: [{ role: 'user', content: '' }] } as const;
+      for (const [input, field] of [
+        [tokens, 'prompt'],
+        [chat, 'messages'],
+      ] as const) {
+        await expect(collect(service, request({ input }))).rejects.toMatchObject({
+          code: 'request-invalid',
+          field,
+          message: expect.stringContaining(
+            '; the model computes with tokens 0 to 2 only; leave it out',
+          ),
+        });
+      }
+      expect(engine.requests).toEqual([]);
+    } finally {
+      await fewRows.close();
+      rmSync(directory, { recursive: true });
+    }
   });
 
   it('says not-ready while nothing is served', async () => {

@@ -77,7 +77,8 @@ class LoadingWorker {
 }
 
 async function setUp() {
-  vi.spyOn(TextModel, 'load').mockResolvedValue({ close: async () => undefined } as TextModel);
+  const text = { strayTokenIds: [] as readonly number[], close: async () => undefined };
+  vi.spyOn(TextModel, 'load').mockResolvedValue(text as TextModel);
   const store = new MemoryStore();
   const leadership = await campaign(store, 'test', new AbortController().signal);
   const state = new DeploymentState(store, leadership);
