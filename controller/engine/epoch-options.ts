@@ -8,7 +8,7 @@ import { cheapestRestore } from '../scheduler/restore-choice.ts';
 import type { SchedulerLimits } from '../scheduler/scheduler.ts';
 import { movesPerStepMost, type ParkingLimits } from '../scheduler/scheduler-limits.ts';
 import { grpcRankStream } from './rank-stream.ts';
-import type { EpochOptions } from './step-loop.ts';
+import type { EpochOptions } from './step-loop-options.ts';
 
 /** Requests that may wait for a slot, by those that run at once: so that a burst waits and a flood is refused. */
 const waitingPerSlot = 8;

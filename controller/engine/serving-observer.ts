@@ -5,7 +5,7 @@ import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import { EpochProof } from './epoch-proof.ts';
 import type { KvPathObserver } from './kv-path-observer.ts';
-import type { StepObserver } from './step-loop.ts';
+import type { StepObserver } from './step-loop-options.ts';
 import type { StepMeasurement } from './step-measurement.ts';
 
 type Counts = Scheduler['counts'];
@@ -61,13 +61,16 @@ export class ServingObserver implements StepObserver {
     this.#kvPaths = kvPaths;
   }
 
-  /** Another epoch, whose counts begin anew. */
+  /** Another epoch. */
   rebase(workerIds: readonly string[], kvPaths: Pick<KvPathObserver, 'step'>): void {
-    this.#tellCounts();
     this.#workerIds = workerIds;
     this.#kvPaths = kvPaths;
-    this.#told = nothingTold;
     this.recentDecodes = [];
+  }
+
+  countsEnd(): void {
+    this.#tellCounts();
+    this.#told = nothingTold;
   }
 
   step(measurement: StepMeasurement): void {

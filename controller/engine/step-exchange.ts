@@ -1,5 +1,9 @@
-/** Carries the steps of one epoch to all its ranks and brings back what all of them answered. Any failure of any rank is its end. */
+/**
+ * Carries the steps of one epoch to all its ranks and brings back what all of them answered. Any failure of any rank is its end; a step
+ * that all of them refuse before any work is none.
+ */
 import { HelsError, isErrorCode } from '../../proto/domain/errors.ts';
+import type { StepError__Output } from '../../proto/gen/hels/v1/StepError.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import type { StepPlan } from '../scheduler/scheduler.ts';
 import type { OpenRankStream, RankStream } from './rank-stream.ts';
@@ -9,6 +13,11 @@ const deadlineFactor = 20;
 const stepDeadlineMsMin = 10_000;
 /** The ranks give up on a collective before the controller gives up on the step: their error says more. */
 const collectiveDeadlineShare = 0.8;
+/** How native/base/error.h calls a step that does not fit model or epoch. */
+const refusedCode = 'shape-invalid';
+/** What ranks say whom another has left: why it did, it may say itself, within this time. */
+const echoCodes: ReadonlySet<string> = new Set(['peer-lost', 'deadline-exceeded', 'aborted']);
+const rootCauseWaitMs = 500;
 
 /** The ranks of one epoch. */
 export interface EpochRanks {
@@ -21,8 +30,10 @@ export interface EpochRanks {
 export interface ExchangeListener {
   /** All ranks answered, with the same tokens; in the order of the steps. */
   answered(plan: StepPlan, responses: readonly StepResponse__Output[]): void;
-  /** At most once, and nothing after it; the streams are closed. */
-  failed(error: HelsError): void;
+  /** Instead of `answered`: nothing of the step was done, for what is wrong with this request. */
+  refused(plan: StepPlan, requestId: string, error: HelsError): void;
+  /** At most once, and nothing after it; the streams are closed. `requestId`: the one it is about; null: nobody knows. */
+  failed(error: HelsError, requestId: string | null): void;
 }
 
 interface InFlight {
@@ -39,6 +50,9 @@ export class StepExchange {
   readonly #streams: RankStream[];
   readonly #inFlight = new Map<number, InFlight>();
   readonly #stepDeadlineMs: number;
+  /** By rank: what only says that another one has left. */
+  readonly #echoes = new Map<number, HelsError>();
+  #echoTimer: NodeJS.Timeout | undefined;
   #over = false;
 
   constructor(term: number, epoch: EpochRanks, listener: ExchangeListener) {
@@ -51,7 +65,9 @@ export class StepExchange {
     this.#streams = epoch.ranks.map((open, rank) =>
       open({
         response: (response) => this.#receive(rank, response),
-        ended: (error) => this.#fail(error),
+        ended: (error) => {
+          if (!this.#echoes.has(rank)) this.#fail(error);
+        },
       }),
     );
   }
@@ -87,6 +103,7 @@ export class StepExchange {
    */
   retire(): void {
     this.#over = true;
+    clearTimeout(this.#echoTimer);
     for (const { timer } of this.#inFlight.values()) clearTimeout(timer);
     this.#inFlight.clear();
   }
@@ -97,10 +114,38 @@ export class StepExchange {
     for (const stream of this.#streams.splice(0)) stream.close();
   }
 
-  #fail(error: HelsError): void {
+  #fail(error: HelsError, requestId: string | null = null): void {
     if (this.#over) return;
     this.close();
-    this.#listener.failed(error);
+    this.#listener.failed(error, requestId);
+  }
+
+  /** The end of the epoch: at once with a cause, after a while with none. */
+  #reported(rank: number, step: number, error: StepError__Output): void {
+    const failure = this.#failureOf(rank, step, error);
+    if (!echoCodes.has(error.code)) {
+      this.#fail(failure, this.#requestOf(step, error));
+      return;
+    }
+    this.#echoes.set(rank, failure);
+    const [first = failure] = this.#echoes.values();
+    if (this.#echoes.size === this.#streams.length) this.#fail(first);
+    else this.#echoTimer ??= setTimeout(() => this.#fail(first), rootCauseWaitMs);
+  }
+
+  #failureOf(rank: number, step: number, { code, message }: StepError__Output): HelsError {
+    const known = isErrorCode(code) ? code : 'worker-lost';
+    return new HelsError(known, `${this.#nameOf(rank)}, step ${step}: ${message}`);
+  }
+
+  #nameOf(rank: number): string {
+    return `worker '${this.#streams[rank]?.workerId ?? rank}'`;
+  }
+
+  #requestOf(step: number, { slot }: StepError__Output): string | null {
+    if (slot === undefined) return null;
+    const { sequences = [] } = this.#inFlight.get(step)?.plan ?? {};
+    return sequences.find((sequence) => sequence.slot === slot)?.requestId ?? null;
   }
 
   #late(step: number): void {
@@ -113,17 +158,14 @@ export class StepExchange {
   }
 
   #receive(rank: number, response: StepResponse__Output): void {
-    if (this.#over) return;
-    const workerId = this.#streams[rank]?.workerId ?? String(rank);
-    if (response.error !== null) {
-      const { code, message } = response.error;
-      const known = isErrorCode(code) ? code : 'worker-lost';
-      this.#fail(new HelsError(known, `worker '${workerId}', step ${response.step}: ${message}`));
+    if (this.#over || this.#echoes.has(rank)) return;
+    if (response.error !== null && response.error.code !== refusedCode) {
+      this.#reported(rank, response.step, response.error);
       return;
     }
     const flight = this.#inFlight.get(response.step);
     if (flight === undefined || flight.responses[rank] !== null) {
-      const message = `worker '${workerId}' answered step ${response.step}, which it was not asked`;
+      const message = `${this.#nameOf(rank)} answered step ${response.step}, which it was not asked`;
       this.#fail(new HelsError('internal', message));
       return;
     }
@@ -132,10 +174,13 @@ export class StepExchange {
     if (flight.missing === 0) this.#complete(flight);
   }
 
-  #complete({ plan, responses: byRank, timer }: InFlight): void {
-    clearTimeout(timer);
-    this.#inFlight.delete(plan.step);
+  #complete({ plan, responses: byRank }: InFlight): void {
     const responses = byRank.filter((response) => response !== null);
+    if (responses.some(({ error }) => error !== null)) {
+      this.#refused(plan, responses);
+      return;
+    }
+    this.#take(plan);
     const [first, ...others] = responses;
     if (first === undefined || others.some((other) => !sameTokens(first, other))) {
       this.#fail(
@@ -144,6 +189,27 @@ export class StepExchange {
       return;
     }
     this.#listener.answered(plan, responses);
+  }
+
+  /** By all ranks for one sequence: nothing has happened. Otherwise some have done the step, or none can ever do what comes of it. */
+  #refused(plan: StepPlan, responses: readonly StepResponse__Output[]): void {
+    const { step } = plan;
+    const errors = responses.map(({ error }) => error);
+    const [requestId, ...others] = errors.map((error) => error && this.#requestOf(step, error));
+    const rank = errors.findIndex((error) => error !== null);
+    const error = errors[rank] as StepError__Output;
+    if (requestId == null || others.some((other) => other !== requestId)) {
+      this.#fail(this.#failureOf(rank, step, error));
+      return;
+    }
+    this.#take(plan);
+    const message = `the ranks refuse the request: ${error.message}`;
+    this.#listener.refused(plan, requestId, new HelsError('internal', message));
+  }
+
+  #take({ step }: StepPlan): void {
+    clearTimeout(this.#inFlight.get(step)?.timer);
+    this.#inFlight.delete(step);
   }
 }
 

@@ -6,11 +6,13 @@
  *                                                 ^                   |
  *                                                 +----- failure -----+
  *
+ * What all ranks refuse before any work ends the request it is due to. The others go on in the same epoch once nothing is under way,
+ * and compute their KV again: steps after the refused one may have read what it was to write.
+ *
  * A re-plan moves the requests to the ranks of another epoch, at a step boundary; those that arrive meanwhile wait. Until the new ranks
  * have answered a step, their failure only pauses again, and other ranks can take over. Any other failure of any rank is the end: every
  * request gets exactly one `failed` event, unless its caller has said that it may go on elsewhere.
  */
-import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type {
   GenerationEvent,
@@ -19,38 +21,15 @@ import type {
 } from '../../proto/domain/generation.ts';
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
-import type { KeptRoom } from '../scheduler/hand-over.ts';
-import type { PrefixHash } from '../scheduler/prefix-table.ts';
+import { type HandOver, type KeptRoom, nothingKept } from '../scheduler/hand-over.ts';
 import { refuseRequest } from '../scheduler/refuse-request.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
 import type { AsyncQueue } from './async-queue.ts';
 import { Caller, type EpochEnded } from './caller.ts';
-import { type EpochRanks, StepExchange } from './step-exchange.ts';
-import { measurementOf, type StepMeasurement } from './step-measurement.ts';
-
-export interface StepObserver {
-  step(measurement: StepMeasurement): void;
-  /** From arrival to the first step that names the request. */
-  started(queueSeconds: number): void;
-  /** A sequence that gave way computes again, or is over. */
-  resumed(waitSeconds: number): void;
-}
-
-/** One epoch: its ranks, and what they hold. */
-export interface EpochOptions extends EpochRanks {
-  limits: SchedulerLimits;
-}
-
-export interface StepLoopOptions extends EpochOptions {
-  term: number;
-  /** null: no prefix cache. What it knows goes with the KV of the epoch. */
-  prefixHash: PrefixHash | null;
-  clock: Clock;
-  observer: StepObserver;
-  /** All is over; told once, after every request has been. */
-  onFailed(error: HelsError): void;
-}
+import { StepExchange } from './step-exchange.ts';
+import type { EpochOptions, StepLoopOptions } from './step-loop-options.ts';
+import { measurementOf } from './step-measurement.ts';
 
 /** Someone waits for a step boundary, or for the first answer of new ranks. */
 interface Waiter {
@@ -64,10 +43,13 @@ export class StepLoop {
   #scheduler: Scheduler;
   #pipeline: StepPipeline;
   #exchange: StepExchange;
-  #sequencesMax: number;
+  /** Of the epoch. */
+  #limits: SchedulerLimits;
   /** Positions that a new request may come to beside what the epoch holds: what the next one will hold, or the one before while there is a way back. */
   #reservedTokens = Number.POSITIVE_INFINITY;
   #paused = false;
+  /** A step was refused; no other is planned before all that are under way are answered. */
+  #refusing = false;
   #boundary: Waiter[] = [];
   #proof: Waiter | null = null;
   #idle: (() => void)[] = [];
@@ -77,7 +59,7 @@ export class StepLoop {
 
   constructor(options: StepLoopOptions) {
     this.#options = options;
-    this.#sequencesMax = options.limits.sequencesMax;
+    this.#limits = options.limits;
     this.#scheduler = new Scheduler(options.limits, options.prefixHash);
     this.#pipeline = new StepPipeline(this.#scheduler);
     this.#exchange = this.#open(options);
@@ -89,7 +71,7 @@ export class StepLoop {
   }
 
   get sequencesMax(): number {
-    return this.#sequencesMax;
+    return this.#limits.sequencesMax;
   }
 
   /** Positions that a new request may come to: what the epoch takes, and the one that is being prepared or gone back to. */
@@ -146,9 +128,7 @@ export class StepLoop {
       kept,
     });
     this.#reservedTokens = this.#scheduler.contextTokensMax;
-    this.#scheduler = new Scheduler(epoch.limits, this.#options.prefixHash, handedOver);
-    this.#pipeline = new StepPipeline(this.#scheduler);
-    this.#sequencesMax = epoch.limits.sequencesMax;
+    this.#schedule(epoch.limits, handedOver);
     this.#exchange.close();
     this.#exchange = this.#open(epoch);
     this.#paused = false;
@@ -213,25 +193,25 @@ export class StepLoop {
   }
 
   /** Ends the epoch with this error, and with it every request that may not go on elsewhere; the streams close. Idempotent. */
-  fail(error: HelsError): void {
+  fail(error: HelsError, requestId: string | null = null): void {
     if (this.#failure !== null) return;
-    this.close(error);
+    this.close(error, requestId);
     this.#options.onFailed(error);
   }
 
-  /** As fail, without telling: the caller ends the epoch by decision. */
-  close(error: HelsError): void {
+  /** As fail, without telling: the caller ends the epoch by decision. `requestId`: whose fault it is; null: nobody knows. */
+  close(error: HelsError, requestId: string | null = null): void {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.#exchange.close();
     for (const { reject } of this.#boundary.splice(0)) reject(error);
     this.#proof?.reject(error);
     this.#proof = null;
-    const callers = [...this.#callers.values()];
+    const callers = [...this.#callers];
     this.#callers.clear();
-    for (const caller of callers) {
-      // Ranks that never answered, without a warm-up even: no request is to blame.
-      if (this.#steps === 0) caller.named = false;
+    for (const [id, caller] of callers) {
+      // Ranks that never answered, without a warm-up even: no request is to blame. Nor is any but the one that is known to be.
+      if (this.#steps === 0 || (requestId !== null && id !== requestId)) caller.named = false;
       this.#endWait(caller);
       caller.epochEnded(error);
     }
@@ -251,7 +231,7 @@ export class StepLoop {
   }
 
   #pump(): void {
-    while (this.#failure === null && !this.#paused) {
+    while (this.#failure === null && !this.#paused && !this.#refusing) {
       const plan = this.#pipeline.next();
       this.#noteTurns();
       if (plan === null) return;
@@ -291,19 +271,21 @@ export class StepLoop {
   #open(epoch: EpochOptions): StepExchange {
     return new StepExchange(this.#options.term, epoch, {
       answered: (plan, responses) => this.#answered(plan, responses),
-      failed: (error) => this.#exchangeFailed(error),
+      refused: (plan, requestId, error) => this.#refused(plan, requestId, error),
+      failed: (error, requestId) => this.#exchangeFailed(error, requestId),
     });
   }
 
   /** New ranks that never answered have changed nothing: the requests can still go elsewhere. */
-  #exchangeFailed(error: HelsError): void {
+  #exchangeFailed(error: HelsError, requestId: string | null): void {
     const proof = this.#proof;
     if (proof === null) {
-      this.fail(error);
+      this.fail(error, requestId);
       return;
     }
     this.#proof = null;
     this.#paused = true;
+    this.#refusing = false;
     proof.reject(error);
     // Nothing is under way now: whoever asked for a pause before the new ranks failed has it, and no answer will tell.
     this.#reachBoundary();
@@ -322,7 +304,40 @@ export class StepLoop {
     for (const { resolve } of this.#boundary.splice(0)) resolve();
   }
 
+  #schedule(limits: SchedulerLimits, handedOver: HandOver): void {
+    this.#options.observer.countsEnd();
+    this.#limits = limits;
+    this.#scheduler = new Scheduler(limits, this.#options.prefixHash, handedOver);
+    this.#pipeline = new StepPipeline(this.#scheduler);
+  }
+
+  /** One that comes after a refused step is due to that. */
+  #refused({ step }: StepPlan, requestId: string, error: HelsError): void {
+    if (!this.#refusing) {
+      this.#refusing = true;
+      this.#scheduler.cancel(requestId);
+      this.#finish(requestId, { type: 'failed', error });
+    }
+    this.#afterRefusal(step);
+  }
+
+  /** `step`: the newest answer, of which nothing is taken. */
+  #afterRefusal(step: number): void {
+    if (this.#exchange.underWay > 0) return;
+    this.#refusing = false;
+    const { kvBlockTokens } = this.#limits;
+    const handedOver = this.#scheduler.handOver({ kvBlockTokens, kept: nothingKept });
+    this.#schedule(this.#limits, { ...handedOver, steps: step });
+    this.#pump();
+    if (this.#exchange.underWay === 0) this.#proven();
+    this.#reachBoundary();
+  }
+
   #answered(plan: StepPlan, responses: readonly StepResponse__Output[]): void {
+    if (this.#refusing) {
+      this.#afterRefusal(plan.step);
+      return;
+    }
     this.#steps += 1;
     const events = this.#apply(plan.step, responses[0]?.sampled ?? []);
     if (events === null) return;

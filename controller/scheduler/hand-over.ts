@@ -10,6 +10,8 @@ export interface HandOver {
   readonly sequences: readonly Sequence[];
   /** Requests that arrived so far: later ones come after them. */
   readonly arrivals: number;
+  /** That the epoch has had; absent: it is another one. */
+  readonly steps?: number;
 }
 
 /** Where KV is as it was in the epoch before. */

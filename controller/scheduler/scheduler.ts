@@ -62,11 +62,11 @@ export class Scheduler {
   #arrivals: number;
   readonly #ledger = new WorkLedger();
 
-  /** Without a hash there is no prefix cache. `handedOver`: by the scheduler of the epoch before. */
+  /** Without a hash there is no prefix cache. `handedOver`: by the scheduler before, of another epoch mostly. */
   constructor(
     limits: SchedulerLimits,
     prefixHash: PrefixHash | null = null,
-    { sequences, arrivals }: HandOver = { sequences: [], arrivals: 0 },
+    { sequences, arrivals, steps = 0 }: HandOver = { sequences: [], arrivals: 0 },
   ) {
     this.#limits = limits;
     const { blocks, movesPerStepMax, choice } = checkedParking(limits);
@@ -79,6 +79,8 @@ export class Scheduler {
       (_, index) => limits.sequencesMax - 1 - index,
     );
     this.#arrivals = arrivals;
+    this.#step = steps;
+    this.#answered = steps;
     this.#waiting = [...sequences];
     for (const sequence of sequences) {
       this.#sequences.set(sequence.request.requestId, sequence);
@@ -164,7 +166,7 @@ export class Scheduler {
     if (sequence !== undefined) this.#end(sequence);
   }
 
-  /** Everything here goes to the scheduler of the next epoch; this one is over. KV stays only between steps: throws while one is under way. */
+  /** Everything here goes to the next scheduler; this one is over. KV stays only between steps: throws while one is under way. */
   handOver(next: NextEpoch): HandOver {
     checkKept(next, this.#limits, this.#submitted.size);
     const sequences = bringToRest([...this.#sequences.values()], next, this.#limits);

@@ -48,14 +48,29 @@ export class FakeRank {
     return this.requests.length - this.#answered;
   }
 
-  /** The answer to the oldest unanswered step, not sent yet. */
-  compute(): StepResponse__Output {
-    const request = this.requests[this.#answered];
+  /** The oldest unanswered step. */
+  get next(): StepRequest | undefined {
+    return this.requests[this.#answered];
+  }
+
+  #take(): { step: number; sequences: StepPlan['sequences']; moves: StepPlan['moves'] } {
+    const request = this.next;
     if (request === undefined) throw new Error(`${this.workerId} was not asked anything`);
     this.#answered += 1;
     const sequences = (request.sequences ?? []) as StepPlan['sequences'];
     const moves = (request.kvMoves ?? []) as StepPlan['moves'];
-    return responseOf(Number(request.step), {
+    return { step: Number(request.step), sequences, moves };
+  }
+
+  /** The answer to the oldest unanswered step, not sent yet. */
+  compute(): StepResponse__Output {
+    const { step, sequences, moves } = this.#take();
+    // After a step that was refused: its token is not there.
+    const lacks = sequences.find(
+      ({ takeSampled, slot }) => takeSampled && !this.#engine.hasSampled(slot),
+    );
+    if (lacks !== undefined) return refusalOf(step, lacks.slot);
+    return responseOf(step, {
       sampled: this.#engine
         .run({ sequences, moves })
         .map((token) => ({ ...token, logprob: 0, topLogprobs: [] })),
@@ -66,6 +81,11 @@ export class FakeRank {
     this.send({ ...this.compute(), ...change });
   }
 
+  /** Nothing of the oldest unanswered step is done, because of the sequence in this slot; null: of none. */
+  refuse(slot: number | null): void {
+    this.send(refusalOf(this.#take().step, slot));
+  }
+
   send(response: StepResponse__Output): void {
     this.#listener?.response(response);
   }
@@ -73,6 +93,11 @@ export class FakeRank {
   break(error: HelsError): void {
     this.#listener?.ended(error);
   }
+}
+
+function refusalOf(step: number, slot: number | null): StepResponse__Output {
+  const error = { code: 'shape-invalid', message: 'topP is 0' };
+  return responseOf(step, { error: slot === null ? error : { ...error, slot } });
 }
 
 export function responseOf(

@@ -91,6 +91,10 @@ export class KvHashRank {
     return next;
   }
 
+  hasSampled(slot: number): boolean {
+    return this.#sampled.has(slot);
+  }
+
   /** Steps come in the order of their numbers. */
   run(step: HashStep): { slot: number; tokenId: number }[] {
     for (const { from, to } of step.moves ?? []) this.#move(from, to);

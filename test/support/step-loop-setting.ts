@@ -43,6 +43,7 @@ export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedB
       },
       started: () => undefined,
       resumed: (seconds) => waits.push(seconds),
+      countsEnd: () => undefined,
     },
     onFailed: (error) => failures.push(error),
   });

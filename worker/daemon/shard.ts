@@ -170,7 +170,7 @@ export class Shard {
         // A batch that does not fit the model was refused before any work; everything else leaves KV undefined.
         const refused = error instanceof NativeError && error.nativeCode === 'shape-invalid';
         if (!refused) this.#endEpoch(fence, 'worker-lost', `step ${step} failed: ${String(error)}`);
-        return { fence, step, error: stepErrorOf(error) };
+        return { fence, step, error: stepErrorOf(error, batch) };
       },
     );
   }

@@ -186,9 +186,24 @@ export function stepResponseOf(
   };
 }
 
+/** How the native side names a sequence of the step: by its index in the batch, or by its slot. */
+const indexNamed = [/^step, sequence (\d+): /, / partial sum of sequence (\d+) of the step/];
+const slotNamed = / for slot (\d+) at position /;
+
+function slotOf(message: string, { sequences }: Pick<StepBatch, 'sequences'>): number | null {
+  const slot = slotNamed.exec(message)?.[1];
+  if (slot !== undefined) return Number(slot);
+  const index = indexNamed.map((pattern) => pattern.exec(message)?.[1]).find(Boolean);
+  return index === undefined ? null : (sequences[Number(index)]?.slot ?? null);
+}
+
 /** The codes a StepError carries are those of native/base/error.h; a failure of ours travels as `internal` or by its own name. */
-export function stepErrorOf(error: unknown): StepError {
-  if (error instanceof NativeError) return { code: error.nativeCode, message: error.message };
+export function stepErrorOf(error: unknown, batch: Pick<StepBatch, 'sequences'>): StepError {
+  if (error instanceof NativeError) {
+    const { nativeCode: code, message } = error;
+    const slot = slotOf(message, batch);
+    return slot === null ? { code, message } : { code, message, slot };
+  }
   const failure = toHelsError(error);
   const code: ErrorCode = failure.code;
   return { code, message: failure.message };

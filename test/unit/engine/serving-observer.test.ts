@@ -94,3 +94,17 @@ test('KV that comes back is told by path, with its share of the seconds', async 
     expect(text.split('\n')).toContain(line);
   }
 });
+
+test('counts go on where those of another scheduler begin anew', async () => {
+  const registry = new Registry();
+  const metrics = new ServingMetrics(registry, () => gauges);
+  let counts = { ...new Scheduler(limitsOf()).counts, computedTokens: 10 };
+  const kvPaths = { step: () => undefined };
+  const observer = new ServingObserver(metrics, {} as never, () => counts, ['w'], kvPaths);
+  observer.step(measurement({}));
+  counts = { ...counts, computedTokens: 12 };
+  observer.countsEnd();
+  counts = { ...counts, computedTokens: 3 };
+  observer.step(measurement({}));
+  expect(await registry.metrics()).toContain('hels_tokens_computed_total 15');
+});

@@ -205,7 +205,40 @@ describe('an epoch that fails', () => {
   it('has a rank that lost its peer: a code of the native side is a lost worker', async () => {
     const test = underWay();
     test.ranks[0]?.answer({ error: { code: 'peer-lost', message: 'rank 1 is gone' } });
-    await expectOver(test, { code: 'worker-lost' });
+    await vi.advanceTimersByTimeAsync(499);
+    expect(test.failures).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    await expectOver(test, { code: 'worker-lost', message: expect.stringContaining('is gone') });
+  });
+
+  const echo = { code: 'peer-lost', message: 'rank 1 is gone' };
+
+  it('has a rank that lost its peer, which says why a moment later', async () => {
+    const test = underWay();
+    test.ranks[0]?.answer({ error: echo });
+    // The rest of what that rank says is of no other origin.
+    test.ranks[0]?.answer({ error: { code: 'aborted', message: 'ended' } });
+    test.ranks[0]?.break(new HelsError('worker-lost', 'step 1 failed'));
+    await vi.advanceTimersByTimeAsync(300);
+    test.ranks[1]?.answer({ error: { code: 'numeric-range', message: 'NaN in layer 3' } });
+    await expectOver(test, {
+      code: 'numeric-range',
+      message: "worker 'worker-1', step 1: NaN in layer 3",
+    });
+  });
+
+  it('has a rank that lost its peer, whose stream breaks a moment later', async () => {
+    const test = underWay();
+    test.ranks[0]?.answer({ error: echo });
+    test.ranks[1]?.break(new HelsError('worker-lost', 'the step stream broke'));
+    await expectOver(test, { message: 'the step stream broke' });
+  });
+
+  it('has ranks that all lost one another: nothing better is waited for', async () => {
+    const test = underWay();
+    test.ranks[0]?.answer({ error: echo });
+    test.ranks[1]?.answer({ error: { code: 'deadline-exceeded', message: 'too late' } });
+    await expectOver(test, { message: "worker 'worker-0', step 1: rank 1 is gone" });
   });
 
   it('has a rank that answers too late: only the silent one is named', async () => {
