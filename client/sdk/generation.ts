@@ -114,6 +114,13 @@ function differenceOf(began: GenerateStarted__Output, now: GenerateStarted__Outp
   return null;
 }
 
+/** On the wire, a 32-bit float, 0 means that it is not given. */
+function topPOf({ topP = 1 }: GenerateOptions): number {
+  if (topP === 0 || Math.fround(topP) !== 0) return topP;
+  const message = `topP: ${topP} is not a 32-bit float above 0 and up to 1; leave it out for 1`;
+  throw new HelsError('request-invalid', message, { field: 'topP' });
+}
+
 function generateRequest(input: GenerateInput, options: GenerateOptions): GenerateRequest {
   return {
     ...('prompt' in input ? { prompt: input.prompt } : {}),
@@ -131,7 +138,7 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     priority: options.priority ?? 0,
     sampling: {
       temperature: options.temperature ?? 0,
-      topP: options.topP ?? 1,
+      topP: topPOf(options),
       topK: options.topK ?? 0,
       seed: options.seed ?? 0,
       logprobs: options.logprobs ?? -1,

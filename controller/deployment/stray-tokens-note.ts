@@ -10,5 +10,5 @@ export function strayTokensNote(
   const [first] = text.strayTokenIds;
   if (first === undefined) return null;
   const { length } = text.strayTokenIds;
-  return `the tokenizer has ${length} tokens that the model has no row for, the first '${text.nameOf(first)}' (${first}; vocab_size is ${text.vocabularySize}): prompts with them are refused`;
+  return `the tokenizer has tokens that the model has no row for, ${length} in all, the first '${text.nameOf(first)}' (${first}; vocab_size is ${text.vocabularySize}): prompts with them are refused`;
 }

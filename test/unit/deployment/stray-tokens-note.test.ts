@@ -9,7 +9,7 @@ const textOf = (strayTokenIds: number[]) => ({
 
 it('names the first token without a row, and how many there are', () => {
   expect(strayTokensNote(textOf([32_000, 32_001]))).toBe(
-    "the tokenizer has 2 tokens that the model has no row for, the first '<32000>' (32000; vocab_size is 32000): prompts with them are refused",
+    "the tokenizer has tokens that the model has no row for, 2 in all, the first '<32000>' (32000; vocab_size is 32000): prompts with them are refused",
   );
 });
 
