@@ -19,7 +19,7 @@ import { GrpcServer } from './api/grpc/server.ts';
 import { loopbackHosts } from './api/http/access.ts';
 import { Routes } from './api/http/routes.ts';
 import { HttpServer, type HttpServerOptions } from './api/http/server.ts';
-import { comingRequest, nextRequest } from './cluster/group.ts';
+import { comingRequests, nextRequest } from './cluster/group.ts';
 import {
   type ControllerConfig,
   isLoopback,
@@ -90,8 +90,7 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);
   const tick = () => {
     coordinator.tick();
-    const coming = comingRequest(coordinator.group);
-    engine.tick(coming === null ? null : modelIdOf(coming));
+    engine.tick(comingRequests(coordinator.group).map(modelIdOf));
     drains.tick();
     newcomers.tick();
     autoReplan.tick();

@@ -149,9 +149,10 @@ export function isServing({ phase }: Pick<Group, 'phase'>): boolean {
   return phase === 'ready' || phase === 'replanning';
 }
 
-/** What does not serve yet and is to, by itself; null: nothing. */
-export function comingRequest({ phase, request }: Group): DeploymentRequest | null {
-  return phase === 'deploying' || phase === 'waiting' ? request : null;
+/** What does not serve yet and is to, by itself: what is being brought up, and what comes back if that fails. */
+export function comingRequests({ phase, request, fallback }: Group): DeploymentRequest[] {
+  if (phase !== 'deploying' && phase !== 'waiting') return [];
+  return [request, fallback].filter((one) => one !== null);
 }
 
 /** What is being brought up or served; of a re-plan under way, what it goes to. */
@@ -230,7 +231,10 @@ export function applyGroupEvent(group: Group, event: GroupEvent): GroupStep {
       const { request, attended } = event;
       const fallback = group.attended ? group.fallback : group.request;
       const next = { ...group, fallback: attended ? fallback : null };
-      const step = begin(next, request, attended, `deploying ${request.modelPath}`);
+      const why = `deploying ${request.modelPath}`;
+      const isReplaced = group.phase === 'deploying' && group.attended;
+      const reason = isReplaced ? `another deployment took its place: ${why}` : why;
+      const step = begin(next, request, attended, reason);
       return { ...step, group: { ...step.group, failures: 0 } };
     }
     case 'members-chosen':

@@ -16,6 +16,7 @@ import {
 } from '../cluster/group.ts';
 import { type Attempt, closeAttempt, type Inherited, nothingInherited } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
+import { DeployAhead } from './deploy-ahead.ts';
 import { type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import { tellGroupEvent } from './group-events.ts';
@@ -32,14 +33,13 @@ import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WaitingRetry } from './waiting-retry.ts';
 import { WorkerClients } from './worker-clients.ts';
 
-const workersTimeoutMsDefault = 60_000;
-
 /** These may leave devices out, so what is learnt in service can change what they choose. */
 const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #clients: WorkerClients;
+  readonly #ahead: DeployAhead;
   readonly #remembered: Remembered<DeploymentRequest | null>;
   readonly #waitingRetry = new WaitingRetry();
   #group: Group;
@@ -58,6 +58,10 @@ export class Coordinator {
     const save = (request: DeploymentRequest | null) => options.store.saveDeployment(request);
     this.#remembered = new Remembered(save, 'the deployment', options.log);
     this.#group = initialGroup(options.lastEpoch);
+    const { registry, store, clock } = options;
+    const serves = () => isServing(this.#group);
+    const available = () => this.availableWorkers();
+    this.#ahead = new DeployAhead({ registry, store, clock, serves, available });
   }
 
   get group(): Group {
@@ -154,20 +158,15 @@ export class Coordinator {
     this.#dispatch({ type: 'request-changed', epoch: this.#group.epoch, request });
   }
 
-  /** Checks the model first, so that a mistake does not disturb what is being served; then replaces it. */
+  /** Checks first what can be known, so that a mistake does not disturb what is being served; then replaces it. */
   async *deploy(
     request: DeploymentRequest,
     workersTimeoutMs: number,
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, void, undefined> {
-    const files = await readServedFiles(request.modelPath, request.modelId, request);
-    if (signal.aborted) {
-      await files.text.close();
-      throw toHelsError(signal.reason);
-    }
-    const channel = new PhaseChannel<PlanReport>();
-    const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
-    this.#inherited = { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
+    const inherited = yield* this.#ahead.check(request, workersTimeoutMs, signal);
+    const { channel } = inherited;
+    this.#inherited = inherited;
     this.#dispatch({ type: 'deploy', request, attended: true });
     // After what this has ended.
     this.#options.replans.forgetTrouble();
@@ -228,6 +227,7 @@ export class Coordinator {
 
   /** Ends what runs; resolves when the workers have been told. */
   async close(reason: HelsError): Promise<void> {
+    this.#ahead.end(reason);
     this.#endAttempt(reason);
     await this.#ending;
     this.#clients.closeAllBut([]);

@@ -99,6 +99,68 @@ export function workloadOf(request: Pick<DeploymentRequest, 'workload'>, model: 
   };
 }
 
+/** What the engines of a deployment over so many ranks, at most, are to be for. */
+export function reservedForOf(
+  request: DeploymentRequest,
+  model: ModelSpec,
+  ranks: number,
+): ReservedFor {
+  const workload = workloadOf(request, model);
+  const numerics = request.numerics === 'fast' ? 'fast' : 'exact';
+  const lends = workload.allowRemoteKv === true;
+  return { model, ...engineSizesOf(workload), numerics, lends, ranks };
+}
+
+/** A worker's device as a plan needs it. */
+export function profiledDevice(
+  { id, device }: Pick<GroupWorker, 'id' | 'device'>,
+  { decode, prefill }: Pick<ProfileRun['fit'], 'decode' | 'prefill'>,
+  link: LinkLine,
+  reserved: ReservedFor,
+): ProfiledDevice {
+  return {
+    id,
+    memoryBytes: device.memoryFreeBytes,
+    reservedBytes: reservedBytesOf(reserved, device.kind),
+    decode,
+    prefill,
+    link,
+    hostMemoryBytes: device.hostMemoryBytes,
+    loanBlockTokens: device.kind === 'cuda' ? gpuLoanBlockTokens : loanBlockTokens,
+  };
+}
+
+/** `settles`: for fewer sequences at once than the deployment is for, if need be. */
+export function planRequestFor(
+  epoch: number,
+  request: DeploymentRequest,
+  files: ServedFiles,
+  devices: readonly ProfiledDevice[],
+  settles: boolean,
+): PlanRequest {
+  const model = files.spec;
+  const reserved = reservedForOf(request, model, devices.length);
+  const { numerics, stepTokensMax, sequencesMax } = reserved;
+  const { kvPolicy = 'evict' } = request;
+  return {
+    epoch,
+    modelId: files.modelId,
+    modelPath: files.directory,
+    modelDigest: files.digest,
+    model,
+    devices,
+    workload: workloadOf(request, model),
+    policy: policyOf(request),
+    manual: request.ranks,
+    numerics,
+    stepTokensMax,
+    sequencesMax,
+    kvBlockTokens,
+    parks: kvPolicy === 'evict',
+    settles,
+  };
+}
+
 /** `reserved`: what their engines are to be for. */
 export async function describeDevices(
   workers: readonly GroupWorker[],
@@ -114,16 +176,8 @@ export async function describeDevices(
       if (profile === undefined || link === undefined || described.device === null) {
         throw new HelsError('internal', `worker '${worker.id}' was not profiled`);
       }
-      return {
-        id: worker.id,
-        memoryBytes: described.device.memoryFreeBytes,
-        reservedBytes: reservedBytesOf(reserved, described.device.kind),
-        decode: profile.fit.decode,
-        prefill: profile.fit.prefill,
-        link,
-        hostMemoryBytes: described.device.hostMemoryBytes,
-        loanBlockTokens: described.device.kind === 'cuda' ? gpuLoanBlockTokens : loanBlockTokens,
-      };
+      const { device } = described;
+      return profiledDevice({ id: worker.id, device }, profile.fit, link, reserved);
     }),
   );
 }
@@ -165,34 +219,16 @@ export async function runDeployment(
 
   const profiling = ports.phase('profiling');
   const model = files.spec;
-  const workload = workloadOf(request, model);
-  const sizes = engineSizesOf(workload);
+  const sizes = engineSizesOf(workloadOf(request, model));
   const options = { model, ...sizes, fence, refresh: false, smallerToo: ports.unattended };
   const profiles = await profileWorkers(workers, options, ports, profiling);
   const links = await probeLinks(workers, options, ports, profiling);
 
   ports.phase('planning')(corrections?.reason ?? 'solving the split', 0);
-  const { kvPolicy = 'evict' } = request;
-  const lends = workload.allowRemoteKv === true;
-  const numerics = request.numerics === 'fast' ? 'fast' : 'exact';
-  const reserved = { model, ...sizes, numerics, lends, ranks: workers.length } as const;
+  const reserved = reservedForOf(request, model, workers.length);
   const devices = await describeDevices(workers, profiles, links, reserved);
-  const planRequest: PlanRequest = {
-    epoch,
-    modelId: files.modelId,
-    modelPath: files.directory,
-    modelDigest: files.digest,
-    model,
-    devices: correctDevices(devices, corrections),
-    workload,
-    policy: policyOf(request),
-    manual: request.ranks,
-    numerics,
-    ...sizes,
-    kvBlockTokens,
-    parks: kvPolicy === 'evict',
-    settles: ports.unattended,
-  };
+  const corrected = correctDevices(devices, corrections);
+  const planRequest = planRequestFor(epoch, request, files, corrected, ports.unattended);
   const made = makePlan(planRequest, ports.nowMs);
   const { shardPlan } = made;
   const notes = [

@@ -6,6 +6,7 @@ import {
   weightsDigest,
 } from '../../proto/base/model-files.ts';
 import { storedWeightType } from '../../proto/base/stored-weight-type.ts';
+import { requireWholeWeights } from '../../proto/base/whole-weights.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { modelSpecFromConfig } from '../../proto/domain/model-config.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
@@ -69,6 +70,7 @@ export async function readServedFiles(
 ): Promise<ServedFiles> {
   const files = await readModelFiles(path);
   const spec = await servedSpec(files, weights);
+  await requireWholeWeights(files);
   const digest = await modelDigest(files.directory);
   const text = await TextModel.load(files.directory);
   return {

@@ -70,8 +70,8 @@ export class SwitchingEngine implements GenerationEngine {
     return this.#survivors.count + this.#returning.count;
   }
 
-  /** To be called often. `coming`: the model that is being brought up; null: none is. */
-  tick(coming: string | null): void {
+  /** To be called often. `coming`: the models of which one is to serve by itself. */
+  tick(coming: readonly string[]): void {
     this.#survivors.tick(coming);
     this.#returning.tick(coming);
   }

@@ -33,9 +33,9 @@ export class Returning {
     for (const go of this.#waiting) go();
   }
 
-  /** `coming`: the model that is being brought up; null: none is. */
-  tick(coming: string | null): void {
-    if (this.#modelId !== null && this.#modelId !== coming) this.over();
+  /** `coming`: the models of which one is to serve by itself. */
+  tick(coming: readonly string[]): void {
+    if (this.#modelId !== null && !coming.includes(this.#modelId)) this.over();
   }
 
   /**

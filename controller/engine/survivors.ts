@@ -80,10 +80,10 @@ export class Survivors {
     this.#resumed(held.size - refused.length);
   }
 
-  /** `coming`: the model that is being brought up; null: none is. */
-  tick(coming: string | null): void {
+  /** `coming`: the models of which one is to serve by itself. */
+  tick(coming: readonly string[]): void {
     const nowMs = this.#clock.nowMs();
-    const waits = ({ modelId, untilMs }: Held) => modelId === coming && nowMs < untilMs;
+    const waits = ({ modelId, untilMs }: Held) => coming.includes(modelId) && nowMs < untilMs;
     for (const held of this.#held.filter((one) => !waits(one))) this.#endLost(held);
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   applyGroupEvent,
-  comingRequest,
+  comingRequests,
   type GroupStep,
   initialGroup,
   retryDelayMs,
@@ -85,14 +85,35 @@ describe('a loss while serving', () => {
   it('is followed by what is on its way, until that serves or is given up', () => {
     const steps = [lost('b', 'b1'), chosen(2, { a: 'a1' }), serving(2), lost('a', 'a1')];
     let { group } = trace(threeReady);
-    const coming = [comingRequest(group)?.modelId];
+    const ids = () => comingRequests(group).map(({ modelId }) => modelId);
+    const coming = [ids()];
     for (const event of steps) {
       group = applyGroupEvent(group, event).group;
-      coming.push(comingRequest(group)?.modelId);
+      coming.push(ids());
     }
-    expect(coming).toEqual([undefined, 'llama', 'llama', undefined, 'llama']);
+    expect(coming).toEqual([[], ['llama'], ['llama'], [], ['llama']]);
     group = applyGroupEvent(group, { type: 'undeploy' }).group;
-    expect(comingRequest(group)).toBeNull();
+    expect(ids()).toEqual([]);
+  });
+
+  it('may be on its way back while another deployment tries', () => {
+    const deploy = (modelId: string) =>
+      ({ type: 'deploy', request: requestFor(modelId), attended: true }) as const;
+    let { group } = trace(threeReady);
+    const ids = () => comingRequests(group).map(({ modelId }) => modelId);
+    const coming: string[][] = [];
+    for (const event of [
+      deploy('qwen'),
+      deploy('opt'),
+      deployFailed(3, 'no'),
+      chosen(4, { a: 'a1' }),
+    ]) {
+      group = applyGroupEvent(group, event).group;
+      coming.push(ids());
+    }
+    expect(coming).toEqual([['qwen', 'llama'], ['opt', 'llama'], ['llama'], ['llama']]);
+    group = applyGroupEvent(group, serving(4)).group;
+    expect([group.phase, ids()]).toEqual(['ready', []]);
   });
 
   it('does not wait for as many workers as the deployment asked for', () => {

@@ -80,14 +80,14 @@ describe('a request that comes after the end of an epoch', () => {
     const { test, engine } = attached();
     expect(await waits(engine, () => undefined)).toEqual([true, true]);
     engine.detach(test.loop);
-    engine.tick('m');
+    engine.tick(['m']);
     expect(await waits(engine, () => attach(engine))).toEqual([false, true]);
   });
 
   it('waits no longer when none comes, or the server stops', async () => {
     const { test, engine } = attached();
     engine.detach(test.loop);
-    expect(await waits(engine, () => engine.tick(null))).toEqual([false, true]);
+    expect(await waits(engine, () => engine.tick([]))).toEqual([false, true]);
     const next = attach(engine);
     engine.detach(next.loop);
     const draining = waits(engine, () => engine.drain(0));
@@ -174,7 +174,7 @@ describe('a request whose epoch ends', () => {
     test.ranks[1]?.break(lost);
     await turn();
     expect(engine.held).toBe(1);
-    engine.tick('m');
+    engine.tick(['m']);
     const next = attach(engine, { ranks: 1 });
     expect(engine.held).toBe(0);
     answerAll(next);
@@ -219,7 +219,7 @@ describe('a request whose epoch ends', () => {
     attach(engine, {}, next);
     expect(added.mock.calls.map(([{ priority }]) => priority)).toEqual([-3]);
     next.loop.close(lost);
-    engine.tick(null);
+    engine.tick([]);
   });
 
   it('is not held to have ended epochs whose ranks never answered, whatever the fault', async () => {
@@ -233,7 +233,7 @@ describe('a request whose epoch ends', () => {
     }
     expect(events).toEqual([]);
     serving.loop.close(lost);
-    engine.tick(null);
+    engine.tick([]);
   });
 
   it('is not held to have ended epochs in which no step named it', async () => {
@@ -249,7 +249,7 @@ describe('a request whose epoch ends', () => {
     expect(events).toEqual([]);
     expect(serving.loop.scheduler.counts.waiting).toBe(1);
     serving.loop.close(lost);
-    engine.tick(null);
+    engine.tick([]);
   });
 
   it('without a bound of its own gets as many tokens as fit the next', async () => {
@@ -300,7 +300,7 @@ describe('a request whose epoch ends', () => {
   });
 
   it('ends with what ended its epoch when no other is on its way, or another model is', async () => {
-    for (const coming of [null, 'another']) {
+    for (const coming of [[], ['another']]) {
       const { engine, test, events } = running();
       test.ranks[1]?.break(lost);
       await turn();
@@ -315,7 +315,7 @@ describe('a request whose epoch ends', () => {
   it('ends as lost whatever its ranks said when they failed', async () => {
     const { engine, test, events } = running();
     test.ranks[1]?.break(new HelsError('deadline-exceeded', 'a sum took too long'));
-    engine.tick(null);
+    engine.tick([]);
     await turn();
     expect(failed(events)).toMatchObject([
       { code: 'worker-lost', message: expect.stringContaining('a sum took too long') },
@@ -326,10 +326,10 @@ describe('a request whose epoch ends', () => {
     const { engine, test, events } = running();
     test.ranks[1]?.break(lost);
     nowMs += limits.heldMsMax - 1;
-    engine.tick('m');
+    engine.tick(['m']);
     expect(engine.held).toBe(1);
     nowMs += 1;
-    engine.tick('m');
+    engine.tick(['m']);
     await turn();
     expect(failed(events)).toMatchObject([{ code: 'worker-lost' }]);
     expect(failed(events)[0]?.message).toContain(lost.message);

@@ -29,7 +29,7 @@ const made = () => new Returning({ nowMs: () => Date.now(), unixMs: () => 0 });
 function ended(): Returning {
   const returning = made();
   returning.ended('m');
-  returning.tick('m');
+  returning.tick(['m']);
   return returning;
 }
 
@@ -56,7 +56,7 @@ it('those that name the model, or none, wait until it serves', async () => {
   expect(waits.map(({ over }) => over)).toEqual([true, true]);
 });
 
-it.each([null, 'other'])('they wait no longer when what is coming is %s', async (coming) => {
+it.each([[[]], [['other']]])('they wait no longer when what is coming is %j', async (coming) => {
   const returning = ended();
   const waits = wait(returning);
   returning.tick(coming);
@@ -71,7 +71,7 @@ it('they wait from the end of the epoch on, before anybody knows what is coming'
   const waits = wait(returning);
   await turn();
   expect(waits.over).toBe(false);
-  returning.tick('m');
+  returning.tick(['m']);
   returning.over();
 });
 

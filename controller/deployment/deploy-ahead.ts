@@ -1,0 +1,134 @@
+/**
+ * What can be known of a deployment while what is served goes on: whether its files are whole, workers enough are there and a split of the
+ * kind that is asked for can hold it. Only one is looked at: a later one takes its place.
+ */
+import type { Clock } from '../../proto/base/clock.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
+import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
+import type { Inherited } from './attempt.ts';
+import {
+  planRequestFor,
+  policyOf,
+  profiledDevice,
+  reservedForOf,
+  workloadOf,
+} from './deployment-run.ts';
+import { engineSizesOf } from './engine-sizes.ts';
+import type { GroupWorker } from './group-worker.ts';
+import { makePlan } from './make-plan.ts';
+import type { MeasurementStore } from './measurement-store.ts';
+import { PhaseChannel } from './phase-channel.ts';
+import { storedLinks } from './probe-links.ts';
+import { type ProfileRun, storedProfile } from './profile-workers.ts';
+import { readServedFiles, type ServedFiles } from './served-files.ts';
+import type { WorkerRegistry } from './worker-registry.ts';
+
+const workersTimeoutMsDefault = 60_000;
+
+export interface DeployAheadOptions {
+  registry: Pick<WorkerRegistry, 'waitForAvailable'>;
+  store: MeasurementStore;
+  clock: Clock;
+  /** Something is served, which the deployment would disturb. */
+  serves: () => boolean;
+  /** Those that a plan may use now. */
+  available: () => GroupWorker[];
+}
+
+type Fit = Pick<ProfileRun['fit'], 'decode' | 'prefill'>;
+
+/** Of a split by hand, and of policies that find one wherever there is one, memory alone says whether it fits. */
+const anyLine = [{ perHeadGroup: 1e-3, perFfnColumn: 1e-6, perVocabRow: 1e-7 }];
+const byMemoryAlone: ReadonlySet<string> = new Set(['hels', 'optimal']);
+const noLink = { constant: 0, perToken: 0 };
+
+/**
+ * Throws plan-infeasible and config-invalid as the deployment would, where that is certain: of devices whose memory is all free, with the
+ * lines that it would be planned with where they matter. null: the worker was never measured for such steps.
+ */
+export function requirePlan(
+  request: DeploymentRequest,
+  files: ServedFiles,
+  measured: readonly { worker: Pick<GroupWorker, 'id' | 'device'>; fit: Fit | null }[],
+  links: Awaited<ReturnType<typeof storedLinks>>,
+  nowMs: () => number,
+): void {
+  const needsLines = request.ranks.length === 0 && !byMemoryAlone.has(policyOf(request));
+  if (needsLines && measured.some(({ fit }) => fit === null)) return;
+  const reserved = reservedForOf(request, files.spec, measured.length);
+  const devices = measured.map(({ worker: { id, device }, fit }) => {
+    const idle = { id, device: { ...device, memoryFreeBytes: device.memoryBytes } };
+    const lines = fit ?? { decode: anyLine, prefill: anyLine };
+    return profiledDevice(idle, lines, links?.get(id) ?? noLink, reserved);
+  });
+  makePlan(planRequestFor(0, request, files, devices, false), nowMs);
+}
+
+export class DeployAhead {
+  readonly #options: DeployAheadOptions;
+  #current: AbortController | null = null;
+
+  constructor(options: DeployAheadOptions) {
+    this.#options = options;
+  }
+
+  /** Reports what it waits for; its result is for the attempt that follows. Throws what the attempt would, as far as it can be known. */
+  async *check(
+    request: DeploymentRequest,
+    workersTimeoutMs: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<DeployEvent, Inherited, undefined> {
+    this.end(new HelsError('cancelled', 'another deployment took its place'));
+    const current = new AbortController();
+    this.#current = current;
+    const either = AbortSignal.any([signal, current.signal]);
+    const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
+    const files = await readServedFiles(request.modelPath, request.modelId, request);
+    let isGood = false;
+    try {
+      if (this.#options.serves()) yield* this.#sparing(request, files, timeoutMs, either);
+      either.throwIfAborted();
+      isGood = true;
+    } catch (error) {
+      throw toHelsError(error);
+    } finally {
+      if (this.#current === current) this.#current = null;
+      if (!isGood) await files.text.close();
+    }
+    const channel = new PhaseChannel<PlanReport>();
+    return { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
+  }
+
+  /** Whoever waits for its check gets the error. */
+  end(error: HelsError): void {
+    this.#current?.abort(error);
+  }
+
+  async *#sparing(
+    request: DeploymentRequest,
+    files: ServedFiles,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<DeployEvent, void, undefined> {
+    const { registry, store, clock, available } = this.#options;
+    const { workersMin } = request;
+    if (available().length < workersMin) {
+      const message = `for ${workersMin} workers; what is served goes on meanwhile`;
+      yield { progress: { phase: 'waiting', message, fraction: 0 } };
+    }
+    await registry.waitForAvailable(workersMin, timeoutMs, signal);
+    const workers = available();
+    const model = files.spec;
+    const sizes = { model, ...engineSizesOf(workloadOf(request, model)) };
+    const measured = await Promise.all(
+      workers.map(async (worker) => {
+        const run = await storedProfile(worker, sizes, store);
+        return { worker, fit: run?.fit ?? null };
+      }),
+    );
+    const links = await storedLinks(workers, model, store);
+    requirePlan(request, files, measured, links, () => clock.nowMs());
+  }
+}
