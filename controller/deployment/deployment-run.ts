@@ -61,6 +61,8 @@ export interface LoadedGroup extends MadePlan {
   profiledSizes: EngineSizes;
   /** Decode seconds in service / by the profile's lines, by worker id, as the trial before has shown; empty without one. */
   trialRatios: ReadonlyMap<string, number>;
+  /** Devices that the trial before has found to be of no use: plans choose from the others, a split by hand may name them. */
+  leftOut: readonly ProfiledDevice[];
   fingerprints: string[];
   numericsClass: NumericsClass;
   /** Of the files that it was loaded from. */
@@ -262,6 +264,7 @@ export async function runDeployment(
     prepared,
     profiles,
     trialRatios: applicable(devices, corrections)?.ratios ?? new Map(),
+    leftOut: devices.filter(({ id }) => corrected.every((one) => one.id !== id)),
     fingerprints,
     numericsClass,
     weightsDigest: files.weightsDigest,

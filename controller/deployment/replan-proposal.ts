@@ -27,7 +27,7 @@ export interface Proposal {
   /** Of the deployment, with the wish in it. */
   readonly request: DeploymentRequest;
   readonly planRequest: PlanRequest;
-  /** All candidates, with the lines as fitted. */
+  /** All that a plan may use from then on, with the lines as fitted. */
   readonly fitted: readonly ProfiledDevice[];
   readonly made: MadePlan;
   /** Those of the deployment, as they are reached now. */
@@ -94,11 +94,44 @@ const slotTokensOf = (request: DeploymentRequest, model: ModelSpec) =>
 type Served = Pick<LoadedGroup, 'planRequest' | 'candidates'>;
 
 /** Devices as they are with engines of other sizes, or once KV may, or may no longer, lie on other ranks. */
-function withReserved({ planRequest, candidates }: Served, sizes: EngineSizes, lends: boolean) {
-  const { devices, workload } = planRequest;
-  const ranks = devices.length;
-  const former = { ...planRequest, lends: workload.allowRemoteKv === true, ranks };
-  return reservedAnew(devices, deviceKindsOf(candidates), former, { ...former, ...sizes, lends });
+function withReserved(
+  { planRequest, candidates }: Served,
+  devices: readonly ProfiledDevice[],
+  sizes: EngineSizes,
+  lends: boolean,
+) {
+  const formerly = planRequest.workload.allowRemoteKv === true;
+  const former = { ...planRequest, lends: formerly, ranks: planRequest.devices.length };
+  const next = { ...former, ...sizes, lends, ranks: devices.length };
+  return reservedAnew(devices, deviceKindsOf(candidates), former, next);
+}
+
+/** Those that plans choose from, and those that only the split by hand names. */
+function devicesOf(
+  { planRequest, leftOut }: Pick<LoadedGroup, 'planRequest' | 'leftOut'>,
+  ranks: DeploymentRequest['ranks'],
+): ProfiledDevice[] {
+  const known = new Set(planRequest.devices.map(({ id }) => id));
+  const named = new Set(ranks.map(({ workerId }) => workerId));
+  return [...planRequest.devices, ...leftOut.filter(({ id }) => named.has(id) && !known.has(id))];
+}
+
+/** Throws config-invalid for a worker that is there and was never measured for this group. */
+function requireCandidates(
+  ranks: DeploymentRequest['ranks'],
+  available: Proposing['available'],
+  planned: readonly ProfiledDevice[],
+): void {
+  const known = new Set(planned.map(({ id }) => id));
+  const stranger = available.find(
+    ({ id }) => !known.has(id) && ranks.some(({ workerId }) => workerId === id),
+  );
+  if (stranger === undefined) return;
+  throw new HelsError(
+    'config-invalid',
+    `ranks: worker '${stranger.id}' takes part from the next deployment on; name others, or deploy with this split (helsctl deploy --ranks)`,
+    { field: 'ranks' },
+  );
 }
 
 /** Candidates that answer, by id. One that was lost and came back has another channel, its old one is closed; started anew it is another worker. */
@@ -108,7 +141,7 @@ function reachedNow({ loaded, available }: Pick<Proposing, 'loaded' | 'available
   return new Map(same.map((worker) => [worker.id, worker]));
 }
 
-/** `fitted`: all candidates, with the lines as fitted. */
+/** `fitted`: all that a plan may use from then on, with the lines as fitted. */
 function planRequestOf(
   { loaded, refine, wish: { settles = false } }: Proposing,
   request: DeploymentRequest,
@@ -119,7 +152,7 @@ function planRequestOf(
   const lends = workload.allowRemoteKv === true;
   // The load of a moment may be light, and requests that run keep their slots.
   const sizes = largerSizes(former, engineSizesOf(workload));
-  const fitted = withReserved(loaded, sizes, lends);
+  const fitted = withReserved(loaded, devicesOf(loaded, request.ranks), sizes, lends);
   const planRequest = {
     ...former,
     ...sizes,
@@ -145,6 +178,7 @@ export function proposeReplan(proposing: Proposing): Proposal {
   }
   const reached = reachedNow(proposing);
   const { planRequest, fitted } = planRequestOf(proposing, request, new Set(reached.keys()));
+  requireCandidates(request.ranks, proposing.available, planRequest.devices);
   const made = makePlan(planRequest, nowMs);
   const workers = made.shardPlan.ranks.flatMap(({ workerId }) => reached.get(workerId) ?? []);
   const candidates = loaded.candidates.map((one) => reached.get(one.id) ?? one);

@@ -14,7 +14,7 @@ import { smallModel } from '../profiler/models.ts';
 
 export const ids = ['a', 'b'];
 const line = { perHeadGroup: 1e-3, perFfnColumn: 1e-5, perVocabRow: 1e-7 };
-const device = (id: string): ProfiledDevice => ({
+export const device = (id: string): ProfiledDevice => ({
   id,
   memoryBytes: 2 ** 26,
   reservedBytes: 0,
@@ -67,6 +67,7 @@ export const loaded = {
   profiledSizes: smallestSizes,
   connectSeconds: 0.5,
   trialRatios: new Map(),
+  leftOut: [],
 } as unknown as LoadedGroup;
 
 export const nothing: ReplanWish = { policy: '', workload: null, ranks: [] };

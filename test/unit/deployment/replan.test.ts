@@ -7,7 +7,16 @@ import { footprintOf } from '../../../controller/planner/problem.ts';
 import { type ProfiledDevice, planModel } from '../../../controller/profiler/plan-input.ts';
 import type { Replan__Output } from '../../../proto/gen/hels/v1/Replan.ts';
 import { smallModel } from '../profiler/models.ts';
-import { available, ids, loaded, nothing, propose, request, slower } from './replan-setting.ts';
+import {
+  available,
+  device,
+  ids,
+  loaded,
+  nothing,
+  propose,
+  request,
+  slower,
+} from './replan-setting.ts';
 
 const headsOf = ({ made }: Proposal) =>
   made.shardPlan.ranks.map(({ workerId, headGroups }) => [
@@ -45,6 +54,29 @@ describe('a proposal', () => {
     expect(proposal.plannedSeconds).toBeLessThan(proposal.currentSeconds);
   });
 
+  it('has a worker that a trial has left out only where a split by hand names it', () => {
+    const c = { ...available[0], id: 'c', incarnation: 'c1' } as (typeof available)[number];
+    const three = [...available, c];
+    const ranks = [
+      { workerId: 'a', headGroups: 3, ffnWeight: 1 },
+      { workerId: 'c', headGroups: 1, ffnWeight: 1 },
+    ];
+    const candidates = { ...loaded, candidates: three, leftOut: [device('c')] };
+    const changes = { loaded: candidates, available: three };
+    expect(propose({}, changes).fitted.map(({ id }) => id)).toEqual(['a', 'b']);
+    const proposal = propose({ ranks }, changes);
+    expect(headsOf(proposal)).toEqual([
+      ['a', 3],
+      ['c', 1],
+    ]);
+    expect(proposal.workers).toEqual([available[0], c]);
+    // Of another life it was never measured with these.
+    const restarted = [...available, { ...c, incarnation: 'c2' }];
+    expect(() => propose({ ranks }, { ...changes, available: restarted })).toThrow(
+      "ranks: worker 'c' takes part from the next deployment on",
+    );
+  });
+
   it('is what is asked for, of the workers that answer', () => {
     const ranks = [
       { workerId: 'a', headGroups: 3, ffnWeight: 1 },
@@ -59,9 +91,8 @@ describe('a proposal', () => {
     const restarted = available.map((one) =>
       one.id === 'b' ? { ...one, incarnation: 'b2' } : one,
     );
-    expect(() => propose({ ranks }, { available: restarted })).toThrow(
-      "worker 'b' is not registered",
-    );
+    const gone = available.filter(({ id }) => id !== 'b');
+    expect(() => propose({ ranks }, { available: gone })).toThrow("worker 'b' is not registered");
     const alone = propose({}, { available: restarted });
     expect(headsOf(alone)).toEqual([['a', 4]]);
     // The split as it is cannot go on without b.
