@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { HelsError } from '../../proto/domain/errors.ts';
+import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 
 export interface ListeningEvent {
   event: 'listening';
@@ -9,6 +9,15 @@ export interface ListeningEvent {
   http?: string;
   grpc?: string;
 }
+
+/** What a daemon's exit code says; others, a signal's end too: nothing answers. */
+const codeOfExit: ReadonlyMap<number, ErrorCode> = new Map([
+  [1, 'internal'],
+  [2, 'usage'],
+  [3, 'config-invalid'],
+  [4, 'model-invalid'],
+  [6, 'denied'],
+]);
 
 /** A daemon of ours as a child process: it says on stdout when it listens; its log goes to a file. */
 export class LocalProcess {
@@ -43,7 +52,7 @@ export class LocalProcess {
     return this.#exited;
   }
 
-  /** Resolves with the daemon's `listening` line; throws with the end of its log when it exits or the deadline passes first. */
+  /** Resolves with the daemon's `listening` line; throws with the end of its log, and the code that its exit has, when it exits or the deadline passes first. */
   async listening(deadlineMs: number): Promise<ListeningEvent> {
     const { stdout } = this.#child;
     if (stdout === null) throw new HelsError('internal', `${this.name} has no stdout`);
@@ -60,8 +69,9 @@ export class LocalProcess {
     clearTimeout(timer);
     if (typeof first === 'string' && first !== 'late') return JSON.parse(first) as ListeningEvent;
     const what = first === 'late' ? `did not start within ${deadlineMs} ms` : `exited (${first})`;
+    const code = typeof first === 'number' ? codeOfExit.get(first) : undefined;
     throw new HelsError(
-      'unreachable',
+      code ?? 'unreachable',
       `${this.name} ${what}; the end of its log:\n${this.logTail()}`,
     );
   }

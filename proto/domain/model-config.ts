@@ -49,6 +49,7 @@ export function modelSpecFromConfig(config: unknown, options: ModelSpecOptions =
   const quantization = readQuantization(reader, options.quantization ?? 'auto');
   const weightType = readWeightType(reader, options, quantization !== 'none');
   const spec = { ...readFamily(reader), weightType, quantization };
+  requireWholeFours(spec);
   // transformers chooses the arithmetic by the model type.
   reader.word('model_type', [spec.family], spec.family);
   reader.refuseUnread(spec.naming === 'opt' ? harmlessOptFields : harmlessFields, features);
@@ -64,9 +65,23 @@ export function ffnGranuleOf(ffnColumns: number): number {
   return Math.ceil(Math.ceil(ffnColumns / 16) / 8) * 8;
 }
 
+/** Products take bf16 inputs four at a time, and each head group is summed by itself. */
+function requireWholeFours(spec: ModelSpec): void {
+  const { weightType, queryHeadsPerGroup, headDim, headGroups } = spec;
+  if (weightType !== 'bf16' || headGroups === 1 || (queryHeadsPerGroup * headDim) % 4 === 0) return;
+  const heads = queryHeadsPerGroup === 1 ? '1 query head' : `${queryHeadsPerGroup} query heads`;
+  throw configError(
+    'head_dim',
+    headDim,
+    `with bf16 weights, as quantised ones are, ${heads} of a group times head_dim must be a multiple of 4; f32 and f16 need no such`,
+  );
+}
+
 type FamilySpec = Omit<ModelSpec, 'weightType' | 'quantization'>;
 
 const sizes = { low: 1, high: 2 ** 20 };
+/** Columns come in granules, of at least 8. */
+const columns = { low: 8, high: sizes.high };
 
 /** Fields of other kinds of models that any config.json may carry with their "off" value. */
 function refuseForeign(config: ConfigReader): void {
@@ -160,7 +175,7 @@ function readRotary(config: ConfigReader, family: string, shape: DecoderShape): 
     throw configError('head_dim', shape.headDim, 'rotary positions need an even number');
   }
   config.word('hidden_act', ['silu', 'swish'] as const, 'silu');
-  const ffnColumns = config.integer('intermediate_size', sizes);
+  const ffnColumns = config.integer('intermediate_size', columns);
   return {
     family,
     naming: 'llama',
@@ -277,7 +292,7 @@ function readOpt(config: ConfigReader): FamilySpec {
   const bias = config.boolean('enable_bias', true);
   const normBeforeBlock = config.boolean('do_layer_norm_before', true);
   const finalNormRemoved = config.boolean('_remove_final_layer_norm', false);
-  const ffnColumns = config.integer('ffn_dim', sizes);
+  const ffnColumns = config.integer('ffn_dim', columns);
   return {
     family: 'opt',
     naming: 'opt',

@@ -194,6 +194,17 @@ describe('exit codes', () => {
     expect(exitCode).toBe(3);
   });
 
+  it.each([
+    { parameters: ['--device', 'cpu', '--http', '192.0.2.1:1'], names: 'loopback' },
+    { parameters: ['--device', 'cpu?host=100TiB'], names: 'host' },
+  ])('3: what a daemon of $parameters refuses when it starts', async ({ parameters, names }) => {
+    const data = ['--data-dir', join(directory, 'refused')];
+    const ports = ['--grpc', '127.0.0.1:0', '--http', '127.0.0.1:0'];
+    const run = await helsctl('up', ...data, ...ports, ...parameters);
+    expect(run.stderr).toContain(names);
+    expect([run.exitCode, run.left]).toEqual([3, []]);
+  });
+
   it('3: a device option that is wrong', async () => {
     const data = join(directory, 'device');
     const { exitCode, stderr, left } = await helsctl(

@@ -199,3 +199,25 @@ test('in rope_scaling, too, false of an unknown field is refused', () => {
   const config = { ...llama, rope_scaling: { type: 'linear', factor: 2, truncate: false } };
   expect(() => modelSpecFromConfig(config)).toThrow('rope_scaling.truncate is false');
 });
+
+test('a head group of bf16 inputs that is no multiple of 4 is refused by name, unless it is the only one', () => {
+  const config = { ...llama, num_attention_heads: 5, num_key_value_heads: 5, head_dim: 6 };
+  const refused = expect.objectContaining({ code: 'model-invalid', field: 'head_dim' });
+  const refusedWith = (options: object) =>
+    expect(() => modelSpecFromConfig(config, options)).toThrow(refused);
+  refusedWith({ tensorType: 'bf16' });
+  refusedWith({ tensorType: 'f32', quantization: 'int8' });
+  expect(modelSpecFromConfig(config, { tensorType: 'f32' }).headDim).toBe(6);
+  const one = { ...config, num_attention_heads: 1, num_key_value_heads: 1 };
+  expect(modelSpecFromConfig(one, { tensorType: 'bf16' }).headDim).toBe(6);
+});
+
+test.each([
+  [{ ...llama, intermediate_size: 7 }, 'intermediate_size'],
+  [{ ...published['OPT'], ffn_dim: 7 }, 'ffn_dim'],
+])('fewer FFN columns than a granule has are refused by name', (config, field) => {
+  expect(() => modelSpecFromConfig(config)).toThrow(
+    expect.objectContaining({ code: 'model-invalid', field }),
+  );
+  expect(modelSpecFromConfig({ ...config, [field]: 8 }).ffnGranule).toBe(8);
+});
