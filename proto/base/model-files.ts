@@ -105,7 +105,9 @@ async function identify(file: string): Promise<{ identity: string; size: bigint 
   const info = await stat(file, { bigint: true }).catch(() => {
     throw invalid(file, 'is missing');
   });
-  return { identity: `${info.size}:${info.mtimeNs}:${info.ino}:${info.dev}`, size: info.size };
+  const { size, mtimeNs, ctimeNs, ino, dev } = info;
+  // Whoever sets the time of a change back, as copies and archives do, does not set back when that was done.
+  return { identity: [size, mtimeNs, ctimeNs, ino, dev].join(':'), size };
 }
 
 async function hashFile(file: string): Promise<FileHash> {

@@ -1,4 +1,4 @@
-import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { modelDigest, weightsDigest } from '../../../proto/base/model-files.ts';
@@ -22,6 +22,20 @@ test.each([
   expect(new Set([before, first, second]).size).toBe(3);
   rmSync(join(directory, name));
   expect(await modelDigest(directory)).toBe(before);
+});
+
+test('weights that changed within a file of the same size and time change it', async () => {
+  const directory = scratch.copyOf(shortGolden('llama-gqa'));
+  const before = await modelDigest(directory);
+  const file = join(directory, 'model.safetensors');
+  const { atime, mtime } = statSync(file);
+  utimesSync(file, atime, mtime);
+  expect(await modelDigest(directory)).toBe(before);
+  const bytes = readFileSync(file);
+  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+  writeFileSync(file, bytes);
+  utimesSync(file, atime, mtime);
+  expect(await modelDigest(directory)).not.toBe(before);
 });
 
 test('files that change no answer do not change it', async () => {
