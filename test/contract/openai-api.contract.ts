@@ -222,6 +222,19 @@ export function openaiContract(provide: () => OpenAiTarget): void {
       expect((await ask(seed)).choices[0]?.message).toEqual(drawn.choices[0]?.message);
     });
 
+    it('goes on from 0 after the largest seed', async () => {
+      const ask = async (seed: number, n: number) => {
+        const sampling = { model, messages: question, max_tokens: 12, temperature: 2, seed, n };
+        const answer = await client.chat.completions.create(sampling);
+        const { hels } = answer as unknown as { hels: { seed: number } };
+        return { seed: hels.seed, texts: answer.choices.map(({ message }) => message.content) };
+      };
+      const last = Number.MAX_SAFE_INTEGER;
+      const [wrapped, alone, zero] = await Promise.all([ask(last, 3), ask(last, 1), ask(0, 2)]);
+      expect(wrapped).toEqual({ seed: last, texts: [...alone.texts, ...zero.texts] });
+      expect(new Set(wrapped.texts).size).toBe(3);
+    });
+
     it('gives n answers, the same n for the same seed', async () => {
       const ask = () =>
         client.chat.completions.create({

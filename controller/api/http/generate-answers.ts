@@ -54,10 +54,16 @@ export async function generateAnswers(context: AnswersContext): Promise<void> {
   }
 }
 
+/** After the largest seed comes 0; no sum is beyond the numbers that are exact. */
+function seedAfter(seed: number, count: number): number {
+  const left = Number.MAX_SAFE_INTEGER - seed;
+  return count <= left ? seed + count : count - left - 1;
+}
+
 /** The n answers of one prompt have seeds that follow each other, so a given seed repeats all of them. */
 function makeChoices(prepared: PreparedText, n: number): Choice[] {
   return Array.from({ length: n }, (_, i) => ({
-    prepared: { ...prepared, seed: (prepared.seed + i) % Number.MAX_SAFE_INTEGER },
+    prepared: { ...prepared, seed: seedAfter(prepared.seed, i) },
     text: '',
     logprobs: [],
     reason: 'stop',
