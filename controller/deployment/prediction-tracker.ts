@@ -7,7 +7,13 @@ import type { RankShard__Output } from '../../proto/gen/hels/v1/RankShard.ts';
 import type { StepPrediction } from '../../proto/gen/hels/v1/StepPrediction.ts';
 import { plan } from '../planner/plan.ts';
 import { plannedDecodeSeconds } from '../planner/planned-shares.ts';
-import { judgeDrift, type PayBack, payBackOf } from '../profiler/drift.ts';
+import {
+  type DriftState,
+  initialDrift,
+  judgeDrift,
+  type PayBack,
+  payBackOf,
+} from '../profiler/drift.ts';
 import type { LatencyFit } from '../profiler/fit-latency.ts';
 import { type LoadPoint, predictMixedSeconds, predictSeconds } from '../profiler/latency-terms.ts';
 import {
@@ -34,7 +40,7 @@ interface Rank {
   workerId: string;
   shard: RankShard__Output;
   decode: OnlineState;
-  drifted: boolean;
+  drift: DriftState;
   errors: number[];
   refinedErrors: number[];
 }
@@ -105,7 +111,7 @@ export class PredictionTracker {
       workerId: shard.workerId,
       shard,
       decode: known.get(shard.workerId)?.decode ?? initialOnline,
-      drifted: known.get(shard.workerId)?.drifted ?? false,
+      drift: known.get(shard.workerId)?.drift ?? initialDrift,
       errors: [],
       refinedErrors: [],
     }));
@@ -151,7 +157,7 @@ export class PredictionTracker {
       errorMedianPercent: medianPercent(rank.errors),
       refinedErrorMedianPercent: medianPercent(rank.refinedErrors),
       steps: rank.decode.steps,
-      drifted: rank.drifted,
+      drifted: rank.drift.drifted,
       linkRatio: this.#link.steps > 0 ? ratioOf(this.#link) : 0,
     }));
   }
@@ -197,12 +203,12 @@ export class PredictionTracker {
   }
 
   #judge(rank: Rank): void {
-    const drift = judgeDrift(rank.drifted, rank.decode);
-    if (drift === 'unchanged') return;
-    rank.drifted = drift === 'began';
+    const { drifted } = rank.drift;
+    rank.drift = judgeDrift(rank.drift, rank.decode, this.#clock.nowMs());
+    if (rank.drift.drifted === drifted) return;
     const times = ratioOf(rank.decode).toFixed(2);
     const takes = `decode steps of '${rank.workerId}' take ${times} times what its lines say`;
-    if (drift === 'ended') {
+    if (drifted) {
       this.#events.tell('drift-ended', rank.workerId, takes);
       return;
     }

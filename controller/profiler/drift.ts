@@ -6,14 +6,28 @@ const driftLog = { enter: Math.log(1.3), leave: Math.log(1.15) } as const;
 /** Steps before anything is said. */
 const stepsMin = 32;
 
-export type Drift = 'began' | 'ended' | 'unchanged';
+/** For which it must be so: neighbours that come and go for a moment are no reason to plan anew. */
+const settledMs = 10_000;
 
-export function judgeDrift(drifted: boolean, online: OnlineState): Drift {
-  if (online.steps < stepsMin) return 'unchanged';
+export interface DriftState {
+  readonly drifted: boolean;
+  /** Since when it is the other way round, without having been back; null: it is not. */
+  readonly sinceMs: number | null;
+}
+
+export const initialDrift: DriftState = { drifted: false, sinceMs: null };
+
+/** After a step that ended at `nowMs`. */
+export function judgeDrift(state: DriftState, online: OnlineState, nowMs: number): DriftState {
+  if (online.steps < stepsMin) return state;
+  const { drifted } = state;
   const distance = Math.abs(Math.log(ratioOf(online)));
-  if (!drifted && distance > driftLog.enter) return 'began';
-  if (drifted && distance < driftLog.leave) return 'ended';
-  return 'unchanged';
+  const isFar = distance > driftLog.enter;
+  const isNear = distance < driftLog.leave;
+  if (drifted ? isFar : isNear) return { drifted, sinceMs: null };
+  if (!(drifted ? isNear : isFar)) return state;
+  const sinceMs = state.sinceMs ?? nowMs;
+  return nowMs - sinceMs < settledMs ? { drifted, sinceMs } : { drifted: !drifted, sinceMs: null };
 }
 
 export interface ReplanValue {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { judgeDrift, payBackOf } from '../../controller/profiler/drift.ts';
+import { initialDrift, judgeDrift, payBackOf } from '../../controller/profiler/drift.ts';
 import {
   initialOnline,
   type OnlineState,
@@ -98,18 +98,31 @@ describe('drift', () => {
     logRatio: Math.log(ratio),
   });
 
+  /** Whether it has drifted at the end of steps that take 5 s, each believed to be so many times what its lines say. */
+  const driftAfter = (drifted: boolean, ratios: readonly number[], steps = 100) =>
+    ratios.reduce((state, ratio, index) => judgeDrift(state, at(ratio, steps), 5_000 * index), {
+      ...initialDrift,
+      drifted,
+    }).drifted;
+
   it('begins beyond the outer border and ends within the inner one only', () => {
-    expect(judgeDrift(false, at(1.2))).toBe('unchanged');
-    expect(judgeDrift(false, at(1.4))).toBe('began');
-    expect(judgeDrift(false, at(1 / 1.4))).toBe('began');
-    expect(judgeDrift(true, at(1.4))).toBe('unchanged');
-    expect(judgeDrift(true, at(1.2))).toBe('unchanged');
-    expect(judgeDrift(true, at(1.1))).toBe('ended');
+    for (const ratio of [1.4, 1 / 1.4]) expect(driftAfter(false, [ratio, ratio, ratio])).toBe(true);
+    expect(driftAfter(false, [1.2, 1.2, 1.2])).toBe(false);
+    for (const ratio of [1.4, 1.2]) expect(driftAfter(true, [ratio, ratio, ratio])).toBe(true);
+    expect(driftAfter(true, [1.1, 1.1, 1.1])).toBe(false);
+  });
+
+  it('is so for 10 s without having been back before it is said', () => {
+    expect(driftAfter(false, [1.4, 1.4])).toBe(false);
+    expect(driftAfter(false, [1.4, 1.2, 1.4])).toBe(true);
+    expect(driftAfter(false, [1.4, 1.1, 1.4, 1.4])).toBe(false);
+    expect(driftAfter(true, [1.1, 1.2, 1.1])).toBe(false);
+    expect(driftAfter(true, [1.1, 1.4, 1.1, 1.1])).toBe(true);
   });
 
   it('says nothing before enough steps', () => {
-    expect(judgeDrift(false, at(3, 31))).toBe('unchanged');
-    expect(judgeDrift(false, at(3, 32))).toBe('began');
+    expect(driftAfter(false, [3, 3, 3], 31)).toBe(false);
+    expect(driftAfter(false, [3, 3, 3], 32)).toBe(true);
   });
 
   it('a new plan pays back its moving time over the time it saves', () => {

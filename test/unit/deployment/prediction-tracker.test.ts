@@ -54,13 +54,15 @@ function group(): LoadedGroup {
   } as unknown as LoadedGroup;
 }
 
+const stepMs = 100;
 const halfSeconds = 2e-3 + 344e-6;
 
 function tracked() {
   const errors: [string, number][] = [];
   const logged: string[] = [];
   const log = { warn: (message: string) => logged.push(message) };
-  const clock = { nowMs: () => 0, unixMs: () => 1_000 };
+  let nowMs = 0;
+  const clock = { nowMs: () => nowMs, unixMs: () => 1_000 };
   const events = new ClusterEvents(clock, log as never);
   const tracker = new PredictionTracker(clock, events, {
     error: (workerId, ratio) => errors.push([workerId, ratio]),
@@ -68,6 +70,7 @@ function tracked() {
   tracker.begin(group());
   const serve = (steps: number, ratios: readonly [number, number]) => {
     for (let step = 0; step < steps; step += 1) {
+      nowMs += stepMs;
       tracker.observe(
         load,
         ratios.map((ratio) => ratio * halfSeconds),
@@ -106,6 +109,17 @@ test('a rank that becomes slow is an event with what a new plan is worth, once, 
   serve(200, [1, 1]);
   expect(events.list().map(({ kind }) => kind)).toEqual(['drift', 'drift-ended']);
   expect(logged).toEqual(['drift', 'drift-ended']);
+});
+
+test('a rank that is slow for a moment, again and again, is no event', () => {
+  const { events, serve } = tracked();
+  serve(40, [1, 1]);
+  for (let time = 0; time < 20; time += 1) {
+    // Taken for a change after 8 steps.
+    serve(90, [4, 1]);
+    serve(20, [1, 1]);
+  }
+  expect(events.list()).toEqual([]);
 });
 
 test('ranks that slow down alike gain nothing from a new plan', () => {
