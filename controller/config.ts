@@ -243,16 +243,38 @@ function merge(options: CommandOptions, config: FileConfig, fileName: string): C
     tls,
     logLevel: options.logLevel ?? config.logLevel ?? 'info',
     apiKey: checkApiKey(text('apiKey')),
-    corsOrigins: config.corsOrigins ?? [],
+    corsOrigins: checkOrigins(config.corsOrigins ?? [], `${fileName}: corsOrigins`),
     deployment: config.deployment ?? null,
   };
 }
 
 function checkApiKey({ value, field }: FileSetting): string | null {
-  if (value === null || value.length >= 8) return value;
+  if (value === null) return value;
   // The key itself stays out of the message.
-  const message = `${field} has ${value.length} characters; a key has 8 or more`;
-  throw new HelsError('config-invalid', message, { field });
+  const refuse = (problem: string) =>
+    new HelsError('config-invalid', `${field} has ${problem}`, { field });
+  if (value.length < 8) throw refuse(`${value.length} characters; a key has 8 or more`);
+  if (/^[!-~]([ -~]*[!-~])?$/.test(value)) return value;
+  throw refuse(
+    'characters that a header does not carry as they are; use letters, digits and signs of ASCII, with no space at either end',
+  );
+}
+
+/** They are compared with what browsers say, letter by letter. */
+function checkOrigins(origins: readonly string[], field: string): string[] {
+  for (const origin of origins) {
+    const isWeb = /^https?:/i.test(origin);
+    const isGood = isWeb
+      ? URL.canParse(origin) && new URL(origin).origin === origin
+      : /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s*A-Z]+$/.test(origin);
+    if (isGood) continue;
+    throw invalid(
+      field,
+      origin,
+      'write each origin as browsers do: https://HOST or https://HOST:PORT, in small letters, without a path, a slash at the end or the port that the scheme has anyway; there is no * for all',
+    );
+  }
+  return [...origins];
 }
 
 function parseListen(

@@ -1,5 +1,5 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { makeDirectory } from '../../proto/base/make-directory.ts';
 import { parseDeviceOption } from '../../proto/domain/device.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { HelsClient } from '../sdk/index.ts';
@@ -46,7 +46,12 @@ export class LocalCluster {
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
     for (const device of options.devices) parseDeviceOption(device);
     const logDirectory = join(options.dataDirectory, 'logs');
-    mkdirSync(logDirectory, { recursive: true });
+    try {
+      makeDirectory(logDirectory);
+    } catch (error) {
+      const message = `${logDirectory} cannot be made: ${String(error)}; choose another --data-dir`;
+      throw new HelsError('config-invalid', message, { field: '--data-dir' });
+    }
     const start = (name: string, entry: string, parameters: string[]) =>
       new LocalProcess(
         name,

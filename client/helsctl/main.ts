@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
+import { outputFailure } from '../../proto/base/output-failure.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { addBenchCommand } from './commands/bench.ts';
 import { addChatCommand } from './commands/chat.ts';
@@ -82,11 +83,13 @@ function abortOnSignals(controller: AbortController): void {
   }
 }
 
-/** The reader of a pipe may end first (`| head`): that ends the command, it is no failure to trace. */
+/** Ends the command. */
 function abortOnClosedOutput(controller: AbortController): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    controller.abort(new HelsError('cancelled', 'the reader of the output ended'));
+    const failure = outputFailure(error);
+    // The command may be over, or end as if all were well.
+    if (failure !== null) process.exitCode = reportError(failure, wantsJson, process.stderr);
+    controller.abort(failure ?? new HelsError('cancelled', 'the reader of the output ended'));
   });
 }
 
@@ -117,6 +120,8 @@ async function main(): Promise<void> {
     const failure = toHelsError(error);
     // What was under way says only that it was cancelled; the reason of the abort says why.
     const stopped = failure.code === 'cancelled' && controller.signal.aborted;
+    // That the output failed has been told.
+    if (stopped && toHelsError(controller.signal.reason).code === 'internal') return;
     process.exitCode = reportError(
       stopped ? toHelsError(controller.signal.reason) : failure,
       wantsJson,

@@ -64,7 +64,7 @@ export class DrainService {
     const serves = this.#serves(workerId);
     if (serves) this.#requireOthers(workerId);
     const isNew = !registry.isDrained(workerId);
-    if (isNew) await this.#mark(workerId, true);
+    if (isNew) yield* this.#markTelling(workerId, true);
     if (!serves) {
       if (isNew) this.#tellDrained(workerId);
       yield { done: { replan: null, report: null } };
@@ -91,7 +91,7 @@ export class DrainService {
     if (!registry.isDrained(workerId)) {
       this.#requireKnown(workerId);
     } else {
-      await this.#mark(workerId, false);
+      yield* this.#markTelling(workerId, false);
       this.#options.events.record(
         'undrained',
         workerId,
@@ -109,6 +109,15 @@ export class DrainService {
     const { coordinator } = this.#options;
     const { ranks = [] } = coordinator.serving?.loaded.shardPlan ?? {};
     return isServing(coordinator.group) && ranks.some((rank) => rank.workerId === workerId);
+  }
+
+  /** Whoever stops a worker then should know that another controller would still plan with it. */
+  async *#markTelling(workerId: string, drained: boolean) {
+    await this.#mark(workerId, drained);
+    if (this.#remembered.isStored) return;
+    const message =
+      'it holds, but cannot be stored and would not outlast this controller; storing is tried again until it works';
+    yield { progress: { phase: 'storing', message, fraction: 0 } };
   }
 
   /** The mark is where every later plan looks before it is what the store says, so that none comes in between. */

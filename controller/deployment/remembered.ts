@@ -21,6 +21,10 @@ export class Remembered<Value> {
     this.tick();
   }
 
+  get isStored(): boolean {
+    return this.#unsaved === null;
+  }
+
   /** Resolves when the store has the value, or has failed to take it; it is asked again later then. */
   async settled(): Promise<void> {
     while (this.#saving !== null) await this.#saving;

@@ -24,9 +24,12 @@ export interface ServedFiles {
   text: TextModel;
 }
 
-/** Under which a request's model is served. */
+/** Under which a request's model is served: the name given, or the directory's, with `-` for what no name may have. */
 export function modelIdOf({ modelPath, modelId }: { modelPath: string; modelId: string }): string {
-  return modelId === '' ? basename(resolve(modelPath)) : modelId;
+  if (modelId !== '') return modelId;
+  return basename(resolve(modelPath))
+    .replace(/[^\w.:-]/gu, '-')
+    .slice(0, 128);
 }
 
 /** What a deployment asks of the weights; absent or empty: as the files are, exact numerics. */

@@ -5,7 +5,6 @@ import {
   existsSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -13,6 +12,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { makeDirectory } from '../../proto/base/make-directory.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { DirectoryLock } from './directory-lock.ts';
 import { type Change, KeyValueState } from './key-value-state.ts';
@@ -111,7 +111,7 @@ export class FileStore extends MemoryStore {
    * happened).
    */
   static open(directory: string): FileStore {
-    makeDirectory(directory);
+    makeDataDirectory(directory);
     const lock = DirectoryLock.take(directory);
     try {
       const file = join(directory, logName);
@@ -156,9 +156,9 @@ export class FileStore extends MemoryStore {
   }
 }
 
-function makeDirectory(directory: string): void {
+function makeDataDirectory(directory: string): void {
   try {
-    mkdirSync(directory, { recursive: true });
+    makeDirectory(directory);
   } catch (error) {
     throw new HelsError(
       'config-invalid',

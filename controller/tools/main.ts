@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { outputFailure } from '../../proto/base/output-failure.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { planCommand } from './plan-command.ts';
 import { simulateCommand } from './simulate-command.ts';
@@ -27,14 +28,21 @@ async function run([command, ...args]: string[]): Promise<string> {
   );
 }
 
-try {
-  process.stdout.write(await run(process.argv.slice(2)));
-} catch (error) {
-  const failure = toHelsError(error);
-  const { code, message, field } = failure;
+function report({ code, message, field }: HelsError): void {
   const json = process.argv.includes('--json');
   process.stderr.write(
     json ? `${JSON.stringify({ error: { code, message, field } })}\n` : `error: ${message}\n`,
   );
-  process.exitCode = exitCodeOf[failure.code];
+  process.exitCode = exitCodeOf[code];
+}
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  const failure = outputFailure(error);
+  if (failure !== null) report(failure);
+});
+
+try {
+  process.stdout.write(await run(process.argv.slice(2)));
+} catch (error) {
+  report(toHelsError(error));
 }

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { programPath } from '../../client/helsctl/program-path.ts';
 import { eventually } from '../support/deadline.ts';
+import { helsctlProgram } from '../support/helsctl.ts';
 import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl-process.ts';
 
 let directory: string;
@@ -177,6 +178,7 @@ describe('exit codes', () => {
     { parameters: ['deploy'], names: '--model' },
     { parameters: ['deploy', '--model', '.', '--ranks', 'worker-0:3'], names: '--ranks' },
     { parameters: ['chat', '-m', 'Hi', '--max-tokens', 'many'], names: '--max-tokens' },
+    { parameters: ['chat', '-m', 'Hi', '--temperature', '2.1'], names: 'from 0 to 2' },
     { parameters: ['up', '--address', 'host:1'], names: '--address: this command calls no' },
     { parameters: ['--tls-ca', 'ca.pem', 'demo'], names: '--tls-ca: this command calls no' },
     { parameters: ['model', 'inspect', '--model', '.', '--address', 'a:1'], names: '--address' },
@@ -213,6 +215,26 @@ describe('exit codes', () => {
     expect(stderr).toMatch(/device speed: '7' .* from 0\.01 to 1/);
     expect(exitCode).toBe(3);
     expect(left).toEqual([]);
+  });
+
+  it.each(['controller', 'up'])('3: %s, a data directory that cannot be made', (what) => {
+    const program = what === 'up' ? [helsctlProgram, 'up'] : [programPath('controller/main')];
+    // Node.js would try for ever.
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [
+        ...program,
+        '--data-dir',
+        '/proc/hels/data',
+        '--grpc',
+        '127.0.0.1:0',
+        '--http',
+        '127.0.0.1:0',
+      ],
+      { encoding: 'utf8', timeout: 20_000 },
+    );
+    expect(stderr).toContain('/proc/hels');
+    expect(status).toBe(3);
   });
 
   it.each([

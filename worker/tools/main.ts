@@ -2,6 +2,7 @@
 /** `verify`, `inspect`, `quantize` and `doctor`: what helsctl runs as a child process, because only the worker's side may load the addon. */
 import { performance } from 'node:perf_hooks';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { outputFailure } from '../../proto/base/output-failure.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { type WeightTypeOption, weightTypeOptions } from '../../proto/domain/model-config.ts';
 import { type QuantizationOption, quantizationOptions } from '../../proto/domain/quantization.ts';
@@ -166,9 +167,9 @@ function report(error: HelsError): void {
   process.exitCode = exitCodeOf[code];
 }
 
-// The reader of a pipe may end first (`| head`): that is no failure to trace.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
+  const failure = outputFailure(error);
+  if (failure !== null) report(failure);
 });
 
 try {

@@ -22,7 +22,7 @@ interface ChatCommandOptions {
 
 function generateOptions(options: ChatCommandOptions): GenerateOptions {
   return {
-    temperature: parseNumber(options.temperature, '--temperature', 0, 100),
+    temperature: parseNumber(options.temperature, '--temperature', 0, 2),
     priority: parsePriority(options.priority),
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.maxTokens === undefined
@@ -93,7 +93,7 @@ export function addChatCommand(program: Command, context: Context): void {
     .option('--system <text>', 'system message')
     .option('--model <id>', 'model id (default: the one being served)')
     .option('--max-tokens <n>', 'longest answer')
-    .option('--temperature <t>', '0 = always the most likely token', '0')
+    .option('--temperature <t>', '0 to 2; 0 = always the most likely token', '0')
     .option('--seed <n>', 'makes a sampled answer repeatable')
     .option('--priority <n>', 'lower goes first: -1000 to 1000', '0')
     .action(async (options: ChatCommandOptions, command: Command) => {

@@ -93,7 +93,7 @@ export class HttpServer {
     const exchange: Exchange = {
       request,
       response,
-      path: (request.url ?? '/').split('?', 1)[0] ?? '/',
+      path: pathOf(request.url ?? '/'),
       requestId: this.#options.chance.requestId(),
       arrivalMs: this.#options.clock.nowMs(),
       signal: abort.signal,
@@ -152,6 +152,12 @@ export class HttpServer {
     this.#running.delete(abort);
     if (this.#running.size === 0) this.#idle?.();
   }
+}
+
+/** Without what asks for it; of a whole URL, as proxies send it, too. */
+function pathOf(target: string): string {
+  const path = target.replace(/^https?:\/\/[^/?#]*/i, '').split('?', 1)[0] ?? '';
+  return path === '' ? '/' : path;
 }
 
 /** The end of an answer may still wait for a client that reads nothing: the connection is cut when it makes no progress. */

@@ -85,6 +85,24 @@ describe('what is no request for us', () => {
     expect(badId.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/);
   });
 
+  it('may name a whole URL, as proxies do', async () => {
+    await start();
+    const statusOf = (path: string) =>
+      new Promise((resolve, reject) => {
+        const { port } = new URL(server.url);
+        const headers = { host: 'localhost' };
+        const asked = { host: '127.0.0.1', port, path, headers };
+        const request = httpRequest(asked, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        });
+        request.once('error', reject).end();
+      });
+    expect(await statusOf('http://localhost/health?probe')).toBe(200);
+    expect(await statusOf('HTTP://localhost')).toBe(200);
+    expect(await statusOf('http://localhost/v1')).toBe(404);
+  });
+
   it('is refused by its declared size, and by its real one', async () => {
     await start();
     const big = 'x'.repeat(limits.httpBodyBytesMax + 1);

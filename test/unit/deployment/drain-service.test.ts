@@ -138,7 +138,9 @@ describe('draining a worker', () => {
   it('holds at once when the store is away, and is stored when it is back', async () => {
     const { drain, setting, registry, runs, stored, service } = setUp();
     setting.storeFails = true;
-    expect(await drain('a')).toHaveLength(2);
+    const [told, ...others] = await drain('a');
+    expect(told?.progress?.message).toContain('would not outlast this controller');
+    expect(others).toHaveLength(2);
     expect(registry.isDrained('a')).toBe(true);
     expect([runs, stored()]).toEqual([[['b', 'c']], []]);
     setting.storeFails = false;

@@ -1,7 +1,11 @@
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test, vi } from 'vitest';
-import { readServedFiles, servedSpec } from '../../../controller/deployment/served-files.ts';
+import {
+  modelIdOf,
+  readServedFiles,
+  servedSpec,
+} from '../../../controller/deployment/served-files.ts';
 import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { readModelFiles } from '../../../proto/base/model-files.ts';
 import { bundledModel } from '../../support/daemons.ts';
@@ -19,6 +23,14 @@ test.each([
   const files = await readModelFiles(directory, { tokenizer: 'optional' });
   expect((await servedSpec(files, {})).weightType).toBe(type);
   expect((await servedSpec(files, { quantization: 'int8' })).weightType).toBe('bf16');
+});
+
+test('without a name, a model has that of its directory, as far as names may', () => {
+  const id = (modelPath: string, modelId = '') => modelIdOf({ modelPath, modelId });
+  expect(id('/models/Qwen2.5-7B_x/')).toBe('Qwen2.5-7B_x');
+  expect(id('/models/modèle x😀')).toBe('mod-le-x-');
+  expect(id(`/models/${'m'.repeat(200)}`)).toBe('m'.repeat(128));
+  expect(id('/models/a', 'org/b:1')).toBe('org/b:1');
 });
 
 test('an edited chat template is of another model, with the same weights', async () => {
