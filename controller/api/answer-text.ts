@@ -16,13 +16,11 @@ export class AnswerText {
     this.#matcher = new StopMatcher(stop);
   }
 
-  /** Unicode code points of the text so far, that which a stop string holds back included: where the text of the next token begins. */
-  get codePoints(): number {
-    return this.#codePoints;
-  }
-
-  push(tokenId: number): { text: string; stopped: boolean } {
-    return this.#match(this.#detokenizer.push(tokenId));
+  /** `offset`: where the token's own text begins, in code points of the whole text, that which a stop string holds back included. */
+  push(tokenId: number): { text: string; stopped: boolean; offset: number } {
+    const before = this.#codePoints;
+    const piece = this.#detokenizer.push(tokenId);
+    return { ...this.#match(piece), offset: before + this.#detokenizer.brokenBefore };
   }
 
   /** What was held back, when no more tokens come; nothing after a stop string. */

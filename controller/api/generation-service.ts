@@ -234,9 +234,8 @@ export class GenerationService {
           return;
         }
         timing.token(this.#clock.nowMs());
-        const textOffset = text.codePoints;
         const piece = text.push(event.tokenId);
-        yield deltaOf(piece.text, event, request.logprobs, textOffset);
+        yield deltaOf(piece.text, event, request.logprobs, piece.offset);
         if (piece.stopped) {
           yield* finish('stop');
           return;

@@ -40,6 +40,7 @@ export class IncrementalDetokenizer {
   #broken: string;
   /** The last bytes, as many as an unfinished character can have. */
   #end: readonly number[];
+  #brokenBefore = 0;
 
   /**
    * `decode` and `bytesOf` get ids that have text, never an empty list. `hasText`: the others, special tokens mostly, are passed over: the words on
@@ -65,14 +66,24 @@ export class IncrementalDetokenizer {
     this.#end = endOf(tokenIds);
   }
 
+  /** Code points that the last token's piece begins with and that are of the tokens before: of a character which it did not go on with. */
+  get brokenBefore(): number {
+    return this.#brokenBefore;
+  }
+
   /** The text that this token completes: often its own, empty inside a character. */
   push(tokenId: number): string {
+    this.#brokenBefore = 0;
     if (!this.#hasText(tokenId)) return '';
+    const bytes = this.#bytesOf(tokenId);
+    const breaks = endsInCharacter(this.#end) && !goesOn(this.#end, bytes[0]);
     this.#tokenIds.push(tokenId);
-    this.#end = [...this.#end, ...this.#bytesOf(tokenId)].slice(-unfinishedBytesMax);
+    this.#end = [...this.#end, ...bytes].slice(-unfinishedBytesMax);
     const text = this.#decode(this.#tokenIds.slice(this.#prefix));
     const whole = withoutUnfinished(text, this.#end);
-    return whole === text ? this.#advance(text) : this.#deliverWhole(whole);
+    const piece = whole === text ? this.#advance(text) : this.#deliverWhole(whole);
+    if (breaks && piece.startsWith(replacement)) this.#brokenBefore = 1;
+    return piece;
   }
 
   /** The rest when no more tokens come; an unfinished character shows as U+FFFD. */
@@ -121,15 +132,27 @@ const secondBytes: ReadonlyMap<number, readonly [number, number]> = new Map([
   [0xf4, [0x80, 0x8f]],
 ]);
 
+/** Of the last byte that can begin a character; -1: there is none. */
+const leadIndexOf = (bytes: readonly number[]) =>
+  bytes.findLastIndex((byte) => byte < 0x80 || byte >= 0xc0);
+
 /** Whether these bytes end with the beginning of a character of UTF-8: with more of them it can still become one. */
 function endsInCharacter(bytes: readonly number[]): boolean {
-  const first = bytes.findLastIndex((byte) => byte < 0x80 || byte >= 0xc0);
+  const first = leadIndexOf(bytes);
   const [lead = 0, second] = bytes.slice(Math.max(0, first));
   if (lead < 0xc2 || lead > 0xf4) return false;
   const length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
   if (bytes.length - first >= length) return false;
   const [least, most] = secondBytes.get(lead) ?? [0x80, 0xbf];
   return second === undefined || (second >= least && second <= most);
+}
+
+/** Whether `next` is of the character that these bytes end in. */
+function goesOn(bytes: readonly number[], next = 0): boolean {
+  const [lead = 0, second] = bytes.slice(leadIndexOf(bytes));
+  const isSecond = second === undefined;
+  const [least, most] = (isSecond ? secondBytes.get(lead) : undefined) ?? [0x80, 0xbf];
+  return next >= least && next <= most;
 }
 
 function lastWithText(prompt: readonly number[], hasText: (tokenId: number) => boolean): number[] {

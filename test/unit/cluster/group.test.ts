@@ -101,6 +101,10 @@ describe('a loss while serving', () => {
       ({ type: 'deploy', request: requestFor(modelId), attended: true }) as const;
     let { group } = trace(threeReady);
     const ids = () => comingRequests(group).map(({ modelId }) => modelId);
+    const replaced = trace([deploy('qwen'), deploy('opt')]);
+    expect(replaced.text).toContain(
+      'end-epoch(1) another deployment took its place: deploying /models/opt',
+    );
     const coming: string[][] = [];
     for (const event of [
       deploy('qwen'),

@@ -15,9 +15,14 @@ function stream(tokens: readonly Uint8Array[], promptTokens = 0) {
   const ids = [...tokens.keys()];
   const bytesOf = (id: number) => tokens[id] ?? new Uint8Array();
   const detokenizer = new IncrementalDetokenizer(decode, bytesOf, ids.slice(0, promptTokens));
-  const pieces = ids.slice(promptTokens).map((id) => detokenizer.push(id));
+  const brokenBefore: number[] = [];
+  const pieces = ids.slice(promptTokens).map((id) => {
+    const piece = detokenizer.push(id);
+    brokenBefore.push(detokenizer.brokenBefore);
+    return piece;
+  });
   pieces.push(detokenizer.flush());
-  return { pieces, decodedTokens };
+  return { pieces, brokenBefore, decodedTokens };
 }
 
 function cut(text: string, lengths: readonly number[]): Uint8Array[] {
@@ -123,6 +128,30 @@ describe('incremental detokenizer', () => {
   it('gives a character out with the token that completes it', () => {
     const { pieces } = stream(cut('xあy', [1, 1, 2, 1]));
     expect(pieces).toEqual(['x', '', 'あ', 'y', '']);
+  });
+
+  it('tells from where on a piece is of its own token', () => {
+    // é whole, begun and finished, begun and not finished, twice; then what goes on with nothing.
+    const hex = ['c3a9', 'c3', 'a9', 'c3', '61', 'c3', 'c3', '62', 'f09f', '98', '63', 'ed', 'a0'];
+    const { pieces, brokenBefore } = stream(hex.map(bytesOfHex));
+    expect(pieces.map((piece, index) => [piece, brokenBefore[index]])).toEqual([
+      ['é', 0],
+      ['', 0],
+      ['é', 0],
+      ['', 0],
+      ['\uFFFDa', 1],
+      ['', 0],
+      ['\uFFFD', 1],
+      ['\uFFFDb', 1],
+      ['', 0],
+      ['', 0],
+      ['\uFFFDc', 1],
+      ['', 0],
+      ['\uFFFD\uFFFD', 1],
+      ['', undefined],
+    ]);
+    // What the prompt began is broken there.
+    expect(stream(['c3', '61'].map(bytesOfHex), 1)).toMatchObject({ brokenBefore: [0] });
   });
 
   it('gives U+FFFD that tokens say at once, and what follows it unbroken', () => {
