@@ -264,10 +264,12 @@ function checkApiKey({ value, field }: FileSetting): string | null {
 function checkOrigins(origins: readonly string[], field: string): string[] {
   for (const origin of origins) {
     const isWeb = /^https?:/i.test(origin);
+    // Pages from disk and in sandboxed frames have no origin but these.
+    const isOpaque = origin === 'null' || origin === 'file://';
     const isGood = isWeb
       ? URL.canParse(origin) && new URL(origin).origin === origin
       : /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s*A-Z]+$/.test(origin);
-    if (isGood) continue;
+    if (isGood || isOpaque) continue;
     throw invalid(
       field,
       origin,

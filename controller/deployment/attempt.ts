@@ -1,5 +1,6 @@
 import type { HelsError } from '../../proto/domain/errors.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
+import type { DeploymentRequest } from '../cluster/group.ts';
 import type { Corrections } from './corrections.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
@@ -7,7 +8,7 @@ import type { GroupWorker } from './group-worker.ts';
 import { type HeldEpochs, releaseRanks } from './load-plan.ts';
 import { PhaseChannel } from './phase-channel.ts';
 import type { Replanning } from './replanning.ts';
-import type { ServedFiles } from './served-files.ts';
+import { readServedFiles, type ServedFiles } from './served-files.ts';
 
 /** Nobody waits: the attempt reads the files itself, and gives workers all the time they need. */
 export const nothingInherited = (): Inherited => ({
@@ -39,6 +40,36 @@ export interface Attempt {
 
 /** What an attempt takes over from the caller that waits for it or from the attempt before. */
 export type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;
+
+export function newAttempt(epoch: number, inherited: Inherited, unixMs: number): Attempt {
+  return {
+    ...inherited,
+    epoch,
+    held: new Map(),
+    chosen: [],
+    replanning: null,
+    abort: new AbortController(),
+    loaded: null,
+    engineGroup: null,
+    report: null,
+    createdUnixSeconds: Math.floor(unixMs / 1000),
+  };
+}
+
+/** The files that it serves, read now unless it inherits them. Throws why it has ended, if it has meanwhile. */
+export async function openFiles(
+  attempt: Attempt,
+  request: DeploymentRequest,
+): Promise<ServedFiles> {
+  if (attempt.files !== null) return attempt.files;
+  const files = await readServedFiles(request.modelPath, request.modelId, request);
+  if (attempt.abort.signal.aborted) {
+    await files.text.close();
+    throw attempt.abort.signal.reason;
+  }
+  attempt.files = files;
+  return files;
+}
 
 /** Ends its requests and frees what its workers hold. Nobody waits for a worker that is not `registered` any more. */
 export async function closeAttempt(

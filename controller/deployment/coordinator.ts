@@ -14,7 +14,14 @@ import {
   initialGroup,
   isServing,
 } from '../cluster/group.ts';
-import { type Attempt, closeAttempt, type Inherited, nothingInherited } from './attempt.ts';
+import {
+  type Attempt,
+  closeAttempt,
+  type Inherited,
+  newAttempt,
+  nothingInherited,
+  openFiles,
+} from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
 import { DeployAhead } from './deploy-ahead.ts';
 import { type LoadedGroup, runDeployment } from './deployment-run.ts';
@@ -28,7 +35,7 @@ import { Remembered } from './remembered.ts';
 import type { Proposal } from './replan-proposal.ts';
 import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { runPortsOf } from './run-ports.ts';
-import { modelIdOf, readServedFiles, type ServedFiles } from './served-files.ts';
+import { modelIdOf, type ServedFiles } from './served-files.ts';
 import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WaitingRetry } from './waiting-retry.ts';
 import { WorkerClients } from './worker-clients.ts';
@@ -277,18 +284,7 @@ export class Coordinator {
   async #start(epoch: number, request: DeploymentRequest): Promise<void> {
     const inherited = this.#inherited ?? nothingInherited();
     this.#inherited = null;
-    const attempt: Attempt = {
-      ...inherited,
-      epoch,
-      held: new Map(),
-      chosen: [],
-      replanning: null,
-      abort: new AbortController(),
-      loaded: null,
-      engineGroup: null,
-      report: null,
-      createdUnixSeconds: Math.floor(this.#options.clock.unixMs() / 1000),
-    };
+    const attempt = newAttempt(epoch, inherited, this.#options.clock.unixMs());
     this.#attempt = attempt;
     try {
       await this.#ending;
@@ -304,7 +300,7 @@ export class Coordinator {
 
   async #bringUp(attempt: Attempt, request: DeploymentRequest): Promise<void> {
     const { epoch } = attempt;
-    attempt.files ??= await readServedFiles(request.modelPath, request.modelId, request);
+    const files = await openFiles(attempt, request);
     const { term } = this.#options;
     const ports = runPortsOf(attempt, this.#options, this.#clients, {
       detail: (name) => {
@@ -315,7 +311,7 @@ export class Coordinator {
         this.#dispatch({ type: 'members-chosen', epoch, members: incarnationsOf(workers) });
       },
     });
-    const { files, corrections } = attempt;
+    const { corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
     for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
@@ -338,7 +334,7 @@ export class Coordinator {
     attempt.channel.ready(attempt.report);
     this.#options.log.info('serving', {
       epoch,
-      model: attempt.files.modelId,
+      model: files.modelId,
       ranks: attempt.loaded.workers.length,
       numerics: attempt.loaded.numericsClass,
     });

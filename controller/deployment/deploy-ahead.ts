@@ -39,7 +39,10 @@ export interface DeployAheadOptions {
 
 type Fit = Pick<ProfileRun['fit'], 'decode' | 'prefill'>;
 
-/** Of a split by hand, and of policies that find one wherever there is one, memory alone says whether it fits. */
+/**
+ * Of a split by hand, and of policies that find one wherever there is one, memory alone says whether it fits. But for blocks that wait in
+ * host memory: whether they have room on every rank with heads depends on which ranks these are.
+ */
 const anyLine = [{ perHeadGroup: 1e-3, perFfnColumn: 1e-6, perVocabRow: 1e-7 }];
 const byMemoryAlone: ReadonlySet<string> = new Set(['hels', 'optimal']);
 const noLink = { constant: 0, perToken: 0 };
@@ -55,8 +58,10 @@ export function requirePlan(
   links: Awaited<ReturnType<typeof storedLinks>>,
   nowMs: () => number,
 ): void {
-  const needsLines = request.ranks.length === 0 && !byMemoryAlone.has(policyOf(request));
-  if (needsLines && measured.some(({ fit }) => fit === null)) return;
+  const isMeasured = links !== null && measured.every(({ fit }) => fit !== null);
+  const parks = measured.some(({ worker }) => worker.device.hostMemoryBytes > 0);
+  const needsLines = request.ranks.length === 0 && (parks || !byMemoryAlone.has(policyOf(request)));
+  if (needsLines && !isMeasured) return;
   const reserved = reservedForOf(request, files.spec, measured.length);
   const devices = measured.map(({ worker: { id, device }, fit }) => {
     const idle = { id, device: { ...device, memoryFreeBytes: device.memoryBytes } };

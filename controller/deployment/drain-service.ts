@@ -64,9 +64,11 @@ export class DrainService {
     const serves = this.#serves(workerId);
     if (serves) this.#requireOthers(workerId);
     const isNew = !registry.isDrained(workerId);
-    if (isNew) yield* this.#markTelling(workerId, true);
+    if (isNew) await this.#mark(workerId, true);
+    const unstored = isNew ? this.#unstored() : [];
     if (!serves) {
       if (isNew) this.#tellDrained(workerId);
+      yield* unstored;
       yield { done: { replan: null, report: null } };
       return;
     }
@@ -77,6 +79,7 @@ export class DrainService {
         if (!moves && isNew) this.#tellDrained(workerId);
         moves = true;
         yield event;
+        yield* unstored.splice(0);
       }
     } catch (error) {
       if (moves) throw error;
@@ -91,7 +94,8 @@ export class DrainService {
     if (!registry.isDrained(workerId)) {
       this.#requireKnown(workerId);
     } else {
-      yield* this.#markTelling(workerId, false);
+      await this.#mark(workerId, false);
+      yield* this.#unstored();
       this.#options.events.record(
         'undrained',
         workerId,
@@ -112,12 +116,11 @@ export class DrainService {
   }
 
   /** Whoever stops a worker then should know that another controller would still plan with it. */
-  async *#markTelling(workerId: string, drained: boolean) {
-    await this.#mark(workerId, drained);
-    if (this.#remembered.isStored) return;
+  #unstored(): ReplanEvent[] {
+    if (this.#remembered.isStored) return [];
     const message =
       'it holds, but cannot be stored and would not outlast this controller; storing is tried again until it works';
-    yield { progress: { phase: 'storing', message, fraction: 0 } };
+    return [{ progress: { phase: 'storing', message, fraction: 0 } }];
   }
 
   /** The mark is where every later plan looks before it is what the store says, so that none comes in between. */

@@ -252,14 +252,17 @@ export class PredictionTracker {
     return devices.map((device) => {
       const ratio = believed.get(device.id) ?? this.#formerRatios.get(device.id) ?? worst;
       const probed = device.link ?? { constant: 0, perToken: 0 };
-      const { constant, perToken } = probed;
+      const asServed = ({ constant, perToken }: typeof probed) => ({
+        ...{ constant: constant * linkRatio, perToken: perToken * linkRatio },
+      });
+      const exchange = device.exchangeLink ?? (isGpu ? probed : undefined);
       // Ratios are of the lines as fitted; those of the device may be a trial's.
       const fitted = this.#group?.profiles.get(device.id)?.fit;
       const lines = this.#joinedFits.get(device.id) ?? fitted ?? device;
       return {
         ...device,
-        link: { constant: constant * linkRatio, perToken: perToken * linkRatio },
-        ...(isGpu ? { exchangeLink: device.exchangeLink ?? probed } : {}),
+        link: asServed(probed),
+        ...(exchange === undefined ? {} : { exchangeLink: isGpu ? exchange : asServed(exchange) }),
         decode: refineLines([lines.decode].flat(), ratio),
         prefill: refineLines([lines.prefill].flat(), ratio),
       };

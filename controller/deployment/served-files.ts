@@ -75,13 +75,13 @@ export async function readServedFiles(
   const spec = await servedSpec(files, weights);
   await requireWholeWeights(files);
   const digest = await modelDigest(files.directory);
-  const text = await TextModel.load(files.directory);
+  const weightsOnly = await weightsDigest(files.directory);
   return {
     modelId: modelIdOf({ modelPath: files.directory, modelId }),
     directory: files.directory,
     digest,
-    weightsDigest: await weightsDigest(files.directory),
+    weightsDigest: weightsOnly,
     spec,
-    text,
+    text: await TextModel.load(files.directory),
   };
 }

@@ -130,7 +130,20 @@ export class StepExchange {
     this.#echoes.set(rank, failure);
     const [first = failure] = this.#echoes.values();
     if (this.#echoes.size === this.#streams.length) this.#fail(first);
-    else this.#echoTimer ??= setTimeout(() => this.#fail(first), rootCauseWaitMs);
+    else {
+      const cause = () => this.#fail(this.#refusal() ?? first);
+      this.#echoTimer ??= setTimeout(cause, rootCauseWaitMs);
+    }
+  }
+
+  /** Of a rank that refused a step which others have begun. */
+  #refusal(): HelsError | null {
+    for (const { plan, responses } of this.#inFlight.values()) {
+      for (const [rank, response] of responses.entries()) {
+        if (response?.error) return this.#failureOf(rank, plan.step, response.error);
+      }
+    }
+    return null;
   }
 
   #failureOf(rank: number, step: number, { code, message }: StepError__Output): HelsError {
@@ -159,8 +172,9 @@ export class StepExchange {
 
   #receive(rank: number, response: StepResponse__Output): void {
     if (this.#over || this.#echoes.has(rank)) return;
-    if (response.error !== null && response.error.code !== refusedCode) {
-      this.#reported(rank, response.step, response.error);
+    const { step, error } = response;
+    if (error !== null && (error.code !== refusedCode || this.#requestOf(step, error) === null)) {
+      this.#reported(rank, step, error);
       return;
     }
     const flight = this.#inFlight.get(response.step);

@@ -210,8 +210,8 @@ export class StepLoop {
     const callers = [...this.#callers];
     this.#callers.clear();
     for (const [id, caller] of callers) {
-      // Ranks that never answered, without a warm-up even: no request is to blame. Nor is any but the one that is known to be.
-      if (this.#steps === 0 || (requestId !== null && id !== requestId)) caller.named = false;
+      // Ranks that never answered, without a warm-up even: no request is to blame, but one that is known to be.
+      if (id !== requestId && (this.#steps === 0 || requestId !== null)) caller.named = false;
       this.#endWait(caller);
       caller.epochEnded(error);
     }
@@ -286,6 +286,7 @@ export class StepLoop {
     this.#proof = null;
     this.#paused = true;
     this.#refusing = false;
+    if (requestId !== null) this.#endGuilty(requestId, error);
     proof.reject(error);
     // Nothing is under way now: whoever asked for a pause before the new ranks failed has it, and no answer will tell.
     this.#reachBoundary();
@@ -315,10 +316,14 @@ export class StepLoop {
   #refused({ step }: StepPlan, requestId: string, error: HelsError): void {
     if (!this.#refusing) {
       this.#refusing = true;
-      this.#scheduler.cancel(requestId);
-      this.#finish(requestId, { type: 'failed', error });
+      this.#endGuilty(requestId, error);
     }
     this.#afterRefusal(step);
+  }
+
+  #endGuilty(requestId: string, error: HelsError): void {
+    this.#scheduler.cancel(requestId);
+    this.#finish(requestId, { type: 'failed', error });
   }
 
   /** `step`: the newest answer, of which nothing is taken. */

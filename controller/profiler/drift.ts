@@ -8,14 +8,17 @@ const stepsMin = 32;
 
 /** For which it must be so: neighbours that come and go for a moment are no reason to plan anew. */
 const settledMs = 10_000;
+/** What counts of the time between two steps: a pause says nothing of the device. */
+const stepMsMax = settledMs / 2;
 
 export interface DriftState {
   readonly drifted: boolean;
-  /** Since when it is the other way round, without having been back; null: it is not. */
-  readonly sinceMs: number | null;
+  /** For how long it has been the other way round, without having been back, up to `lastMs`; null: it is not. */
+  readonly otherMs: number | null;
+  readonly lastMs: number;
 }
 
-export const initialDrift: DriftState = { drifted: false, sinceMs: null };
+export const initialDrift: DriftState = { drifted: false, otherMs: null, lastMs: 0 };
 
 /** After a step that ended at `nowMs`. */
 export function judgeDrift(state: DriftState, online: OnlineState, nowMs: number): DriftState {
@@ -24,10 +27,12 @@ export function judgeDrift(state: DriftState, online: OnlineState, nowMs: number
   const distance = Math.abs(Math.log(ratioOf(online)));
   const isFar = distance > driftLog.enter;
   const isNear = distance < driftLog.leave;
-  if (drifted ? isFar : isNear) return { drifted, sinceMs: null };
-  if (!(drifted ? isNear : isFar)) return state;
-  const sinceMs = state.sinceMs ?? nowMs;
-  return nowMs - sinceMs < settledMs ? { drifted, sinceMs } : { drifted: !drifted, sinceMs: null };
+  if (drifted ? isFar : isNear) return { drifted, otherMs: null, lastMs: nowMs };
+  const sinceLastMs = Math.min(stepMsMax, nowMs - state.lastMs);
+  const otherMs = state.otherMs === null ? null : state.otherMs + sinceLastMs;
+  if (!(drifted ? isNear : isFar)) return { drifted, otherMs, lastMs: nowMs };
+  if ((otherMs ?? 0) < settledMs) return { drifted, otherMs: otherMs ?? 0, lastMs: nowMs };
+  return { drifted: !drifted, otherMs: null, lastMs: nowMs };
 }
 
 export interface ReplanValue {

@@ -120,6 +120,14 @@ describe('drift', () => {
     expect(driftAfter(true, [1.1, 1.4, 1.1, 1.1])).toBe(true);
   });
 
+  it('does not count a pause between two steps', () => {
+    const driftAt = (times: readonly number[]) =>
+      times.reduce((state, nowMs) => judgeDrift(state, at(1.4), nowMs), initialDrift).drifted;
+    expect(driftAt([0, 3_600_000])).toBe(false);
+    expect(driftAt([0, 3_600_000, 3_604_000])).toBe(false);
+    expect(driftAt([0, 3_600_000, 3_604_000, 3_609_000])).toBe(true);
+  });
+
   it('says nothing before enough steps', () => {
     expect(driftAfter(false, [3, 3, 3], 31)).toBe(false);
     expect(driftAfter(false, [3, 3, 3], 32)).toBe(true);

@@ -64,7 +64,7 @@ tlsCert: /tls/controller.pem
 tlsKey: /tls/controller.key
 logLevel: debug
 apiKey: twelve chars
-corsOrigins: [https://app.example]
+corsOrigins: [https://app.example, 'null', 'file://']
 deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false }
 `;
     expect(parse([], yaml)).toEqual({
@@ -90,7 +90,7 @@ deployment: { model: /models/m, policy: optimal, workers: 3, prefixCache: false 
       },
       logLevel: 'debug',
       apiKey: 'twelve chars',
-      corsOrigins: ['https://app.example'],
+      corsOrigins: ['https://app.example', 'null', 'file://'],
       deployment: {
         model: '/models/m',
         name: '',

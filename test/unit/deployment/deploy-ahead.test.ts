@@ -17,11 +17,11 @@ const files = { modelId: 'm', directory: '/m', digest: 'd', spec: smallModel } a
 const request = requestFor('m');
 
 /** Its memory is taken, by what is served. */
-const worker = (id: string, memoryBytes: number) => ({
+const worker = (id: string, memoryBytes: number, hostMemoryBytes = 0) => ({
   id,
   device: {
     ...{ kind: 'cpu', name: '', threads: 1, speed: 1, emulated: false, implementation: '' },
-    ...{ memoryBytes, memoryFreeBytes: 0, hostMemoryBytes: 0 },
+    ...{ memoryBytes, memoryFreeBytes: 0, hostMemoryBytes },
   },
 });
 
@@ -29,6 +29,19 @@ function judge(changes: Partial<DeploymentRequest>, memoryBytes = 512 * MiB): vo
   const measured = ['a', 'b'].map((id) => ({ worker: worker(id, memoryBytes), fit: null }));
   requirePlan({ ...request, ...changes }, files, measured, null, () => 0);
 }
+
+it('leaves it to the attempt whether all ranks of a split that nobody knows yet have room for KV that waits', () => {
+  const measured = [worker('a', 16 * MiB, 64 * MiB), worker('b', 6 * MiB)].map((one) => ({
+    ...{ worker: one, fit: null },
+  }));
+  const workload = { sequences: 6, contextTokens: 256, prefillChunk: 0, outputTokens: 0 };
+  const asked = { ...request, workload, policy: 'hels' };
+  expect(() => requirePlan(asked, files, measured, null, () => 0)).not.toThrow();
+  const alone = measured.map(({ worker: one, fit }) => {
+    return { worker: { ...one, device: { ...one.device, hostMemoryBytes: 0 } }, fit };
+  });
+  expect(() => requirePlan(asked, files, alone, null, () => 0)).toThrow('no split fits');
+});
 
 const byHand = (a: number, b: number, second = 'b') => ({
   ranks: [

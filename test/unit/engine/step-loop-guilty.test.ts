@@ -149,6 +149,24 @@ describe('a step that all ranks refuse', () => {
     expect(test.failures).toMatchObject([{ code: 'worker-lost' }]);
   });
 
+  it('ends the epoch at once when it is due to none, whatever the other ranks do', () => {
+    const test = setUp();
+    submit(test, requestOf('a', 5, 9));
+    test.ranks[0]?.refuse(null);
+    expect(test.failures).toMatchObject([{ message: expect.stringContaining('topP is 0') }]);
+  });
+
+  it('is the cause that is named when another rank has begun it and gives up', () => {
+    const test = setUp();
+    submit(test, requestOf('a', 5, 9));
+    test.ranks[0]?.refuse(0);
+    const message = 'a peer did not come within 8000 ms';
+    test.ranks[1]?.answer({ error: { code: 'deadline-exceeded', message } });
+    expect(test.failures).toEqual([]);
+    vi.advanceTimersByTime(1_000);
+    expect(test.failures).toMatchObject([{ message: "worker 'worker-0', step 1: topP is 0" }]);
+  });
+
   it('ends the epoch when another rank has done it', async () => {
     const test = setUp();
     submit(test, requestOf('a', 5, 9));
@@ -162,6 +180,27 @@ describe('a step that all ranks refuse', () => {
 });
 
 describe('a step that leaves the range of numbers', () => {
+  it('is the end of the request whose it is, also when new ranks are not proven by it', async () => {
+    const test = setUp();
+    const streams = requests.map((request) => submit(test, request));
+    answerStep(test);
+    const boundary = test.loop.pause();
+    answerAll(test);
+    await boundary;
+    const { ranks, rebased } = rebase(test, 0);
+    const slot = slotOf({ ranks }, 'a');
+    const message = 'a partial sum of sequence 0 of the step is NaN';
+    ranks[1]?.answer({ error: { code: 'numeric-range', message, slot } });
+    await expect(rebased).rejects.toMatchObject({ code: 'numeric-range' });
+    await turn();
+    expect(streams[0]?.at(-1)).toMatchObject({ type: 'failed', error: { code: 'numeric-range' } });
+    const back = rebase(test, 0);
+    answerAll(back);
+    await back.rebased;
+    await turn();
+    expectWhole(streams, 0);
+  });
+
   it('is the end of the request whose it is; the others go on over the next epoch', async () => {
     const test = setUp();
     const survivors = new Survivors({ nowMs: () => 0, unixMs: () => 0 }, () => undefined);
