@@ -201,6 +201,16 @@ TEST_F(CudaReplan, KeepsNothingThatMeansSomethingElse) {
   }
 }
 
+void expectRefused(Engine& engine, const KvMigration& migration, const std::string& part) {
+  try {
+    engine.migrateKv(migration);
+    ADD_FAILURE() << "no error; expected: " << part;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   RankGroup old(model_, {{4, 0, 0}}, gpuOptions());
   feed(old, 0, kHalf);
@@ -208,15 +218,7 @@ TEST_F(CudaReplan, RefusesWhatItCannotMigrate) {
   const auto engine =
       Engine::load(model_.spec, shards[0], model_.source, gpuOptions(), std::move(old.takeEngines()[0]));
   KvMigration migration{{{0, 4}, {}}, {{0, 1}, {1, 4}}, {}, {{0, 65}}, {}, {}};
-  const auto refused = [&](const std::string& part) {
-    try {
-      engine->migrateKv(migration);
-      ADD_FAILURE() << "no error; expected: " << part;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-    }
-  };
+  const auto refused = [&](const std::string& part) { expectRefused(*engine, migration, part); };
   refused("blocks[0] is [0, 65); it must be a range, not empty, within [0, 64)");
   migration.blocks = {{0, 5}};
   refused("needs connect()");
@@ -238,15 +240,7 @@ TEST_F(CudaReplan, MovesNothingThatIsLent) {
   const auto shards = shardsOf(model_.spec, {{2, 1, 30}, {2, 0, 0}});
   const auto engine = Engine::load(model_.spec, shards[0], model_.source, options, std::move(old.takeEngines()[0]));
   KvMigration migration{{{0, 4}, {}}, {{0, 2}, {2, 4}}, {}, {{0, 5}}, {}, {}};
-  const auto refused = [&](const std::string& part) {
-    try {
-      engine->migrateKv(migration);
-      ADD_FAILURE() << "no error; expected: " << part;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-    }
-  };
+  const auto refused = [&](const std::string& part) { expectRefused(*engine, migration, part); };
   refused("blocks[0] is [0, 5); it must be a range, not empty, within [0, 3)");
   migration.blocks = {{0, 3}};
   refused("needs connect()");
