@@ -1,5 +1,5 @@
 /** A step loop over ranks without workers, and what a test does with it. */
-import { vi } from 'vitest';
+import { afterEach, beforeEach, expect, vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
 import { StepLoop } from '../../controller/engine/step-loop.ts';
 import type { StepMeasurement } from '../../controller/engine/step-measurement.ts';
@@ -52,6 +52,17 @@ export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedB
 
 export type Test = ReturnType<typeof setUp>;
 
+/** In each test of the file, none of which may leave one running. */
+export function useFakeTimers(): void {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
+  });
+}
+
 export const turn = () => vi.advanceTimersByTimeAsync(0);
 
 /** Reads a stream to its end in the background. */
@@ -90,3 +101,10 @@ export function answerStep({ ranks }: Pick<Test, 'ranks'>): void {
 
 export const tokensOf = (events: readonly GenerationEvent[]) =>
   events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));
+
+/** One end, the failure, and nothing behind it. */
+export function expectOneFailure(events: readonly GenerationEvent[], error: object): void {
+  const ends = events.filter(({ type }) => type !== 'token');
+  expect(ends).toEqual([{ type: 'failed', error: expect.objectContaining(error) }]);
+  expect(events.at(-1)?.type).toBe('failed');
+}

@@ -1,5 +1,5 @@
 /** What the APIs see of the group being served. */
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { KvPathTracker } from '../../../controller/deployment/kv-path-tracker.ts';
 import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
 import { limits } from '../../../controller/limits.ts';
@@ -16,15 +16,10 @@ import {
   type Test,
   tokensOf,
   turn,
+  useFakeTimers,
 } from '../../support/step-loop-setting.ts';
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTimers();
 
 let nowMs = 0;
 const engineOf = (resumed = (_: number) => {}) =>

@@ -1,5 +1,5 @@
 /** One request that the ranks cannot compute, among others that they can. */
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Survivors } from '../../../controller/engine/survivors.ts';
 import type { StepPlan } from '../../../controller/scheduler/scheduler.ts';
 import type { GenerationEvent } from '../../../proto/domain/generation.ts';
@@ -15,17 +15,12 @@ import {
   type Test,
   tokensOf,
   turn,
+  useFakeTimers,
 } from '../../support/step-loop-setting.ts';
 
 const requests = ['a', 'bb', 'ccc', 'dddd', 'waits'].map((id) => requestOf(id, 5, 9));
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTimers();
 
 function expectWhole(streams: readonly GenerationEvent[][], but: number): void {
   streams.forEach((events, index) => {

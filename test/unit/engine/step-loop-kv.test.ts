@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerationRequest } from '../../../proto/domain/generation.ts';
@@ -11,15 +11,10 @@ import {
   submit,
   tokensOf,
   turn,
+  useFakeTimers,
 } from '../../support/step-loop-setting.ts';
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTimers();
 
 describe('KV that makes room', () => {
   it('is moved by the ranks, and the text is that of an undisturbed run', async () => {

@@ -1,5 +1,5 @@
 /** The loop over the ranks of one epoch after the other. */
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../../proto/domain/generation.ts';
 import { requestOf } from '../../support/generation-requests.ts';
@@ -12,17 +12,12 @@ import {
   type Test,
   tokensOf,
   turn,
+  useFakeTimers,
 } from '../../support/step-loop-setting.ts';
 
 const requests = ['a', 'bb', 'ccc', 'dddd', 'waits'].map((id) => requestOf(id, 5, 9));
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTimers();
 
 /** Some tokens in, and paused: the steps under way are answered. */
 async function paused(options: Parameters<typeof setUp>[0] = {}) {
