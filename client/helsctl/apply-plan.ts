@@ -66,9 +66,10 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
   const table = formatTable(['worker', 'head groups', 'FFN columns', 'vocabulary rows'], rows);
   if (equal) return `${table}\nthe plan is as it would be made now`;
   const { currentDecodeSeconds, plannedDecodeSeconds, predicted } = proposal;
+  const percent = 100 * (1 - plannedDecodeSeconds / currentDecodeSeconds);
   const gain =
     currentDecodeSeconds > 0
-      ? `, ${(100 * (1 - plannedDecodeSeconds / currentDecodeSeconds)).toFixed(0)} % less`
+      ? `, ${Math.abs(percent).toFixed(0)} % ${percent < 0 ? 'more' : 'less'}`
       : '';
   const instead = Number.isFinite(currentDecodeSeconds)
     ? `instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`

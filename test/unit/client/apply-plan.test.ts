@@ -52,6 +52,9 @@ describe('helsctl plan --apply', () => {
     expect(text).toMatch(/^b +3 -> 0/m);
     expect(text).toMatch(/^c +0 -> 6/m);
     expect(text).toContain('15.00 ms instead of 20.00 ms, 25 % less; pause of 1.50 s');
+    expect(formatProposal({ ...proposal, plannedDecodeSeconds: 0.03 })).toContain(
+      '30.00 ms instead of 20.00 ms, 50 % more; pause',
+    );
     expect(formatProposal({ ...proposal, plan: current, equal: true })).toContain(
       'the plan is as it would be made now',
     );
