@@ -9,8 +9,10 @@ import { plannedRanksOf } from './plan-report.ts';
 import { type MeasuredCopies, restoreCostsOf } from './restore-costs.ts';
 
 export interface KvPathCosts {
-  /** Moving so many blocks, away or back, on the slowest rank; null: copying was not measured. */
-  moveSeconds(blocks: number): number | null;
+  /** Moving so many blocks, away or back, on the slowest rank; 0: copying was not measured. */
+  moveSeconds(blocks: number): number;
+  /** The same, from where they are on loan. */
+  recallSeconds(blocks: number): number;
   /** A whole step, collectives included. */
   stepSeconds(load: StepLoad): number;
   /** One rank's exchanges of so many bytes, two exchanges a layer. */
@@ -21,14 +23,15 @@ export function kvPathCostsOf(
   group: Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies,
 ): KvPathCosts {
   const { input, shardPlan } = group;
-  const move = restoreCostsOf(group)?.moveSecondsPerBlock ?? null;
+  const restore = restoreCostsOf(group);
   const ranks = plannedRanksOf(shardPlan);
   const shares = plannedShares(input, { ranks });
   const workload = { ...input.workload, allowRemoteKv: true };
   const remote = remoteKvOf({ ...input, workload });
   const deviceOf = ranks.map((rank) => input.devices.findIndex(({ id }) => id === rank.device));
   return {
-    moveSeconds: (blocks) => (move === null ? null : blocks * move),
+    moveSeconds: (blocks) => blocks * (restore?.moveSecondsPerBlock ?? 0),
+    recallSeconds: (blocks) => blocks * (restore?.recallSecondsPerBlock ?? 0),
     stepSeconds(load) {
       const used = rankSeconds(input, shares, load).filter((rank) => rank !== null);
       return groupSeconds(used, input.objective === 'lockstep');

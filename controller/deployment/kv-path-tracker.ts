@@ -4,8 +4,8 @@
  */
 import { initialOnline, type OnlineState, observeStep, ratioOf } from '../profiler/online.ts';
 
-/** reload: moves away and back. replay: computed again. remote: exchanges about KV on loan. */
-const kvPaths = ['reload', 'replay', 'remote'] as const;
+/** reload: moves away and back. replay: computed again. remote: exchanges about KV on loan. recall: moves home from there. */
+const kvPaths = ['reload', 'replay', 'remote', 'recall'] as const;
 export type KvPath = (typeof kvPaths)[number];
 
 export interface KvPathPrediction {

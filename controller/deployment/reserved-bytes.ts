@@ -3,7 +3,7 @@
  * native/engine/scratch.cpp and native/engine/cuda/cuda_scratch.cpp; a rank that needs more than its plan counts with does not load. Pure.
  */
 import { gpuLoanBlockTokens, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
-import { bytesPerWeight, kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
+import { bytesPerWeight, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ProfiledDevice } from '../profiler/plan-input.ts';
 import { type EngineSizes, kvBlockTokens } from './engine-sizes.ts';
 
@@ -102,12 +102,12 @@ function scratchBytesOfGpu(reserved: ReservedFor): number {
 }
 
 /**
- * Buffers of a rank that lends or holds (native/engine/remote_traffic.h): queries, keys and values of a whole step, or one block on its way,
- * in both directions.
+ * Buffers of a rank that lends or holds (exchangeBytesMax of native/engine/remote_traffic.h): queries, keys and values of as many tokens as
+ * two blocks have, in both directions.
  */
-function exchangeBytesOf({ model, stepTokensMax }: ReservedFor): number {
-  const rows = 4 * stepTokensMax * columnsOf(model).queryKeyValue;
-  return 2 * Math.max(rows, loanBlockTokens * kvBytesPerToken(model, model.headGroups));
+function exchangeBytesOf({ model, stepTokensMax, ranks }: ReservedFor): number {
+  const rows = 4 * Math.min(stepTokensMax, 2 * loanBlockTokens) * columnsOf(model).queryKeyValue;
+  return 2 * (rows + (ranks + 1) * 64);
 }
 
 /** Floats of parts of all heads in a turn of attention over lent KV, where one token does not take more. */

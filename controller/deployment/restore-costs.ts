@@ -1,10 +1,11 @@
 /** What it costs to bring KV back by each path, from what was measured on the group's devices. Pure. */
 
+import { localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
 import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { footprintOf } from '../planner/problem.ts';
-import { linkSecondsPerByte } from '../planner/remote-workload.ts';
+import { linkSecondsPerByte, remoteKvOf } from '../planner/remote-workload.ts';
 import { linkOf } from '../planner/step-lines.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import type { RestoreCosts } from '../scheduler/restore-choice.ts';
@@ -18,14 +19,18 @@ export interface MeasuredCopies {
 
 type Measured = Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies;
 
-/** By rank: of one runnable block of the group, the bytes that cross its link when it moves, on the mean over all of them. */
-function linkBytes({ kvLoans, kvBlocks }: Measured['shardPlan'], blockBytes: readonly number[]) {
+/** By rank: of one block of the group, the bytes that cross its link when it moves, on the mean over the addresses [0, kvBlocks) or over those lent. */
+function linkBytes(
+  { kvLoans, kvBlocks }: Measured['shardPlan'],
+  blockBytes: readonly number[],
+  firstAddress = 0,
+) {
   return blockBytes.map((_, rank) =>
     kvLoans
       .filter(({ owner, holder }) => owner === rank || holder === rank)
       .reduce((sum, { owner, blocks }) => {
         const lent = (blocks?.end ?? 0) - (blocks?.begin ?? 0);
-        return sum + (lent / kvBlocks) * (blockBytes[owner] ?? 0);
+        return sum + (lent / (kvBlocks - firstAddress)) * (blockBytes[owner] ?? 0);
       }, 0),
   );
 }
@@ -34,13 +39,16 @@ function linkBytes({ kvLoans, kvBlocks }: Measured['shardPlan'], blockBytes: rea
  * Copies on one thread, and over the links what lies on other ranks, all ranks at once: the slowest decides. null: a rank's copying was not
  * measured.
  */
-function moveSecondsPerBlock({ shardPlan, input, profiles }: Measured): number | null {
+function moveSecondsPerBlock(
+  { shardPlan, input, profiles }: Measured,
+  firstAddress: number,
+): number | null {
   const { kvPerTokenHeadGroup } = footprintOf(input.model);
   const blockBytes = shardPlan.ranks.map(({ headGroups }) => {
     const groups = (headGroups?.end ?? 0) - (headGroups?.begin ?? 0);
     return shardPlan.kvBlockTokens * groups * kvPerTokenHeadGroup;
   });
-  const crossing = linkBytes(shardPlan, blockBytes);
+  const crossing = linkBytes(shardPlan, blockBytes, firstAddress);
   const seconds = shardPlan.ranks.map(({ workerId }, rank) => {
     const bytes = blockBytes[rank] ?? 0;
     const copy = bytes === 0 ? 0 : bytes / (profiles.get(workerId)?.copyBytesPerSecond ?? 0);
@@ -53,14 +61,27 @@ function moveSecondsPerBlock({ shardPlan, input, profiles }: Measured): number |
   return Number.isFinite(slowest) ? slowest : null;
 }
 
+/** Beginning the exchanges of a step, on the slowest of the ranks that lend or hold. */
+function exchangeSeconds({ shardPlan, input }: Pick<Measured, 'shardPlan' | 'input'>): number {
+  const remote = remoteKvOf({ ...input, workload: { ...input.workload, allowRemoteKv: true } });
+  const ends = shardPlan.kvLoans.flatMap(({ owner, holder }) => [owner, holder]);
+  const seconds = ends.map((rank) => {
+    const id = shardPlan.ranks[rank]?.workerId;
+    const device = input.devices.findIndex((one) => one.id === id);
+    return remote?.exchangeSeconds[device] ?? 0;
+  });
+  return Math.max(0, ...seconds);
+}
+
 /**
  * Replayed tokens ride in steps that decode anyway, so they cost what they add to such a step. null: not known, as without a measurement
  * of copying.
  */
 export function restoreCostsOf(group: Measured): RestoreCosts | null {
-  const move = moveSecondsPerBlock(group);
-  if (move === null) return null;
   const { input, shardPlan } = group;
+  const move = moveSecondsPerBlock(group, 0);
+  const recall = moveSecondsPerBlock(group, localBlocksOf(residencyOf(shardPlan)));
+  if (move === null || recall === null) return null;
   const shares = plannedShares(input, { ranks: plannedRanksOf(shardPlan) });
   const { sequences, contextTokens, prefillChunk } = input.workload;
   const secondsOf = (load: Pick<StepLoad, 'prefillTokens' | 'prefillContextTokens'>) => {
@@ -76,6 +97,8 @@ export function restoreCostsOf(group: Measured): RestoreCosts | null {
   const attending = secondsOf({ prefillTokens: prefillChunk, prefillContextTokens: context });
   return {
     moveSecondsPerBlock: move,
+    recallSecondsPerBlock: recall,
+    exchangeSecondsPerStep: exchangeSeconds(group),
     replaySecondsPerToken: (tokens - bare) / prefillChunk,
     replaySecondsPerContextToken: (attending - tokens) / context,
   };

@@ -1,5 +1,5 @@
 /** A loaded group -> what its step loop and scheduler work with. */
-import { localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
+import { isGpuLoan, localBlocksOf, residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import { type LoadedGroup, workloadOf } from '../deployment/deployment-run.ts';
 import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
@@ -61,6 +61,8 @@ export function epochOptionsOf(
     limits: {
       kvBlocks,
       localBlocks: localBlocksOf(residencyOf(shardPlan)),
+      // Between GPUs nothing that is lent moves.
+      recalls: !isGpuLoan(kvBlockTokens),
       kvBlockTokens,
       ...shortageOf(choices, group),
       parking: parkingOf(group, paths),

@@ -61,8 +61,10 @@ export class KvPathObserver {
   step({ moves, load, totalSeconds, plan }: KvPathStep): void {
     const { costs, residency, headGroups, model } = this.#group;
     const { tracker } = this;
-    if (plan.moves.length > 0) {
-      tracker.observe('reload', costs.moveSeconds(plan.moves.length) ?? 0, moves.seconds);
+    if (plan.recalledBlocks > 0) {
+      tracker.observe('recall', costs.recallSeconds(plan.recalledBlocks), moves.seconds);
+    } else if (plan.moves.length > 0) {
+      tracker.observe('reload', costs.moveSeconds(plan.moves.length), moves.seconds);
     }
     if (moves.replayedTokens > 0) {
       const share = moves.replayedTokens / moves.computedTokens;

@@ -108,10 +108,12 @@ export class ServingObserver implements StepObserver {
   }
 
   /** Seconds of a step with replayed tokens are theirs by their share of its tokens. */
-  #observeMoves({ moves, totalSeconds }: StepMeasurement): void {
+  #observeMoves({ moves, plan, totalSeconds }: StepMeasurement): void {
     const { residency } = this.#metrics;
-    const { seconds, reloadedTokens, replayedTokens, computedTokens } = moves;
-    if (seconds > 0 || reloadedTokens > 0) residency.restored('reload', reloadedTokens, seconds);
+    const { seconds, replayedTokens, computedTokens } = moves;
+    const { reloadedTokens, recalledBlocks, recalledTokens } = plan;
+    if (recalledBlocks > 0) residency.restored('recall', recalledTokens, seconds);
+    else if (seconds > 0) residency.restored('reload', reloadedTokens, seconds);
     if (replayedTokens > 0) {
       residency.restored(
         'replay',

@@ -25,7 +25,6 @@ export interface StepMeasurement {
 interface StepMoves {
   /** Moving blocks away and back, on the slowest rank. */
   seconds: number;
-  reloadedTokens: number;
   /** Computed for the second time. */
   replayedTokens: number;
   computedTokens: number;
@@ -49,7 +48,6 @@ export function measurementOf(
     totalSeconds: Math.max(...responses.map(({ totalSeconds }) => totalSeconds)),
     moves: {
       seconds: Math.max(...responses.map(({ moveSeconds }) => moveSeconds)),
-      reloadedTokens: plan.reloadedTokens,
       replayedTokens: plan.replayedTokens,
       computedTokens: load.decodeTokens + load.prefillTokens,
       rankRemoteSeconds: responses.map(({ remoteSeconds }) => remoteSeconds),

@@ -70,7 +70,7 @@ export class ResidencyMetrics {
     });
     this.#restoredTokens = counter(
       'hels_kv_restored_tokens_total',
-      'Tokens whose KV came back, by path: reload (moved) or replay (computed again)',
+      'Tokens whose KV came back, by path: reload (moved), replay (computed again) or recall (moved home from a loan)',
       ['path'],
     );
     this.#restoreSeconds = counter(
@@ -87,7 +87,7 @@ export class ResidencyMetrics {
   }
 
   /** KV that came back in one step. */
-  restored(path: 'reload' | 'replay', tokens: number, seconds: number): void {
+  restored(path: 'reload' | 'replay' | 'recall', tokens: number, seconds: number): void {
     this.#restoredTokens.inc({ path }, tokens);
     this.#restoreSeconds.inc({ path }, seconds);
   }

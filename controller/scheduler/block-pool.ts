@@ -6,20 +6,26 @@
  *   cached     nobody holds it, its content is known and may be wanted again; the one unused longest is given away first
  *
  * Free and cached blocks can both be allocated; free ones first, the lowest first. With loans the ids from `localBlocks` on lie on another
- * rank, which costs an exchange in every step that names them: cached blocks below are given away before free ones from there on.
+ * rank, which costs an exchange in every step that names them: cached blocks below are given away before free ones from there on, and what
+ * lies there can be recalled.
  */
 import { LowestFirst } from './lowest-first.ts';
 import { type BlockContent, type PrefixEntry, PrefixTable } from './prefix-table.ts';
 
+/** Those below `localBlocks`, or the others. */
+interface Allocatable {
+  readonly free: LowestFirst;
+  /** In the order in which they came free. */
+  readonly cached: Set<number>;
+}
+
 export class BlockPool {
   readonly total: number;
-  readonly #free: LowestFirst;
   /** References of the held blocks. */
   readonly #references = new Map<number, number>();
   readonly #localBlocks: number;
-  /** In the order in which they came free: those below `localBlocks`, and the others. */
-  readonly #cachedLocal = new Set<number>();
-  readonly #cachedLent = new Set<number>();
+  readonly #local: Allocatable;
+  readonly #lent: Allocatable;
   readonly #table = new PrefixTable();
   #evicted = 0;
 
@@ -33,17 +39,24 @@ export class BlockPool {
     localBlocks: number = total,
   ) {
     this.total = total;
-    this.#localBlocks = localBlocks;
+    this.#localBlocks = Math.min(localBlocks, total);
     for (const block of holders.flat()) {
       if (block >= total) throw new Error(`KV block ${block} is held; there are ${total}`);
       this.#references.set(block, this.referencesOf(block) + 1);
     }
-    this.#free = new LowestFirst(0, total, new Set(this.#references.keys()));
+    const held = new Set(this.#references.keys());
+    this.#local = { free: new LowestFirst(0, this.#localBlocks, held), cached: new Set() };
+    this.#lent = { free: new LowestFirst(this.#localBlocks, total, held), cached: new Set() };
   }
 
   /** Blocks that can be allocated. */
   get freeCount(): number {
-    return this.#free.size + this.cachedCount;
+    return this.localFreeCount + this.#lent.free.size + this.#lent.cached.size;
+  }
+
+  /** Of these, those that lie with every rank itself. */
+  get localFreeCount(): number {
+    return this.#local.free.size + this.#local.cached.size;
   }
 
   get usedCount(): number {
@@ -54,8 +67,14 @@ export class BlockPool {
     return this.#references.keys();
   }
 
+  /** Held ones that lie on another rank. */
+  get lentUsedCount(): number {
+    const { free, cached } = this.#lent;
+    return this.total - this.#localBlocks - free.size - cached.size;
+  }
+
   get cachedCount(): number {
-    return this.#cachedLocal.size + this.#cachedLent.size;
+    return this.#local.cached.size + this.#lent.cached.size;
   }
 
   /** Cached blocks given away for other tokens, since the beginning. */
@@ -69,7 +88,7 @@ export class BlockPool {
 
   /** Whether `fresh` blocks are left when the blocks of `shared` are held. */
   canAllocate(fresh: number, shared: readonly number[] = []): boolean {
-    const revived = shared.filter((block) => this.#cachedOf(block).has(block)).length;
+    const revived = shared.filter((block) => this.#sideOf(block).cached.has(block)).length;
     return fresh <= this.freeCount - revived;
   }
 
@@ -85,11 +104,28 @@ export class BlockPool {
     });
   }
 
+  isLent(block: number): boolean {
+    return block >= this.#localBlocks;
+  }
+
+  /**
+   * A local block in place of a lent one, to which its KV is to be moved: it says from now on what that said. The lent one keeps its holder.
+   * Throws when no local one is free, or when several hold it.
+   */
+  recall(lent: number): number {
+    if (this.localFreeCount === 0 || this.referencesOf(lent) !== 1) {
+      throw new Error(`KV block ${lent} cannot be recalled`);
+    }
+    const [block] = this.allocate(1) as [number];
+    this.#table.relocate(lent, block);
+    return block;
+  }
+
   /** One more holder of blocks whose content was found. */
   share(blocks: readonly number[]): void {
     for (const block of blocks) {
       if (!this.#table.has(block)) throw new Error(`KV block ${block} has no content to share`);
-      this.#cachedOf(block).delete(block);
+      this.#sideOf(block).cached.delete(block);
       this.#references.set(block, this.referencesOf(block) + 1);
     }
   }
@@ -105,8 +141,9 @@ export class BlockPool {
         continue;
       }
       this.#references.delete(block);
-      if (this.#table.has(block)) this.#cachedOf(block).add(block);
-      else this.#free.add(block);
+      const side = this.#sideOf(block);
+      if (this.#table.has(block)) side.cached.add(block);
+      else side.free.add(block);
     }
   }
 
@@ -135,15 +172,16 @@ export class BlockPool {
         `KV blocks: ${named.size} are named by holders, ${this.#references.size} are held, ${wrong.length} not as often as named`,
       );
     }
-    const cached = [...this.#cachedLocal, ...this.#cachedLent];
-    const states = [...this.#free.values, ...cached, ...this.#references.keys()];
+    const cached = [...this.#local.cached, ...this.#lent.cached];
+    const free = [...this.#local.free.values, ...this.#lent.free.values];
+    const states = [...free, ...cached, ...this.#references.keys()];
     if (states.length !== this.total || new Set(states).size !== this.total) {
       throw new Error(`KV blocks: ${states.length} states of ${this.total} blocks`);
     }
     this.#table.checkIntegrity();
     const known = this.#table.blocks;
     const forgotten = cached.filter((block) => !known.has(block));
-    const stale = this.#free.values.filter((block) => known.has(block));
+    const stale = free.filter((block) => known.has(block));
     if (forgotten.length + stale.length > 0) {
       throw new Error(
         `KV blocks: cached without content ${forgotten.join()}, free with content ${stale.join()}`,
@@ -151,19 +189,22 @@ export class BlockPool {
     }
   }
 
-  #cachedOf(block: number): Set<number> {
-    return block < this.#localBlocks ? this.#cachedLocal : this.#cachedLent;
+  #sideOf(block: number): Allocatable {
+    return this.isLent(block) ? this.#lent : this.#local;
   }
 
   #take(): number {
-    const isLocal = (this.#free.lowest ?? this.#localBlocks) < this.#localBlocks;
-    if (!isLocal && this.#cachedLocal.size > 0) return this.#evict(this.#cachedLocal);
-    return this.#free.take() ?? this.#evict(this.#cachedLent);
+    for (const { free, cached } of [this.#local, this.#lent]) {
+      const block = free.take() ?? this.#evict(cached);
+      if (block !== undefined) return block;
+    }
+    throw new Error('no KV block can be evicted');
   }
 
-  #evict(cached: Set<number>): number {
+  /** undefined when there is none. */
+  #evict(cached: Set<number>): number | undefined {
     const [block] = cached;
-    if (block === undefined) throw new Error('no KV block can be evicted');
+    if (block === undefined) return undefined;
     cached.delete(block);
     this.#table.remove(block);
     this.#evicted += 1;

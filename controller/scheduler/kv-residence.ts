@@ -11,6 +11,7 @@ import type { RestoreChoice } from './restore-choice.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
 import type { Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
+import type { ReturnedKv } from './step-plan.ts';
 
 /**
  * What became of a wish for one more free block: it is `freed`, it is `coming` when the step that moves it is answered, it may be had
@@ -35,12 +36,15 @@ export class KvResidence {
   readonly pool: BlockPool;
   readonly #lot: ParkingLot;
   readonly #blockTokens: number;
-  readonly #choice: RestoreChoice;
+  readonly choice: RestoreChoice;
   #held: Held[] = [];
   #answered = 0;
   #parkedBlocks = 0;
   #reloadedBlocks = 0;
   #reloadedTokens = 0;
+  #recalledBlocks = 0;
+  #recalledTokens = 0;
+  #told: ReturnedKv = { reloadedTokens: 0, recalledBlocks: 0, recalledTokens: 0 };
   #droppedTokens = 0;
   #droppedByChoiceTokens = 0;
 
@@ -56,7 +60,7 @@ export class KvResidence {
     const parked = holders.flatMap((holder) => holder.parked);
     this.#lot = new ParkingLot(kvBlocks, kvBlocks + parkedBlocks, parked);
     this.#blockTokens = kvBlockTokens;
-    this.#choice = choice;
+    this.choice = choice;
   }
 
   get counts() {
@@ -67,10 +71,25 @@ export class KvResidence {
       parkedBlocks: this.#parkedBlocks,
       reloadedBlocks: this.#reloadedBlocks,
       reloadedTokens: this.#reloadedTokens,
+      /** Home from loans, since the beginning. */
+      recalledBlocks: this.#recalledBlocks,
+      recalledTokens: this.#recalledTokens,
       /** Given up, since the beginning. */
       droppedTokens: this.#droppedTokens,
       /** Of these, where there was a parked address and computing again was cheaper. */
       droppedByChoiceTokens: this.#droppedByChoiceTokens,
+    };
+  }
+
+  /** What steps moved to where it can run, or home, since the last call. */
+  takeReturned(): ReturnedKv {
+    const { reloadedTokens, recalledBlocks, recalledTokens } = this.counts;
+    const told = this.#told;
+    this.#told = { reloadedTokens, recalledBlocks, recalledTokens };
+    return {
+      reloadedTokens: reloadedTokens - told.reloadedTokens,
+      recalledBlocks: recalledBlocks - told.recalledBlocks,
+      recalledTokens: recalledTokens - told.recalledTokens,
     };
   }
 
@@ -145,7 +164,7 @@ export class KvResidence {
     if (block === undefined || this.pool.referencesOf(block) > 1) return 'none';
     const start = index * this.#blockTokens;
     const tokens = Math.min(sequence.computed - start, this.#blockTokens);
-    const parks = this.hasParking && this.#choice.parks(tokens, start);
+    const parks = this.hasParking && this.choice.parks(tokens, start);
     if (!parks && this.#lot.freeCount > 0) this.#droppedByChoiceTokens += tokens;
     if (parks) {
       const room = draft.movesLeft > 0 ? this.#parkingRoom(sequence) : 'later';
@@ -166,7 +185,7 @@ export class KvResidence {
     if (block === undefined || this.pool.referencesOf(block) > 1) return false;
     if (this.#lot.freeCount === 0 || draft.movesLeft === 0) return false;
     const start = index * this.#blockTokens;
-    if (!this.#choice.pays(Math.min(sequence.computed - start, this.#blockTokens), start)) {
+    if (!this.choice.pays(Math.min(sequence.computed - start, this.#blockTokens), start)) {
       return false;
     }
     this.#park(sequence, block, draft);
@@ -198,6 +217,19 @@ export class KvResidence {
     this.#reloadedBlocks += count;
     sequence.lastStep = draft.step;
     this.#hold(draft.step, [], back, false);
+  }
+
+  /** Moves a block of a sequence that runs home from where it is lent; what the step computes it writes there. Throws where no room is. */
+  recall(sequence: Sequence, index: number, draft: StepDraft): void {
+    const lent = sequence.blocks[index] as number;
+    const home = this.pool.recall(lent);
+    sequence.blocks[index] = home;
+    draft.moves.push({ from: lent, to: home });
+    const tokens = sequence.computed - index * this.#blockTokens;
+    this.#recalledTokens += Math.max(0, Math.min(tokens, this.#blockTokens));
+    this.#recalledBlocks += 1;
+    sequence.lastStep = draft.step;
+    this.#hold(draft.step, [lent], [], true);
   }
 
   /** Throws unless everything is in one state and held by whom `sequences` say. Returns the slots that are held. */

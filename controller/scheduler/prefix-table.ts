@@ -74,6 +74,14 @@ export class PrefixTable {
     this.#entries.delete(entry.content.key);
   }
 
+  /** What `from` holds, if that is known, `to` holds instead. */
+  relocate(from: number, to: number): void {
+    const entry = this.#byBlock.get(from);
+    if (entry === undefined) return;
+    this.remove(from);
+    this.add(entry.content, to);
+  }
+
   /** Throws unless each key leads to one block and back. */
   checkIntegrity(): void {
     const lost = [...this.#byBlock].filter(

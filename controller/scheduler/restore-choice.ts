@@ -1,22 +1,32 @@
-/** What is done with KV that has to make room: kept elsewhere and moved back, or given up and computed again. */
+/** What is done with KV that has to make room, kept elsewhere and moved back or given up and computed again, and with KV on loan. */
 export interface RestoreChoice {
   /** Whether the KV of `tokens` positions from `start` on is worth keeping. Asking changes nothing. */
   pays(tokens: number, start: number): boolean;
   /** Whether it is to be kept, now that its room is needed. */
   parks(tokens: number, start: number): boolean;
+  /** Whether blocks on loan are worth bringing home, when no other is then in the steps to come, of which there are at most so many. */
+  recalls(blocks: number, steps: number): boolean;
 }
 
 /** Seconds, on the slowest rank; fitted or measured, never guessed (controller/deployment/restore-costs.ts). */
 export interface RestoreCosts {
   /** One block to its parked address, or back. */
   readonly moveSecondsPerBlock: number;
+  /** One block on loan, home. */
+  readonly recallSecondsPerBlock: number;
+  /** Exchanges about loans in a step, whatever they carry. */
+  readonly exchangeSecondsPerStep: number;
   /** One more token in a step with a chunk of a prompt. */
   readonly replaySecondsPerToken: number;
   /** The same for each position that the token attends to. */
   readonly replaySecondsPerContextToken: number;
 }
 
-export const parksAlways: RestoreChoice = { pays: () => true, parks: () => true };
+export const movesAlways: RestoreChoice = {
+  pays: () => true,
+  parks: () => true,
+  recalls: () => true,
+};
 
 /** One in so many blocks is kept although it costs more: a path that is never taken would never be found to have become cheaper. */
 const probeEvery = 32;
@@ -27,7 +37,7 @@ const probeEvery = 32;
  */
 export function cheapestRestore(
   costs: RestoreCosts,
-  ratioOf: (path: 'reload' | 'replay') => number = () => 1,
+  ratioOf: (path: 'reload' | 'replay' | 'recall' | 'remote') => number = () => 1,
 ): RestoreChoice {
   let refused = 0;
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
@@ -38,6 +48,10 @@ export function cheapestRestore(
   };
   return {
     pays,
+    recalls(blocks, steps) {
+      const recall = blocks * costs.recallSecondsPerBlock * ratioOf('recall');
+      return recall <= steps * costs.exchangeSecondsPerStep * ratioOf('remote');
+    },
     parks(tokens, start) {
       if (pays(tokens, start)) return true;
       refused += 1;

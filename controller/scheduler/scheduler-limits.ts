@@ -1,4 +1,4 @@
-import { parksAlways, type RestoreChoice } from './restore-choice.ts';
+import { movesAlways, type RestoreChoice } from './restore-choice.ts';
 
 /** However quick a move is: each is a part of the step's message, too. */
 export const movesPerStepMost = 64;
@@ -7,6 +7,8 @@ export interface SchedulerLimits {
   kvBlocks: number;
   /** Runnable addresses below lie on every rank's own device; absent: all do. The others cost an exchange in each step that names them. */
   localBlocks?: number;
+  /** Steps can move KV between those and these: what was lent comes home where there is room again. */
+  recalls?: boolean;
   kvBlockTokens: number;
   stepTokensMax: number;
   sequencesMax: number;
@@ -38,7 +40,7 @@ export function checkedParking(limits: SchedulerLimits): Required<ParkingLimits>
   const {
     blocks = 0,
     movesPerStepMax = movesPerStepMost,
-    choice = parksAlways,
+    choice = movesAlways,
   } = limits.parking ?? {};
   if (!(movesPerStepMax >= 1)) {
     throw new Error(`movesPerStepMax is ${movesPerStepMax}; nothing would ever come back`);

@@ -176,7 +176,6 @@ export class Scheduler {
   /** The next step, or null when there is nothing to do until a result or a request comes. */
   schedule(): StepPlan | null {
     const draft = new StepDraft(this.#step + 1, this.#limits.stepTokensMax, this.#movesPerStepMax);
-    const { reloadedTokens } = this.#kv.counts;
     // What is or may have to be preempted must not be named again, or its blocks would never come free.
     const restsFrom = this.#makeWay(draft);
     const lacksRoom = this.#takeDecodes(draft, restsFrom);
@@ -187,8 +186,9 @@ export class Scheduler {
     }
     this.#takePrefills(draft, lacksRoom);
     this.#room.parkAhead(this.#running, this.#waiting, draft);
+    if (lacksRoom === null && this.#limits.recalls) this.#room.recall(this.#running, draft);
     if (draft.sequences.length === 0 && draft.moves.length === 0) return null;
-    return this.#submit(draft, this.#kv.counts.reloadedTokens - reloadedTokens);
+    return this.#submit(draft);
   }
 
   /** Every rank has answered `step`, the oldest one under way. What sequences that have ended would have got is dropped. */
@@ -349,7 +349,7 @@ export class Scheduler {
     return 'now';
   }
 
-  #submit(draft: StepDraft, reloadedTokens: number): StepPlan {
+  #submit(draft: StepDraft): StepPlan {
     this.#step = draft.step;
     const sampling: { sequence: Sequence; slot: number }[] = [];
     let replayedTokens = 0;
@@ -364,7 +364,8 @@ export class Scheduler {
       return planned;
     });
     this.#submitted.set(draft.step, sampling);
-    return { step: draft.step, moves: draft.moves, sequences, replayedTokens, reloadedTokens };
+    const { step, moves } = draft;
+    return { step, moves, sequences, replayedTokens, ...this.#kv.takeReturned() };
   }
 
   #accept<Sampled extends SampledResult>(

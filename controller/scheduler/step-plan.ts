@@ -16,7 +16,15 @@ export interface PlannedSequence {
   sampling: SamplingParameters | null;
 }
 
-export interface StepPlan {
+/** KV that a step moves to where it can run: back from parked addresses, or, with no other move beside, home from a loan. */
+export interface ReturnedKv {
+  reloadedTokens: number;
+  recalledBlocks: number;
+  /** Whose KV these hold. */
+  recalledTokens: number;
+}
+
+export interface StepPlan extends ReturnedKv {
   step: number;
   /** Done before anything is computed; no address twice. */
   moves: readonly KvMove[];
@@ -24,8 +32,6 @@ export interface StepPlan {
   sequences: PlannedSequence[];
   /** Tokens of the step that had been computed before and were given up. */
   replayedTokens: number;
-  /** Tokens whose KV the step moves back to where it can run. */
-  reloadedTokens: number;
 }
 
 /** The part of a sequence in a step that computes `count` tokens of it, from its first uncomputed one on. Changes nothing. */

@@ -147,7 +147,7 @@ CpuEngine::CpuEngine(const ModelSpec& model, const ShardSpec& shard, std::shared
       collective_(shard_.rank, shard_.ranks, clock_),
       kv_(kvHomes_, kvShapeOf(model_, options_), kvArena_->data(), kvHostArena_->data(), kvLoanArena_->data()),
       exchangeBuffers_(layoutExchangeBuffers(model_, kvHomes_, options_, scratchArena_)),
-      mover_(kv_, exchangeBuffers_, collective_),
+      mover_(kv_, exchangeBuffers_, layersAtOnce(model_, kvHomes_, options_), collective_),
       remote_(model_, options_, kv_, exchangeBuffers_, collective_),
       forward_(model_, shard_, options_, *gemm_, weights_.views(), kv_.device(), scratch_, collective_,
                kvHomes_.loans.empty() ? nullptr : &remote_),

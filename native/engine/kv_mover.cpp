@@ -11,21 +11,6 @@ struct KvMover::Piece {
   int to = 0;
 };
 
-size_t moveBytesMax(const KvHomes& homes, const KvShape& shape) {
-  KvShape block = shape;
-  block.blocks = 1;
-  size_t bytes = 0;
-  int last = -1;
-  for (const KvLoan& loan : homes.loans) {  // by owner
-    const bool involved = loan.owner == homes.rank || loan.holder == homes.rank;
-    if (!involved || loan.owner == last) continue;
-    last = loan.owner;
-    block.headGroups = loan.headGroups.size();
-    bytes += block.sizeBytes();
-  }
-  return bytes;
-}
-
 void KvMover::run(const std::vector<KvMove>& moves) {
   for (const KvMove& move : moves) {
     moveOwn(move);
@@ -54,9 +39,13 @@ void KvMover::moveLent(const KvMove& move) {
   }
   if (std::ranges::all_of(pieces, [](const Piece& piece) { return piece.from == piece.to; })) return;
   std::vector<ExchangePart> parts(static_cast<size_t>(store_.homes().ranks));
-  pack(move, pieces, parts);
-  collective_.exchangeUntimed(parts);
-  unpack(move, pieces, parts);
+  const int64_t end = store_.layers();
+  for (Range layers{0, 0}; layers.begin < end; layers.begin = layers.end) {
+    layers.end = std::min(end, layers.begin + layersAtOnce_);
+    pack(move, layers, pieces, parts);
+    collective_.exchangeUntimed(parts);
+    unpack(move, layers, pieces, parts);
+  }
 }
 
 std::vector<KvMover::Piece> KvMover::piecesOf(const KvMove& move) const {
@@ -68,7 +57,8 @@ std::vector<KvMover::Piece> KvMover::piecesOf(const KvMove& move) const {
 }
 
 /// Lays out what goes to and comes from each rank, by owner, and fills in what goes.
-void KvMover::pack(const KvMove& move, const std::vector<Piece>& pieces, std::vector<ExchangePart>& parts) {
+void KvMover::pack(const KvMove& move, Range layers, const std::vector<Piece>& pieces,
+                   std::vector<ExchangePart>& parts) {
   const int rank = store_.homes().rank;
   size_t sent = 0;
   size_t received = 0;
@@ -77,11 +67,13 @@ void KvMover::pack(const KvMove& move, const std::vector<Piece>& pieces, std::ve
     const size_t receiveBegin = received;
     for (const Piece& piece : pieces) {
       if (piece.from == piece.to) continue;
-      if (piece.to == rank && piece.from == static_cast<int>(peer)) received += store_.blockBytes(piece.owner);
+      if (piece.to == rank && piece.from == static_cast<int>(peer)) {
+        received += static_cast<size_t>(layers.size() * store_.layerBlockBytes(piece.owner));
+      }
       if (piece.from != rank || piece.to != static_cast<int>(peer)) continue;
       const KvStore::Place from = store_.at(piece.owner, move.from);
       const KvShape& shape = from.cache->shape();
-      for (int64_t layer = 0; layer < shape.layers; ++layer) {
+      for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
         from.cache->readLayer(layer, from.block, buffers_.send.data() + sent);
         sent += static_cast<size_t>(shape.layerBlockBytes());
       }
@@ -91,7 +83,8 @@ void KvMover::pack(const KvMove& move, const std::vector<Piece>& pieces, std::ve
   }
 }
 
-void KvMover::unpack(const KvMove& move, const std::vector<Piece>& pieces, const std::vector<ExchangePart>& parts) {
+void KvMover::unpack(const KvMove& move, Range layers, const std::vector<Piece>& pieces,
+                     const std::vector<ExchangePart>& parts) {
   for (size_t peer = 0; peer < parts.size(); ++peer) {
     const std::byte* source = parts[peer].receive.data();
     for (const Piece& piece : pieces) {
@@ -99,7 +92,7 @@ void KvMover::unpack(const KvMove& move, const std::vector<Piece>& pieces, const
       if (!comes || piece.from != static_cast<int>(peer)) continue;
       const KvStore::Place to = store_.at(piece.owner, move.to);
       const KvShape& shape = to.cache->shape();
-      for (int64_t layer = 0; layer < shape.layers; ++layer) {
+      for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
         to.cache->writeLayer(layer, to.block, source);
         source += shape.layerBlockBytes();
       }

@@ -17,14 +17,15 @@ struct ExchangeBuffers {
   std::span<std::byte> receive;
 };
 
-/// What one move may send or receive on this rank.
-size_t moveBytesMax(const KvHomes& homes, const KvShape& shape);
-
 class KvMover {
  public:
-  /// Both buffers hold moveBytesMax().
-  KvMover(KvStore& store, const ExchangeBuffers& buffers, Collective& collective)
-      : store_(store), buffers_(buffers), collective_(collective), owners_(store.homes().owners()) {}
+  /// A block that goes to another rank goes by `layersAtOnce`, on all ranks alike: so much of all heads fits each buffer.
+  KvMover(KvStore& store, const ExchangeBuffers& buffers, int64_t layersAtOnce, Collective& collective)
+      : store_(store),
+        buffers_(buffers),
+        layersAtOnce_(layersAtOnce),
+        collective_(collective),
+        owners_(store.homes().owners()) {}
 
   /// Outside what the clock measures as compute. Throws what an exchange throws.
   void run(const std::vector<KvMove>& moves);
@@ -35,11 +36,13 @@ class KvMover {
   void moveOwn(const KvMove& move);
   void moveLent(const KvMove& move);
   std::vector<Piece> piecesOf(const KvMove& move) const;
-  void pack(const KvMove& move, const std::vector<Piece>& pieces, std::vector<ExchangePart>& parts);
-  void unpack(const KvMove& move, const std::vector<Piece>& pieces, const std::vector<ExchangePart>& parts);
+  void pack(const KvMove& move, Range layers, const std::vector<Piece>& pieces, std::vector<ExchangePart>& parts);
+  void unpack(const KvMove& move, Range layers, const std::vector<Piece>& pieces,
+              const std::vector<ExchangePart>& parts);
 
   KvStore& store_;
   const ExchangeBuffers buffers_;
+  const int64_t layersAtOnce_;
   Collective& collective_;
   const std::vector<int> owners_;
 };

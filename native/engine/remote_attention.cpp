@@ -24,13 +24,16 @@ ExchangeBuffers layoutExchangeBuffers(const ModelSpec& model, const KvHomes& hom
       homes.loans, [&](const KvLoan& loan) { return loan.owner == homes.rank || loan.holder == homes.rank; });
   if (!involved) return {};
   const RemoteSizes sizes(model, options.kvBlockTokens);
-  const KvShape shape{model.weightType, model.layers, 0, model.headDim, options.kvBlockTokens, 0};
-  const size_t bytes = std::max(static_cast<size_t>(exchangeBytesMax(model, sizes, options.stepTokensMax, homes.ranks)),
-                                moveBytesMax(homes, shape));
+  const auto bytes = static_cast<size_t>(exchangeBytesMax(model, sizes, options.stepTokensMax, homes.ranks));
   // Exchange 1 and exchange 2 use the same buffers, one after the other.
   std::byte* send = arena.takeBytes(bytes);
   std::byte* receive = arena.takeBytes(bytes);
   return {{send, send == nullptr ? 0 : bytes}, {receive, receive == nullptr ? 0 : bytes}};
+}
+
+int64_t layersAtOnce(const ModelSpec& model, const KvHomes& homes, const EngineOptions& options) {
+  const RemoteSizes sizes(model, options.kvBlockTokens);
+  return exchangeBytesMax(model, sizes, options.stepTokensMax, homes.ranks) / sizes.blockBytes(model.headGroups);
 }
 
 RemoteAttention::RemoteAttention(const ModelSpec& model, const EngineOptions& options, KvStore& store,

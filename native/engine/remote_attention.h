@@ -15,9 +15,11 @@
 
 namespace hels {
 
-/// Takes buffers for an exchange and the largest move; none without loans of this rank or to it.
+/// Takes buffers of exchangeBytesMax(); none without loans of this rank or to it.
 ExchangeBuffers layoutExchangeBuffers(const ModelSpec& model, const KvHomes& homes, const EngineOptions& options,
                                       Arena& arena);
+/// Layers of a block of all heads that one of them holds. The same on all ranks.
+int64_t layersAtOnce(const ModelSpec& model, const KvHomes& homes, const EngineOptions& options);
 
 /// Workspaces of attend(), one for each thread.
 struct AttentionWork {

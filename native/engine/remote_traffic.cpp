@@ -231,7 +231,8 @@ bool fits(const RemotePlan& plan, const RemoteSizes& sizes, int ranks, int64_t b
 int64_t alignedMessage(int64_t bytes) { return roundUp(bytes, kMessageAlignment); }
 
 int64_t exchangeBytesMax(const ModelSpec& model, const RemoteSizes& sizes, int64_t stepTokensMax, int ranks) {
-  const int64_t rows = stepTokensMax * (sizes.storedBytes(model.headGroups) + sizes.queryBytes(model.headGroups));
+  const int64_t tokens = std::min(stepTokensMax, 2 * sizes.blockTokens());
+  const int64_t rows = tokens * (sizes.storedBytes(model.headGroups) + sizes.queryBytes(model.headGroups));
   return alignedMessage(std::max(rows, sizes.blockBytes(model.headGroups))) + ranks * kMessageAlignment;
 }
 

@@ -106,8 +106,9 @@ class RemoteSizes {
 inline constexpr int64_t kMessageAlignment = 64;
 int64_t alignedMessage(int64_t bytes);
 
-/// What a rank's buffers hold in each direction, for all of its peers together: queries, keys and values of a step,
-/// from all ranks, or one layer of a block. The same on all ranks.
+/// What a rank's buffers hold in each direction, for all of its peers together: queries, keys and values of as many
+/// tokens as two blocks have, of all heads. So much the least of turns takes, one block of one sequence: a layer of it
+/// and, where it does not go whole, as many rows of queries as it has KV in floats at most. The same on all ranks.
 int64_t exchangeBytesMax(const ModelSpec& model, const RemoteSizes& sizes, int64_t stepTokensMax, int ranks);
 
 /// `window`: positions a row sees, itself included; 0 = all.

@@ -96,13 +96,13 @@ void KvStore::discardLayer(int64_t layer, const KvStore* heir) {
   }
 }
 
-size_t KvStore::blockBytes(int owner) const {
-  if (owner == homes_.rank) return shapeOf(shape_, homes_.headGroups.size(), 1).sizeBytes();
+int64_t KvStore::layerBlockBytes(int owner) const {
+  if (owner == homes_.rank) return shapeOf(shape_, homes_.headGroups.size(), 1).layerBlockBytes();
   const KvLoan* loan = nullptr;
   for (const KvLoan& other : homes_.loans) {
     if (other.owner == owner) loan = &other;
   }
-  return loan == nullptr ? 0 : shapeOf(shape_, loan->headGroups.size(), 1).sizeBytes();
+  return loan == nullptr ? 0 : shapeOf(shape_, loan->headGroups.size(), 1).layerBlockBytes();
 }
 
 }  // namespace hels

@@ -51,8 +51,9 @@ class KvStore {
   void discard(const Range& addresses);
   /// The same of a layer, but for memory that is `heir`'s, too; it may be null.
   void discardLayer(int64_t layer, const KvStore* heir);
-  /// Bytes of one block of the owner's heads, all layers.
-  size_t blockBytes(int owner) const;
+  int64_t layers() const { return shape_.layers; }
+  /// Bytes of one layer of a block of the owner's heads.
+  int64_t layerBlockBytes(int owner) const;
 
  private:
   struct Held {

@@ -39,7 +39,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 const setting = fc
   .record({
     kvBlocks: fc.integer({ min: 6, max: 20 }),
-    kvBlockTokens: fc.integer({ min: 1, max: 3 }),
+    kvBlockTokens: fc.integer({ min: 1, max: 4 }),
     stepTokensMax: fc.integer({ min: 4, max: 16 }),
     sequencesMax: fc.integer({ min: 2, max: 4 }),
     stepsInFlightMax: fc.integer({ min: 1, max: 3 }),
@@ -53,7 +53,10 @@ const setting = fc
       ...[{ reserveTokens: 1 }, { reserveTokens: 7 }],
     ),
     /** Of each rank's own room, in percent of the runnable KV and, above 100, of the parked. */
-    roomPercents: fc.constantFrom(null, [100, 100], [40, 200], [160, 10], [0, 120], [60, 30]),
+    roomPercents: fc.constantFrom(
+      ...[null, [100, 100], [40, 200], [160, 10], [0, 120], [60, 30], [70, 100], [200, 80]],
+    ),
+    recalls: fc.boolean(),
     hash: fc.constantFrom('none' as const, 'good' as const, 'weak' as const),
   })
   .map(
@@ -70,6 +73,7 @@ const setting = fc
     }) => {
       let state = seed;
       const choice = {
+        recalls: () => true,
         // Whatever is parked ahead is parked by choice: what is dropped then was needed.
         pays: () => dropsOfTen === 0,
         parks: () => {
@@ -96,7 +100,15 @@ const setting = fc
 
 describe('parking', () => {
   it('changes no token, loses no block and lets nobody wait for ever, whatever is parked or dropped when and wherever it lies', () => {
-    const seen = { parked: 0, reloaded: 0, dropped: 0, replayed: 0, preempted: 0, remote: 0 };
+    const seen = {
+      parked: 0,
+      reloaded: 0,
+      dropped: 0,
+      replayed: 0,
+      preempted: 0,
+      remote: 0,
+      recalled: 0,
+    };
     fc.assert(
       fc.property(
         setting,
@@ -112,7 +124,9 @@ describe('parking', () => {
           seen.replayed += counts.recomputedTokens;
           seen.preempted += counts.preempted;
           seen.remote += world.remoteBlocks;
-          expect(counts.parkedBlocks + counts.reloadedBlocks).toBe(world.movedBlocks);
+          seen.recalled += counts.recalledBlocks;
+          const { parkedBlocks, reloadedBlocks, recalledBlocks } = counts;
+          expect(parkedBlocks + reloadedBlocks + recalledBlocks).toBe(world.movedBlocks);
           if (limits.reserveTokens !== undefined) expect(counts.preempted).toBe(0);
           if (limits.replaysWhole) expect(counts.parkedBlocks).toBe(0);
           checkEmpty(world, limits);
@@ -121,7 +135,9 @@ describe('parking', () => {
       { numRuns: 1_000 },
     );
     // Otherwise the pools were too large to test it.
-    expect(Math.min(...Object.values(seen))).toBeGreaterThan(200);
+    const { recalled, ...others } = seen;
+    expect(Math.min(...Object.values(others))).toBeGreaterThan(200);
+    expect(recalled).toBeGreaterThan(40);
   }, 120_000);
 });
 

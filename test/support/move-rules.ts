@@ -12,7 +12,8 @@ function namesOf({ moves, sequences }: StepPlan): Set<number> {
 }
 
 /**
- * `earlier`: the steps under way. No address twice in a step's moves; each leads out of the runnable ones or back; nothing is moved to or
+ * `earlier`: the steps under way. No address twice in a step's moves; each leads out of the runnable ones or back, or, where no other does
+ * in the step, home from a loan; nothing is moved to or
  * computed in an address that a step under way still names, unless for the sequence that has its KV there.
  */
 export function checkMoves(
@@ -20,9 +21,13 @@ export function checkMoves(
   earlier: readonly StepPlan[],
   limits: SchedulerLimits,
 ): void {
-  const { kvBlocks, kvBlockTokens, parking } = limits;
+  const { kvBlocks, localBlocks = kvBlocks, kvBlockTokens, parking, recalls = false } = limits;
   const addresses = kvBlocks + (parking?.blocks ?? 0);
-  const { moves, sequences } = plan;
+  const { moves, sequences, recalledBlocks } = plan;
+  check(
+    recalledBlocks === 0 || (recalls && recalledBlocks === moves.length),
+    'moves beside recalls',
+  );
   const named = moves.flatMap(({ from, to }) => [from, to]);
   check(new Set(named).size === named.length, 'an address is moved twice in a step');
   check(moves.length <= (parking?.movesPerStepMax ?? 64), `${moves.length} moves in a step`);
@@ -30,7 +35,9 @@ export function checkMoves(
   const busy = earlier.map(namesOf);
   for (const { from, to } of moves) {
     check(Math.min(from, to) >= 0 && Math.max(from, to) < addresses, `${from} -> ${to} leads out`);
-    check(from < kvBlocks !== to < kvBlocks, `${from} -> ${to} neither parks nor brings back`);
+    const comesHome = from < kvBlocks && from >= localBlocks && to < localBlocks;
+    const comesOrGoes = recalledBlocks > 0 ? comesHome : from < kvBlocks !== to < kvBlocks;
+    check(comesOrGoes, `${from} -> ${to} neither parks nor brings back`);
     check(!busy.some((names) => names.has(to)), `${from} -> ${to} while ${to} is named`);
   }
   const movedAway = new Set(earlier.flatMap((step) => step.moves.map(({ from }) => from)));

@@ -226,6 +226,7 @@ describe('what it costs to bring KV back', () => {
     ]);
     const costs = restoreCostsOf({ ...planOf(devices), profiles });
     expect(costs?.moveSecondsPerBlock).toBeCloseTo(blockBytes / 1e8, 9);
+    expect(costs?.exchangeSecondsPerStep).toBe(0);
     // The lines of a decode step have no price per token.
     expect(costs?.replaySecondsPerToken).toBeCloseTo(0, 12);
     expect(costs?.replaySecondsPerContextToken).toBe(0);
@@ -236,7 +237,7 @@ describe('what it costs to bring KV back', () => {
     const lent = { workload: { ...workload, allowRemoteKv: true } };
     const linked = [device('left', 15 * MiB), device('right', 60 * MiB)].map((one) => ({
       ...one,
-      link: { constant: 0, perToken: 1e-4 },
+      link: { constant: 0.05, perToken: 1e-4 },
     }));
     const plan = planOf(linked, lent);
     const [loan] = plan.shardPlan.kvLoans;
@@ -247,10 +248,12 @@ describe('what it costs to bring KV back', () => {
     );
     const bytes = 3 * 4 * blockBytes;
     const perByte = 1e-4 / (2 * smallModel.layers * smallModel.hiddenSize * 8);
-    expect(restoreCostsOf({ ...plan, profiles })?.moveSecondsPerBlock).toBeCloseTo(
-      bytes / 1e9 + share * bytes * perByte,
-      12,
-    );
+    const costs = restoreCostsOf({ ...plan, profiles });
+    expect(costs?.moveSecondsPerBlock).toBeCloseTo(bytes / 1e9 + share * bytes * perByte, 12);
+    // What comes home crosses it whole.
+    expect(costs?.recallSecondsPerBlock).toBeCloseTo(bytes / 1e9 + bytes * perByte, 12);
+    const { layers } = smallModel;
+    expect(costs?.exchangeSecondsPerStep).toBeCloseTo((0.05 * 2 * layers) / (2 * layers + 1), 12);
   });
 
   it('is unknown where copying was not measured', () => {

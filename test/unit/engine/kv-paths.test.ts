@@ -111,6 +111,7 @@ describe('what travels about KV on loan between GPUs', () => {
 describe('paths of KV', () => {
   const costs = {
     moveSeconds: (blocks: number) => blocks * 0.001,
+    recallSeconds: (blocks: number) => blocks * 0.01,
     stepSeconds: () => 0.1,
     exchangeSeconds: (rank: number) => [0.03, 0.01][rank] ?? 0,
   };
@@ -123,8 +124,9 @@ describe('paths of KV', () => {
   };
 
   function step(changes: Partial<KvPathStep['moves']>, plan: Partial<KvPathStep['plan']> = {}) {
-    const moves = { seconds: 0, reloadedTokens: 0, replayedTokens: 0, computedTokens: 10 };
-    const empty = { step: 1, moves: [], sequences: [], replayedTokens: 0, reloadedTokens: 0 };
+    const moves = { seconds: 0, replayedTokens: 0, computedTokens: 10 };
+    const nothing = { replayedTokens: 0, reloadedTokens: 0, recalledBlocks: 0, recalledTokens: 0 };
+    const empty = { step: 1, moves: [], sequences: [], ...nothing };
     return {
       load,
       totalSeconds: 0.25,
@@ -144,17 +146,21 @@ describe('paths of KV', () => {
     kv.step(step({ seconds: 0.004 }, { moves }));
     kv.step(step({ replayedTokens: 5 }));
     kv.step(step({ rankRemoteSeconds: [0.05, 0.02] }, { sequences: [decode(0, [7])] }));
-    const [reload, replay, remote] = kv.tracker.predictions();
+    kv.step(step({ seconds: 0.03 }, { moves, recalledBlocks: 2 }));
+    const [reload, replay, remote, recall] = kv.tracker.predictions();
     expect(reload).toMatchObject({ path: 'reload', predictedSeconds: 0.002, ratio: 2 });
     expect(replay).toMatchObject({ path: 'replay', predictedSeconds: 0.05, ratio: 2.5 });
     // The rank that waits least waits for nobody; it is held against its own link.
     expect(remote).toMatchObject({ path: 'remote', measuredSeconds: 0.02, ratio: 2 });
+    expect(recall).toMatchObject({ path: 'recall', predictedSeconds: 0.02, ratio: 1.5 });
   });
 
   it('learn what they take in service, and the choice follows', () => {
     const tracker = new KvPathTracker();
     const restore = {
       moveSecondsPerBlock: 0.4,
+      recallSecondsPerBlock: 0.5,
+      exchangeSecondsPerStep: 0.1,
       replaySecondsPerToken: 0.1,
       replaySecondsPerContextToken: 0,
     };
@@ -168,11 +174,20 @@ describe('paths of KV', () => {
     const [reload] = tracker.predictions();
     expect(reload).toMatchObject({ steps: 20, errorMedianPercent: 50 });
     expect(reload?.refinedErrorMedianPercent).toBeCloseTo(0, 6);
+    // A recall has a ratio of its own, as exchanges have.
+    expect([choice.recalls(2, 10), choice.recalls(2, 9)]).toEqual([true, false]);
+    for (let count = 0; count < 20; count += 1) tracker.observe('remote', 0.1, 0.3);
+    expect([choice.recalls(2, 4), choice.recalls(2, 3)]).toEqual([true, false]);
   });
 
   it('that are given up are tried again now and then, or they would never be found cheaper', () => {
-    const restore = { moveSecondsPerBlock: 1, replaySecondsPerToken: 0.1 };
-    const choice = cheapestRestore({ ...restore, replaySecondsPerContextToken: 0 });
+    const choice = cheapestRestore({
+      moveSecondsPerBlock: 1,
+      recallSecondsPerBlock: 1,
+      exchangeSecondsPerStep: 0,
+      replaySecondsPerToken: 0.1,
+      replaySecondsPerContextToken: 0,
+    });
     const parked = Array.from({ length: 64 }, () => choice.parks(4, 0));
     expect(parked.filter(Boolean)).toHaveLength(2);
   });

@@ -5,6 +5,7 @@ import { ServingObserver } from '../../../controller/engine/serving-observer.ts'
 import type { StepMeasurement } from '../../../controller/engine/step-measurement.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
+import type { ReturnedKv } from '../../../controller/scheduler/step-plan.ts';
 import { limitsOf } from '../../support/scheduler-driver.ts';
 
 const gauges = {
@@ -23,7 +24,11 @@ const gauges = {
   epoch: 1,
 };
 
-function measurement(changes: Partial<StepMeasurement['moves']>, sequences = 1): StepMeasurement {
+function measurement(
+  changes: Partial<StepMeasurement['moves']>,
+  returned: Partial<ReturnedKv> = {},
+  sequences = 1,
+): StepMeasurement {
   const load = {
     decodeTokens: 2,
     decodeContextTokens: 8,
@@ -38,10 +43,18 @@ function measurement(changes: Partial<StepMeasurement['moves']>, sequences = 1):
     rankComputeSeconds: [1],
     rankCollectiveSeconds: [0],
     totalSeconds: 2,
-    plan: { step: 1, moves: [], sequences: [], replayedTokens: 0, reloadedTokens: 0 },
+    plan: {
+      step: 1,
+      moves: [],
+      sequences: [],
+      replayedTokens: 0,
+      reloadedTokens: 0,
+      recalledBlocks: 0,
+      recalledTokens: 0,
+      ...returned,
+    },
     moves: {
       seconds: 0,
-      reloadedTokens: 0,
       replayedTokens: 0,
       computedTokens: 10,
       rankRemoteSeconds: [0],
@@ -65,22 +78,25 @@ test('KV that comes back is told by path, with its share of the seconds', async 
   observer.step(measurement({}));
   expect([observer.measurements.length, loads.length]).toEqual([1, 0]);
   observer.warming = false;
-  observer.step(measurement({ seconds: 0.5, reloadedTokens: 32, rankRemoteSeconds: [0.125] }));
+  observer.step(measurement({ seconds: 0.5, rankRemoteSeconds: [0.125] }, { reloadedTokens: 32 }));
   observer.step(measurement({ replayedTokens: 5 }));
   // Only moves: parks, and nothing comes back.
-  observer.step(measurement({ seconds: 0.25, computedTokens: 0 }, 0));
+  observer.step(measurement({ seconds: 0.25, computedTokens: 0 }, {}, 0));
+  observer.step(measurement({ seconds: 0.75 }, { recalledBlocks: 2, recalledTokens: 20 }));
   observer.resumed(0.3);
-  expect(loads).toEqual([2, 2]);
-  expect(steps).toEqual([0, 0.5, 0, 0.25]);
+  expect(loads).toEqual([2, 2, 2]);
+  expect(steps).toEqual([0, 0.5, 0, 0.25, 0.75]);
   const text = await registry.metrics();
   for (const line of [
     'hels_kv_restored_tokens_total{path="reload"} 32',
     'hels_kv_restored_tokens_total{path="replay"} 5',
+    'hels_kv_restored_tokens_total{path="recall"} 20',
     'hels_kv_restore_seconds_total{path="reload"} 0.75',
+    'hels_kv_restore_seconds_total{path="recall"} 0.75',
     'hels_kv_restore_seconds_total{path="replay"} 1',
     'hels_kv_remote_seconds_total{worker="w"} 0.125',
     'hels_sequence_wait_seconds_count 1',
-    'hels_step_seconds_count 2',
+    'hels_step_seconds_count 3',
     'hels_kv_tokens{worker="w",state="resident"} 64',
     'hels_kv_tokens{worker="w",state="remote"} 16',
     'hels_kv_tokens{worker="w",state="parked"} 48',

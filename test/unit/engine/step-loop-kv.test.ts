@@ -30,7 +30,7 @@ describe('KV that makes room', () => {
     const moves = test.ranks[0]?.requests.flatMap(({ kvMoves }) => kvMoves ?? []) ?? [];
     expect(moves.length).toBeGreaterThanOrEqual(2);
     expect(test.ranks[1]?.requests.flatMap(({ kvMoves }) => kvMoves)).toEqual(moves);
-    const counted = test.measurements.map((measurement) => measurement.moves.reloadedTokens);
+    const counted = test.measurements.map((measurement) => measurement.plan.reloadedTokens);
     expect(counted.reduce((sum, tokens) => sum + tokens, 0)).toBeGreaterThanOrEqual(4);
     // Some steps long, 10 ms each.
     expect(test.waits).toHaveLength(1);
@@ -44,12 +44,12 @@ describe('KV that makes room', () => {
     for (const request of requests) submit(test, { ...request, prefixCache: null });
     answerAll(test);
     await turn();
-    const sum = (read: (moves: StepMeasurement['moves']) => number) =>
-      test.measurements.reduce((total, { moves }) => total + read(moves), 0);
-    expect(sum(({ reloadedTokens }) => reloadedTokens)).toBe(0);
-    const replayed = sum(({ replayedTokens }) => replayedTokens);
+    const sum = (read: (measurement: StepMeasurement) => number) =>
+      test.measurements.reduce((total, measurement) => total + read(measurement), 0);
+    expect(sum(({ plan }) => plan.reloadedTokens)).toBe(0);
+    const replayed = sum(({ moves }) => moves.replayedTokens);
     expect(replayed).toBeGreaterThanOrEqual(4);
-    expect(sum(({ computedTokens }) => computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
+    expect(sum(({ moves }) => moves.computedTokens)).toBe(5 + 18 + 5 + 10 + replayed);
   });
 
   it.each([

@@ -106,7 +106,6 @@ describe('step loop', () => {
         totalSeconds: 2,
         moves: {
           seconds: 0.25,
-          reloadedTokens: 0,
           replayedTokens: 0,
           computedTokens: 5,
           rankRemoteSeconds: [0, 0.125],

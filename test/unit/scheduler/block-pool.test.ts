@@ -96,6 +96,30 @@ describe('block pool', () => {
     pool.checkIntegrity([[0, 1, 2, 3, 4]]);
   });
 
+  it('recalls a block on loan with what it says, into the room of what is only cached if need be', () => {
+    const pool = new BlockPool(4, [], 2);
+    const [first = -1, second = -1, lent = -1, other = -1] = pool.allocate(4);
+    pool.remember(first, content('first', [1]));
+    pool.remember(lent, content('lent', [2]));
+    expect([lent, pool.isLent(lent), pool.isLent(second), pool.lentUsedCount]).toEqual([
+      ...[2, true, false],
+      2,
+    ]);
+    expect(() => pool.recall(lent)).toThrow('KV block 2 cannot be recalled');
+    pool.free([first]);
+    expect(pool.recall(lent)).toBe(first);
+    expect(pool.find(content('first', [1]))).toBeNull();
+    expect(pool.find(content('lent', [2]))?.block).toBe(first);
+    pool.checkIntegrity([[first, second, lent, other]]);
+    // The copy that is left says nothing, so it is free, not cached.
+    pool.free([lent]);
+    expect([pool.cachedCount, pool.lentUsedCount, pool.localFreeCount]).toEqual([0, 1, 0]);
+    pool.share([first]);
+    pool.free([second]);
+    expect(() => pool.recall(first)).toThrow('cannot be recalled');
+    pool.checkIntegrity([[first, other], [first]]);
+  });
+
   it('finds nothing when keys collide but tokens, a token before, or salts differ', () => {
     const pool = new BlockPool(2);
     const [first = -1, second = -1] = pool.allocate(2);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { KvResidence } from '../../../controller/scheduler/kv-residence.ts';
 import { LowestFirst } from '../../../controller/scheduler/lowest-first.ts';
-import { cheapestRestore, parksAlways } from '../../../controller/scheduler/restore-choice.ts';
+import { cheapestRestore, movesAlways } from '../../../controller/scheduler/restore-choice.ts';
 import { Sequence } from '../../../controller/scheduler/sequence.ts';
 import { StepDraft } from '../../../controller/scheduler/step-draft.ts';
 import { requestOf } from '../../support/generation-requests.ts';
@@ -10,7 +10,7 @@ const blockTokens = 4;
 
 /** `blocks` runnable ones, `parked` parked ones. */
 function residenceOf(blocks: number, parked: number) {
-  return new KvResidence({ kvBlocks: blocks, kvBlockTokens: blockTokens }, parked, parksAlways);
+  return new KvResidence({ kvBlocks: blocks, kvBlockTokens: blockTokens }, parked, movesAlways);
 }
 
 /** A sequence that has computed so many positions in blocks of its own, and rests. */
@@ -63,7 +63,7 @@ describe('a sequence that rests', () => {
 
   it('drops what is cheaper to compute again, and tells so while it could be parked', () => {
     const pays = (tokens: number) => tokens > 2;
-    const dear = { pays, parks: pays };
+    const dear = { ...movesAlways, pays, parks: pays };
     const kv = new KvResidence({ kvBlocks: 4, kvBlockTokens: blockTokens }, 1, dear);
     const sequence = resting(kv, 10);
     expect(kv.reclaim(sequence, draftOf(1))).toBe('freed');
@@ -89,10 +89,8 @@ describe('a sequence that rests', () => {
 
   it('is parked ahead of need where that pays and there is an address, and else left alone', () => {
     const pays = (tokens: number) => tokens > 2;
-    const kv = new KvResidence({ kvBlocks: 4, kvBlockTokens: blockTokens }, 1, {
-      pays,
-      parks: pays,
-    });
+    const dear = { ...movesAlways, pays, parks: pays };
+    const kv = new KvResidence({ kvBlocks: 4, kvBlockTokens: blockTokens }, 1, dear);
     const [partial, whole] = [resting(kv, 6), resting(kv, 8)];
     expect(kv.parkAhead(partial, draftOf(1))).toBe(false);
     expect(kv.parkAhead(whole, draftOf(1, 0))).toBe(false);
@@ -169,6 +167,8 @@ describe('the choice', () => {
   it('is the shorter of moving there and back and computing again', () => {
     const choice = cheapestRestore({
       moveSecondsPerBlock: 1,
+      recallSecondsPerBlock: 1,
+      exchangeSecondsPerStep: 1,
       replaySecondsPerToken: 0.1,
       replaySecondsPerContextToken: 0.01,
     });

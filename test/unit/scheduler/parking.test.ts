@@ -39,7 +39,7 @@ describe('parking', () => {
   });
 
   it('gives up ahead of need nothing that would have to be computed again', () => {
-    const choice = { pays: () => false, parks: () => false };
+    const choice = { pays: () => false, parks: () => false, recalls: () => false };
     const driver = new Driver({ ...tight, parking: { blocks: 8, choice } });
     driver.add('a', 3, 8).add('b', 3, 6);
     for (let step = 0; step < 5; step += 1) driver.step();
