@@ -7,6 +7,7 @@ import { rankSeconds } from '../planner/step-seconds.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { plannedRanksOf } from './plan-report.ts';
 import { type MeasuredCopies, restoreCostsOf } from './restore-costs.ts';
+import type { TwoTerms } from './two-term-fit.ts';
 
 export interface KvPathCosts {
   /** Moving so many blocks, away or back, on the slowest rank; 0: copying was not measured. */
@@ -15,8 +16,8 @@ export interface KvPathCosts {
   recallSeconds(blocks: number): number;
   /** A whole step, collectives included. */
   stepSeconds(load: StepLoad): number;
-  /** One rank's exchanges of so many bytes, two exchanges a layer. */
-  exchangeSeconds(rank: number, bytes: number): number;
+  /** One rank's exchanges of so many bytes, two exchanges a layer: beginning them, and what the bytes take. */
+  exchangeSeconds(rank: number, bytes: number): TwoTerms;
 }
 
 export function kvPathCostsOf(
@@ -38,9 +39,9 @@ export function kvPathCostsOf(
     },
     exchangeSeconds(rank, bytes) {
       const device = deviceOf[rank] ?? -1;
-      if (bytes === 0 || remote === null) return 0;
+      if (bytes === 0 || remote === null) return { begun: 0, carried: 0 };
       const begun = remote.exchangeSeconds[device] ?? 0;
-      return begun + bytes * (remote.secondsPerByte[device] ?? 0);
+      return { begun, carried: bytes * (remote.secondsPerByte[device] ?? 0) };
     },
   };
 }

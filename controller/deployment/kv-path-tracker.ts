@@ -1,8 +1,15 @@
 /**
- * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path has
- * a ratio measured / predicted that follows the steps (profiler/online.ts); what it refines is held against the next step.
+ * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path learns
+ * how far off its costs are (two-term-fit.ts); what it learns is held against the next step.
  */
-import { initialOnline, type OnlineState, observeStep, ratioOf } from '../profiler/online.ts';
+import {
+  factorsOf,
+  initialFit,
+  observeTerms,
+  type TwoTermFit,
+  type TwoTerms,
+  totalOf,
+} from './two-term-fit.ts';
 
 /** reload: moves away and back. replay: computed again. remote: exchanges about KV on loan. recall: moves home from there. */
 const kvPaths = ['reload', 'replay', 'remote', 'recall'] as const;
@@ -14,9 +21,9 @@ export interface KvPathPrediction {
   /** Sums over the steps; by the fitted costs. */
   readonly predictedSeconds: number;
   readonly measuredSeconds: number;
-  /** Measured / predicted as believed now; 1 before the first step. */
+  /** Measured / predicted as believed now, of a step like the last; 1 before the first step. */
   readonly ratio: number;
-  /** Medians of |measured - predicted| / measured over the last steps: as fitted, and as refined before each step. */
+  /** Medians of |measured - predicted| / measured over the last windows of steps: as fitted, and as refined before each step. */
   readonly errorMedianPercent: number;
   readonly refinedErrorMedianPercent: number;
 }
@@ -24,16 +31,47 @@ export interface KvPathPrediction {
 /** Before, what a path takes is not believed to be more than chance. */
 const trustedSteps = 16;
 
-/** Steps that a median is taken over. */
+/**
+ * Steps whose sum is held against that of their predictions. All exchanges of a step take a tenth of a millisecond on a processor, of which a
+ * fifth is chance (docs/benchmarks.md); what counts is what they take of many.
+ */
+const windowSteps: Readonly<Record<KvPath, number>> = {
+  ...{ reload: 1, replay: 1, recall: 1 },
+  remote: 8,
+};
+
+/** Windows that a median is taken over. */
 const errorsKept = 1024;
 
+/** Sums over the steps of a window. */
+interface Window {
+  readonly steps: number;
+  readonly measured: number;
+  readonly fitted: number;
+  readonly refined: number;
+}
+
+const emptyWindow: Window = { steps: 0, measured: 0, fitted: 0, refined: 0 };
+
 interface PathState {
-  online: OnlineState;
+  fit: TwoTermFit;
+  last: TwoTerms;
+  window: Window;
   predictedSeconds: number;
   measuredSeconds: number;
   readonly errors: number[];
   readonly refinedErrors: number[];
 }
+
+const initialState = (): PathState => ({
+  fit: initialFit,
+  last: { begun: 0, carried: 1 },
+  window: emptyWindow,
+  predictedSeconds: 0,
+  measuredSeconds: 0,
+  errors: [],
+  refinedErrors: [],
+});
 
 function keep(values: number[], value: number): void {
   values.push(value);
@@ -45,54 +83,63 @@ function medianPercent(errors: readonly number[]): number {
   return 100 * (sorted[Math.floor(sorted.length / 2)] ?? 0);
 }
 
-export class KvPathTracker {
-  readonly #paths = new Map<KvPath, PathState>(
-    kvPaths.map((path) => [
-      path,
-      {
-        online: initialOnline,
-        predictedSeconds: 0,
-        measuredSeconds: 0,
-        errors: [],
-        refinedErrors: [],
-      },
-    ]),
-  );
+const ratioNow = ({ fit, last }: PathState) => totalOf(last, factorsOf(fit)) / totalOf(last);
 
-  /** One step's seconds on a path; what is not a finite number above 0 says nothing. */
-  observe(path: KvPath, predictedSeconds: number, measuredSeconds: number): void {
+export class KvPathTracker {
+  readonly #paths = new Map<KvPath, PathState>(kvPaths.map((path) => [path, initialState()]));
+
+  /**
+   * One step's seconds on a path, of which it takes `begunSeconds` whatever is moved; what is not a finite number above 0 says nothing.
+   */
+  observe(path: KvPath, predicted: number, measured: number, begunSeconds = 0): void {
     const state = this.#paths.get(path);
-    const said = [predictedSeconds, measuredSeconds].every((value) => value > 0 && value < 1e9);
+    const said = [predicted, measured].every((value) => value > 0 && value < 1e9);
     if (state === undefined || !said) return;
-    const errorOf = (predicted: number) => Math.abs(measuredSeconds - predicted) / measuredSeconds;
-    keep(state.errors, errorOf(predictedSeconds));
-    if (state.online.steps > 0) {
-      keep(state.refinedErrors, errorOf(predictedSeconds * ratioOf(state.online)));
-    }
-    state.online = observeStep(state.online, predictedSeconds, measuredSeconds);
-    state.predictedSeconds += predictedSeconds;
-    state.measuredSeconds += measuredSeconds;
+    const terms = { begun: begunSeconds, carried: predicted - begunSeconds };
+    this.#compare(path, state, terms, measured);
+    state.fit = observeTerms(state.fit, terms, measured);
+    state.last = terms;
+    state.predictedSeconds += predicted;
+    state.measuredSeconds += measured;
   }
 
   /** 1 until enough steps have taken the path: the first moves touch memory for the first time. */
   ratioOf(path: KvPath): number {
-    const online = this.#paths.get(path)?.online ?? initialOnline;
-    return online.steps < trustedSteps ? 1 : ratioOf(online);
+    const state = this.#paths.get(path) ?? initialState();
+    return state.fit.observations < trustedSteps ? 1 : ratioNow(state);
   }
 
   /** Of the paths that were taken. */
   predictions(): KvPathPrediction[] {
-    return [...this.#paths].flatMap(([path, { online, errors, refinedErrors, ...sums }]) =>
-      online.steps === 0
+    return [...this.#paths].flatMap(([path, state]) =>
+      state.fit.observations === 0
         ? []
         : {
             path,
-            steps: online.steps,
-            ...sums,
-            ratio: ratioOf(online),
-            errorMedianPercent: medianPercent(errors),
-            refinedErrorMedianPercent: medianPercent(refinedErrors),
+            steps: state.fit.observations,
+            predictedSeconds: state.predictedSeconds,
+            measuredSeconds: state.measuredSeconds,
+            ratio: ratioNow(state),
+            errorMedianPercent: medianPercent(state.errors),
+            refinedErrorMedianPercent: medianPercent(state.refinedErrors),
           },
     );
+  }
+
+  /** The first step has nothing learnt to be held against. */
+  #compare(path: KvPath, state: PathState, terms: TwoTerms, measured: number): void {
+    if (state.fit.observations === 0) return;
+    const window = {
+      steps: state.window.steps + 1,
+      measured: state.window.measured + measured,
+      fitted: state.window.fitted + totalOf(terms),
+      refined: state.window.refined + totalOf(terms, factorsOf(state.fit)),
+    };
+    const isFull = window.steps >= windowSteps[path];
+    state.window = isFull ? emptyWindow : window;
+    if (!isFull) return;
+    const errorOf = (seconds: number) => Math.abs(window.measured - seconds) / window.measured;
+    keep(state.errors, errorOf(window.fitted));
+    keep(state.refinedErrors, errorOf(window.refined));
   }
 }

@@ -74,8 +74,8 @@ export class KvPathObserver {
     const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
     if (bytes !== null) {
       const rank = this.#leastWaiting(bytes, moves.rankRemoteSeconds);
-      const predicted = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
-      tracker.observe('remote', predicted, moves.rankRemoteSeconds[rank] ?? 0);
+      const { begun, carried } = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
+      tracker.observe('remote', begun + carried, moves.rankRemoteSeconds[rank] ?? 0, begun);
     }
   }
 }

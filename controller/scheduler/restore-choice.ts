@@ -14,7 +14,7 @@ export interface RestoreCosts {
   readonly moveSecondsPerBlock: number;
   /** One block on loan, home. */
   readonly recallSecondsPerBlock: number;
-  /** Exchanges about loans in a step, whatever they carry. */
+  /** Exchanges about loans in a step, whatever they carry, as probed: what they hold up, waiting for each other included. */
   readonly exchangeSecondsPerStep: number;
   /** One more token in a step with a chunk of a prompt. */
   readonly replaySecondsPerToken: number;
@@ -37,7 +37,7 @@ const probeEvery = 32;
  */
 export function cheapestRestore(
   costs: RestoreCosts,
-  ratioOf: (path: 'reload' | 'replay' | 'recall' | 'remote') => number = () => 1,
+  ratioOf: (path: 'reload' | 'replay' | 'recall') => number = () => 1,
 ): RestoreChoice {
   let refused = 0;
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
@@ -50,7 +50,7 @@ export function cheapestRestore(
     pays,
     recalls(blocks, steps) {
       const recall = blocks * costs.recallSecondsPerBlock * ratioOf('recall');
-      return recall <= steps * costs.exchangeSecondsPerStep * ratioOf('remote');
+      return recall <= steps * costs.exchangeSecondsPerStep;
     },
     parks(tokens, start) {
       if (pays(tokens, start)) return true;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/processor_time.h"
 
 namespace hels {
 namespace {
@@ -40,16 +41,20 @@ void Collective::sum(std::span<int64_t> values) {
 
 void Collective::exchange(std::span<const ExchangePart> parts) {
   clock_.endCompute();
-  const auto start = std::chrono::steady_clock::now();
   exchangeUntimed(parts);
-  const auto ready = std::max(start, communicator_->lastReadyAt().value_or(start));
-  exchangeSeconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  exchangeWaitSeconds_ += std::chrono::duration<double>(ready - start).count();
   clock_.beginCompute();
 }
 
 void Collective::exchangeUntimed(std::span<const ExchangePart> parts) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto processorStart = processorTime();
   communicator_->exchange(parts, deadline_);
+  const auto processor = processorTime() - processorStart;
+  const auto end = std::chrono::steady_clock::now();
+  const auto ready = std::max(start, communicator_->lastReadyAt().value_or(start));
+  exchangeSeconds_ += std::chrono::duration<double>(end - start).count();
+  exchangeWorkSeconds_ +=
+      std::chrono::duration<double>(std::min<std::chrono::nanoseconds>(end - ready, processor)).count();
   ++exchangeCount_;
   for (const ExchangePart& part : parts) exchangeBytes_ += part.send.size() + part.receive.size();
 }

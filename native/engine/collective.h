@@ -42,10 +42,12 @@ class Collective {
   uint64_t exchangeCount() const { return exchangeCount_; }
   /// Sent and received.
   uint64_t exchangeBytes() const { return exchangeBytes_; }
-  /// In exchange(), waiting for peers included.
+  /// In exchanges, waiting for peers included.
   double exchangeSeconds() const { return exchangeSeconds_; }
-  /// Of these, until all that was to come was there; 0 where the communicator does not know.
-  double exchangeWaitSeconds() const { return exchangeWaitSeconds_; }
+  /// Of these, what is left without waiting: for what was to come, as far as the communicator knows, or for a core. A
+  /// thread that spins works while it waits, one that sleeps has to get the core back when all is there: the less of
+  /// both counts.
+  double exchangeWorkSeconds() const { return exchangeWorkSeconds_; }
 
  private:
   const int rank_;
@@ -59,7 +61,7 @@ class Collective {
   uint64_t exchangeCount_ = 0;
   uint64_t exchangeBytes_ = 0;
   double exchangeSeconds_ = 0;
-  double exchangeWaitSeconds_ = 0;
+  double exchangeWorkSeconds_ = 0;
 };
 
 }  // namespace hels

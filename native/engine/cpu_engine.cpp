@@ -218,29 +218,33 @@ StepResult CpuEngine::step(const StepBatch& batch) {
 StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   clock_.beginStep();
   StepResult result;
-  if (!batch.kvMoves.empty()) result.moveSeconds = move(batch.kvMoves);
   const double exchangedBefore = collective_.exchangeSeconds();
-  const double waitedBefore = collective_.exchangeWaitSeconds();
+  const double workedBefore = collective_.exchangeWorkSeconds();
+  const double copySeconds = batch.kvMoves.empty() ? 0 : move(batch.kvMoves);
+  const double workedMoving = collective_.exchangeWorkSeconds();
   if (tokens.tokens() > 0) compute(batch, tokens, result);
   clock_.endStep();
   const double exchangeSeconds = collective_.exchangeSeconds() - exchangedBefore;
-  result.remoteSeconds = exchangeSeconds - (collective_.exchangeWaitSeconds() - waitedBefore);
+  result.moveSeconds = copySeconds + workedMoving - workedBefore;
+  result.remoteSeconds = collective_.exchangeWorkSeconds() - workedMoving;
   result.computeSeconds = clock_.computeSeconds();
-  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - result.moveSeconds - exchangeSeconds);
+  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - copySeconds - exchangeSeconds);
   result.totalSeconds = clock_.totalSeconds();
   moveSeconds_ += result.moveSeconds;
   remoteSeconds_ += result.remoteSeconds;
   return result;
 }
 
-/// Seconds of the moves. They are copies: what emulates a slower processor does not stretch them.
+/// Seconds of the moves without those of exchanges. They are copies: what emulates a slower processor does not stretch
+/// them.
 double CpuEngine::move(const std::vector<KvMove>& moves) {
   clock_.endCompute();
+  const double exchangedBefore = collective_.exchangeSeconds();
   const auto start = std::chrono::steady_clock::now();
   mover_.run(moves);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   clock_.beginCompute();
-  return seconds;
+  return std::max(0.0, seconds - (collective_.exchangeSeconds() - exchangedBefore));
 }
 
 void CpuEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {

@@ -3,22 +3,13 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
-#include <ctime>
 #include <thread>
 
+#include "base/processor_time.h"
+
 namespace hels {
-namespace {
 
 using std::chrono::nanoseconds;
-
-/// Of the calling thread.
-nanoseconds processorTime() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return std::chrono::seconds(time.tv_sec) + nanoseconds(time.tv_nsec);
-}
-
-}  // namespace
 
 void DeviceClock::beginStep() {
   computeSeconds_ = 0;

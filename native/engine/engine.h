@@ -86,8 +86,8 @@ struct StepResult {
   std::vector<float> logits;          // (tokens with returnLogits in batch order, vocabRows of this rank)
   double computeSeconds = 0;          // kernels, emulated stretch included
   double collectiveSeconds = 0;       // sums, waiting for peers included
-  double moveSeconds = 0;             // KV moves, waiting for peers included; not what went on beside a GPU's kernels
-  double remoteSeconds = 0;  // exchanges of remote attention; without waiting for peers where they share memory
+  double moveSeconds = 0;    // KV moves, without waiting for peers or a core; not what went on beside a GPU's kernels
+  double remoteSeconds = 0;  // exchanges of remote attention, without waiting for peers or a core
   double totalSeconds = 0;   // all of these
 };
 

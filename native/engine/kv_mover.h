@@ -19,7 +19,8 @@ struct ExchangeBuffers {
 
 class KvMover {
  public:
-  /// A block that goes to another rank goes by `layersAtOnce`, on all ranks alike: so much of all heads fits each buffer.
+  /// A block that goes to another rank goes by `layersAtOnce`, on all ranks alike: so much of all heads fits each
+  /// buffer.
   KvMover(KvStore& store, const ExchangeBuffers& buffers, int64_t layersAtOnce, Collective& collective)
       : store_(store),
         buffers_(buffers),

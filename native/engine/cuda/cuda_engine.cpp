@@ -255,7 +255,7 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   const bool moves = !batch.kvMoves.empty();
   StepResult result;
   const double exchangedBefore = exchange_.exchangeSeconds();
-  const double waitedBefore = exchange_.exchangeWaitSeconds();
+  const double workedBefore = exchange_.exchangeWorkSeconds();
   if (moves) mover_.begin(batch.kvMoves, batch.sequences, stream_.get());
   if (tokens.tokens() > 0) compute(batch, tokens, result);
   if (moves) {
@@ -267,7 +267,7 @@ StepResult CudaEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   result.collectiveSeconds = std::min(result.totalSeconds, collective_.seconds());
   const double exchangeSeconds =
       std::min(result.totalSeconds - result.collectiveSeconds, exchange_.exchangeSeconds() - exchangedBefore);
-  result.remoteSeconds = std::max(0.0, exchangeSeconds - (exchange_.exchangeWaitSeconds() - waitedBefore));
+  result.remoteSeconds = std::min(exchangeSeconds, exchange_.exchangeWorkSeconds() - workedBefore);
   const double busySeconds = result.totalSeconds - result.collectiveSeconds - exchangeSeconds;
   if (moves) result.moveSeconds = std::min(busySeconds, mover_.seconds());
   result.computeSeconds = busySeconds - result.moveSeconds;
