@@ -110,6 +110,7 @@ function rowOf({ policy, times, streams, load, steps, counters, peaks }: Measure
     'reloaded tokens': counters.reloadedTokens,
     'replayed tokens': counters.replayedTokens,
     'remote tokens': peaks.remoteTokens,
+    'recalled tokens': counters.recalledTokens,
     'recompute tax %': (100 * counters.recomputedTokens) / counters.computedTokens,
     'moves s': counters.reloadSeconds,
     'exchange s': counters.remoteSeconds,

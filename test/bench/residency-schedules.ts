@@ -31,7 +31,7 @@ interface Setting {
   options: Pick<DeployOptions, 'kvPolicy' | 'workload'>;
   requests: number;
   /** What must have happened by its end. */
-  exercises: 'reloadedTokens' | 'replayedTokens' | 'remoteSeconds' | null;
+  exercises: 'reloadedTokens' | 'replayedTokens' | 'remoteSeconds' | 'recalledTokens' | null;
 }
 
 const workload = { sequences: 4, contextTokens: 128 };
@@ -57,7 +57,7 @@ const settings: readonly Setting[] = [
   },
   {
     ...{ name: 'lent', devices: lent, headGroups: [6, 1, 1], requests: 40 },
-    ...{ options: { workload: remote }, exercises: 'remoteSeconds', otherHeadGroups: [5, 2, 1] },
+    ...{ options: { workload: remote }, exercises: 'recalledTokens', otherHeadGroups: [5, 2, 1] },
   },
   {
     name: 'lent and parked',
@@ -153,6 +153,7 @@ const rowOf = ({ setting, failures, counters, ...played }: Played) => ({
   'reloaded tokens': counters.reloadedTokens,
   'replayed tokens': counters.replayedTokens,
   'of these by choice': counters.droppedByChoiceTokens,
+  'recalled tokens': counters.recalledTokens,
   'exchange s': counters.remoteSeconds,
 });
 

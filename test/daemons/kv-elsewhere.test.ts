@@ -202,6 +202,31 @@ it('keeps KV of a short worker on another one, with the same text', async () => 
   }
 }, 120_000);
 
+it('brings KV home from another worker when there is room again, with the same text', async () => {
+  const test = await startTestCluster(['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB']);
+  try {
+    const { client } = test.cluster;
+    await test.deploy({ ranks, workload: { allowRemoteKv: true }, prefixCache: false });
+    const askLong = () =>
+      collect(client.generate({ prompt: 'The longest:' }, { ...options, maxTokens: 300 }));
+    const alone = await askLong();
+    const recalled = /^hels_kv_restored_tokens_total.*recall/;
+    expect(await metricOf(test, recalled)).toBe(0);
+    const others = Array.from({ length: 16 }, (_, index) => ask(client, index));
+    // It finds the room at home taken, and has 200 tokens to go when the others end.
+    const long = askLong();
+    await Promise.all(others);
+    expect((await long).tokenIds).toEqual(alone.tokenIds);
+    expect(await metricOf(test, recalled)).toBeGreaterThan(0);
+    expect(await metricOf(test, /^hels_kv_restore_seconds_total.*recall/)).toBeGreaterThan(0);
+    const { kvPaths } = await client.status();
+    expect(kvPaths.map(({ path }) => path)).toEqual(['remote', 'recall']);
+    await idle(client);
+  } finally {
+    await test.stop();
+  }
+}, 120_000);
+
 it('goes over to KV on another worker, with blocks of another size, while requests run', async () => {
   const test = await startTestCluster(['cpu?threads=1&memory=23MiB', 'cpu?threads=1&memory=40MiB']);
   try {

@@ -6,6 +6,8 @@ export interface KvCounters {
   /** Tokens whose KV was moved back; computed again. */
   reloadedTokens: number;
   replayedTokens: number;
+  /** Tokens whose KV came home from a loan. */
+  recalledTokens: number;
   reloadSeconds: number;
   replaySeconds: number;
   /** Given up although there was a parked address. */
@@ -34,6 +36,7 @@ export async function readCounters(url: string): Promise<KvCounters> {
     preempted: one('sequences_preempted'),
     reloadedTokens: one('kv_restored_tokens', 'path="reload"'),
     replayedTokens: one('kv_restored_tokens', 'path="replay"'),
+    recalledTokens: one('kv_restored_tokens', 'path="recall"'),
     reloadSeconds: one('kv_restore_seconds', 'path="reload"'),
     replaySeconds: one('kv_restore_seconds', 'path="replay"'),
     droppedByChoiceTokens: one('kv_dropped_by_choice_tokens'),
