@@ -49,12 +49,13 @@ void Collective::exchangeUntimed(std::span<const ExchangePart> parts) {
   const auto start = std::chrono::steady_clock::now();
   const auto processorStart = processorTime();
   communicator_->exchange(parts, deadline_);
-  const auto processor = processorTime() - processorStart;
+  const std::chrono::duration<double> processor = processorTime() - processorStart;
   const auto end = std::chrono::steady_clock::now();
-  const auto ready = std::max(start, communicator_->lastReadyAt().value_or(start));
-  exchangeSeconds_ += std::chrono::duration<double>(end - start).count();
-  exchangeWorkSeconds_ +=
-      std::chrono::duration<double>(std::min<std::chrono::nanoseconds>(end - ready, processor)).count();
+  const std::chrono::duration<double> all = end - start;
+  exchangeSeconds_ += all.count();
+  const auto ready = communicator_->lastReadyAt();
+  const std::chrono::duration<double> sinceReady = end - std::max(start, ready.value_or(start));
+  exchangeWorkSeconds_ += ready ? std::min(sinceReady, processor).count() : all.count();
   ++exchangeCount_;
   for (const ExchangePart& part : parts) exchangeBytes_ += part.send.size() + part.receive.size();
 }

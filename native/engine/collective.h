@@ -44,9 +44,9 @@ class Collective {
   uint64_t exchangeBytes() const { return exchangeBytes_; }
   /// In exchanges, waiting for peers included.
   double exchangeSeconds() const { return exchangeSeconds_; }
-  /// Of these, what is left without waiting: for what was to come, as far as the communicator knows, or for a core. A
-  /// thread that spins works while it waits, one that sleeps has to get the core back when all is there: the less of
-  /// both counts.
+  /// Of these, where the communicator knows when all that was to come was there, what is left without waiting for it or
+  /// for a core: a thread that spins works while it waits, one that sleeps has to get the core back, so the less of
+  /// what passed since and of processor time counts.
   double exchangeWorkSeconds() const { return exchangeWorkSeconds_; }
 
  private:

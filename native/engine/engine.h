@@ -86,9 +86,9 @@ struct StepResult {
   std::vector<float> logits;          // (tokens with returnLogits in batch order, vocabRows of this rank)
   double computeSeconds = 0;          // kernels, emulated stretch included
   double collectiveSeconds = 0;       // sums, waiting for peers included
-  double moveSeconds = 0;    // KV moves, without waiting for peers or a core; not what went on beside a GPU's kernels
-  double remoteSeconds = 0;  // exchanges of remote attention, without waiting for peers or a core
-  double totalSeconds = 0;   // all of these
+  double moveSeconds = 0;             // KV moves; not what went on beside a GPU's kernels
+  double remoteSeconds = 0;  // exchanges of remote attention; these two without waiting where ranks share memory
+  double totalSeconds = 0;   // of the whole step, waiting included
 };
 
 /// How KV of the plan before comes to the ranks that own its heads now; every rank is told the same.
