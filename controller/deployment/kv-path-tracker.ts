@@ -1,7 +1,9 @@
 /**
- * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path learns
- * how far off its costs are (two-term-fit.ts); what it learns is held against the next step.
+ * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path has a
+ * ratio measured / predicted that follows the steps (profiler/online.ts), exchanges one for each of their terms (two-term-fit.ts); what is
+ * learnt is held against the next step.
  */
+import { initialOnline, type OnlineState, observeStep, ratioOf } from '../profiler/online.ts';
 import {
   factorsOf,
   initialFit,
@@ -21,7 +23,7 @@ export interface KvPathPrediction {
   /** Sums over the steps; by the fitted costs. */
   readonly predictedSeconds: number;
   readonly measuredSeconds: number;
-  /** Measured / predicted as believed now, of a step like the last; 1 before the first step. */
+  /** Measured / predicted as believed now; 1 before the first step. */
   readonly ratio: number;
   /** Medians of |measured - predicted| / measured over the last windows of steps: as fitted, and as refined before each step. */
   readonly errorMedianPercent: number;
@@ -54,8 +56,9 @@ interface Window {
 const emptyWindow: Window = { steps: 0, measured: 0, fitted: 0, refined: 0 };
 
 interface PathState {
+  online: OnlineState;
+  /** Of exchanges. */
   fit: TwoTermFit;
-  last: TwoTerms;
   window: Window;
   predictedSeconds: number;
   measuredSeconds: number;
@@ -64,8 +67,8 @@ interface PathState {
 }
 
 const initialState = (): PathState => ({
+  online: initialOnline,
   fit: initialFit,
-  last: { begun: 0, carried: 1 },
   window: emptyWindow,
   predictedSeconds: 0,
   measuredSeconds: 0,
@@ -78,12 +81,16 @@ function keep(values: number[], value: number): void {
   if (values.length > errorsKept) values.shift();
 }
 
-function medianPercent(errors: readonly number[]): number {
+/** While there is no window yet, of all steps so far. */
+function medianPercent(errors: readonly number[], state: PathState): number {
   const sorted = errors.toSorted((left, right) => left - right);
-  return 100 * (sorted[Math.floor(sorted.length / 2)] ?? 0);
+  const { measuredSeconds, predictedSeconds } = state;
+  const first = Math.abs(measuredSeconds - predictedSeconds) / measuredSeconds;
+  return 100 * (sorted[Math.floor(sorted.length / 2)] ?? first);
 }
 
-const ratioNow = ({ fit, last }: PathState) => totalOf(last, factorsOf(fit)) / totalOf(last);
+const refinedOf = (path: KvPath, terms: TwoTerms, { fit, online }: PathState) =>
+  path === 'remote' ? totalOf(terms, factorsOf(fit)) : totalOf(terms) * ratioOf(online);
 
 export class KvPathTracker {
   readonly #paths = new Map<KvPath, PathState>(kvPaths.map((path) => [path, initialState()]));
@@ -97,43 +104,43 @@ export class KvPathTracker {
     if (state === undefined || !said) return;
     const terms = { begun: begunSeconds, carried: predicted - begunSeconds };
     this.#compare(path, state, terms, measured);
+    state.online = observeStep(state.online, predicted, measured);
     state.fit = observeTerms(state.fit, terms, measured);
-    state.last = terms;
     state.predictedSeconds += predicted;
     state.measuredSeconds += measured;
   }
 
   /** 1 until enough steps have taken the path: the first moves touch memory for the first time. */
   ratioOf(path: KvPath): number {
-    const state = this.#paths.get(path) ?? initialState();
-    return state.fit.observations < trustedSteps ? 1 : ratioNow(state);
+    const online = this.#paths.get(path)?.online ?? initialOnline;
+    return online.steps < trustedSteps ? 1 : ratioOf(online);
   }
 
   /** Of the paths that were taken. */
   predictions(): KvPathPrediction[] {
     return [...this.#paths].flatMap(([path, state]) =>
-      state.fit.observations === 0
+      state.online.steps === 0
         ? []
         : {
             path,
-            steps: state.fit.observations,
+            steps: state.online.steps,
             predictedSeconds: state.predictedSeconds,
             measuredSeconds: state.measuredSeconds,
-            ratio: ratioNow(state),
-            errorMedianPercent: medianPercent(state.errors),
-            refinedErrorMedianPercent: medianPercent(state.refinedErrors),
+            ratio: ratioOf(state.online),
+            errorMedianPercent: medianPercent(state.errors, state),
+            refinedErrorMedianPercent: medianPercent(state.refinedErrors, state),
           },
     );
   }
 
   /** The first step has nothing learnt to be held against. */
   #compare(path: KvPath, state: PathState, terms: TwoTerms, measured: number): void {
-    if (state.fit.observations === 0) return;
+    if (state.online.steps === 0) return;
     const window = {
       steps: state.window.steps + 1,
       measured: state.window.measured + measured,
       fitted: state.window.fitted + totalOf(terms),
-      refined: state.window.refined + totalOf(terms, factorsOf(state.fit)),
+      refined: state.window.refined + refinedOf(path, terms, state),
     };
     const isFull = window.steps >= windowSteps[path];
     state.window = isFull ? emptyWindow : window;

@@ -5,7 +5,7 @@ import type { StepLoad } from '../../proto/domain/step-load.ts';
 import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { footprintOf } from '../planner/problem.ts';
-import { linkSecondsPerByte, remoteKvOf } from '../planner/remote-workload.ts';
+import { attentionPartBytes, linkSecondsPerByte, remoteKvOf } from '../planner/remote-workload.ts';
 import { linkOf } from '../planner/step-lines.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import type { RestoreCosts } from '../scheduler/restore-choice.ts';
@@ -61,16 +61,25 @@ function moveSecondsPerBlock(
   return Number.isFinite(slowest) ? slowest : null;
 }
 
-/** Beginning the exchanges of a step, on the slowest of the ranks that lend or hold. */
-function exchangeSeconds({ shardPlan, input }: Pick<Measured, 'shardPlan' | 'input'>): number {
+/** Of a step's exchanges, on the slowest of the ranks that lend or hold: beginning them, and what a block adds for a row that decodes. */
+function exchangesOf({ shardPlan, input }: Pick<Measured, 'shardPlan' | 'input'>) {
   const remote = remoteKvOf({ ...input, workload: { ...input.workload, allowRemoteKv: true } });
-  const ends = shardPlan.kvLoans.flatMap(({ owner, holder }) => [owner, holder]);
-  const seconds = ends.map((rank) => {
-    const id = shardPlan.ranks[rank]?.workerId;
-    const device = input.devices.findIndex((one) => one.id === id);
-    return remote?.exchangeSeconds[device] ?? 0;
+  const { layers, queryHeadsPerGroup, headDim } = input.model;
+  const partBytes = layers * queryHeadsPerGroup * attentionPartBytes(headDim);
+  const costs = shardPlan.kvLoans.flatMap(({ owner, holder }) => {
+    const { begin = 0, end = 0 } = shardPlan.ranks[owner]?.headGroups ?? {};
+    return [owner, holder].map((rank) => {
+      const id = shardPlan.ranks[rank]?.workerId;
+      const device = input.devices.findIndex((one) => one.id === id);
+      const perByte = remote?.secondsPerByte[device] ?? 0;
+      const perBlock = (end - begin) * partBytes * perByte;
+      return { perStep: remote?.exchangeSeconds[device] ?? 0, perBlock };
+    });
   });
-  return Math.max(0, ...seconds);
+  return {
+    exchangeSecondsPerStep: Math.max(0, ...costs.map(({ perStep }) => perStep)),
+    exchangeSecondsPerBlock: Math.max(0, ...costs.map(({ perBlock }) => perBlock)),
+  };
 }
 
 /**
@@ -98,7 +107,7 @@ export function restoreCostsOf(group: Measured): RestoreCosts | null {
   return {
     moveSecondsPerBlock: move,
     recallSecondsPerBlock: recall,
-    exchangeSecondsPerStep: exchangeSeconds(group),
+    ...exchangesOf(group),
     replaySecondsPerToken: (tokens - bare) / prefillChunk,
     replaySecondsPerContextToken: (attending - tokens) / context,
   };

@@ -30,12 +30,19 @@ export const initialFit: TwoTermFit = {
 };
 
 /** Of the sums, with each observation. */
-const kept = 1 - 1 / 16;
+const kept = 1 - 1 / 8;
 /** Below, relative to what it would be if the terms were independent, the two say the same. */
 const determinantMin = 1e-6;
 
-/** `measured` is above 0, as one of the terms. */
-export function observeTerms(fit: TwoTermFit, terms: TwoTerms, measured: number): TwoTermFit {
+/** What is further off from what is believed is taken to be so far off: a step that was too quick to be true has weight. */
+const surpriseMax = 4;
+
+/** `seconds` that were measured are above 0, as one of the terms. */
+export function observeTerms(fit: TwoTermFit, terms: TwoTerms, seconds: number): TwoTermFit {
+  const believed = totalOf(terms, factorsOf(fit));
+  const [least, most] = [believed / surpriseMax, believed * surpriseMax];
+  const isFirst = fit.observations === 0;
+  const measured = isFirst ? seconds : Math.min(most, Math.max(least, seconds));
   const begun = terms.begun / measured;
   const carried = terms.carried / measured;
   return {

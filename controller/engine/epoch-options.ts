@@ -6,7 +6,7 @@ import type { KvPathTracker } from '../deployment/kv-path-tracker.ts';
 import { restoreCostsOf } from '../deployment/restore-costs.ts';
 import { cheapestRestore } from '../scheduler/restore-choice.ts';
 import type { SchedulerLimits } from '../scheduler/scheduler.ts';
-import { movesPerStepMost, type ParkingLimits } from '../scheduler/scheduler-limits.ts';
+import { movesPerStepMost } from '../scheduler/scheduler-limits.ts';
 import { grpcRankStream } from './rank-stream.ts';
 import type { EpochOptions } from './step-loop-options.ts';
 
@@ -30,14 +30,23 @@ function shortageOf(choices: KvChoices, { planRequest }: LoadedGroup): Partial<S
   }
 }
 
-/** By the fitted costs, as what the group's steps take refines them. A step's moves take about as long as it computes: others wait for them. */
-function parkingOf(group: LoadedGroup, paths: KvPathTracker): ParkingLimits {
-  const { kvParkedBlocks: blocks, predictedDecodeSeconds } = group.shardPlan;
+/**
+ * By the fitted costs, as what the group's steps take refines them. A step's moves take about as long as it computes: others wait for them.
+ * Between GPUs nothing that is lent moves.
+ */
+function movesOf(
+  group: LoadedGroup,
+  paths: KvPathTracker,
+): Pick<SchedulerLimits, 'parking' | 'recallsPerStepMax'> {
+  const { kvParkedBlocks: blocks, kvBlockTokens, predictedDecodeSeconds } = group.shardPlan;
   const costs = restoreCostsOf(group);
-  if (costs === null) return { blocks };
+  const most = (secondsPerBlock = 0) =>
+    Math.max(1, Math.min(movesPerStepMost, Math.floor(predictedDecodeSeconds / secondsPerBlock)));
+  const recallsPerStepMax = isGpuLoan(kvBlockTokens) ? 0 : most(costs?.recallSecondsPerBlock);
+  if (costs === null) return { parking: { blocks }, recallsPerStepMax };
   const choice = cheapestRestore(costs, (path) => paths.ratioOf(path));
-  const moves = Math.floor(predictedDecodeSeconds / costs.moveSecondsPerBlock);
-  return { blocks, choice, movesPerStepMax: Math.max(1, Math.min(movesPerStepMost, moves)) };
+  const movesPerStepMax = most(costs.moveSecondsPerBlock);
+  return { parking: { blocks, choice, movesPerStepMax }, recallsPerStepMax };
 }
 
 /** Prompts of several sequences can fill a step that is longer than the chunk which the plan was made for. */
@@ -61,11 +70,9 @@ export function epochOptionsOf(
     limits: {
       kvBlocks,
       localBlocks: localBlocksOf(residencyOf(shardPlan)),
-      // Between GPUs nothing that is lent moves.
-      recalls: !isGpuLoan(kvBlockTokens),
       kvBlockTokens,
       ...shortageOf(choices, group),
-      parking: parkingOf(group, paths),
+      ...movesOf(group, paths),
       stepTokensMax,
       sequencesMax,
       contextTokensMax: shardPlan.model?.maxPositions ?? 0,

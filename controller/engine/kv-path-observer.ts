@@ -66,10 +66,10 @@ export class KvPathObserver {
     } else if (plan.moves.length > 0) {
       tracker.observe('reload', costs.moveSeconds(plan.moves.length), moves.seconds);
     }
-    if (moves.replayedTokens > 0) {
+    // Of a step with moves nobody knows how much of it was waiting for them.
+    if (moves.replayedTokens > 0 && plan.moves.length === 0) {
       const share = moves.replayedTokens / moves.computedTokens;
-      const computing = totalSeconds - moves.seconds;
-      tracker.observe('replay', share * costs.stepSeconds(load), share * computing);
+      tracker.observe('replay', share * costs.stepSeconds(load), share * totalSeconds);
     }
     const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
     if (bytes !== null) {

@@ -113,7 +113,9 @@ export class ServingObserver implements StepObserver {
     const { seconds, replayedTokens, computedTokens } = moves;
     const { reloadedTokens, recalledBlocks, recalledTokens } = plan;
     if (recalledBlocks > 0) residency.restored('recall', recalledTokens, seconds);
-    else if (seconds > 0) residency.restored('reload', reloadedTokens, seconds);
+    else if (seconds > 0 || reloadedTokens > 0) {
+      residency.restored('reload', reloadedTokens, seconds);
+    }
     if (replayedTokens > 0) {
       residency.restored(
         'replay',

@@ -31,6 +31,9 @@ export function residentSequencesMin({ workload }: PlanInput): number {
 const sumBytes = 8;
 const partElementBytes = 4;
 
+/** The parts (m, l, o) of one row of one query head, in f32. */
+export const attentionPartBytes = (headDim: number): number => (headDim + 2) * partElementBytes;
+
 export function linkSecondsPerByte(
   { perToken, perTokenRing = 0 }: LinkLine,
   { layers, hiddenSize }: PlanModel,
@@ -46,7 +49,7 @@ export function remoteKvOf(
   if (workload.allowRemoteKv !== true) return null;
   const { sequences, contextTokens } = workload;
   const { layers, queryHeadsPerGroup, headDim, kvBytesPerElement } = model;
-  const part = queryHeadsPerGroup * (headDim + 2) * partElementBytes;
+  const part = queryHeadsPerGroup * attentionPartBytes(headDim);
   const blockTokens = input.loanBlockTokens ?? loanBlockTokens;
   const blocks = Math.ceil(contextTokens / blockTokens);
   const block = 2 * blockTokens * headDim * kvBytesPerElement;

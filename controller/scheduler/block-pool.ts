@@ -109,15 +109,17 @@ export class BlockPool {
   }
 
   /**
-   * A local block in place of a lent one, to which its KV is to be moved: it says from now on what that said. The lent one keeps its holder.
-   * Throws when no local one is free, or when several hold it.
+   * A local block in place of a lent one, to which its KV is to be moved: it says from now on what that said, to all of its `holders`. The
+   * lent one is held once until the move is done. Throws when no local one is free, or when it has others.
    */
-  recall(lent: number): number {
-    if (this.localFreeCount === 0 || this.referencesOf(lent) !== 1) {
+  recall(lent: number, holders: number): number {
+    if (this.localFreeCount === 0 || this.referencesOf(lent) !== holders) {
       throw new Error(`KV block ${lent} cannot be recalled`);
     }
     const [block] = this.allocate(1) as [number];
     this.#table.relocate(lent, block);
+    this.#references.set(block, holders);
+    this.#references.set(lent, 1);
     return block;
   }
 

@@ -32,6 +32,13 @@ interface Held {
   readonly moved: boolean;
 }
 
+/** A block on loan that sequences which run hold, each in one place of its table, and the tokens whose KV it holds. */
+export interface LentBlock {
+  readonly block: number;
+  readonly holders: { readonly sequence: Sequence; readonly index: number }[];
+  readonly tokens: number;
+}
+
 export class KvResidence {
   readonly pool: BlockPool;
   readonly #lot: ParkingLot;
@@ -219,16 +226,21 @@ export class KvResidence {
     this.#hold(draft.step, [], back, false);
   }
 
-  /** Moves a block of a sequence that runs home from where it is lent; what the step computes it writes there. Throws where no room is. */
-  recall(sequence: Sequence, index: number, draft: StepDraft): void {
-    const lent = sequence.blocks[index] as number;
-    const home = this.pool.recall(lent);
-    sequence.blocks[index] = home;
+  /**
+   * Brings a block home, to the same place in the tables of all that hold it. What the step computes is written there; what has no KV yet is
+   * named by no step, so nothing moves. Throws where no room is, or where others hold it.
+   */
+  recall({ block: lent, holders, tokens }: LentBlock, draft: StepDraft): void {
+    const home = this.pool.recall(lent, holders.length);
+    for (const { sequence, index } of holders) sequence.blocks[index] = home;
+    if (tokens === 0) {
+      this.pool.free([lent]);
+      return;
+    }
     draft.moves.push({ from: lent, to: home });
-    const tokens = sequence.computed - index * this.#blockTokens;
-    this.#recalledTokens += Math.max(0, Math.min(tokens, this.#blockTokens));
+    for (const { sequence } of holders) sequence.lastStep = draft.step;
     this.#recalledBlocks += 1;
-    sequence.lastStep = draft.step;
+    this.#recalledTokens += tokens;
     this.#hold(draft.step, [lent], [], true);
   }
 

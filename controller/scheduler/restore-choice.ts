@@ -14,8 +14,10 @@ export interface RestoreCosts {
   readonly moveSecondsPerBlock: number;
   /** One block on loan, home. */
   readonly recallSecondsPerBlock: number;
-  /** Exchanges about loans in a step, whatever they carry, as probed: what they hold up, waiting for each other included. */
+  /** Beginning the exchanges about loans in a step, as probed: what they hold up, waiting for each other included. */
   readonly exchangeSecondsPerStep: number;
+  /** What they carry about one block for a row that decodes. */
+  readonly exchangeSecondsPerBlock: number;
   /** One more token in a step with a chunk of a prompt. */
   readonly replaySecondsPerToken: number;
   /** The same for each position that the token attends to. */
@@ -50,7 +52,8 @@ export function cheapestRestore(
     pays,
     recalls(blocks, steps) {
       const recall = blocks * costs.recallSecondsPerBlock * ratioOf('recall');
-      return recall <= steps * costs.exchangeSecondsPerStep;
+      const exchange = costs.exchangeSecondsPerStep + blocks * costs.exchangeSecondsPerBlock;
+      return recall <= steps * exchange;
     },
     parks(tokens, start) {
       if (pays(tokens, start)) return true;

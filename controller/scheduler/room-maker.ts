@@ -2,7 +2,7 @@
 import type { KvResidence, Reclaimed } from './kv-residence.ts';
 import { Reservation } from './reservation.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
-import type { Sequence } from './sequence.ts';
+import { growthOf, type Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
 import { isBefore } from './turn-order.ts';
 
@@ -75,38 +75,10 @@ export class RoomMaker {
    */
   parkAhead(running: readonly Sequence[], waiting: readonly Sequence[], draft: StepDraft): void {
     if (!this.#kv.hasParking) return;
-    const needed = this.#growth(running, stepsAhead);
+    const needed = growthOf(running, stepsAhead, this.#blockTokens);
     while (!this.isComing(needed)) {
       const from = this.#giverAmong(waiting);
       if (from === undefined || !this.#kv.parkAhead(from, draft)) return;
-    }
-  }
-
-  /**
-   * Brings home what the running sequences have on loan, over several steps, where there is room for all of it and for what they will soon
-   * ask for: exchanges then end. A part of it would spare bytes, which cost little.
-   */
-  recall(running: readonly Sequence[], draft: StepDraft): void {
-    const { pool, choice } = this.#kv;
-    if (pool.lentUsedCount === 0 || pool.localFreeCount === 0) return;
-    if (draft.sequences.length === 0 || draft.moves.length > 0) return;
-    const lent: { sequence: Sequence; index: number }[] = [];
-    let steps = 0;
-    for (const sequence of running.filter(({ complete }) => !complete)) {
-      if (sequence.returning) return;
-      const before = lent.length;
-      for (const [index, block] of sequence.blocks.entries()) {
-        if (!pool.isLent(block)) continue;
-        if (pool.referencesOf(block) > 1) return;
-        lent.push({ sequence, index });
-      }
-      if (lent.length > before) steps = Math.max(steps, sequence.lengthMax - sequence.length);
-    }
-    const stepsMoving = Math.ceil(lent.length / this.#movesPerStepMax);
-    const needed = lent.length + this.#growth(running, stepsAhead + stepsMoving);
-    if (needed > pool.localFreeCount || !choice.recalls(lent.length, steps)) return;
-    for (const { sequence, index } of lent.slice(0, draft.movesLeft)) {
-      this.#kv.recall(sequence, index, draft);
     }
   }
 
@@ -181,15 +153,8 @@ export class RoomMaker {
   #marginOf(next: Sequence, running: readonly Sequence[]): number {
     const stepsBack = Math.ceil(next.parked.length / this.#movesPerStepMax);
     const stepsRun = stepsAhead + stepsBack;
-    return this.#growth(running, stepsBack + stepsRun) + this.#growth([next], stepsRun);
-  }
-
-  /** Blocks that the sequences will ask for in the next `steps`. */
-  #growth(sequences: readonly Sequence[], steps: number): number {
-    const blocksFor = (positions: number) => Math.ceil(positions / this.#blockTokens);
-    return sequences.reduce((sum, { length, lengthMax, blocks }) => {
-      const soon = blocksFor(Math.min(length + steps, lengthMax));
-      return sum + Math.max(0, soon - Math.max(blocks.length, blocksFor(length)));
-    }, 0);
+    const growth = (sequences: readonly Sequence[], steps: number) =>
+      growthOf(sequences, steps, this.#blockTokens);
+    return growth(running, stepsBack + stepsRun) + growth([next], stepsRun);
   }
 }

@@ -7,8 +7,8 @@ export interface SchedulerLimits {
   kvBlocks: number;
   /** Runnable addresses below lie on every rank's own device; absent: all do. The others cost an exchange in each step that names them. */
   localBlocks?: number;
-  /** Steps can move KV between those and these: what was lent comes home where there is room again. */
-  recalls?: boolean;
+  /** Blocks that one step may bring home from there, where there is room again; absent: none. */
+  recallsPerStepMax?: number;
   kvBlockTokens: number;
   stepTokensMax: number;
   sequencesMax: number;

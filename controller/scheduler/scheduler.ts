@@ -24,6 +24,7 @@ import { KvResidence } from './kv-residence.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import type { PrefixHash } from './prefix-table.ts';
 import { takeChunks } from './prompt-chunks.ts';
+import { recallLent } from './recall.ts';
 import { refuseRequest } from './refuse-request.ts';
 import { type Newcomer, RoomMaker, type Start } from './room-maker.ts';
 import { checkedParking, type SchedulerLimits } from './scheduler-limits.ts';
@@ -186,7 +187,8 @@ export class Scheduler {
     }
     this.#takePrefills(draft, lacksRoom);
     this.#room.parkAhead(this.#running, this.#waiting, draft);
-    if (lacksRoom === null && this.#limits.recalls) this.#room.recall(this.#running, draft);
+    // Who waits takes room at home next.
+    if (this.#waiting.length === 0) recallLent(this.#kv, this.#running, draft, this.#limits);
     if (draft.sequences.length === 0 && draft.moves.length === 0) return null;
     return this.#submit(draft);
   }

@@ -81,3 +81,16 @@ export class Sequence {
     return this.generated >= this.request.maxTokens;
   }
 }
+
+/** Blocks that the sequences will ask for in the next `steps`. */
+export function growthOf(
+  sequences: readonly Sequence[],
+  steps: number,
+  blockTokens: number,
+): number {
+  const blocksFor = (positions: number) => Math.ceil(positions / blockTokens);
+  return sequences.reduce((sum, { length, lengthMax, blocks }) => {
+    const soon = blocksFor(Math.min(length + steps, lengthMax));
+    return sum + Math.max(0, soon - Math.max(blocks.length, blocksFor(length)));
+  }, 0);
+}

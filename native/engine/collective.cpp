@@ -53,6 +53,7 @@ void Collective::exchangeUntimed(std::span<const ExchangePart> parts) {
   const auto end = std::chrono::steady_clock::now();
   const std::chrono::duration<double> all = end - start;
   exchangeSeconds_ += all.count();
+  exchangeProcessorSeconds_ += processor.count();
   const auto ready = communicator_->lastReadyAt();
   const std::chrono::duration<double> sinceReady = end - std::max(start, ready.value_or(start));
   exchangeWorkSeconds_ += ready ? std::min(sinceReady, processor).count() : all.count();

@@ -44,9 +44,11 @@ class Collective {
   uint64_t exchangeBytes() const { return exchangeBytes_; }
   /// In exchanges, waiting for peers included.
   double exchangeSeconds() const { return exchangeSeconds_; }
-  /// Of these, where the communicator knows when all that was to come was there, what is left without waiting for it or
-  /// for a core: a thread that spins works while it waits, one that sleeps has to get the core back, so the less of
-  /// what passed since and of processor time counts.
+  /// Processor time of the calling thread in them.
+  double exchangeProcessorSeconds() const { return exchangeProcessorSeconds_; }
+  /// Of exchangeSeconds(), where the communicator knows when all that was to come was there, what is left without
+  /// waiting for it or for a core: a thread that spins works while it waits, one that sleeps has to get the core back,
+  /// so the less of what passed since and of processor time counts.
   double exchangeWorkSeconds() const { return exchangeWorkSeconds_; }
 
  private:
@@ -61,6 +63,7 @@ class Collective {
   uint64_t exchangeCount_ = 0;
   uint64_t exchangeBytes_ = 0;
   double exchangeSeconds_ = 0;
+  double exchangeProcessorSeconds_ = 0;
   double exchangeWorkSeconds_ = 0;
 };
 

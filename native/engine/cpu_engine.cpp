@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/processor_time.h"
 #include "engine/kv_migrator.h"
 #include "engine/self_check.h"
 #include "engine/weight_loader.h"
@@ -235,16 +236,21 @@ StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   return result;
 }
 
-/// Seconds of the moves without those of exchanges. They are copies: what emulates a slower processor does not stretch
-/// them.
+/// What the moves copy, without exchanges: of what passed and of processor time the less, so without waiting for a
+/// core. What emulates a slower processor does not stretch it.
 double CpuEngine::move(const std::vector<KvMove>& moves) {
   clock_.endCompute();
   const double exchangedBefore = collective_.exchangeSeconds();
+  const double exchangedProcessorBefore = collective_.exchangeProcessorSeconds();
   const auto start = std::chrono::steady_clock::now();
+  const auto processorStart = processorTime();
   mover_.run(moves);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::chrono::duration<double> processor = processorTime() - processorStart;
+  const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
   clock_.beginCompute();
-  return std::max(0.0, seconds - (collective_.exchangeSeconds() - exchangedBefore));
+  return std::max(0.0,
+                  std::min(all.count() - (collective_.exchangeSeconds() - exchangedBefore),
+                           processor.count() - (collective_.exchangeProcessorSeconds() - exchangedProcessorBefore)));
 }
 
 void CpuEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {

@@ -53,7 +53,8 @@ TEST_P(GpuRemote, GivesTheBitsOfKvAtHome) {
     for (size_t rank = 0; rank < group.ranks(); ++rank) {
       dynamic_cast<CudaEngine&>(group.engine(rank)).limitRemoteTurns(lending.turnTokens);
     }
-    KvWorld world(model, group, common, {2, tokens, 128}, seed);
+    const KvWorld::Shape shape{.sequences = 2, .tokens = tokens, .chunkMax = 128, .recalls = false};
+    KvWorld world(model, group, common, shape, seed);
     int64_t steps = 0;
     ASSERT_TRUE(world.run(steps)) << "step " << steps << ", seed " << seed;
     EXPECT_GT(group.engine(0).report().exchangeCount, 0U);

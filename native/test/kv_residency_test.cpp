@@ -107,6 +107,16 @@ TEST_P(Residency, ExchangesInTurns) {
   expectSameBits({{1, 1, 30}, {2, 0, 0}, {1, 0, 0}}, few, {3, 1, 6}, {6, 400, 40}, 22);
 }
 
+/// Buffers hold rows of as many tokens as two blocks have, whatever a step may have.
+TEST_P(Residency, LongPrefillsInTurns) {
+  EngineOptions longSteps = poolOptions(64, 20, 4);
+  longSteps.stepTokensMax = 512;
+  expectSameBits({{1, 1, 30}, {3, 0, 0}}, longSteps, {20, 1}, {2, 580, 512}, 23);
+  if (model_.spec.slidingWindows.empty()) {
+    EXPECT_GT(exchanges_, static_cast<uint64_t>(2 * model_.spec.layers * steps_));
+  }
+}
+
 TEST_P(Residency, AddressesGivenOutInOrder) {
   KvWorld::Shape shape;
   shape.lowestFirst = true;
@@ -159,6 +169,10 @@ TEST_F(Lending, OverTcpAndSharedMemory) {
     KvWorld world(model_, group, common, {3, 180, 128}, 31);
     int64_t steps = 0;
     EXPECT_TRUE(world.run(steps)) << "step " << steps;
+    for (size_t rank = 0; rank < 3; ++rank) {
+      EXPECT_GT(group.engine(rank).report().moveSeconds, 0.0);
+      EXPECT_GT(group.engine(rank).report().remoteSeconds, 0.0);
+    }
   }
 }
 

@@ -56,7 +56,7 @@ const setting = fc
     roomPercents: fc.constantFrom(
       ...[null, [100, 100], [40, 200], [160, 10], [0, 120], [60, 30], [70, 100], [200, 80]],
     ),
-    recalls: fc.boolean(),
+    recallsPerStepMax: fc.integer({ min: 0, max: 4 }),
     hash: fc.constantFrom('none' as const, 'good' as const, 'weak' as const),
   })
   .map(

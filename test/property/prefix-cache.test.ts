@@ -79,7 +79,7 @@ describe('prefix cache', () => {
     'is back there, too, where KV is parked, dropped, on loan and cancelled meanwhile',
     () => {
       const parking = { blocks: 4, movesPerStepMax: 2 };
-      const tight = { ...limits, kvBlocks: 20, localBlocks: 9, recalls: true, parking };
+      const tight = { ...limits, kvBlocks: 20, localBlocks: 9, recallsPerStepMax: 3, parking };
       const world = new World(tight, prefixHashes.good, [9, 22]);
       serve(propertyRuns(10_000), 'good', 13, world, 30);
       const { counts } = world.scheduler;

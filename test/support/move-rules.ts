@@ -21,16 +21,14 @@ export function checkMoves(
   earlier: readonly StepPlan[],
   limits: SchedulerLimits,
 ): void {
-  const { kvBlocks, localBlocks = kvBlocks, kvBlockTokens, parking, recalls = false } = limits;
+  const { kvBlocks, localBlocks = kvBlocks, kvBlockTokens, parking } = limits;
   const addresses = kvBlocks + (parking?.blocks ?? 0);
   const { moves, sequences, recalledBlocks } = plan;
-  check(
-    recalledBlocks === 0 || (recalls && recalledBlocks === moves.length),
-    'moves beside recalls',
-  );
+  check(recalledBlocks === 0 || recalledBlocks === moves.length, 'moves beside recalls');
   const named = moves.flatMap(({ from, to }) => [from, to]);
   check(new Set(named).size === named.length, 'an address is moved twice in a step');
-  check(moves.length <= (parking?.movesPerStepMax ?? 64), `${moves.length} moves in a step`);
+  const most = recalledBlocks > 0 ? limits.recallsPerStepMax : parking?.movesPerStepMax;
+  check(moves.length <= (most ?? 64), `${moves.length} moves in a step`);
   const sources = new Set(moves.map(({ from }) => from));
   const busy = earlier.map(namesOf);
   for (const { from, to } of moves) {

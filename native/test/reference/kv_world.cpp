@@ -83,6 +83,9 @@ void KvWorld::moveSome(StepBatch& batch) {
     if (sequence.table.empty() || draw(0, 3) > 0) continue;
     if (sequence.parked && runnable_.size() >= sequence.table.size()) {
       move(sequence, freedParked, runnable_, batch);
+    } else if (shape_.recalls && !sequence.parked && draw(0, 2) == 0 && runnable_.size() >= sequence.table.size()) {
+      move(sequence, freed, runnable_, batch);  // home from a loan, among others
+      continue;
     } else if (!sequence.parked && parked_.size() >= sequence.table.size()) {
       move(sequence, freed, parked_, batch);
     } else {

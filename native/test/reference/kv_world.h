@@ -23,6 +23,7 @@ class KvWorld {
     int64_t tokens = 200;      // of each sequence
     int64_t chunkMax = 60;     // of a step
     bool lowestFirst = false;  // addresses are given out in order, not at random
+    bool recalls = true;       // KV moves between runnable addresses, too
   };
 
   KvWorld(const TinyModel& model, RankGroup& group, const EngineOptions& options, const Shape& shape, uint64_t seed);

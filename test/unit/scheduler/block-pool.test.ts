@@ -105,9 +105,9 @@ describe('block pool', () => {
       ...[2, true, false],
       2,
     ]);
-    expect(() => pool.recall(lent)).toThrow('KV block 2 cannot be recalled');
+    expect(() => pool.recall(lent, 1)).toThrow('KV block 2 cannot be recalled');
     pool.free([first]);
-    expect(pool.recall(lent)).toBe(first);
+    expect(pool.recall(lent, 1)).toBe(first);
     expect(pool.find(content('first', [1]))).toBeNull();
     expect(pool.find(content('lent', [2]))?.block).toBe(first);
     pool.checkIntegrity([[first, second, lent, other]]);
@@ -116,8 +116,24 @@ describe('block pool', () => {
     expect([pool.cachedCount, pool.lentUsedCount, pool.localFreeCount]).toEqual([0, 1, 0]);
     pool.share([first]);
     pool.free([second]);
-    expect(() => pool.recall(first)).toThrow('cannot be recalled');
+    expect(() => pool.recall(first, 1)).toThrow('cannot be recalled');
     pool.checkIntegrity([[first, other], [first]]);
+  });
+
+  it('recalls a block that several hold for all of them', () => {
+    const pool = new BlockPool(4, [], 2);
+    const [first = -1, second = -1, lent = -1] = pool.allocate(3);
+    pool.remember(lent, content('lent', [2]));
+    pool.share([lent]);
+    pool.free([second]);
+    expect(() => pool.recall(lent, 1)).toThrow('cannot be recalled');
+    expect(pool.recall(lent, 2)).toBe(second);
+    // Held once more until it is moved.
+    pool.checkIntegrity([[first, second], [second], [lent]]);
+    pool.free([lent]);
+    pool.free([second, second]);
+    expect(pool.find(content('lent', [2]))?.block).toBe(second);
+    pool.checkIntegrity([[first]]);
   });
 
   it('finds nothing when keys collide but tokens, a token before, or salts differ', () => {

@@ -169,6 +169,7 @@ describe('the choice', () => {
       moveSecondsPerBlock: 1,
       recallSecondsPerBlock: 1,
       exchangeSecondsPerStep: 1,
+      exchangeSecondsPerBlock: 0,
       replaySecondsPerToken: 0.1,
       replaySecondsPerContextToken: 0.01,
     });

@@ -8,9 +8,14 @@ import { prefixHashes } from '../../support/scheduler-world.ts';
 const lending = {
   kvBlocks: 16,
   localBlocks: 7,
-  recalls: true,
-  parking: { blocks: 0, movesPerStepMax: 1 },
+  recallsPerStepMax: 1,
 };
+
+/** The same with room for longer ones. */
+const roomy = { ...lending, localBlocks: 10 };
+
+const tokensFrom = (first: number, count: number) =>
+  Array.from({ length: count }, (_, index) => first + index);
 
 /** `a` fills what lies at home and ends after 12 steps; `b` runs on loan and goes on. */
 function driverOf(limits: object = {}, hash: keyof typeof prefixHashes = 'none'): Driver {
@@ -45,7 +50,7 @@ describe('a sequence whose KV is on loan', () => {
     expect(moves).toEqual(['7>0', '9>4']);
     expect(lent.at(-1)).toBe(0);
     expect(driver.scheduler.counts).toMatchObject({ recalledBlocks: 2, recalledTokens: 8 });
-    expect(stepsOnLoan(driverOf())).toBeLessThan(stepsOnLoan(driverOf({ recalls: false })));
+    expect(stepsOnLoan(driverOf())).toBeLessThan(stepsOnLoan(driverOf({ recallsPerStepMax: 0 })));
   });
 
   it('keeps it where it is while not all of it and what comes next has room at home', () => {
@@ -61,15 +66,15 @@ describe('a sequence whose KV is on loan', () => {
       return false;
     };
     const choice = { ...movesAlways, recalls };
-    const driver = driverOf({ parking: { ...lending.parking, choice } });
-    expect(stepsOnLoan(driver)).toBe(stepsOnLoan(driverOf({ recalls: false })));
+    const driver = driverOf({ parking: { blocks: 0, choice } });
+    expect(stepsOnLoan(driver)).toBe(stepsOnLoan(driverOf({ recallsPerStepMax: 0 })));
     const [first] = asked;
     expect(first?.[1]).toBeGreaterThan(asked.at(-1)?.[1] ?? 0);
   });
 
   it('is found by others where it is then', () => {
     const driver = new Driver(lending, prefixHashes.good);
-    const prompt = Array.from({ length: 9 }, (_, index) => index);
+    const prompt = tokensFrom(0, 9);
     driver.ask('a', [60, 61, 62, 63, 64, 65, 66, 67], 12).ask('b', prompt, 24);
     for (let step = 0; step < 16; step += 1) driver.step();
     expect(driver.scheduler.counts.recalledBlocks).toBeGreaterThan(0);
@@ -79,5 +84,53 @@ describe('a sequence whose KV is on loan', () => {
     expect(c).toMatchObject({ cachedTokens: 8 });
     expect(c?.blockTable.slice(0, 2)).toEqual(b?.blockTable.slice(0, 2));
     expect(Math.max(...(c?.blockTable ?? []))).toBeLessThan(lending.localBlocks);
+  });
+
+  it('comes home for all that share it', () => {
+    const driver = new Driver({ ...roomy, kvBlocks: 20 }, prefixHashes.good);
+    const prompt = tokensFrom(0, 9);
+    driver.ask('a', tokensFrom(100, 33), 6, null);
+    for (let step = 0; step < 5; step += 1) driver.step();
+    driver.ask('b', prompt, 20);
+    for (let step = 0; step < 3; step += 1) driver.step();
+    driver.ask('c', prompt, 20);
+    const moves: string[] = [];
+    const last = new Map<string, number[]>();
+    for (let plan = driver.plan(); plan !== null; plan = driver.plan()) {
+      moves.push(...plan.moves.map(({ from, to }) => `${from}>${to}`));
+      for (const { requestId, blockTable } of plan.sequences) last.set(requestId, blockTable);
+      driver.answer();
+    }
+    // The second block of their prompt, and the third of each.
+    expect(moves.slice(0, 3)).toEqual(['10>1', '11>2', '13>4']);
+    expect(last.get('b')?.slice(0, 2)).toEqual([9, 1]);
+    expect(last.get('c')?.slice(0, 2)).toEqual([9, 1]);
+  });
+
+  it('is not moved where there is none yet: the rest of a prompt gets room at home', () => {
+    const driver = new Driver({ ...lending, stepTokensMax: 4 }).add('a', 20, 1).add('b', 24, 4);
+    const moved: number[] = [];
+    const tables: number[][] = [];
+    for (let plan = driver.plan(); plan !== null; plan = driver.plan()) {
+      moved.push(...plan.moves.map(({ from }) => from));
+      const b = plan.sequences.find(({ requestId }) => requestId === 'b');
+      if (b !== undefined) tables.push(b.blockTable);
+      driver.answer();
+    }
+    // The last of its blocks was empty.
+    expect(moved).toEqual([7, 8, 9]);
+    expect(Math.max(...(tables.at(-1) ?? []))).toBeLessThan(lending.localBlocks);
+  });
+
+  it('stays while requests wait: the room is theirs', () => {
+    const recalledWith = (waiting: readonly string[]) => {
+      const driver = new Driver({ ...roomy, kvBlocks: 20, sequencesMax: 2 });
+      driver.add('a', 32, 8).add('b', 8, 24).add('c', 4, 8);
+      for (const id of waiting) driver.add(id, 4, 8);
+      for (let step = 0; step < 18; step += 1) driver.step();
+      return driver.scheduler.counts.recalledBlocks;
+    };
+    expect(recalledWith([])).toBeGreaterThan(0);
+    expect(recalledWith(['d'])).toBe(0);
   });
 });
