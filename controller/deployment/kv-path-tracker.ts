@@ -25,7 +25,7 @@ export interface KvPathPrediction {
   readonly measuredSeconds: number;
   /** Measured / predicted as believed now; 1 before the first step. */
   readonly ratio: number;
-  /** Medians of |measured - predicted| / measured over the last windows of steps: as fitted, and as refined before each step. */
+  /** Medians of |measured - predicted| / measured, of steps that took a millisecond together: as fitted, and as refined before each step. */
   readonly errorMedianPercent: number;
   readonly refinedErrorMedianPercent: number;
 }
@@ -34,26 +34,22 @@ export interface KvPathPrediction {
 const trustedSteps = 16;
 
 /**
- * Steps whose sum is held against that of their predictions. All exchanges of a step take a tenth of a millisecond on a processor, of which a
- * fifth is chance (docs/benchmarks.md); what counts is what they take of many.
+ * What steps took in sum before it is held against what they were predicted to. The exchanges of one step, or a block that is moved, take a
+ * tenth of that on a processor, of which a fifth is chance (docs/benchmarks.md); what counts is what they take of many.
  */
-const windowSteps: Readonly<Record<KvPath, number>> = {
-  ...{ reload: 1, replay: 1, recall: 1 },
-  remote: 8,
-};
+const windowSecondsMin = 0.001;
 
 /** Windows that a median is taken over. */
 const errorsKept = 1024;
 
 /** Sums over the steps of a window. */
 interface Window {
-  readonly steps: number;
   readonly measured: number;
   readonly fitted: number;
   readonly refined: number;
 }
 
-const emptyWindow: Window = { steps: 0, measured: 0, fitted: 0, refined: 0 };
+const emptyWindow: Window = { measured: 0, fitted: 0, refined: 0 };
 
 interface PathState {
   online: OnlineState;
@@ -137,12 +133,11 @@ export class KvPathTracker {
   #compare(path: KvPath, state: PathState, terms: TwoTerms, measured: number): void {
     if (state.online.steps === 0) return;
     const window = {
-      steps: state.window.steps + 1,
       measured: state.window.measured + measured,
       fitted: state.window.fitted + totalOf(terms),
       refined: state.window.refined + refinedOf(path, terms, state),
     };
-    const isFull = window.steps >= windowSteps[path];
+    const isFull = window.measured >= windowSecondsMin;
     state.window = isFull ? emptyWindow : window;
     if (!isFull) return;
     const errorOf = (seconds: number) => Math.abs(window.measured - seconds) / window.measured;
