@@ -5,6 +5,7 @@ import { hostname } from 'node:os';
 import { CommanderError } from 'commander';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../proto/base/clock.ts';
+import { onLifelineEnd } from '../proto/base/lifeline.ts';
 import { createLogger, type Logger } from '../proto/base/log.ts';
 import { readServerCertificate, readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
@@ -231,15 +232,21 @@ async function run(): Promise<void> {
     process.exit(exitCode);
   };
   let signals = 0;
+  const stop = (reason: string) => {
+    log.info('stopping', { reason });
+    stopping.abort(new HelsError('draining', `stopped by ${reason}`));
+    void finish(0);
+  };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     process.on(signal, () => {
       signals += 1;
       if (signals > 1) process.exit(1);
-      log.info('stopping', { signal });
-      stopping.abort(new HelsError('draining', `stopped by ${signal}`));
-      void finish(0);
+      stop(signal);
     });
   }
+  onLifelineEnd(() => {
+    if (!stopping.signal.aborted) stop('the end of what started it');
+  });
   try {
     const name = `${hostname()}/${process.pid}`;
     leadership = await campaign(store, name, stopping.signal, (leader) =>

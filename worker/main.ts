@@ -2,6 +2,7 @@
 /** The worker daemon: reads its configuration, starts, and stops on SIGTERM or SIGINT. */
 import { randomUUID } from 'node:crypto';
 import { CommanderError } from 'commander';
+import { onLifelineEnd } from '../proto/base/lifeline.ts';
 import { createLogger } from '../proto/base/log.ts';
 import { readTlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
@@ -41,6 +42,11 @@ async function run(): Promise<void> {
       stop(0);
     });
   }
+  onLifelineEnd(() => {
+    if (stops > 0) return;
+    log.info('stopping', { reason: 'what started it has ended' });
+    stop(0);
+  });
   // Only a new process gets the device back: whoever runs this one (systemd) starts another, which registers anew.
   onDeviceLost((error) => {
     if (stops > 0) return;

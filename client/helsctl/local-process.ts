@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { lifelineEnvironment } from '../../proto/base/lifeline.ts';
 import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 
 export interface ListeningEvent {
@@ -31,7 +32,9 @@ export class LocalProcess {
     this.logFile = logFile;
     const log = openSync(logFile, 'a');
     this.#child = spawn(process.execPath, [entry, ...parameters], {
-      stdio: ['ignore', 'pipe', log],
+      // Its standard input is never written to: it ends when we do, even by SIGKILL.
+      stdio: ['pipe', 'pipe', log],
+      env: { ...process.env, ...lifelineEnvironment },
       // Its own process group: Ctrl-C reaches it through us, in order.
       detached: true,
     });

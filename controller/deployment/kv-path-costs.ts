@@ -10,15 +10,20 @@ import { type MeasuredCopies, restoreCostsOf } from './restore-costs.ts';
 import type { TwoTerms } from './two-term-fit.ts';
 
 export interface KvPathCosts {
-  /** Moving so many blocks, away or back, on the slowest rank; 0: copying was not measured. */
-  moveSeconds(blocks: number): number;
+  /** Moving so many blocks, away or back, on the slowest rank, beside one; 0: copying was not measured. */
+  moveSeconds(blocks: number): TwoTerms;
   /** The same, from where they are on loan. */
-  recallSeconds(blocks: number): number;
+  recallSeconds(blocks: number): TwoTerms;
   /** A whole step, collectives included. */
   stepSeconds(load: StepLoad): number;
   /** One rank's exchanges of so many bytes, two exchanges a layer: beginning them, and what the bytes take. */
   exchangeSeconds(rank: number, bytes: number): TwoTerms;
 }
+
+const moving = (blocks: number, secondsPerBlock = 0): TwoTerms => ({
+  begun: secondsPerBlock,
+  carried: blocks * secondsPerBlock,
+});
 
 export function kvPathCostsOf(
   group: Pick<LoadedGroup, 'shardPlan' | 'input'> & MeasuredCopies,
@@ -31,8 +36,8 @@ export function kvPathCostsOf(
   const remote = remoteKvOf({ ...input, workload });
   const deviceOf = ranks.map((rank) => input.devices.findIndex(({ id }) => id === rank.device));
   return {
-    moveSeconds: (blocks) => blocks * (restore?.moveSecondsPerBlock ?? 0),
-    recallSeconds: (blocks) => blocks * (restore?.recallSecondsPerBlock ?? 0),
+    moveSeconds: (blocks) => moving(blocks, restore?.moveSecondsPerBlock),
+    recallSeconds: (blocks) => moving(blocks, restore?.recallSecondsPerBlock),
     stepSeconds(load) {
       const used = rankSeconds(input, shares, load).filter((rank) => rank !== null);
       return groupSeconds(used, input.objective === 'lockstep');

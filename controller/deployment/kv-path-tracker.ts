@@ -1,7 +1,7 @@
 /**
- * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path has a
- * ratio measured / predicted that follows the steps (profiler/online.ts), exchanges one for each of their terms (two-term-fit.ts); what is
- * learnt is held against the next step.
+ * What KV that makes room and comes back was predicted to take, beside what it took: by path, over the steps of one group. Each path learns
+ * what beginning costs and what comes with the amount (two-term-fit.ts); what is learnt is held against the next step. What is chosen by is
+ * a ratio measured / predicted that follows the steps and leaves outliers out (profiler/online.ts).
  */
 import { initialOnline, type OnlineState, observeStep, ratioOf } from '../profiler/online.ts';
 import {
@@ -16,6 +16,14 @@ import {
 /** reload: moves away and back. replay: computed again. remote: exchanges about KV on loan. recall: moves home from there. */
 const kvPaths = ['reload', 'replay', 'remote', 'recall'] as const;
 export type KvPath = (typeof kvPaths)[number];
+
+/** Of the costs as fitted: nothing was measured of beginning a step's moves, whose term is one block. */
+const fittedFactors: Readonly<Record<KvPath, TwoTerms>> = {
+  reload: { begun: 0, carried: 1 },
+  replay: { begun: 0, carried: 1 },
+  remote: { begun: 1, carried: 1 },
+  recall: { begun: 0, carried: 1 },
+};
 
 export interface KvPathPrediction {
   readonly path: KvPath;
@@ -53,7 +61,6 @@ const emptyWindow: Window = { measured: 0, fitted: 0, refined: 0 };
 
 interface PathState {
   online: OnlineState;
-  /** Of exchanges. */
   fit: TwoTermFit;
   window: Window;
   predictedSeconds: number;
@@ -62,9 +69,9 @@ interface PathState {
   readonly refinedErrors: number[];
 }
 
-const initialState = (): PathState => ({
+const initialState = (path: KvPath): PathState => ({
   online: initialOnline,
-  fit: initialFit,
+  fit: initialFit(fittedFactors[path]),
   window: emptyWindow,
   predictedSeconds: 0,
   measuredSeconds: 0,
@@ -85,21 +92,16 @@ function medianPercent(errors: readonly number[], state: PathState): number {
   return 100 * (sorted[Math.floor(sorted.length / 2)] ?? first);
 }
 
-const refinedOf = (path: KvPath, terms: TwoTerms, { fit, online }: PathState) =>
-  path === 'remote' ? totalOf(terms, factorsOf(fit)) : totalOf(terms) * ratioOf(online);
-
 export class KvPathTracker {
-  readonly #paths = new Map<KvPath, PathState>(kvPaths.map((path) => [path, initialState()]));
+  readonly #paths = new Map<KvPath, PathState>(kvPaths.map((path) => [path, initialState(path)]));
 
-  /**
-   * One step's seconds on a path, of which it takes `begunSeconds` whatever is moved; what is not a finite number above 0 says nothing.
-   */
-  observe(path: KvPath, predicted: number, measured: number, begunSeconds = 0): void {
+  /** One step's seconds on a path; what is not a finite number above 0 says nothing. */
+  observe(path: KvPath, terms: TwoTerms, measured: number): void {
     const state = this.#paths.get(path);
+    const predicted = totalOf(terms, fittedFactors[path]);
     const said = [predicted, measured].every((value) => value > 0 && value < 1e9);
     if (state === undefined || !said) return;
-    const terms = { begun: begunSeconds, carried: predicted - begunSeconds };
-    this.#compare(path, state, terms, measured);
+    this.#compare(state, terms, predicted, measured);
     state.online = observeStep(state.online, predicted, measured);
     state.fit = observeTerms(state.fit, terms, measured);
     state.predictedSeconds += predicted;
@@ -130,12 +132,12 @@ export class KvPathTracker {
   }
 
   /** The first step has nothing learnt to be held against. */
-  #compare(path: KvPath, state: PathState, terms: TwoTerms, measured: number): void {
+  #compare(state: PathState, terms: TwoTerms, predicted: number, measured: number): void {
     if (state.online.steps === 0) return;
     const window = {
       measured: state.window.measured + measured,
-      fitted: state.window.fitted + totalOf(terms),
-      refined: state.window.refined + refinedOf(path, terms, state),
+      fitted: state.window.fitted + predicted,
+      refined: state.window.refined + totalOf(terms, factorsOf(state.fit)),
     };
     const isFull = window.measured >= windowSecondsMin;
     state.window = isFull ? emptyWindow : window;

@@ -1,5 +1,5 @@
 /**
- * How far off seconds are that were predicted as a sum of two terms, what beginning costs and what comes with the amount: a factor for each,
+ * How far off seconds are that were predicted as a sum of two terms, what beginning costs and what comes with the amount: a factor on each,
  * by least squares of the relative error over the observations so far, which it forgets. A stall of a hundred times the usual has hardly a
  * weight so. Pure: state + measurement -> state.
  */
@@ -12,6 +12,8 @@ export interface TwoTerms {
 
 /** Sums over the observations, each term relative to what was measured. */
 export interface TwoTermFit {
+  /** Factors before the first observation. */
+  readonly first: TwoTerms;
   readonly observations: number;
   readonly begun: number;
   readonly carried: number;
@@ -20,14 +22,15 @@ export interface TwoTermFit {
   readonly product: number;
 }
 
-export const initialFit: TwoTermFit = {
+export const initialFit = (first: TwoTerms): TwoTermFit => ({
+  first,
   observations: 0,
   begun: 0,
   carried: 0,
   begunSquared: 0,
   carriedSquared: 0,
   product: 0,
-};
+});
 
 /** Of the sums, with each observation. */
 const kept = 1 - 1 / 8;
@@ -46,6 +49,7 @@ export function observeTerms(fit: TwoTermFit, terms: TwoTerms, seconds: number):
   const begun = terms.begun / measured;
   const carried = terms.carried / measured;
   return {
+    first: fit.first,
     observations: fit.observations + 1,
     begun: kept * fit.begun + begun,
     carried: kept * fit.carried + carried,
@@ -55,19 +59,24 @@ export function observeTerms(fit: TwoTermFit, terms: TwoTerms, seconds: number):
   };
 }
 
-/** What to multiply each term by: 1 before the first observation; one factor for both where two cannot be told or one would be negative. */
+/** What to multiply each term by; one factor on both of `first` where two cannot be told or one would be negative. */
 export function factorsOf(fit: TwoTermFit): TwoTerms {
-  const { observations, begunSquared, carriedSquared, product } = fit;
-  if (observations === 0) return { begun: 1, carried: 1 };
+  const { first, observations, begunSquared, carriedSquared, product } = fit;
+  if (observations === 0) return first;
   const determinant = begunSquared * carriedSquared - product * product;
   if (determinant > determinantMin * begunSquared * carriedSquared) {
     const begun = (fit.begun * carriedSquared - fit.carried * product) / determinant;
     const carried = (fit.carried * begunSquared - fit.begun * product) / determinant;
     if (begun >= 0 && carried >= 0) return { begun, carried };
   }
-  const both = (fit.begun + fit.carried) / (begunSquared + 2 * product + carriedSquared);
-  return { begun: both, carried: both };
+  const sum = first.begun * fit.begun + first.carried * fit.carried;
+  const squares =
+    first.begun ** 2 * begunSquared +
+    2 * first.begun * first.carried * product +
+    first.carried ** 2 * carriedSquared;
+  const both = sum / squares;
+  return { begun: both * first.begun, carried: both * first.carried };
 }
 
-export const totalOf = (terms: TwoTerms, factors: TwoTerms = { begun: 1, carried: 1 }): number =>
+export const totalOf = (terms: TwoTerms, factors: TwoTerms): number =>
   terms.begun * factors.begun + terms.carried * factors.carried;

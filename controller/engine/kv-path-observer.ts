@@ -69,13 +69,14 @@ export class KvPathObserver {
     // Of a step with moves nobody knows how much of it was waiting for them.
     if (moves.replayedTokens > 0 && plan.moves.length === 0) {
       const share = moves.replayedTokens / moves.computedTokens;
-      tracker.observe('replay', share * costs.stepSeconds(load), share * totalSeconds);
+      const carried = share * costs.stepSeconds(load);
+      tracker.observe('replay', { begun: 0, carried }, share * totalSeconds);
     }
     const bytes = lentBytesOf(plan.sequences, residency, headGroups, model);
     if (bytes !== null) {
       const rank = this.#leastWaiting(bytes, moves.rankRemoteSeconds);
-      const { begun, carried } = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
-      tracker.observe('remote', begun + carried, moves.rankRemoteSeconds[rank] ?? 0, begun);
+      const terms = costs.exchangeSeconds(rank, bytes[rank] ?? 0);
+      tracker.observe('remote', terms, moves.rankRemoteSeconds[rank] ?? 0);
     }
   }
 }

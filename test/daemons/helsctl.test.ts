@@ -9,6 +9,7 @@ import { programPath } from '../../client/helsctl/program-path.ts';
 import { eventually } from '../support/deadline.ts';
 import { helsctlProgram } from '../support/helsctl.ts';
 import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl-process.ts';
+import { isRunning } from '../support/processes.ts';
 
 let directory: string;
 
@@ -60,6 +61,17 @@ describe('demo', () => {
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/error: .*SIGINT/);
     expect({ started, left }).toEqual({ started: 4, left: [] });
+  }, 60_000);
+
+  it('killed in the middle leaves nothing running for long: daemons end with what started them', async () => {
+    const run = demo();
+    await eventually(30_000, 'it measures', () =>
+      run.printed().stderr.includes('timing its kernels'),
+    );
+    run.process.kill('SIGKILL');
+    const { exitCode, started, left } = await run.ended;
+    expect({ exitCode, started }).toEqual({ exitCode: null, started: 4 });
+    await eventually(20_000, 'its daemons have ended', () => !left.some(isRunning));
   }, 60_000);
 });
 

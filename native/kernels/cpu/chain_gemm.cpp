@@ -23,7 +23,7 @@ constexpr int64_t kManyRows = 8;        // more of them take at most 4 panels a 
 // tile would fall into the same sets of the first-level cache.
 constexpr int64_t kNarrowedPadding = 32;
 constexpr int64_t kDequantizedElements = 16384;  // of all panels of a call: 32 KiB of pairs
-constexpr int64_t kParallelNarrowMin = int64_t{256} * 1024;
+constexpr int64_t kParallelNarrowMin = int64_t{32} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
 

@@ -8,12 +8,14 @@ import {
   totalOf,
 } from '../../../controller/deployment/two-term-fit.ts';
 
+const fitted = { begun: 1, carried: 1 };
+
 /** What was measured of such a step. */
 type Truth = (terms: TwoTerms, step: number) => number;
 
 /** Beginning is predicted as 1 second, and the amounts come in turn. */
 function fitOf(amounts: readonly number[], steps: number, truth: Truth): TwoTermFit {
-  let fit = initialFit;
+  let fit = initialFit(fitted);
   for (let step = 0; step < steps; step += 1) {
     const terms = { begun: 1, carried: amounts[step % amounts.length] ?? 0 };
     fit = observeTerms(fit, terms, truth(terms, step));
@@ -23,8 +25,7 @@ function fitOf(amounts: readonly number[], steps: number, truth: Truth): TwoTerm
 
 describe('a fit of two terms', () => {
   it('believes what was predicted before it has seen anything', () => {
-    expect(factorsOf(initialFit)).toEqual({ begun: 1, carried: 1 });
-    expect(totalOf({ begun: 2, carried: 3 })).toBe(5);
+    expect(factorsOf(initialFit(fitted))).toEqual(fitted);
     expect(totalOf({ begun: 2, carried: 3 }, { begun: 0.5, carried: 2 })).toBe(7);
   });
 

@@ -110,8 +110,8 @@ describe('what travels about KV on loan between GPUs', () => {
 
 describe('paths of KV', () => {
   const costs = {
-    moveSeconds: (blocks: number) => blocks * 0.001,
-    recallSeconds: (blocks: number) => blocks * 0.01,
+    moveSeconds: (blocks: number) => ({ begun: 0.001, carried: blocks * 0.001 }),
+    recallSeconds: (blocks: number) => ({ begun: 0.01, carried: blocks * 0.01 }),
     stepSeconds: () => 0.1,
     exchangeSeconds: (rank: number) => ({ begun: 0.004, carried: [0.026, 0.006][rank] ?? 0 }),
   };
@@ -185,10 +185,12 @@ describe('paths of KV', () => {
     };
     const choice = cheapestRestore(restore, (path) => tracker.ratioOf(path));
     expect([choice.parks(9, 0), choice.parks(7, 0)]).toEqual([true, false]);
-    for (let count = 0; count < 15; count += 1) tracker.observe('reload', 0.4, 0.8);
+    for (let count = 0; count < 15; count += 1)
+      tracker.observe('reload', { begun: 0, carried: 0.4 }, 0.8);
     // Fifteen steps are no reason yet.
     expect(choice.parks(9, 0)).toBe(true);
-    for (let count = 0; count < 5; count += 1) tracker.observe('reload', 0.4, 0.8);
+    for (let count = 0; count < 5; count += 1)
+      tracker.observe('reload', { begun: 0, carried: 0.4 }, 0.8);
     expect([choice.parks(17, 0), choice.parks(15, 0)]).toEqual([true, false]);
     const [reload] = tracker.predictions();
     expect(reload).toMatchObject({ steps: 20, errorMedianPercent: 50 });
@@ -197,7 +199,8 @@ describe('paths of KV', () => {
     expect([choice.recalls(2, 10), choice.recalls(2, 9)]).toEqual([true, false]);
     const carrying = cheapestRestore({ ...restore, exchangeSecondsPerBlock: 0.1 });
     expect([carrying.recalls(2, 4), carrying.recalls(2, 3)]).toEqual([true, false]);
-    for (let count = 0; count < 20; count += 1) tracker.observe('recall', 0.1, 0.05);
+    for (let count = 0; count < 20; count += 1)
+      tracker.observe('recall', { begun: 0, carried: 0.1 }, 0.05);
     expect([choice.recalls(2, 5), choice.recalls(2, 4)]).toEqual([true, false]);
   });
 
@@ -209,7 +212,7 @@ describe('paths of KV', () => {
       for (let step = 0; step < count; step += 1) {
         const chance = step % 2 === 0 ? 0.75 : 1.25;
         const carried = 2e-5 * (1 + (step % 3));
-        tracker.observe('remote', 2e-4 + carried, chance * (1e-4 + carried), 2e-4);
+        tracker.observe('remote', { begun: 2e-4, carried }, chance * (1e-4 + carried));
       }
     };
     observe(7);
@@ -242,7 +245,7 @@ describe('paths of KV', () => {
       [Number.NaN, 1],
       [1, Number.POSITIVE_INFINITY],
     ] as const) {
-      tracker.observe('remote', predicted, measured);
+      tracker.observe('remote', { begun: 0, carried: predicted }, measured);
     }
     expect(tracker.predictions()).toEqual([]);
   });
