@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The controller daemon: reads its configuration, wires the parts, listens, and drains on SIGTERM or SIGINT. */
+/** The controller daemon: reads its configuration, wires the parts, listens, and drains on SIGTERM or SIGINT, or with what started it. */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { CommanderError } from 'commander';
@@ -233,6 +233,7 @@ async function run(): Promise<void> {
   };
   let signals = 0;
   const stop = (reason: string) => {
+    if (stopping.signal.aborted) return;
     log.info('stopping', { reason });
     stopping.abort(new HelsError('draining', `stopped by ${reason}`));
     void finish(0);
@@ -244,9 +245,7 @@ async function run(): Promise<void> {
       stop(signal);
     });
   }
-  onLifelineEnd(() => {
-    if (!stopping.signal.aborted) stop('the end of what started it');
-  });
+  onLifelineEnd(() => stop('the end of what started it'));
   try {
     const name = `${hostname()}/${process.pid}`;
     leadership = await campaign(store, name, stopping.signal, (leader) =>

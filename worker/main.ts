@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The worker daemon: reads its configuration, starts, and stops on SIGTERM or SIGINT. */
+/** The worker daemon: reads its configuration, starts, and stops on SIGTERM or SIGINT, or with what started it. */
 import { randomUUID } from 'node:crypto';
 import { CommanderError } from 'commander';
 import { onLifelineEnd } from '../proto/base/lifeline.ts';
@@ -24,10 +24,11 @@ async function run(): Promise<void> {
   log.info('listening', { address, device: config.device, ...native });
   process.stdout.write(`${JSON.stringify({ event: 'listening', address })}\n`);
 
-  let stops = 0;
+  let signals = 0;
+  let stopping = false;
   const stop = (exitCode: number) => {
-    stops += 1;
-    if (stops > 1) process.exit(1);
+    if (stopping) return;
+    stopping = true;
     daemon.stop().then(
       () => process.exit(exitCode),
       (error: unknown) => {
@@ -38,18 +39,19 @@ async function run(): Promise<void> {
   };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     process.on(signal, () => {
-      log.info('stopping', { signal });
+      signals += 1;
+      if (signals > 1) process.exit(1);
+      log.info('stopping', { reason: signal });
       stop(0);
     });
   }
   onLifelineEnd(() => {
-    if (stops > 0) return;
-    log.info('stopping', { reason: 'what started it has ended' });
+    log.info('stopping', { reason: 'the end of what started it' });
     stop(0);
   });
   // Only a new process gets the device back: whoever runs this one (systemd) starts another, which registers anew.
   onDeviceLost((error) => {
-    if (stops > 0) return;
+    if (stopping) return;
     log.error('the device is lost, this process ends', { error: error.message });
     stop(1);
   });

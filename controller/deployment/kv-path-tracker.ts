@@ -84,11 +84,10 @@ function keep(values: number[], value: number): void {
   if (values.length > errorsKept) values.shift();
 }
 
-/** While there is no window yet, of all steps so far. */
-function medianPercent(errors: readonly number[], state: PathState): number {
+/** While no window is full, that of the one that is open. */
+function medianPercent(errors: readonly number[], open: Window, seconds: number): number {
   const sorted = errors.toSorted((left, right) => left - right);
-  const { measuredSeconds, predictedSeconds } = state;
-  const first = Math.abs(measuredSeconds - predictedSeconds) / measuredSeconds;
+  const first = open.measured === 0 ? 0 : Math.abs(open.measured - seconds) / open.measured;
   return 100 * (sorted[Math.floor(sorted.length / 2)] ?? first);
 }
 
@@ -125,8 +124,12 @@ export class KvPathTracker {
             predictedSeconds: state.predictedSeconds,
             measuredSeconds: state.measuredSeconds,
             ratio: ratioOf(state.online),
-            errorMedianPercent: medianPercent(state.errors, state),
-            refinedErrorMedianPercent: medianPercent(state.refinedErrors, state),
+            errorMedianPercent: medianPercent(state.errors, state.window, state.window.fitted),
+            refinedErrorMedianPercent: medianPercent(
+              state.refinedErrors,
+              state.window,
+              state.window.refined,
+            ),
           },
     );
   }

@@ -120,7 +120,7 @@ export class ServingObserver implements StepObserver {
       residency.restored(
         'replay',
         replayedTokens,
-        (totalSeconds * replayedTokens) / computedTokens,
+        (Math.max(0, totalSeconds - seconds) * replayedTokens) / computedTokens,
       );
     }
     for (const [rank, spent] of moves.rankRemoteSeconds.entries()) {

@@ -18,11 +18,6 @@ export class LowestFirst {
   }
 
   /** undefined when there is none. */
-  get lowest(): number | undefined {
-    return this.#heap[0];
-  }
-
-  /** undefined when there is none. */
   take(): number | undefined {
     const lowest = this.#heap[0];
     const last = this.#heap.pop();

@@ -16,8 +16,8 @@ export interface RecallLimits {
 }
 
 /**
- * What the running sequences have on loan. null: not all of it can come home, because a sequence that does not run holds some, or one is on
- * its way back.
+ * What the running sequences have on loan. null: not all of it can come home, because there is no room, a sequence that does not run holds
+ * some, or one is on its way back.
  */
 function lentOf(
   running: readonly Sequence[],
@@ -34,6 +34,7 @@ function lentOf(
       const known = lent.get(block) ?? { block, holders: [], tokens };
       known.holders.push({ sequence, index });
       lent.set(block, known);
+      if (lent.size > pool.localFreeCount) return null;
     }
   }
   // What only sequences hold that compute no more is named by no step.
@@ -52,7 +53,7 @@ export function recallLent(
   { kvBlockTokens, recallsPerStepMax = 0 }: RecallLimits,
 ): void {
   const { pool, choice } = kv;
-  if (recallsPerStepMax === 0 || pool.lentUsedCount === 0 || pool.localFreeCount === 0) return;
+  if (!(recallsPerStepMax >= 1) || pool.lentUsedCount === 0 || pool.localFreeCount === 0) return;
   if (draft.sequences.length === 0 || draft.moves.length > 0) return;
   const lent = lentOf(running, kv, kvBlockTokens);
   if (lent === null) return;

@@ -39,7 +39,7 @@ const probeEvery = 32;
  */
 export function cheapestRestore(
   costs: RestoreCosts,
-  ratioOf: (path: 'reload' | 'replay' | 'recall') => number = () => 1,
+  ratioOf: (path: 'reload' | 'replay') => number = () => 1,
 ): RestoreChoice {
   let refused = 0;
   const { moveSecondsPerBlock, replaySecondsPerToken, replaySecondsPerContextToken } = costs;
@@ -51,9 +51,9 @@ export function cheapestRestore(
   return {
     pays,
     recalls(blocks, steps) {
-      const recall = blocks * costs.recallSecondsPerBlock * ratioOf('recall');
+      // Both as probed, waiting for each other included: what is measured in service is without it.
       const exchange = costs.exchangeSecondsPerStep + blocks * costs.exchangeSecondsPerBlock;
-      return recall <= steps * exchange;
+      return blocks * costs.recallSecondsPerBlock <= steps * exchange;
     },
     parks(tokens, start) {
       if (pays(tokens, start)) return true;

@@ -221,24 +221,23 @@ StepResult CpuEngine::run(const StepBatch& batch, const TokenBatch& tokens) {
   StepResult result;
   const double exchangedBefore = collective_.exchangeSeconds();
   const double workedBefore = collective_.exchangeWorkSeconds();
-  const double copySeconds = batch.kvMoves.empty() ? 0 : move(batch.kvMoves);
+  const CopySeconds copies = batch.kvMoves.empty() ? CopySeconds{} : move(batch.kvMoves);
   const double workedMoving = collective_.exchangeWorkSeconds();
   if (tokens.tokens() > 0) compute(batch, tokens, result);
   clock_.endStep();
   const double exchangeSeconds = collective_.exchangeSeconds() - exchangedBefore;
-  result.moveSeconds = copySeconds + workedMoving - workedBefore;
+  result.moveSeconds = copies.worked + workedMoving - workedBefore;
   result.remoteSeconds = collective_.exchangeWorkSeconds() - workedMoving;
   result.computeSeconds = clock_.computeSeconds();
-  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - copySeconds - exchangeSeconds);
+  result.collectiveSeconds = std::max(0.0, clock_.collectiveSeconds() - copies.passed - exchangeSeconds);
   result.totalSeconds = clock_.totalSeconds();
   moveSeconds_ += result.moveSeconds;
   remoteSeconds_ += result.remoteSeconds;
   return result;
 }
 
-/// What the moves copy, without exchanges: of what passed and of processor time the less, so without waiting for a
-/// core. What emulates a slower processor does not stretch it.
-double CpuEngine::move(const std::vector<KvMove>& moves) {
+/// What emulates a slower processor does not stretch copies.
+CpuEngine::CopySeconds CpuEngine::move(const std::vector<KvMove>& moves) {
   clock_.endCompute();
   const double exchangedBefore = collective_.exchangeSeconds();
   const double exchangedProcessorBefore = collective_.exchangeProcessorSeconds();
@@ -248,9 +247,9 @@ double CpuEngine::move(const std::vector<KvMove>& moves) {
   const std::chrono::duration<double> processor = processorTime() - processorStart;
   const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
   clock_.beginCompute();
-  return std::max(0.0,
-                  std::min(all.count() - (collective_.exchangeSeconds() - exchangedBefore),
-                           processor.count() - (collective_.exchangeProcessorSeconds() - exchangedProcessorBefore)));
+  const double passed = all.count() - (collective_.exchangeSeconds() - exchangedBefore);
+  const double worked = processor.count() - (collective_.exchangeProcessorSeconds() - exchangedProcessorBefore);
+  return {std::max(0.0, passed), std::clamp(worked, 0.0, std::max(0.0, passed))};
 }
 
 void CpuEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result) {

@@ -54,7 +54,12 @@ class CpuEngine final : public Engine {
 
  private:
   StepResult run(const StepBatch& batch, const TokenBatch& tokens);
-  double move(const std::vector<KvMove>& moves);
+  /// Of a step's moves, without exchanges: what passed, and of that what is left without waiting for a core.
+  struct CopySeconds {
+    double passed = 0;
+    double worked = 0;
+  };
+  CopySeconds move(const std::vector<KvMove>& moves);
   void compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
   void computeLogits(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
 
