@@ -40,7 +40,8 @@ const surpriseMax = 2;
 
 /** `seconds` that were measured are above 0, as what was predicted as fitted. */
 export function observeTerms(fit: TwoTermFit, terms: TwoTerms, seconds: number): TwoTermFit {
-  const believed = fit.observations === 0 ? seconds : totalOf(terms, factorsOf(fit));
+  // 0: all is believed to lie in a term that this step has not.
+  const believed = (fit.observations > 0 && totalOf(terms, factorsOf(fit))) || seconds;
   const measured = Math.min(surpriseMax, Math.max(1 / surpriseMax, seconds / believed));
   const begun = terms.begun / believed;
   const carried = terms.carried / believed;

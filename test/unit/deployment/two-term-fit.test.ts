@@ -50,6 +50,12 @@ describe('a fit of two terms', () => {
     expect(factorsOf(alone)).toEqual({ begun: 0, carried: expect.closeTo(3, 9) });
   });
 
+  it('stays a number where all is believed to lie in a term that a step has not', () => {
+    const carriedOnly = fitOf([2, 3, 4], 9, ({ carried }) => 2 * carried - 2);
+    const bare = observeTerms(carriedOnly, { begun: 1, carried: 0 }, 1);
+    expect(Object.values(factorsOf(bare)).every(Number.isFinite)).toBe(true);
+  });
+
   it('hardly heeds a stall or a step too quick to be true, and follows a change', () => {
     const steady: Truth = ({ begun, carried }) => 2 * begun + carried;
     const stalled: Truth = (terms, step) => (step === 50 ? 100 : 1) * steady(terms, step);
