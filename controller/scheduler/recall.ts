@@ -7,7 +7,7 @@ import { growthOf, type Sequence } from './sequence.ts';
 import type { StepDraft } from './step-draft.ts';
 
 /** Steps for which there must be room at home afterwards: not worth the moves otherwise. */
-const stepsAhead = 4;
+const stepsAtHomeMin = 4;
 
 export interface RecallLimits {
   readonly kvBlockTokens: number;
@@ -59,7 +59,7 @@ export function recallLent(
   if (lent === null) return;
   const moving = lent.filter(({ tokens }) => tokens > 0).length;
   const stepsMoving = Math.ceil(moving / recallsPerStepMax);
-  const needed = lent.length + growthOf(running, stepsAhead + stepsMoving, kvBlockTokens);
+  const needed = lent.length + growthOf(running, stepsAtHomeMin + stepsMoving, kvBlockTokens);
   const ends = lent.flatMap(({ holders }) => holders.map(({ sequence }) => sequence));
   const stepsLeft = Math.max(0, ...ends.map(({ length, lengthMax }) => lengthMax - length));
   if (needed > pool.localFreeCount || !choice.recalls(moving, stepsLeft)) return;

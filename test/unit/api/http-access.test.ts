@@ -1,42 +1,16 @@
 /** Who may speak to the HTTP server: names, keys, origins. */
 import { request as httpRequest } from 'node:http';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { loopbackHosts } from '../../../controller/api/http/access.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
-import {
-  type HttpTestOptions,
-  type HttpTestServer,
-  startHttpTestServer,
-} from '../../support/http-test-server.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { completion, errorOf, json, useHttpServer } from '../../support/http-completions.ts';
 
-let text: TextModel;
-beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
-});
-afterAll(() => text.close());
-
-let server: HttpTestServer;
-const start = async (options: HttpTestOptions = {}) => {
-  server = await startHttpTestServer({ ...options, text });
-};
-afterEach(() => server.close());
-
-const json = { 'content-type': 'application/json' };
-const completion = { model: 'fake', prompt: 'Hels', max_tokens: 8, temperature: 0 };
-const post = (body: unknown, headers: Record<string, string> = json) =>
-  fetch(`${server.url}/v1/completions`, {
-    method: 'POST',
-    headers,
-    body: typeof body === 'string' ? body : JSON.stringify(body),
-  });
-const errorOf = async (response: Response) =>
-  ((await response.json()) as { error: { code: string; message: string; param: unknown } }).error;
+const http = useHttpServer();
+const { start, post } = http;
 
 /** fetch sets Host itself. */
 function getWithHost(host: string): Promise<number> {
   return new Promise((resolve, reject) => {
-    httpRequest(`${server.url}/health`, { headers: { host } }, (response) => {
+    httpRequest(`${http.server.url}/health`, { headers: { host } }, (response) => {
       response.resume();
       resolve(response.statusCode ?? 0);
     })
@@ -66,20 +40,20 @@ describe('access', () => {
   it('needs the key for models, answers and status, not for health', async () => {
     await start({ access: { apiKey: 'secret' } });
     for (const path of ['/v1/models', '/v1/models/fake', '/status']) {
-      const response = await fetch(server.url + path);
+      const response = await fetch(http.server.url + path);
       expect([response.status, (await errorOf(response)).code]).toEqual([401, 'invalid_api_key']);
     }
     expect((await post(completion, { ...json, authorization: 'Bearer wrong' })).status).toBe(401);
     expect((await post(completion, { ...json, authorization: 'Bearer secret' })).status).toBe(200);
     for (const path of ['/health', '/ready', '/metrics', '/']) {
-      expect((await fetch(server.url + path)).status).toBe(200);
+      expect((await fetch(http.server.url + path)).status).toBe(200);
     }
   });
 
   it('is given to pages of configured origins only', async () => {
     await start({ access: { corsOrigins: ['https://chat.example'] } });
     const preflight = (origin: string) =>
-      fetch(`${server.url}/v1/completions`, {
+      fetch(`${http.server.url}/v1/completions`, {
         method: 'OPTIONS',
         headers: { origin, 'access-control-request-method': 'POST' },
       });
@@ -94,7 +68,7 @@ describe('access', () => {
 
 describe('a preflight', () => {
   const allowedFor = async (asked: string, origin = 'https://chat.example') => {
-    const response = await fetch(`${server.url}/v1/chat/completions`, {
+    const response = await fetch(`${http.server.url}/v1/chat/completions`, {
       method: 'OPTIONS',
       headers: {
         origin,

@@ -1,37 +1,11 @@
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { limits } from '../../../controller/limits.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
-import {
-  type HttpTestOptions,
-  type HttpTestServer,
-  startHttpTestServer,
-} from '../../support/http-test-server.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { completion, errorOf, json, useHttpServer } from '../../support/http-completions.ts';
 
-let text: TextModel;
-beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
-});
-afterAll(() => text.close());
-
-let server: HttpTestServer;
-const start = async (options: HttpTestOptions = {}) => {
-  server = await startHttpTestServer({ ...options, text });
-};
-afterEach(() => server.close());
-
-const json = { 'content-type': 'application/json' };
-const completion = { model: 'fake', prompt: 'Hels', max_tokens: 8, temperature: 0 };
-const post = (body: unknown, headers: Record<string, string> = json) =>
-  fetch(`${server.url}/v1/completions`, {
-    method: 'POST',
-    headers,
-    body: typeof body === 'string' ? body : JSON.stringify(body),
-  });
-const errorOf = async (response: Response) =>
-  ((await response.json()) as { error: { code: string; message: string; param: unknown } }).error;
+const http = useHttpServer();
+const { start, post } = http;
 
 describe('what is no request for us', () => {
   it.each(['stop', 'prompt', 'logit_bias', 'unknown'])(
@@ -63,11 +37,11 @@ describe('what is no request for us', () => {
     expect([form.status, (await errorOf(form)).code]).toEqual([415, 'unsupported_media_type']);
     const zipped = await post('{}', { ...json, 'content-encoding': 'gzip' });
     expect(zipped.status).toBe(415);
-    const wrongMethod = await fetch(`${server.url}/v1/completions`);
+    const wrongMethod = await fetch(`${http.server.url}/v1/completions`);
     expect([wrongMethod.status, wrongMethod.headers.get('allow')]).toEqual([405, 'POST']);
-    const unknown = await fetch(`${server.url}/v1/embeddings`, { method: 'POST' });
+    const unknown = await fetch(`${http.server.url}/v1/embeddings`, { method: 'POST' });
     expect([unknown.status, (await errorOf(unknown)).code]).toEqual([404, 'unknown_url']);
-    const badId = await fetch(`${server.url}/v1/models/%zz`);
+    const badId = await fetch(`${http.server.url}/v1/models/%zz`);
     expect(badId.status).toBe(400);
     expect(badId.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/);
   });
@@ -76,7 +50,7 @@ describe('what is no request for us', () => {
     await start();
     const statusOf = (path: string) =>
       new Promise((resolve, reject) => {
-        const { port } = new URL(server.url);
+        const { port } = new URL(http.server.url);
         const headers = { host: 'localhost' };
         const asked = { host: '127.0.0.1', port, path, headers };
         const request = httpRequest(asked, (response) => {
@@ -103,7 +77,7 @@ describe('what is no request for us', () => {
         controller.close();
       },
     });
-    const chunked = await fetch(`${server.url}/v1/completions`, {
+    const chunked = await fetch(`${http.server.url}/v1/completions`, {
       method: 'POST',
       headers: json,
       body: stream,
@@ -117,21 +91,21 @@ describe('what is no request for us', () => {
 describe('state', () => {
   it('is told by health, ready, metrics, status and the page', async () => {
     await start();
-    server.readiness.ready = false;
-    server.readiness.reason = 'waiting for workers';
-    const ready = await fetch(`${server.url}/ready`);
+    http.server.readiness.ready = false;
+    http.server.readiness.reason = 'waiting for workers';
+    const ready = await fetch(`${http.server.url}/ready`);
     expect([ready.status, await ready.json()]).toEqual([
       503,
       { status: 'not ready', reason: 'waiting for workers' },
     ]);
-    expect(await (await fetch(`${server.url}/health`)).json()).toEqual({ status: 'ok' });
+    expect(await (await fetch(`${http.server.url}/health`)).json()).toEqual({ status: 'ok' });
     await post(completion);
-    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    const metrics = await (await fetch(`${http.server.url}/metrics`)).text();
     expect(metrics).toMatch(/hels_tokens_generated_total [1-9]/);
     expect(metrics).toContain('hels_kv_blocks_total 64');
-    const status = (await (await fetch(`${server.url}/status`)).json()) as { status: object };
+    const status = (await (await fetch(`${http.server.url}/status`)).json()) as { status: object };
     expect(status.status).toMatchObject({ state: 'ready', modelId: 'fake' });
-    const page = await fetch(server.url);
+    const page = await fetch(http.server.url);
     expect(page.headers.get('content-security-policy')).toMatch(
       /^default-src 'none'; script-src 'sha256-/,
     );
@@ -140,7 +114,7 @@ describe('state', () => {
 
   it('without a model is an empty list and 503', async () => {
     await start({ modelId: null, engine: { limits: null } });
-    const models = await fetch(`${server.url}/v1/models`);
+    const models = await fetch(`${http.server.url}/v1/models`);
     expect(await models.json()).toEqual({ object: 'list', data: [] });
     const response = await post(completion);
     expect([response.status, response.headers.get('retry-after')]).toEqual([503, '1']);
@@ -154,7 +128,7 @@ describe('failures while an answer is made', () => {
     const full = await post({ ...completion, stream: true });
     expect([full.status, full.headers.get('retry-after')]).toEqual([429, '1']);
     expect((await errorOf(full)).code).toBe('overloaded');
-    await server.close();
+    await http.server.close();
     await start({ engine: { failAfterTokens: 0 } });
     const lost = await post({ ...completion, stream: true });
     expect([lost.status, (await errorOf(lost)).code]).toEqual([503, 'worker_lost']);
@@ -177,7 +151,7 @@ describe('failures while an answer is made', () => {
     const response = await post({ ...completion, stream: true });
     expect(response.status).toBe(200);
     expect(await response.text()).toMatch(/^(: waiting\n\n)+data: {"error":.*worker_lost.*}\n\n$/);
-    await server.close();
+    await http.server.close();
     await start({ engine: { tokenDelayMs: 200 }, ...quiet });
     const answer = await post({ ...completion, stream: true, max_tokens: 1 });
     expect(await answer.text()).toMatch(/^(: waiting\n\n)+data: .*data: \[DONE\]\n\n$/s);
@@ -200,7 +174,7 @@ describe('failures while an answer is made', () => {
     await start({ engine: { runningMax: 2, tokenDelayMs: 2 } });
     const response = await post({ ...completion, n: 3, max_tokens: 400, ignore_eos: true });
     expect(response.status).toBe(429);
-    await expect.poll(() => server.engine.running).toBe(0);
+    await expect.poll(() => http.server.engine.running).toBe(0);
   });
 });
 
@@ -211,9 +185,9 @@ describe('a priority', () => {
     for (const path of ['completions', 'chat/completions']) {
       for (const priority of [-1000, 1000, null, undefined]) {
         const body = JSON.stringify({ ...completion, messages, priority });
-        const url = `${server.url}/v1/${path}`;
+        const url = `${http.server.url}/v1/${path}`;
         expect((await fetch(url, { method: 'POST', headers: json, body })).status).toBe(200);
-        expect(server.engine.requests.at(-1)?.priority).toBe(priority ?? 0);
+        expect(http.server.engine.requests.at(-1)?.priority).toBe(priority ?? 0);
       }
     }
   });
@@ -230,17 +204,17 @@ describe('a client', () => {
   it('that leaves while it waits for a whole answer frees the engine', async () => {
     await start({ engine: { tokenDelayMs: 5 } });
     const abort = new AbortController();
-    const response = fetch(`${server.url}/v1/completions`, {
+    const response = fetch(`${http.server.url}/v1/completions`, {
       method: 'POST',
       headers: json,
       body: JSON.stringify({ ...completion, max_tokens: 400, ignore_eos: true }),
       signal: abort.signal,
     });
-    await expect.poll(() => server.engine.running).toBe(1);
+    await expect.poll(() => http.server.engine.running).toBe(1);
     abort.abort();
     await expect(response).rejects.toThrow();
-    await expect.poll(() => server.engine.running).toBe(0);
-    expect(server.engine.aborted).toBe(1);
+    await expect.poll(() => http.server.engine.running).toBe(0);
+    expect(http.server.engine.aborted).toBe(1);
   });
 
   it('that does not read slows its own answer down instead of filling the memory', async () => {
@@ -259,17 +233,17 @@ describe('a client', () => {
       stream: true,
       n: 64,
     });
-    const { port } = new URL(server.url);
+    const { port } = new URL(http.server.url);
     const socket = connect(Number(port), '127.0.0.1');
     socket.pause();
     socket.write(
       `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
     );
-    await expect.poll(() => server.engine.requests.length, { timeout: 10_000 }).toBe(64);
+    await expect.poll(() => http.server.engine.requests.length, { timeout: 10_000 }).toBe(64);
     const generated = async () =>
       Number(
         /hels_tokens_generated_total (\d+)/.exec(
-          await (await fetch(`${server.url}/metrics`)).text(),
+          await (await fetch(`${http.server.url}/metrics`)).text(),
         )?.[1],
       );
     // The sockets' own buffers fill first; then nothing more is generated.
@@ -287,7 +261,7 @@ describe('a client', () => {
       .toBe(true);
     expect(before).toBeGreaterThan(0);
     socket.destroy();
-    await expect.poll(() => server.engine.running).toBe(0);
+    await expect.poll(() => http.server.engine.running).toBe(0);
   });
 });
 
@@ -295,8 +269,8 @@ describe('stopping', () => {
   it('lets answers end within the deadline', async () => {
     await start({ engine: { tokenDelayMs: 5 } });
     const response = post({ ...completion, max_tokens: 20, stream: true });
-    await expect.poll(() => server.engine.running).toBe(1);
-    const closed = server.server.close(5_000);
+    await expect.poll(() => http.server.engine.running).toBe(1);
+    const closed = http.server.server.close(5_000);
     expect(await (await response).text()).toContain('data: [DONE]');
     await closed;
     await expect(post(completion)).rejects.toThrow();
@@ -306,14 +280,14 @@ describe('stopping', () => {
     await start({ engine: { tokenDelayMs: 5 } });
     const long = { ...completion, max_tokens: 400, ignore_eos: true };
     const [streamed, whole] = [post({ ...long, stream: true }), post(long)];
-    await expect.poll(() => server.engine.running).toBe(2);
+    await expect.poll(() => http.server.engine.running).toBe(2);
     await streamed;
-    const closed = server.server.close(50);
+    const closed = http.server.server.close(50);
     const events = (await (await streamed).text()).trim().split('\n\n');
     expect(events.at(-1)).toContain('"code":"draining"');
     const response = await whole;
     expect([response.status, (await errorOf(response)).code]).toEqual([503, 'draining']);
     await closed;
-    expect(server.engine.running).toBe(0);
+    expect(http.server.engine.running).toBe(0);
   });
 });
