@@ -1,3 +1,5 @@
+import { formatBytes } from '../../proto/domain/device.ts';
+import { HelsError } from '../../proto/domain/errors.ts';
 import { kvBytesPerToken, type ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { Fence } from '../../proto/gen/hels/v1/Fence.ts';
 import { fitLatency, type LatencyFit } from '../profiler/fit-latency.ts';
@@ -128,6 +130,18 @@ export async function storedProfile(
   return null;
 }
 
+/** Not even one token of one sequence can be timed. */
+function tooSmall({ id, device }: GroupWorker, { model }: GridOptions): HelsError {
+  const token = kvBytesPerToken(model, model.headGroups);
+  const least = 2 ** Math.ceil(Math.log2(token)) / kvShare;
+  return new HelsError(
+    'plan-infeasible',
+    `device memory of worker '${id}' is ${formatBytes(device.memoryBytes)}: KV of one token of this model takes ${formatBytes(token)}, ` +
+      `and to time it at least ${formatBytes(least)} is needed; raise memory= of its device, or drain it`,
+    { field: 'device memory' },
+  );
+}
+
 async function profileWorker(
   worker: GroupWorker,
   options: ProfileOptions,
@@ -137,6 +151,7 @@ async function profileWorker(
   const known = options.refresh ? null : await storedProfile(worker, options, ports.store);
   if (known !== null) return known;
   const { points, key } = gridOf(worker, options);
+  if (points.length === 0) throw tooSmall(worker, options);
   const record = await measure(worker, points, options, ports, progress);
   const fit = fitLatency(record.points, record.seconds);
   await ports.store.saveMeasurement(key, JSON.stringify(record));

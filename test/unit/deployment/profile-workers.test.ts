@@ -52,6 +52,20 @@ test('a device whose memory is in use is known by the lines of when it was idle'
   expect(calls.profiled).toEqual(['a']);
 });
 
+test('a device without memory for one token is named, with what it has and what it takes', async () => {
+  const { calls, ports, workers, options } = site();
+  const [large, ...rest] = workers();
+  if (large === undefined) throw new Error('there is no worker');
+  const small = { ...large, id: 'small', device: { ...large.device, memoryBytes: 1024 } };
+  await expect(profileWorkers([small, ...rest], options(), ports, () => {})).rejects.toMatchObject({
+    code: 'plan-infeasible',
+    message: expect.stringMatching(
+      /^device memory of worker 'small' is 1\.00 KiB: KV of one token .* at least .* is needed; raise memory=/,
+    ),
+  });
+  expect(calls.profiled).not.toContain('small');
+});
+
 test('a device too slow for the grid gets lines from the points it measured, in the order of the grid', async () => {
   const { ports, workers, options } = site(40);
   const runs = await profileWorkers(workers(), options(), ports, () => {});
