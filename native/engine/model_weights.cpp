@@ -59,7 +59,13 @@ class Layout {
 
   /// bf16 weights multiply bf16 inputs, at twice the speed or more.
   Inputs narrowInputs() const { return model_.weightType == DataType::kBf16 ? Inputs::kBf16 : Inputs::kF32; }
+  /// For keys and values: all later queries meet the rounding of their inputs, and attention exponentiates it.
   Inputs preciseInputs() const { return model_.weightType == DataType::kBf16 ? Inputs::kTwoBf16 : Inputs::kF32; }
+  /// Queries, each of which is used once, take one term, or two where a group's do not fill whole panels: whatever the
+  /// split, the same.
+  int64_t oneTermColumns(int64_t queries) const {
+    return model_.queryHeadsPerGroup * model_.headDim % kColumnPadding == 0 ? queries : 0;
+  }
 
   LayerWeights layer() {
     const int64_t queries = queryColumns(model_, shard_);
@@ -68,9 +74,9 @@ class Layout {
     const int64_t hidden = model_.hiddenSize;
     LayerWeights weights;
     weights.attentionNorm = norm();
-    // Attention exponentiates what comes of these, and with it the rounding of their inputs.
-    weights.queryKeyValue = linear(quantizable(columns, hidden, preciseInputs(), hidden), WeightPart::kAttention,
-                                   model_.qkvBias, WeightPart::kAttention);
+    WeightMatrix queryKeyValue = quantizable(columns, hidden, preciseInputs(), hidden);
+    if (queryKeyValue.inputs == Inputs::kTwoBf16) queryKeyValue.oneTermColumns = oneTermColumns(queries);
+    weights.queryKeyValue = linear(queryKeyValue, WeightPart::kAttention, model_.qkvBias, WeightPart::kAttention);
     if (model_.queryKeyNorm) {
       weights.queryNorm = vector(WeightPart::kReplicated, model_.headDim);
       weights.keyNorm = vector(WeightPart::kReplicated, model_.headDim);

@@ -22,7 +22,7 @@ namespace {
 
 /// Raised whenever any bit of the exact mode changes; the number of the fixed point's scale and the chunk size are part
 /// of it.
-constexpr const char* kNumericsVersion = "chain-4";
+constexpr const char* kNumericsVersion = "chain-5";
 
 constexpr int64_t kRows = 64;
 constexpr int64_t kColumns = 256;

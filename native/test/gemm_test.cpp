@@ -181,6 +181,28 @@ TEST_P(GemmForms, EveryElementIsItsOwnChain) {
   }
 }
 
+TEST(Gemm, ColumnsOfOneTermHaveTheBitsOfBf16InputsAndAllOthersOfTwo) {
+  constexpr int64_t kColumns = 150, kOneTerm = 48, kDepth = 200;
+  const std::vector<float> x = randomValues(70 * kDepth, 3);
+  const Weights weights({DataType::kBf16, Inputs::kTwoBf16}, kColumns, kDepth);
+  const Weights narrowed({DataType::kBf16, Inputs::kBf16}, kColumns, kDepth);
+  for (const Isa isa : isas()) {
+    for (const int64_t rows : {1, 3, 16, 70}) {
+      const auto gemm = makeChainGemm(2, isa);
+      const std::vector<float> two = multiply(*gemm, weights, 0, kColumns, x, rows);
+      const std::vector<float> one = multiply(*gemm, narrowed, 0, kColumns, x, rows);
+      ASSERT_NE(one, two);
+      Packed packed = pack(*gemm, weights, 0, kColumns, 0, kDepth);
+      packed.matrix.oneTermColumns = kOneTerm;
+      std::vector<float> expected = two;
+      for (int64_t row = 0; row < rows; ++row) {
+        std::copy_n(one.begin() + row * kColumns, kOneTerm, expected.begin() + row * kColumns);
+      }
+      EXPECT_EQ(multiply(*gemm, packed, x, rows), expected) << isaName(isa) << " rows " << rows;
+    }
+  }
+}
+
 TEST(Gemm, SubnormalsCountAsZeroWithBf16InputsOnEveryInstructionSet) {
   constexpr int64_t depth = 64;
   Weights weights({DataType::kBf16, Inputs::kBf16}, 32, depth);

@@ -139,9 +139,9 @@ struct Form {
   Inputs inputs;
 };
 
-class QuantizedGemm : public testing::TestWithParam<Form> {};
+class QuantizedGemms : public testing::TestWithParam<Form> {};
 
-TEST_P(QuantizedGemm, EqualsPlainChains) {
+TEST_P(QuantizedGemms, EqualsPlainChains) {
   const auto [quantization, inputs] = GetParam();
   struct Shape {
     int64_t depth, granule;
@@ -169,7 +169,7 @@ TEST_P(QuantizedGemm, EqualsPlainChains) {
   }
 }
 
-TEST_P(QuantizedGemm, SlicesOfColumnsAndGranulesKeepTheBits) {
+TEST_P(QuantizedGemms, SlicesOfColumnsAndGranulesKeepTheBits) {
   const auto [quantization, inputs] = GetParam();
   const int64_t granule = 40;
   const int64_t depth = 3 * granule + 26;  // the last granule is shorter
@@ -212,7 +212,7 @@ TEST_P(QuantizedGemm, SlicesOfColumnsAndGranulesKeepTheBits) {
 
 /// Products and sums around the smallest normal number, zeros of both signs: subnormals count as zero, a block's -0 as
 /// +0, whatever the kernels and the rows.
-TEST_P(QuantizedGemm, TinyInputsHaveOneSetOfBits) {
+TEST_P(QuantizedGemms, TinyInputsHaveOneSetOfBits) {
   const auto [quantization, inputs] = GetParam();
   const int64_t depth = 108;
   const Weights weights(quantization, 70, depth, depth);
@@ -233,7 +233,31 @@ TEST_P(QuantizedGemm, TinyInputsHaveOneSetOfBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, QuantizedGemm,
+TEST(QuantizedGemm, ColumnsOfOneTermHaveTheBitsOfBf16Inputs) {
+  constexpr int64_t kColumns = 150, kOneTerm = 48, kDepth = 108;
+  const std::vector<float> x = randomValues(20 * kDepth, 4);
+  for (const Quantization quantization : {Quantization::kInt8, Quantization::kInt4}) {
+    const Weights weights(quantization, kColumns, kDepth, kDepth);
+    for (const Isa isa : isas()) {
+      const auto gemm = makeChainGemm(2, isa);
+      const Packed two = weights.pack(*gemm, Inputs::kTwoBf16, 0, kColumns, 0, kDepth);
+      const Packed one = weights.pack(*gemm, Inputs::kBf16, 0, kColumns, 0, kDepth);
+      Packed mixed = weights.pack(*gemm, Inputs::kTwoBf16, 0, kColumns, 0, kDepth);
+      mixed.matrix.oneTermColumns = kOneTerm;
+      for (const int64_t rows : {1, 3, 8, 20}) {
+        std::vector<float> expected = multiply(*gemm, two, x, rows);
+        const std::vector<float> narrowed = multiply(*gemm, one, x, rows);
+        ASSERT_NE(narrowed, expected);
+        for (int64_t row = 0; row < rows; ++row) {
+          std::copy_n(narrowed.begin() + row * kColumns, kOneTerm, expected.begin() + row * kColumns);
+        }
+        EXPECT_EQ(multiply(*gemm, mixed, x, rows), expected) << isaName(isa) << " rows " << rows;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, QuantizedGemms,
                          testing::Values(Form{Quantization::kInt8, Inputs::kBf16},
                                          Form{Quantization::kInt8, Inputs::kTwoBf16},
                                          Form{Quantization::kInt4, Inputs::kBf16},

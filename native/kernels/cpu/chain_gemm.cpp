@@ -2,10 +2,10 @@
 // first-level cache. Blocking the depth only pauses a chain, so none of this changes a bit.
 #include <algorithm>
 #include <atomic>
-#include <new>
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/cpu/chain_operand.h"
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/gemm.h"
@@ -26,42 +26,6 @@ constexpr int64_t kDequantizedElements = 16384;  // of all panels of a call: 32 
 constexpr int64_t kParallelNarrowMin = int64_t{32} * 1024;
 constexpr int64_t kParallelWorkMin =
     int64_t{256} * 1024;  // multiplications below which forming a team costs more than it saves
-
-/// Inputs as the kernels read them: f32 as they are, bf16 in blocks, which begin anew with each granule.
-struct Operand {
-  const std::byte* data;
-  int64_t rows;
-  int64_t strideBytes;
-  int64_t blockBytes = 0;  // 0: f32
-  int64_t tileBytes = 0;   // 0: rows follow each other
-  int64_t granule = 0;
-  int terms = 1;
-
-  /// Where input `k` lies, the first of a block.
-  const std::byte* at(int64_t k) const {
-    if (blockBytes == 0) return data + k * static_cast<int64_t>(sizeof(float));
-    const int64_t block = k / granule * divCeil(granule, kBlockInputs) + k % granule / kBlockInputs;
-    return data + block * terms * blockBytes;
-  }
-  /// Rows from `firstRow` on, with tiles a multiple of theirs.
-  Operand part(int64_t firstRow, int64_t count) const {
-    Operand rowsOf = *this;
-    rowsOf.data += tileBytes == 0 ? firstRow * strideBytes : firstRow / kInputTileRows * tileBytes;
-    rowsOf.rows = count;
-    return rowsOf;
-  }
-};
-
-/// Of vectors that begin with a line of the cache: a tile's load takes one line a row, or two where they do not.
-template <typename Element>
-struct LineAllocator {
-  using value_type = Element;
-  static constexpr std::align_val_t kLine{64};
-
-  Element* allocate(size_t count) { return static_cast<Element*>(::operator new(count * sizeof(Element), kLine)); }
-  void deallocate(Element* elements, size_t /*count*/) { ::operator delete(elements, kLine); }
-  bool operator==(const LineAllocator& /*other*/) const { return true; }
-};
 
 class ChainGemm final : public Gemm {
  public:
@@ -103,9 +67,9 @@ class ChainGemm final : public Gemm {
                 int64_t yStride) override {
     if (areFew(matrix, rows)) return few_->multiply(matrix, x, xStride, rows, y, yStride);
     const Operand operand = operandOf(matrix, x, xStride, rows, matrix.depth);
-    forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
-      chains(matrix, panel, panels, 0, matrix.depth, operand, y + panel * kPanelColumns, yStride);
-    });
+    const int64_t oneTerm = matrix.oneTermColumns;
+    if (oneTerm > 0) multiplyColumns(columnsOf(matrix, 0, oneTerm), operand.upperTerms(), y, yStride);
+    multiplyColumns(columnsOf(matrix, oneTerm, matrix.columns), operand, y + oneTerm, yStride);
   }
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
@@ -145,6 +109,12 @@ class ChainGemm final : public Gemm {
   }
 
   static int termsOf(const WeightMatrix& matrix) { return matrix.inputs == Inputs::kTwoBf16 ? 2 : 1; }
+
+  void multiplyColumns(const WeightMatrix& matrix, const Operand& x, float* y, int64_t yStride) const {
+    forPanelGroups(matrix, x.rows, [&](int64_t panel, int64_t panels) {
+      chains(matrix, panel, panels, 0, matrix.depth, x, y + panel * kPanelColumns, yStride);
+    });
+  }
 
   /// x as the kernels read it: rounded to bf16 once for all columns, in whole blocks for each granule.
   Operand operandOf(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, int64_t granule) {

@@ -35,6 +35,8 @@ struct WeightMatrix {
   /// Of a quantised matrix: the inputs whose groups are counted together, as quantizeRow() takes it; at least 1. A
   /// multiple of 4 if there is more than one granule, and of 32 if one product goes over several.
   int64_t granule = 0;
+  /// Of kTwoBf16: so many columns from the first on, a multiple of kColumnPadding, take the upper term alone.
+  int64_t oneTermColumns = 0;
 };
 
 /// Where weights go when they are loaded: memory that products read, in the layout they want.

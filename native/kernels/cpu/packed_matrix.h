@@ -60,6 +60,14 @@ inline int64_t panelBytes(const WeightMatrix& matrix) {
 }
 inline int64_t panelCount(const WeightMatrix& matrix) { return divCeil(matrix.columns, kPanelColumns); }
 
+/// The columns [begin, end) of a matrix; `begin` is a multiple of kPanelColumns.
+inline WeightMatrix columnsOf(const WeightMatrix& matrix, int64_t begin, int64_t end) {
+  WeightMatrix columns = matrix;
+  columns.columns = end - begin;
+  if (matrix.data != nullptr) columns.data += begin / kPanelColumns * panelBytes(matrix);
+  return columns;
+}
+
 /// Copies rows of W, source(count, matrix.depth) in matrix.type, to the columns [firstColumn, firstColumn + count) of
 /// `matrix`.
 void packRows(const WeightMatrix& matrix, PairOrder order, int64_t firstColumn, int64_t count, const std::byte* source);
