@@ -58,6 +58,7 @@ SequenceStep readSequenceStep(const Argument& argument) {
   sequence.blockTable = argument.field("blockTable").int32Array();
   const Argument sampling = argument.field("sampling");
   if (!sampling.isNull()) sequence.sampling = readSampling(sampling);
+  sequence.bannedTokens = argument.field("bannedTokens").int32Array();
   sequence.returnLogits = argument.field("returnLogits").boolean();
   return sequence;
 }

@@ -285,13 +285,13 @@ void CpuEngine::computeLogits(const StepBatch& batch, const TokenBatch& tokens, 
     part.clear();
     for (size_t row = begin; row < end; ++row) part.push_back(rows[row].token);
     sampling.clear();
-    const float* logits = forward_.logits(part);
+    float* logits = forward_.logits(part);
     for (size_t row = begin; row < end; ++row, logits += scratch_.logitsStride) {
       const SequenceStep& sequence = batch.sequences[rows[row].sequence];
       if (sequence.returnLogits) result.logits.insert(result.logits.end(), logits, logits + columns);
       if (!rows[row].samples) continue;
       const int64_t position = tokens.positions[static_cast<size_t>(rows[row].token)] + 1;
-      sampling.push_back({sequence.slot, &*sequence.sampling, position, logits});
+      sampling.push_back({&sequence, position, logits});
     }
     sampler_.add(sampling);
   }

@@ -60,6 +60,7 @@ struct SequenceStep {
   std::vector<int32_t>
       blockTable;  // covers positions [0, startPosition + count); full blocks before startPosition may be shared
   std::optional<SamplingParameters> sampling;  // sample from the last token's logits
+  std::vector<int32_t> bannedTokens;           // that is none of these
   bool returnLogits = false;                   // return this rank's logits of every token (its vocabulary rows)
 };
 

@@ -127,7 +127,7 @@ void ForwardPass::addRowParallel(const TokenBatch& batch, int64_t layer, const c
   });
 }
 
-const float* ForwardPass::logits(std::span<const int64_t> tokens) {
+float* ForwardPass::logits(std::span<const int64_t> tokens) {
   const auto rows = static_cast<int64_t>(tokens.size());
   for (int64_t row = 0; row < rows; ++row) {
     const float* residual = scratch_.residual + tokens[static_cast<size_t>(row)] * scratch_.hiddenStride;

@@ -26,7 +26,7 @@ class ForwardPass {
 
   /// logits(tokens.size(), logitsStride) of this rank's vocabulary rows, in the scratch, for tokens of the last run();
   /// at most kLogitRowsMax. Valid until the next call.
-  const float* logits(std::span<const int64_t> tokens);
+  float* logits(std::span<const int64_t> tokens);
 
  private:
   struct AttentionItem {  // query rows of one sequence that attend together

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <string>
 
 #include "base/error.h"
@@ -14,6 +15,13 @@ constexpr int64_t kSlotValues = 2;  // value bits; token id + 1, 0 = none, or -(
 
 /// Two f32 patterns per int64; ranks fill disjoint bits, so a sum carries nothing over.
 int64_t packedRowSize(const ModelSpec& model) { return divCeil(model.vocabRows, 2); }
+
+/// Of the logits of the tokens `rows`.
+void ban(const std::vector<int32_t>& tokens, const Range& rows, float* logits) {
+  for (const int32_t token : tokens) {
+    if (token >= rows.begin && token < rows.end) logits[token - rows.begin] = -std::numeric_limits<float>::infinity();
+  }
+}
 
 }  // namespace
 
@@ -35,8 +43,8 @@ void Sampler::begin() {
 void Sampler::add(std::span<const LogitsRow> rows) {
   const size_t first = requests_.size();
   for (const LogitsRow& row : rows) {
-    requests_.push_back({row.slot, *row.sampling, row.position});
-    results_.emplace_back().slot = row.slot;
+    requests_.push_back({row.sequence->slot, *row.sequence->sampling, row.position});
+    results_.emplace_back().slot = row.sequence->slot;
   }
   const int64_t count = shard_.vocabRows.size();
   const auto firstToken = static_cast<int32_t>(shard_.vocabRows.begin);
@@ -47,12 +55,13 @@ void Sampler::add(std::span<const LogitsRow> rows) {
       request.brokenToken = firstToken + static_cast<int32_t>(broken);
       request.brokenLogit = row.logits[broken];
     }
-    if (!needsWholeRow(*row.sampling)) {
-      request.candidate = bestCandidate(row.logits, count, firstToken, *row.sampling, row.position);
+    ban(row.sequence->bannedTokens, shard_.vocabRows, row.logits);
+    if (!needsWholeRow(request.sampling)) {
+      request.candidate = bestCandidate(row.logits, count, firstToken, request.sampling, row.position);
     }
   });
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (!needsWholeRow(*rows[i].sampling)) continue;
+    if (!needsWholeRow(requests_[first + i].sampling)) continue;
     if (rows_.size() == static_cast<size_t>(kGatherRowsMax)) agree(false);
     packRow(rows[i].logits, static_cast<int64_t>(rows_.size()));
     rows_.push_back(first + i);

@@ -14,10 +14,9 @@ namespace hels {
 
 /// A sequence that samples its token at `position`, from logits over this rank's vocabulary rows.
 struct LogitsRow {
-  int32_t slot = 0;
-  const SamplingParameters* sampling = nullptr;
+  const SequenceStep* sequence = nullptr;
   int64_t position = 0;
-  const float* logits = nullptr;
+  float* logits = nullptr;
 };
 
 class Sampler {
@@ -26,7 +25,8 @@ class Sampler {
 
   /// Starts a step with nothing to sample.
   void begin();
-  /// Sequences that sample. May run collectives; the logits are not needed after the call.
+  /// Sequences that sample. May run collectives; the logits are not needed after the call: those of banned tokens
+  /// become -infinity.
   void add(std::span<const LogitsRow> rows);
   /// Agrees with the other ranks: every rank gets the same tokens, in the order of add(). Throws, on every rank,
   /// kNumericRange naming slot, position, token and rank of a logit that is NaN or infinite, and what the collective

@@ -117,6 +117,8 @@ class BatchCheck {
           "topP is " + std::to_string(sampling.topP) + "; allowed is (0, 1]");
     check(sampling.topK >= 0, "topK is " + std::to_string(sampling.topK) + "; allowed is 0 (off) and above");
     checkRange("logprobs", sampling.logprobs, -1, model_.vocabRows + 1);
+    checkRange("bannedTokens", static_cast<int64_t>(sequence.bannedTokens.size()), 0, model_.vocabRows);
+    for (const int32_t token : sequence.bannedTokens) checkRange("banned token", token, 0, model_.vocabRows);
   }
 
   void append(const SequenceStep& sequence, int64_t count, TokenBatch& result) {

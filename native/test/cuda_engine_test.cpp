@@ -219,6 +219,33 @@ TEST(CudaSampling, FiltersAndLogprobsGoThroughTheHost) {
   }
 }
 
+TEST(CudaSampling, BannedTokensGoThroughTheHost) {
+  const TinyModel model = makeTinyModel(gpuLlama(), 8);
+  RankGroup cpu(model, {{4, 0, 0}});
+  RankGroup gpu(model, {{1, 2, 33}, {3, 0, 0}}, gpuOptions());
+  const auto stepOf = [](bool first, const std::vector<int32_t>& banned) {
+    StepBatch batch;
+    for (int32_t slot = 0; slot < 6; ++slot) {
+      batch.sequences.push_back(
+          sequenceStep(slot, first ? std::vector<int32_t>{slot, 5} : std::vector<int32_t>{}, first ? 0 : 2, {slot}));
+      batch.sequences.back().takeSampled = !first;
+      batch.sequences.back().sampling = SamplingParameters{slot % 2 == 0 ? 0.0F : 1.0F, 1.0F, 0, 7, -1};
+      if (!banned.empty()) batch.sequences.back().bannedTokens = {banned[static_cast<size_t>(slot)], 100};
+    }
+    return batch;
+  };
+  const auto tokensOf = [](const StepResult& result) {
+    std::vector<int32_t> tokens;
+    for (const SampledToken& sampled : result.sampled) tokens.push_back(sampled.tokenId);
+    return tokens;
+  };
+  const std::vector<int32_t> banned = tokensOf(cpu.step(stepOf(true, {})));
+  const std::vector<int32_t> expected = tokensOf(cpu.step(stepOf(true, banned)));
+  EXPECT_EQ(tokensOf(gpu.step(stepOf(true, banned))), expected);
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NE(expected[i], banned[i]);
+  EXPECT_EQ(tokensOf(gpu.step(stepOf(false, {}))), tokensOf(cpu.step(stepOf(false, {})))) << "goes on on the device";
+}
+
 void expectError(ErrorCode code, const std::string& part, const std::function<void()>& body) {
   try {
     body();

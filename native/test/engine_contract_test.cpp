@@ -80,6 +80,16 @@ TEST(StepBatchCheck, RefusesWhatCouldReachForeignMemory) {
        [](StepBatch& b) {
          b.sequences[0].sampling = SamplingParameters{1, 1, 0, 0, 102};
        }},
+      {"banned token is 101",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{};
+         b.sequences[0].bannedTokens = {3, 101};
+       }},
+      {"bannedTokens is 101; allowed is [0, 101)",
+       [](StepBatch& b) {
+         b.sequences[0].sampling = SamplingParameters{};
+         b.sequences[0].bannedTokens.assign(101, 3);
+       }},
   };
   StepBatch good;
   good.sequences.push_back(sequenceStep(0, {1, 2, 3}, 0, {0}));

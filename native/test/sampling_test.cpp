@@ -301,6 +301,64 @@ TEST(Engine, GreedyTakesTheHighestLogit) {
   EXPECT_EQ(result.sampled[0].tokenId, std::max_element(last, result.logits.end()) - last);
 }
 
+/// One sequence each: greedy, with a temperature, through whole rows, with logprobs of all but one of the 101 tokens.
+StepBatch everySampling() {
+  StepBatch batch;
+  for (const SamplingParameters& sampling : {parameters(0, 1, 0, 0), parameters(1.2F, 1, 0, 7),
+                                             parameters(1.2F, 0.9F, 20, 7), parameters(0, 1, 0, 0, 100)}) {
+    const auto slot = static_cast<int32_t>(batch.sequences.size());
+    batch.sequences.push_back(sequenceStep(slot, {5, 6, slot}, 0, {slot}));
+    batch.sequences.back().sampling = sampling;
+  }
+  return batch;
+}
+
+TEST(Engine, SamplesNoBannedTokenOnAnySplit) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 2);
+  RankGroup alone(model, {{4, 0, 0}});
+  RankGroup split(model, {{0, 1, 0}, {2, 1, 40}, {2, 0, 0}});
+  const StepBatch free = everySampling();
+  const std::vector<SampledToken> unbanned = alone.step(free).sampled;
+  for (size_t banned = 0; banned < free.sequences.size(); ++banned) {
+    StepBatch batch = free;
+    const int32_t token = unbanned[banned].tokenId;
+    batch.sequences[banned].bannedTokens = {token};
+    const std::vector<SampledToken> sampled = alone.step(batch).sampled;
+    const std::vector<SampledToken> onSplit = split.step(batch).sampled;
+    for (size_t i = 0; i < sampled.size(); ++i) {
+      EXPECT_EQ(onSplit[i].tokenId, sampled[i].tokenId);
+      EXPECT_EQ(sampled[i].tokenId == unbanned[i].tokenId, i != banned);
+    }
+    if (batch.sequences[banned].sampling->logprobs < 0) continue;
+    double sum = 0.0;
+    for (const TokenLogprob& top : sampled[banned].topLogprobs) {
+      EXPECT_NE(top.tokenId, token);
+      sum += std::exp(static_cast<double>(top.logprob));
+    }
+    EXPECT_NEAR(sum, 1.0, 1e-5) << "of what can be sampled";
+  }
+}
+
+TEST(Engine, GreedyTakesTheHighestLogitThatIsNotBanned) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 2);
+  RankGroup group(model, {{2, 1, 30}, {2, 0, 0}});
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(3, {5, 6, 7}, 0, {0}));
+  batch.sequences[0].returnLogits = true;
+  batch.sequences[0].sampling = SamplingParameters{};
+  std::vector<float> expected;
+  for (int32_t banned = 0; banned < 100; ++banned) {
+    const StepResult result = group.step(batch);
+    std::vector<float> last(result.logits.end() - 101, result.logits.end());
+    if (banned == 0) expected = last;
+    ASSERT_EQ(last, expected) << "what is returned is as computed";
+    for (const int32_t token : batch.sequences[0].bannedTokens) last[static_cast<size_t>(token)] = -INFINITY;
+    const auto highest = static_cast<int32_t>(std::ranges::max_element(last) - last.begin());
+    ASSERT_EQ(result.sampled[0].tokenId, highest);
+    batch.sequences[0].bannedTokens.push_back(highest);
+  }
+}
+
 /// The error of a step whose logit of `token` overflows; empty when a token came out instead.
 std::string overflowError(const std::vector<RankShare>& shares, int64_t token, const SamplingParameters& sampling) {
   const TinyModel model = makeTinyModel(tinyLlama(), 2);

@@ -50,6 +50,7 @@ const batchOf = (begin: number, end: number): StepBatch => ({
       startPosition: begin,
       blockTable: Int32Array.from([2, 0]),
       sampling: null,
+      bannedTokens: new Int32Array(),
       returnLogits: true,
     },
   ],

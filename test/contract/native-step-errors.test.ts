@@ -54,6 +54,7 @@ const sequenceOf = (slot: number, token: number, topP = 1): StepBatch['sequences
   startPosition: 0,
   blockTable: Int32Array.of(slot % 4),
   sampling: { temperature: 1, topP, topK: 0, seed: 1, logprobs: -1 },
+  bannedTokens: new Int32Array(),
   returnLogits: false,
 });
 

@@ -62,6 +62,7 @@ function sequenceStep(
     startPosition,
     blockTable: Int32Array.from({ length: blocks }, (_, block) => block * sequences + slot),
     sampling: null,
+    bannedTokens: new Int32Array(),
     returnLogits: true,
   };
 }

@@ -54,6 +54,7 @@ async function feed(
     takeSampled: false,
     startPosition,
     sampling: null,
+    bannedTokens: new Int32Array(),
     returnLogits: true,
   };
   const typed = { tokens: Int32Array.from(tokens), blockTable: Int32Array.from(blockTable) };

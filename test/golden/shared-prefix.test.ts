@@ -82,6 +82,7 @@ class Server {
       ...sequence,
       tokens: Int32Array.from(tokens),
       blockTable: Int32Array.from(blockTable),
+      bannedTokens: new Int32Array(),
       returnLogits: true,
     }));
     const results = await Promise.all(

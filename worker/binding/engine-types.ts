@@ -61,6 +61,8 @@ export interface SequenceStep {
   blockTable: Int32Array;
   /** null: no token is sampled. */
   sampling: SamplingParameters | null;
+  /** None of these is sampled. */
+  bannedTokens: Int32Array;
   returnLogits: boolean;
 }
 

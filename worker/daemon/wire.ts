@@ -154,6 +154,7 @@ export function stepBatchOf(request: StepRequest__Output): StepBatch & { kvMoves
       startPosition: sequence.startPosition,
       blockTable: Int32Array.from(sequence.blockTable),
       sampling: samplingOf(sequence.sampling),
+      bannedTokens: Int32Array.from(sequence.bannedTokens),
       returnLogits: sequence.returnLogits,
     })),
   };

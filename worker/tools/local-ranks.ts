@@ -119,6 +119,7 @@ export class LocalRanks {
       startPosition: begin,
       blockTable: this.#blockTable.slice(0, blocksFor(end)),
       sampling: null,
+      bannedTokens: new Int32Array(),
       returnLogits: false,
     };
   }

@@ -282,7 +282,8 @@ void CudaEngine::compute(const StepBatch& batch, const TokenBatch& tokens, StepR
   bool onHost = false;
   bool noise = false;
   for (const SequenceStep& sequence : batch.sequences) {
-    onHost = onHost || sequence.returnLogits || (sequence.sampling && needsWholeRow(*sequence.sampling));
+    onHost = onHost || sequence.returnLogits || !sequence.bannedTokens.empty() ||
+             (sequence.sampling && needsWholeRow(*sequence.sampling));
     noise = noise || (sequence.sampling && sequence.sampling->temperature > 0.0F);
   }
   const bool decode = tokens.tokens() == static_cast<int64_t>(batch.sequences.size()) &&
@@ -333,14 +334,13 @@ void CudaEngine::sampleOnHost(const StepBatch& batch, const TokenBatch& tokens, 
     }
     collective_.synchronize(stream);
     sampling.clear();
-    const float* logits = hostLogits_.as<float>();
+    auto* logits = hostLogits_.as<float>();
     for (int64_t i = begin; i < begin + count; ++i, logits += scratch_.logitsStride) {
       const LogitRow& row = logitRows_[static_cast<size_t>(i)];
       const SequenceStep& sequence = batch.sequences[static_cast<size_t>(row.sequence)];
       if (sequence.returnLogits) result.logits.insert(result.logits.end(), logits, logits + columns);
       if (!row.samples) continue;
-      sampling.push_back(
-          {sequence.slot, &*sequence.sampling, tokens.positions[static_cast<size_t>(row.token)] + 1, logits});
+      sampling.push_back({&sequence, tokens.positions[static_cast<size_t>(row.token)] + 1, logits});
     }
     hostSampler_.add(sampling);
   }

@@ -45,6 +45,7 @@ function part(slot: number, tokens: readonly number[], startPosition: number): S
     startPosition,
     blockTable: Int32Array.from({ length: blocks }, (_, block) => slot * blocksPerSequence + block),
     sampling: greedySampling,
+    bannedTokens: new Int32Array(),
     returnLogits: false,
   };
 }
