@@ -1,4 +1,4 @@
-import type { SamplingParameters } from '../../proto/domain/generation.ts';
+import type { GenerationRequest, SamplingParameters } from '../../proto/domain/generation.ts';
 import type { KvMove } from '../../proto/domain/kv-residency.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -14,6 +14,8 @@ export interface PlannedSequence {
   cachedTokens: number;
   /** null: nothing is sampled (a prompt's chunk that is not its last). */
   sampling: SamplingParameters | null;
+  /** None of these is sampled. */
+  bannedTokens: number[];
 }
 
 /** KV that a step moves to where it can run: back from parked addresses, or, with no other move beside, home from a loan. */
@@ -43,6 +45,7 @@ export function plannedSequence(
   const { computed: startPosition, tokens, blocks, cachedTokens, request } = sequence;
   const takeSampled = sequence.samplesInFlight > 0;
   const end = startPosition + count;
+  const samples = end === sequence.length;
   return {
     requestId: request.requestId,
     slot: sequence.slot as number,
@@ -51,6 +54,13 @@ export function plannedSequence(
     startPosition,
     blockTable: blocks.slice(0, Math.ceil(end / blockTokens)),
     cachedTokens,
-    sampling: end === sequence.length ? request.sampling : null,
+    sampling: samples ? request.sampling : null,
+    bannedTokens: samples ? bannedAt(end, request) : [],
   };
+}
+
+/** The position is that of a token which may still be on its way when the step is made: it does not depend on what is back. */
+function bannedAt(position: number, { bannedBefore }: GenerationRequest): number[] {
+  if (bannedBefore === undefined || position >= bannedBefore.position) return [];
+  return [...bannedBefore.tokenIds];
 }

@@ -24,6 +24,8 @@ export interface GenerationRequest {
   fillsContext?: boolean;
   /** Generation ends after one of these (it is still delivered as a token event). */
   stopTokenIds: readonly number[];
+  /** None of `tokenIds` is sampled at a position, counted from the beginning of the prompt, before this one. Absent: all may be. */
+  bannedBefore?: { position: number; tokenIds: readonly number[] };
   /** null: neither uses KV of others nor leaves its own to them. Requests share KV of equal beginnings under equal salts only. */
   prefixCache: { salt: string } | null;
   /** Lower values go first. Absent: 0. */

@@ -78,11 +78,11 @@ class Server {
   }
 
   async #step({ sequences }: StepPlan) {
-    const batch = sequences.map(({ tokens, blockTable, ...sequence }) => ({
+    const batch = sequences.map(({ tokens, blockTable, bannedTokens, ...sequence }) => ({
       ...sequence,
       tokens: Int32Array.from(tokens),
+      bannedTokens: Int32Array.from(bannedTokens),
       blockTable: Int32Array.from(blockTable),
-      bannedTokens: new Int32Array(),
       returnLogits: true,
     }));
     const results = await Promise.all(

@@ -99,7 +99,7 @@ describe('scheduler', () => {
     const rank = new KvHashRank(2);
     const other = new KvHashRank(2);
     const prompt = [3, 1, 4, 1];
-    const whole = { slot: 0, takeSampled: false, startPosition: 0, sampling: {} };
+    const whole = { slot: 0, takeSampled: false, startPosition: 0, sampling: {}, bannedTokens: [] };
     const [sampled] = rank.run({ sequences: [{ ...whole, tokens: prompt, blockTable: [0, 1] }] });
     expect([sampled?.tokenId]).toEqual(hashAnswer(prompt, 1));
     other.run({ sequences: [{ ...whole, tokens: prompt, blockTable: [0, 1] }] });

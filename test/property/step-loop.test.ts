@@ -8,10 +8,10 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { GenerationEvent, GenerationRequest } from '../../proto/domain/generation.ts';
 import { FakeRank } from '../support/fake-ranks.ts';
 import { requestOf } from '../support/generation-requests.ts';
-import { hashAnswer } from '../support/kv-hash-rank.ts';
+import { hashAnswerTo } from '../support/kv-hash-rank.ts';
 
 type Action =
-  | { type: 'submit'; prompt: number; maxTokens: number }
+  | { type: 'submit'; prompt: number; maxTokens: number; stops: number; minTokens: number }
   | { type: 'abort' | 'leave'; which: number }
   | { type: 'answer'; rank: number }
   | { type: 'break' | 'garble' | 'report'; rank: number }
@@ -30,6 +30,8 @@ const action: fc.Arbitrary<Action> = fc.oneof(
       type: of('submit'),
       prompt: fc.integer({ min: 1, max: 12 }),
       maxTokens: fc.integer({ min: 1, max: 8 }),
+      stops: fc.nat({ max: 20 }),
+      minTokens: fc.nat({ max: 8 }),
     }),
   },
   { weight: 60, arbitrary: fc.record({ type: of('answer'), rank }) },
@@ -127,8 +129,11 @@ class World {
     this.#survivors.goOn(this.loop, 'the same');
   }
 
-  submit(prompt: number, maxTokens: number): void {
-    const request = requestOf(`request-${this.streams.length}`, prompt, maxTokens);
+  /** Tokens below `stops` end an answer of more than `minTokens`. */
+  submit({ prompt, maxTokens, stops, minTokens }: Extract<Action, { type: 'submit' }>): void {
+    const stop = Array.from({ length: stops }, (_, token) => token);
+    const id = `request-${this.streams.length}`;
+    const request = requestOf(id, prompt, maxTokens, stop, minTokens);
     const abort = new AbortController();
     try {
       const keeper = this.#survivors.keeperOf('m', 'the same');
@@ -149,7 +154,7 @@ class World {
   }
 
   async apply(next: Action): Promise<void> {
-    if (next.type === 'submit') this.submit(next.prompt, next.maxTokens);
+    if (next.type === 'submit') this.submit(next);
     if (next.type === 'abort') this.streams[next.which]?.abort.abort();
     if (next.type === 'leave') this.#leave(this.streams[next.which]);
     if (next.type === 'wait') await vi.advanceTimersByTimeAsync(next.ms);
@@ -236,7 +241,7 @@ class World {
 
   check({ request, events, abort, left }: Stream): void {
     const tokens = events.flatMap((event) => (event.type === 'token' ? [event.tokenId] : []));
-    const whole = hashAnswer(request.promptTokenIds, request.maxTokens);
+    const whole = hashAnswerTo(request);
     expect(tokens).toEqual(whole.slice(0, tokens.length));
     const ends = events.filter(({ type }) => type !== 'token');
     if (left && ends.length === 0) return;

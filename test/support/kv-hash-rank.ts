@@ -3,6 +3,7 @@
  * cells it reads. Lost, stale or foreign KV therefore changes the text.
  */
 import type { KeptRoom } from '../../controller/scheduler/hand-over.ts';
+import type { GenerationRequest } from '../../proto/domain/generation.ts';
 import type { KvHomes } from './kv-homes.ts';
 
 export interface HashStep {
@@ -15,6 +16,7 @@ export interface HashStep {
     startPosition: number;
     blockTable: readonly number[];
     sampling: unknown;
+    bannedTokens: readonly number[];
   }[];
 }
 
@@ -30,13 +32,18 @@ function mix(state: number, value: number): number {
 /** A cell depends on all cells before it, as the KV of a deeper layer does. */
 const cellOf = (before: number, token: number, position: number) =>
   mix(mix(before, token + 1), position);
-const tokenOf = (state: number) => mix(state, 7) % hashVocabRows;
+function tokenOf(state: number, banned: readonly number[]): number {
+  let token = mix(state, 7) % hashVocabRows;
+  while (banned.includes(token)) token = (token + 1) % hashVocabRows;
+  return token;
+}
 
-/** The tokens that an undisturbed run gives. */
+/** The tokens that an undisturbed run gives; of the first `minTokens` none is a stop token. */
 export function hashAnswer(
   prompt: readonly number[],
   maxTokens: number,
   stopTokenIds: readonly number[] = [],
+  minTokens = 0,
 ): number[] {
   const answer: number[] = [];
   let state = 0;
@@ -47,12 +54,18 @@ export function hashAnswer(
   };
   for (const token of prompt) read(token);
   while (answer.length < maxTokens) {
-    const token = tokenOf(state);
+    const token = tokenOf(state, answer.length < minTokens ? stopTokenIds : []);
     answer.push(token);
     if (stopTokenIds.includes(token)) break;
     read(token);
   }
   return answer;
+}
+
+export function hashAnswerTo(request: GenerationRequest): number[] {
+  const { promptTokenIds, maxTokens, stopTokenIds, bannedBefore } = request;
+  const minTokens = bannedBefore && bannedBefore.position - promptTokenIds.length;
+  return hashAnswer(promptTokenIds, maxTokens, stopTokenIds, minTokens);
 }
 
 /** From the addresses of one epoch to those of the next. */
@@ -116,7 +129,7 @@ export class KvHashRank {
         state = mix(state, cell);
       });
       if (sampling === null) return [];
-      const tokenId = tokenOf(state);
+      const tokenId = tokenOf(state, sequence.bannedTokens);
       this.#sampled.set(slot, tokenId);
       return [{ slot, tokenId }];
     });

@@ -78,8 +78,8 @@ export class Driver {
     return this;
   }
 
-  add(id: string, prompt: number, maxTokens: number, stop: number[] = []): this {
-    this.scheduler.add(requestOf(id, prompt, maxTokens, stop));
+  add(id: string, prompt: number, maxTokens: number, stop: number[] = [], minTokens = 0): this {
+    this.scheduler.add(requestOf(id, prompt, maxTokens, stop, minTokens));
     return this;
   }
 

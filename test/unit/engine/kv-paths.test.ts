@@ -24,6 +24,7 @@ const decode = (startPosition: number, blockTable: number[]) => ({
   slot: 0,
   cachedTokens: 0,
   sampling: null,
+  bannedTokens: [],
   takeSampled: true,
   tokens: [] as number[],
   startPosition,
