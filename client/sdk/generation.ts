@@ -128,6 +128,7 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     ...('messages' in input ? { messages: { messages: input.messages } } : {}),
     model: options.model ?? '',
     maxTokens: options.maxTokens ?? 0,
+    minTokens: options.minTokens ?? 0,
     stop: options.stop ?? [],
     stopTokenIds: options.stopTokenIds ?? [],
     seedGiven: options.seed !== undefined,

@@ -28,6 +28,8 @@ export type GenerateInput =
 export interface GenerateOptions {
   model?: string;
   maxTokens?: number;
+  /** So many before an end of text, a stop token or a stop text can end the answer; up to `maxTokens`, default 0. */
+  minTokens?: number;
   /** 0 = greedy (default). */
   temperature?: number;
   topP?: number;

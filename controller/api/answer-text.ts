@@ -8,16 +8,21 @@ import { StopMatcher } from '../tokenizer/stop-matcher.ts';
 export class AnswerText {
   readonly #detokenizer: IncrementalDetokenizer;
   readonly #matcher: StopMatcher;
+  readonly #minTokens: number;
+  #tokens = 0;
   #codePoints = 0;
   #stopped = false;
 
-  constructor(detokenizer: IncrementalDetokenizer, stop: readonly string[]) {
+  /** What the first `minTokens` tokens say ends no stop string. */
+  constructor(detokenizer: IncrementalDetokenizer, stop: readonly string[], minTokens: number) {
     this.#detokenizer = detokenizer;
     this.#matcher = new StopMatcher(stop);
+    this.#minTokens = minTokens;
   }
 
   /** `offset`: where the token's own text begins, in code points of the whole text, that which a stop string holds back included. */
   push(tokenId: number): { text: string; stopped: boolean; offset: number } {
+    this.#tokens += 1;
     const before = this.#codePoints;
     const piece = this.#detokenizer.push(tokenId);
     return { ...this.#match(piece), offset: before + this.#detokenizer.brokenBefore };
@@ -32,7 +37,7 @@ export class AnswerText {
 
   #match(piece: string): { text: string; stopped: boolean } {
     this.#codePoints += [...piece].length;
-    const match = this.#matcher.push(piece);
+    const match = this.#matcher.push(piece, this.#tokens > this.#minTokens);
     this.#stopped = match.stopped;
     return match;
   }

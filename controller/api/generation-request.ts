@@ -24,6 +24,8 @@ export interface TextRequest {
   seed: number | null;
   /** null: as many as fit. Tokens of `resume` count. */
   maxTokens: number | null;
+  /** The answer has at least so many before an end of text, a stop token or a stop text can end it. */
+  minTokens: number;
   stop: readonly string[];
   /** The answer ends with one of these too, whatever `ignoreEndOfText` says. */
   stopTokenIds: readonly number[];
@@ -55,6 +57,15 @@ function checkNumber(field: string, value: number, low: number, high: number, wh
   throw requestInvalid(field, value, `${kind} from ${low} to ${high}`);
 }
 
+const tokensMost = 2 ** 31 - 1;
+
+/** Throws request-invalid unless an answer of at most `maxTokens` can have so many. */
+export function checkMinTokens(minTokens: number, maxTokens: number): void {
+  if (Number.isInteger(minTokens) && minTokens >= 0 && minTokens <= maxTokens) return;
+  const allowed = `a whole number from 0 to ${maxTokens}, as many as the answer may have`;
+  throw requestInvalid('min_tokens', minTokens, allowed);
+}
+
 /** Throws request-invalid naming the field, its value and the allowed range. What depends on the model is checked with it. */
 export function checkTextRequest(request: TextRequest): void {
   checkNumber('temperature', request.temperature, 0, limits.temperatureMax, false);
@@ -66,8 +77,9 @@ export function checkTextRequest(request: TextRequest): void {
   checkNumber('logprobs', request.logprobs, -1, limits.logprobsMax, true);
   if (request.seed !== null) checkSeed('seed', request.seed);
   if (request.maxTokens !== null) {
-    checkNumber('max_tokens', request.maxTokens, 1, 2 ** 31 - 1, true);
+    checkNumber('max_tokens', request.maxTokens, 1, tokensMost, true);
   }
+  checkMinTokens(request.minTokens, request.maxTokens ?? tokensMost);
   if (request.resume !== null) checkSeed('resume.seed', request.resume.seed);
   checkStop(request.stop);
   checkStopTokenIds(request.stopTokenIds);

@@ -13,7 +13,9 @@ import type { ServingMetrics } from '../metrics/serving-metrics.ts';
 import type { TextModel } from '../tokenizer/text-model.ts';
 import { AnswerText } from './answer-text.ts';
 import type { Chance } from './chance.ts';
+import { bannedOf, endIdsOf } from './end-tokens.ts';
 import {
+  checkMinTokens,
   checkTextRequest,
   checkTextTokens,
   checkTokenIds,
@@ -156,6 +158,7 @@ export class GenerationService {
     // Another plan may have come meanwhile: a bound that the room gives is of this moment.
     const group = this.#limitsOf(model);
     const maxTokens = checkRoom(request, group, promptTokenIds.length);
+    checkMinTokens(request.minTokens, maxTokens);
     const seed = request.resume?.seed ?? request.seed ?? this.#chance.seed();
     return { request, model, group, promptTokenIds, maxTokens, seed };
   }
@@ -185,7 +188,7 @@ export class GenerationService {
   ): AsyncGenerator<TextEvent, void, undefined> {
     const { request, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
-    const endIds = endIdsOf(prepared);
+    const endIds = endIdsOf(request, prepared.model.text);
     const text = answerTextOf(prepared);
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
@@ -298,7 +301,7 @@ export class GenerationService {
     requestId: string,
     stopTokenIds: readonly number[],
   ): GenerationRequest {
-    const { request, seed, promptTokenIds, maxTokens } = prepared;
+    const { request, model, seed, promptTokenIds, maxTokens } = prepared;
     const resumed = request.resume?.tokenIds ?? [];
     const { topP, topK, logprobs, cacheSalt, priority } = request;
     const temperature = request.temperature < limits.temperatureMin ? 0 : request.temperature;
@@ -309,6 +312,7 @@ export class GenerationService {
       maxTokens: maxTokens - resumed.length,
       fillsContext: request.maxTokens === null,
       stopTokenIds,
+      ...bannedOf(request, model.text, promptTokenIds.length),
       prefixCache: request.prefixCache ? { salt: cacheSalt ?? '' } : null,
       priority,
     };
@@ -318,13 +322,7 @@ export class GenerationService {
 /** A completion goes on where its prompt ends, with the space between two words. An answer in a chat is a message of its own. */
 function answerTextOf({ request, model, promptTokenIds }: PreparedText): AnswerText {
   const continued = request.input.type === 'chat' ? [] : promptTokenIds;
-  return new AnswerText(model.text.detokenizer(continued), request.stop);
-}
-
-/** Each of them ends the answer. */
-function endIdsOf({ request, model }: PreparedText): readonly number[] {
-  const { ignoreEndOfText, stopTokenIds } = request;
-  return ignoreEndOfText ? stopTokenIds : [...model.text.endOfTextIds, ...stopTokenIds];
+  return new AnswerText(model.text.detokenizer(continued), request.stop, request.minTokens);
 }
 
 /** Feeds the tokens a client already has; how the answer ended with them, null when it goes on. */

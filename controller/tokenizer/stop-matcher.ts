@@ -20,10 +20,11 @@ export class StopMatcher {
     this.#lengthMax = Math.max(0, ...this.#stops.map((stop) => stop.length));
   }
 
-  push(piece: string): StopMatch {
+  /** `mayEnd`: whether a stop string that ends in this piece counts. */
+  push(piece: string, mayEnd = true): StopMatch {
     if (this.#lengthMax === 0) return { text: piece, stopped: false };
     const text = this.#held + piece;
-    const begin = this.#firstMatch(text);
+    const begin = mayEnd ? this.#firstMatch(text) : null;
     if (begin !== null) {
       this.#held = '';
       return { text: text.slice(0, begin), stopped: true };
@@ -40,11 +41,11 @@ export class StopMatcher {
     return text;
   }
 
-  /** Where the match that counts begins; null without one. */
+  /** Where the match that counts begins, of those that end behind what was held back; null without one. */
   #firstMatch(text: string): number | null {
     let found: { begin: number; end: number } | null = null;
     for (const stop of this.#stops) {
-      const begin = text.indexOf(stop);
+      const begin = text.indexOf(stop, Math.max(0, this.#held.length + 1 - stop.length));
       if (begin < 0) continue;
       const end = begin + stop.length;
       if (found === null || end < found.end || (end === found.end && begin < found.begin)) {

@@ -296,6 +296,8 @@ export function openaiContract(provide: () => OpenAiTarget): void {
       ['stop_token_ids', { stop_token_ids: Array.from({ length: 65 }, () => 1) }],
       ['max_tokens', { max_tokens: 0 }],
       ['max_tokens', { max_tokens: 1.5 }],
+      ['min_tokens', { min_tokens: -1 }],
+      ['min_tokens', { min_tokens: 5 }],
       ['n', { n: 0 }],
       ['n', { n: 1000 }],
       ['seed', { seed: -1 }],

@@ -83,6 +83,27 @@ describe('three unequal workers', () => {
     expect(rest.tokenIds).toEqual(first.tokenIds.slice(10));
   });
 
+  it.each([{ temperature: 0 }, { temperature: 1, seed: 7 }])(
+    'goes on where an answer would have ended until it has min_tokens: %j',
+    async (sampling) => {
+      const question = 'What is Hels?';
+      const short = await ask(question, { ...sampling, maxTokens: 200 });
+      expect(short.finished).toMatchObject({ reason: 'stop' });
+      const minTokens = short.tokenIds.length + 9;
+      const options = { ...sampling, minTokens, maxTokens: minTokens + 200 };
+      const { tokenIds } = await ask(question, options);
+      expect(tokenIds.length).toBeGreaterThanOrEqual(minTokens);
+      // What could not be sampled had no part in the tokens before.
+      const before = short.tokenIds.slice(0, -1);
+      expect(tokenIds.slice(0, before.length)).toEqual(before);
+      expect(tokenIds.slice(0, minTokens)).not.toContain(short.tokenIds.at(-1));
+      const resume = { tokenIds: tokenIds.slice(0, minTokens - 4), seed: sampling.seed ?? 0 };
+      expect((await ask(question, { ...options, resume })).tokenIds).toEqual(
+        tokenIds.slice(minTokens - 4),
+      );
+    },
+  );
+
   it('gives the KV blocks back when a client goes away in mid-stream', async () => {
     const abort = new AbortController();
     const stream = test.cluster.client.generate(

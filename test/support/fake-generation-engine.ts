@@ -111,7 +111,9 @@ export class FakeGenerationEngine implements GenerationEngine {
     const hash = createHash('sha256').update(`${temperature > 0 ? seed : ''}:${context.join()}`);
     const value = hash.digest().readUInt32BE();
     const end = request.stopTokenIds[0];
-    if (end !== undefined && value % 61 === 0) return end;
+    const { position = 0, tokenIds = [] } = request.bannedBefore ?? {};
+    const banned = context.length < position ? tokenIds : [];
+    if (end !== undefined && value % 61 === 0 && !banned.includes(end)) return end;
     return this.options.alphabet[value % this.options.alphabet.length] ?? 0;
   }
 

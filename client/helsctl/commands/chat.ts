@@ -15,6 +15,7 @@ interface ChatCommandOptions {
   system?: string;
   model?: string;
   maxTokens?: string;
+  minTokens: string;
   temperature: string;
   seed?: string;
   priority: string;
@@ -23,6 +24,7 @@ interface ChatCommandOptions {
 function generateOptions(options: ChatCommandOptions): GenerateOptions {
   return {
     temperature: parseNumber(options.temperature, '--temperature', 0, 2),
+    minTokens: parseWholeNumber(options.minTokens, '--min-tokens', 0, 2 ** 20),
     priority: parsePriority(options.priority),
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.maxTokens === undefined
@@ -93,6 +95,7 @@ export function addChatCommand(program: Command, context: Context): void {
     .option('--system <text>', 'system message')
     .option('--model <id>', 'model id (default: the one being served)')
     .option('--max-tokens <n>', 'longest answer')
+    .option('--min-tokens <n>', 'shortest answer: the model cannot end it before', '0')
     .option('--temperature <t>', '0 to 2; 0 = always the most likely token', '0')
     .option('--seed <n>', 'makes a sampled answer repeatable')
     .option('--priority <n>', 'lower goes first: -1000 to 1000', '0')

@@ -78,6 +78,7 @@ function textRequestOf(request: GenerateRequest__Output): TextRequest {
     logprobs: sampling?.logprobs ?? -1,
     seed: request.seedGiven ? (sampling?.seed ?? 0) : null,
     maxTokens: request.maxTokens === 0 ? null : request.maxTokens,
+    minTokens: request.minTokens,
     stop: request.stop,
     stopTokenIds: request.stopTokenIds,
     ignoreEndOfText: request.ignoreEndOfText,

@@ -42,6 +42,7 @@ const common = {
   top_k: number,
   seed: number,
   max_tokens: number,
+  min_tokens: number,
   n: wholeFrom(1, limits.choicesMax),
   stop: z
     .union([z.string(), z.array(z.string())], { error: not('a text or a list of texts') })
@@ -139,6 +140,7 @@ function wanted(fields: CommonFields, inputs: TextInput[], logprobs: number): An
     logprobs,
     seed: fields.seed ?? null,
     maxTokens: fields.max_tokens ?? null,
+    minTokens: fields.min_tokens ?? 0,
     stop: typeof stop === 'string' ? [stop] : (stop ?? []),
     stopTokenIds: fields.stop_token_ids ?? [],
     ignoreEndOfText: fields.ignore_eos ?? false,

@@ -35,7 +35,6 @@ const choosing = leaveOut(
   ['repetition_penalty', is(1)],
   ['logit_bias', isEmpty],
   ['min_p', is(0)],
-  ['min_tokens', is(0)],
   ['use_beam_search', is(false)],
   ['length_penalty', is(1)],
   ['allowed_token_ids', isEmpty],

@@ -64,6 +64,7 @@ export const request = (fields: Partial<TextRequest> = {}): TextRequest => ({
   logprobs: -1,
   seed: null,
   maxTokens: 20,
+  minTokens: 0,
   stop: [],
   stopTokenIds: [],
   ignoreEndOfText: true,

@@ -61,6 +61,14 @@ it('ends with the stop tokens that are named', async () => {
   await expect(wrong).rejects.toMatchObject({ field: 'stop_token_ids[0]' });
 });
 
+it('hands min_tokens on as tokens that the engine must not sample before, and refuses more than max_tokens', async () => {
+  const banned = (await asked({ minTokens: 2, stopTokenIds: [7] }))?.bannedBefore;
+  const { promptTokenIds = [], bannedBefore } = (await asked({})) ?? {};
+  expect(banned).toEqual({ position: promptTokenIds.length + 2, tokenIds: [0, 7] });
+  expect(bannedBefore).toBeUndefined();
+  await expect(asked({ minTokens: 3 })).rejects.toMatchObject({ field: 'min_tokens' });
+});
+
 it('hands the priority on, 0 unless given', async () => {
   for (const priority of [0, -1000, 1000])
     expect((await asked({ priority }))?.priority).toBe(priority);

@@ -19,7 +19,6 @@ const inBoth: Field[] = [
   ['repetition_penalty', 1.1, 1],
   ['logit_bias', { '5': 1 }, {}],
   ['min_p', 0.1, 0],
-  ['min_tokens', 5, 0],
   ['use_beam_search', true, false],
   ['length_penalty', 0.8, 1],
   ['guided_json', {}],

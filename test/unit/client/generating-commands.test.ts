@@ -26,8 +26,8 @@ beforeAll(async () => {
 });
 afterAll(() => server.close(0));
 
-/** Of what the command asks. */
-async function prioritiesOf(parameters: string[]): Promise<number[]> {
+/** What the command asks. */
+async function askedBy(parameters: string[]): Promise<GenerateRequest__Output[]> {
   const output = new PassThrough().resume();
   const { signal } = new AbortController();
   const context = { stdout: output, stderr: output, signal } as unknown as Context;
@@ -36,8 +36,11 @@ async function prioritiesOf(parameters: string[]): Promise<number[]> {
   addBenchCommand(program, context);
   asked.length = 0;
   await program.parseAsync(parameters, { from: 'user' });
-  return asked.map(({ priority }) => priority);
+  return asked;
 }
+
+const prioritiesOf = async (parameters: string[]) =>
+  (await askedBy(parameters)).map(({ priority }) => priority);
 
 describe.each([
   { command: ['chat', '-m', 'Hi'], requests: 1 },
@@ -55,5 +58,22 @@ describe.each([
       message: `--priority: '${text}' is not a whole number from -1000 to 1000`,
     });
     expect(asked).toEqual([]);
+  });
+});
+
+describe('helsctl chat', () => {
+  const command = ['chat', '-m', 'Hi'];
+
+  it('asks for as many tokens at least as are given, else for none', async () => {
+    const given = await askedBy([...command, '--min-tokens', '12']);
+    expect(given.map(({ minTokens }) => minTokens)).toEqual([12]);
+    expect((await askedBy(command)).map(({ minTokens }) => minTokens)).toEqual([0]);
+  });
+
+  it.each(['-1', '0.5', 'many'])('refuses --min-tokens %j', async (text) => {
+    await expect(askedBy([...command, '--min-tokens', text])).rejects.toMatchObject({
+      code: 'usage',
+      message: `--min-tokens: '${text}' is not a whole number from 0 to 1048576`,
+    });
   });
 });
