@@ -105,6 +105,13 @@ function bruteForce(problem: Problem): number {
   return best;
 }
 
+/** Memory binds: from [0, 3, 2] heads and [4, 0, 0] granules only three units together lead to the best, [1, 3, 1] and [2, 1, 1]. */
+const bound = [
+  { slowness: 0.308, heads: 0.5, columns: 0.863, memory: 0.4833, link: 0, ring: 0 },
+  { slowness: 0.7965, heads: 0.898, columns: 1.5465, memory: 0.6688, link: 0, ring: 0 },
+  { slowness: 1.023, heads: 1.6277, columns: 1.366, memory: 0.4714, link: 0, ring: 0 },
+];
+
 it('finds the best split of small clusters to 5 %, and a split wherever there is one', () => {
   const gaps: number[] = [];
   fc.assert(
@@ -122,15 +129,15 @@ it('finds the best split of small clusters to 5 %, and a split wherever there is
         expect(found.predicted.decodeSeconds).toBeLessThanOrEqual(other.predicted.decodeSeconds);
       }
     }),
-    { numRuns: propertyRuns(100), endOnFailure: true },
+    { numRuns: propertyRuns(100), endOnFailure: true, examples: [[bound]] },
   );
   process.stdout.write(
     `lockstep: worst gap ${(100 * Math.max(...gaps)).toFixed(3)} % over ${gaps.length} feasible clusters`,
   );
 });
 
-// Where memory is tight, repair may start from the wrong set: in one cluster of some 1,500 by up to 7 %.
-it('is predicted as well as any subset of the devices, to 10 %', () => {
+// Where memory is tight, repair may start from the wrong set: over 8,000 clusters by up to 1.5 %.
+it('is predicted as well as any subset of the devices, to 5 %', () => {
   let worst = 0;
   fc.assert(
     fc.property(fc.array(device, { minLength: 2, maxLength: 5 }), (devices) => {
@@ -146,7 +153,7 @@ it('is predicted as well as any subset of the devices, to 10 %', () => {
         if (!Number.isFinite(least)) continue;
         const gap = all / least - 1;
         worst = Math.max(worst, gap);
-        expect(gap).toBeLessThanOrEqual(0.1);
+        expect(gap).toBeLessThanOrEqual(0.05);
       }
     }),
     { numRuns: propertyRuns(40), endOnFailure: true },

@@ -8,13 +8,13 @@ import {
   type Share,
 } from '../problem.ts';
 import { allSetsMax, trySets } from '../search/device-sets.ts';
-import { repair } from '../search/lockstep-repair.ts';
+import { polish, repair } from '../search/lockstep-repair.ts';
 import { phaseCosts, phaseSplits } from '../search/phase-split.ts';
 import { isUsed } from '../share-bytes.ts';
 import { bestBaseline, helsSplit, type Split } from './hels.ts';
 
 /** Splits that are repaired, the fastest first: of few devices, and of many. */
-const startsMax = 4;
+const startsMax = 16;
 const repairedOfManyMax = 2;
 
 interface Start {
@@ -106,12 +106,13 @@ export function lockstepSplit(problem: Problem, known: Candidate | null = null):
     if (once.best !== null) starts.push(candidateOf(problem, once.best.counts));
   }
   const costs = phaseCosts(problem);
-  const best = starts
+  const repaired = starts
     .filter(({ evaluation }) => evaluation.feasible)
     .sort((left, right) => left.evaluation.decodeSeconds - right.evaluation.decodeSeconds)
     .slice(0, few ? startsMax : repairedOfManyMax)
     .map((start) => repair(costs, start))
     .reduce<Candidate | null>(better, null);
+  const best = repaired === null ? null : polish(costs, repaired);
   // Without a split for ranks that meet once a step there is none at all: what fits does not depend on when they meet.
   return {
     best,

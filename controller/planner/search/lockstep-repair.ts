@@ -4,7 +4,8 @@ import type { Counts, Problem, ProblemDevice, Share } from '../problem.ts';
 import { isUsed } from '../share-bytes.ts';
 import { type PhaseCosts, spreadRows } from './phase-split.ts';
 
-/** Devices up to which a head and a granule move together, and up to which any device may give. */
+/** Devices up to which three units move together at last, up to which a head and a granule do, and up to which any device may give. */
+const tripleMovesMax = 5;
 const pairMovesMax = 6;
 const anyGiverMax = 8;
 /** Rounds of one repair times devices, and splits that a round makes in full. */
@@ -180,21 +181,23 @@ class Workpiece {
     return best;
   }
 
-  /** The first move found that makes the step shorter, the most promising ones first; null when none does. */
-  improved(): Candidate | null {
-    const heads = this.moves('headGroups');
-    const columns = this.moves('granules');
-    const steps: Move[][] = [...heads, ...columns].map((move) => [move]);
+  /** The first moves of up to `together` units that make the step shorter, the most promising ones first; null when none do. */
+  improved(together: 2 | 3): Candidate | null {
+    const singles = [...this.moves('headGroups'), ...this.moves('granules')];
+    const steps: Move[][] = singles.map((move) => [move]);
+    const devices = this.current.counts.headGroups.length;
     // Where memory binds, a head often makes room for a granule or the other way round.
-    if (this.current.counts.headGroups.length <= pairMovesMax) {
-      for (const head of heads) for (const column of columns) steps.push([head, column]);
+    if (devices <= pairMovesMax) steps.push(...pairsOf(singles));
+    if (together === 3) {
+      for (const pair of pairsOf(singles))
+        for (const third of singles) steps.push([...pair, third]);
     }
     const { decodeSeconds } = this.current.evaluation;
     const promising = steps
       .map((moves) => ({ moves, seconds: this.secondsAfter(moves) }))
       .filter(({ seconds }) => seconds < decodeSeconds)
       .sort((left, right) => left.seconds - right.seconds);
-    const tries = Math.ceil(triesMax / this.current.counts.headGroups.length);
+    const tries = Math.ceil(triesMax / devices);
     for (const { moves } of promising.slice(0, tries)) {
       const next = this.after(moves);
       if (next !== null && better(this.current, next) === next) return next;
@@ -203,12 +206,29 @@ class Workpiece {
   }
 }
 
+/** A head and a granule. */
+function pairsOf(singles: readonly Move[]): Move[][] {
+  const heads = singles.filter(({ headGroups }) => headGroups > 0);
+  const columns = singles.filter(({ granules }) => granules > 0);
+  return heads.flatMap((head) => columns.map((column) => [head, column]));
+}
+
 /** Moves single units, or a head and a granule together, while the step gets shorter. */
 export function repair(costs: PhaseCosts, start: Candidate): Candidate {
+  return improve(costs, start, 2);
+}
+
+/** The same of what repairs have found, of few devices with three units at a time, one of them of the other kind. */
+export function polish(costs: PhaseCosts, start: Candidate): Candidate {
+  const { length } = start.counts.headGroups;
+  return length <= tripleMovesMax ? improve(costs, start, 3) : start;
+}
+
+function improve(costs: PhaseCosts, start: Candidate, together: 2 | 3): Candidate {
   let best = start;
   const rounds = Math.ceil(roundsMax / start.counts.headGroups.length);
   for (let round = 0; round < rounds; round += 1) {
-    const next = new Workpiece(costs, best).improved();
+    const next = new Workpiece(costs, best).improved(together);
     if (next === null) break;
     best = next;
   }
