@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/scratch.h"
 
 namespace hels {
 namespace {
@@ -87,7 +88,8 @@ class BatchCheck {
 
   void checkPositions(const SequenceStep& sequence, int64_t count) {
     checkRange("tokens", count, 1, options_.stepTokensMax + 1);
-    checkRange("startPosition", sequence.startPosition, 0, model_.maxPositions - count + 1);
+    // The table's length is no limit: blocks that are only read may be named more than once.
+    checkRange("startPosition", sequence.startPosition, 0, positionsMax(model_, options_) - count + 1);
     const int64_t positions = sequence.startPosition + count;
     const int64_t needed = (positions + options_.kvBlockTokens - 1) / options_.kvBlockTokens;
     check(static_cast<int64_t>(sequence.blockTable.size()) >= needed,

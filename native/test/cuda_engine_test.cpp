@@ -330,6 +330,15 @@ TEST(CudaErrors, MemoryIsCheckedBeforeItIsTaken) {
   expectError(ErrorCode::kMemoryExceeded, " free; give it fewer", [&] { RankGroup(model, {{4, 0, 0}}, options); });
 }
 
+TEST(CudaErrors, PositionsThatThePoolHasNoRoomForAreRefused) {
+  EngineOptions options = gpuOptions();
+  options.kvBlocks = 2;
+  RankGroup group(makeTinyModel(gpuLlama(), 1), {{4, 0, 0}}, options);
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(0, {1}, 100, {0, 0, 0, 0, 0, 0, 1}));
+  expectError(ErrorCode::kShapeInvalid, "startPosition is 100; allowed is [0, 32)", [&] { group.step(batch); });
+}
+
 TEST(CudaErrors, ConnectIsNeededForSeveralRanks) {
   const TinyModel model = makeTinyModel(gpuLlama(), 1);
   const auto shards = shardsOf(model.spec, {{2, 1, 30}, {2, 0, 0}});

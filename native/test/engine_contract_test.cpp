@@ -102,6 +102,21 @@ TEST(StepBatchCheck, RefusesWhatCouldReachForeignMemory) {
   EXPECT_NO_THROW(group.step(good)) << "the engine stays usable";
 }
 
+/// A table may name a block that is only read many times, so its length bounds no position.
+TEST(StepBatchCheck, RefusesPositionsThatThePoolHasNoRoomFor) {
+  const TinyModel model = makeTinyModel(tinyLlama(), 1);
+  EngineOptions options = tinyOptions();
+  options.kvBlocks = 2;
+  RankGroup group(model, {{4, 0, 0}}, options);
+  StepBatch batch;
+  batch.sequences.push_back(sequenceStep(0, {1}, 100, {0, 0, 0, 0, 0, 0, 1}));
+  expectError(ErrorCode::kShapeInvalid, "startPosition is 100; allowed is [0, 32)", [&] { group.step(batch); });
+  batch.sequences[0] = sequenceStep(0, {1, 2}, 31, {0, 0, 1});
+  expectError(ErrorCode::kShapeInvalid, "startPosition is 31; allowed is [0, 31)", [&] { group.step(batch); });
+  batch.sequences[0] = sequenceStep(0, {1, 2}, 30, {0, 1});
+  EXPECT_NO_THROW(group.step(batch));
+}
+
 TEST(SharedPrefix, IsReadBySeveralSequencesOfAStep) {
   const TinyModel model = makeTinyModel(tinyLlama(), 1);
   const std::vector<int32_t> tokens = randomTokens(36, 101, 5);

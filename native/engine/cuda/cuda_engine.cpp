@@ -179,7 +179,6 @@ void CudaEngine::abort() noexcept {
 
 StepResult CudaEngine::step(const StepBatch& batch) {
   const TokenBatch tokens = makeTokenBatch(batch, model_, options_, sampledTokens_);
-  requireRoom(tokens);
   collective_.requireConnected();
   requireLending(batch);
   useDevice();
@@ -203,15 +202,6 @@ void CudaEngine::requireLending(const StepBatch& batch) const {
   if (remote_) exchange_.requireConnected();
   require(!remote_ || batch.kvMoves.empty(), ErrorCode::kShapeInvalid,
           "kvMoves is not empty; with kvLoans it must be on device " + options_.device);
-}
-
-/// Of the tables that are sized for the largest step: blocks that are only read may be named more than once.
-void CudaEngine::requireRoom(const TokenBatch& tokens) const {
-  const int64_t context = shapeOf(tokens, {}, options_.kvBlockTokens).contextMax;
-  const int64_t largest = largestStep(model_, options_).contextMax;
-  require(context <= largest, ErrorCode::kShapeInvalid,
-          "step: a sequence has " + std::to_string(context) + " positions; the pool has room for " +
-              std::to_string(largest));
 }
 
 void CudaEngine::listLogitRows(const StepBatch& batch, const TokenBatch& tokens) {

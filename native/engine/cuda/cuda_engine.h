@@ -59,7 +59,6 @@ class CudaEngine final : public Engine {
  private:
   StepResult run(const StepBatch& batch, const TokenBatch& tokens);
   void compute(const StepBatch& batch, const TokenBatch& tokens, StepResult& result);
-  void requireRoom(const TokenBatch& tokens) const;
   void requireLending(const StepBatch& batch) const;
   void listLogitRows(const StepBatch& batch, const TokenBatch& tokens);
   StepShape launchShape(const TokenBatch& tokens, bool replayable) const;
