@@ -24,10 +24,11 @@ void storeTyped(std::byte* keyBlock, std::byte* valueBlock, int64_t headDim, int
 }  // namespace
 
 void validateKvBlockTokens(int64_t blockTokens) {
-  const bool good = blockTokens > 0 && blockTokens % kAttentionTileTokens == 0 &&
+  const bool good = blockTokens > 0 && blockTokens <= kKvBlockTokensMax && blockTokens % kAttentionTileTokens == 0 &&
                     (kAttentionChunkTokens % blockTokens == 0 || blockTokens % kAttentionChunkTokens == 0);
   require(good, ErrorCode::kShapeInvalid,
-          "kvBlockTokens is " + std::to_string(blockTokens) + "; allowed are 16, 32 and multiples of 64");
+          "kvBlockTokens is " + std::to_string(blockTokens) + "; allowed are 16, 32 and multiples of 64 up to " +
+              std::to_string(kKvBlockTokensMax));
 }
 
 std::byte* KvCache::keys(int64_t layer, int64_t group) const {

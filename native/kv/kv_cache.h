@@ -28,7 +28,10 @@ struct KvShape {
   size_t sizeBytes() const { return static_cast<size_t>(2 * layers * headGroups * blocks * blockBytes()); }
 };
 
-/// Throws kShapeInvalid unless blockTokens is a multiple of 16 that divides 64 or is a multiple of it.
+/// Far above every useful size, and low enough that no size of one block overflows.
+inline constexpr int64_t kKvBlockTokensMax = 4096;
+/// Throws kShapeInvalid unless blockTokens is a multiple of 16 that divides 64 or is a multiple of it, and not above
+/// kKvBlockTokensMax.
 void validateKvBlockTokens(int64_t blockTokens);
 
 class KvCache {

@@ -15,18 +15,34 @@ KvShape shapeOf(KvShape shape, int64_t headGroups, int64_t blocks) {
   return shape;
 }
 
+constexpr int64_t kKvBytesMax = int64_t{1} << 60;
+
+/// Bytes of `shape`, whose blocks `field` tells the number of, with `room` left of kKvBytesMax. One block of all layers
+/// and heads takes less than 2^52.
+int64_t boundedBytes(const char* field, const KvShape& shape, int64_t room) {
+  const int64_t blockBytes = shape.layers * shape.layerBlockBytes();
+  if (blockBytes == 0) return 0;
+  require(shape.blocks <= room / blockBytes, ErrorCode::kMemoryExceeded,
+          std::string(field) + " is " + std::to_string(shape.blocks) + "; allowed are up to " +
+              std::to_string(room / blockBytes) + " with " + std::to_string(blockBytes) + " bytes of KV in each");
+  return blockBytes * shape.blocks;
+}
+
 }  // namespace
 
 KvBytes kvBytesOf(const KvHomes& homes, const KvShape& shape) {
   const int64_t groups = homes.headGroups.size();
-  KvBytes bytes;
-  bytes.device = shapeOf(shape, groups, homes.deviceBlocks).sizeBytes();
-  bytes.host = shapeOf(shape, groups, homes.hostBlocks()).sizeBytes();
+  int64_t loans = 0;
   for (const KvLoan& loan : homes.loans) {
-    if (loan.holder == homes.rank)
-      bytes.loans += shapeOf(shape, loan.headGroups.size(), loan.blocks.size()).sizeBytes();
+    if (loan.holder != homes.rank) continue;
+    const KvShape held = shapeOf(shape, loan.headGroups.size(), loan.blocks.size());
+    loans += boundedBytes("kvLoans.blocks", held, kKvBytesMax - loans);
   }
-  return bytes;
+  const KvShape device = shapeOf(shape, groups, homes.deviceBlocks);
+  const KvShape host = shapeOf(shape, groups, homes.hostBlocks());
+  return {static_cast<size_t>(boundedBytes("kvDeviceBlocks", device, kKvBytesMax)),
+          static_cast<size_t>(boundedBytes("kvParkedBlocks in host memory", host, kKvBytesMax)),
+          static_cast<size_t>(loans)};
 }
 
 KvStore::KvStore(KvHomes homes, const KvShape& shape, std::byte* device, std::byte* host, std::byte* loans)

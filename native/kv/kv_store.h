@@ -10,14 +10,15 @@
 
 namespace hels {
 
-/// Bytes of each kind.
+/// Bytes of each kind, in none of which there are more than 2^60: their sum cannot overflow.
 struct KvBytes {
   size_t device = 0;
   size_t host = 0;
   size_t loans = 0;  // held for others
 };
 
-/// `type`, `layers`, `headDim` and `blockTokens` of `shape` hold for all of a rank's KV.
+/// `type`, `layers`, `headDim` and `blockTokens` of `shape`, each within what is allowed, hold for all of a rank's KV.
+/// Throws kMemoryExceeded naming the field that takes more than any machine has.
 KvBytes kvBytesOf(const KvHomes& homes, const KvShape& shape);
 
 class KvStore {

@@ -12,6 +12,7 @@
 #include "comm/local_communicator.h"
 #include "engine/engine_thread.h"
 #include "engine/profile.h"
+#include "kv/kv_store.h"
 #include "reference/rank_group.h"
 
 namespace hels {
@@ -145,6 +146,8 @@ TEST(EngineOptionsCheck, NamesTheField) {
       {"speed is 0", [](EngineOptions& o) { o.speed = 0; }},
       {"speed is 1.5", [](EngineOptions& o) { o.speed = 1.5; }},
       {"kvBlockTokens is 24", [](EngineOptions& o) { o.kvBlockTokens = 24; }},
+      {"kvBlockTokens is 4160; allowed are 16, 32 and multiples of 64 up to 4096",
+       [](EngineOptions& o) { o.kvBlockTokens = 4160; }},
       {"kvBlocks is 0", [](EngineOptions& o) { o.kvBlocks = 0; }},
       {"stepTokensMax is 0", [](EngineOptions& o) { o.stepTokensMax = 0; }},
       {"sequencesMax is -1", [](EngineOptions& o) { o.sequencesMax = -1; }},
@@ -170,6 +173,30 @@ TEST(Memory, IsCheckedBeforeItIsTaken) {
   options.kvBlocks = int64_t{1} << 31;  // refused by the system or the budget, never half taken
   options.memoryBytes = uint64_t{1} << 30;
   expectError(ErrorCode::kMemoryExceeded, "KV ", [&] { RankGroup(model, {{4, 0, 0}}, options); });
+}
+
+TEST(Memory, SizesOfKvDoNotWrap) {
+  const KvShape shape{DataType::kF32, 64, 0, 128, 4096, 0};
+  const int64_t headGroups = 64;  // a block of all of them takes 2^34 bytes
+  KvHomes homes;
+  homes.headGroups = {0, headGroups};
+  homes.blocks = 1 << 30;
+  homes.deviceBlocks = 1 << 26;
+  homes.loans = {{0, 1, {1 << 26, 1 << 30}, homes.headGroups}};
+  EXPECT_EQ(kvBytesOf(homes, shape).device, size_t{1} << 60);
+  homes.deviceBlocks = 1 << 30;  // 2^64 bytes
+  expectError(ErrorCode::kMemoryExceeded,
+              "kvDeviceBlocks is 1073741824; allowed are up to 67108864 with 17179869184 bytes of KV in each",
+              [&] { kvBytesOf(homes, shape); });
+  homes.deviceBlocks = 0;
+  homes.parkedBlocks = (1 << 26) + 1;
+  expectError(ErrorCode::kMemoryExceeded, "kvParkedBlocks in host memory is 67108865; allowed are up to 67108864",
+              [&] { kvBytesOf(homes, shape); });
+  homes.parkedBlocks = 0;
+  homes.headGroups = {0, 0};
+  homes.loans = {{1, 0, {0, 1 << 25}, {0, headGroups}}, {1, 0, {1 << 25, 1 << 30}, {0, headGroups}}};
+  expectError(ErrorCode::kMemoryExceeded, "kvLoans.blocks is 1040187392; allowed are up to 33554432",
+              [&] { kvBytesOf(homes, shape); });
 }
 
 TEST(Accounting, LoadedBytesAddUpToTheModel) {

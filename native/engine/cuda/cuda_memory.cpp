@@ -91,10 +91,10 @@ CudaScratchSizes cudaScratchSizes(const ModelSpec& model, const ShardSpec& shard
 
 CudaMemory measureCudaMemory(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                              int64_t layers) {
+  const KvHomes homes = kvHomesOf(model, shard, options);
+  const KvBytes kv = kvBytesOf(homes, cudaKvShape(model, shard, options, layers));  // first: what follows relies on it
   Arena scratch;
   layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, layers), scratch);
-  const KvHomes homes = kvHomesOf(model, shard, options);
-  const KvBytes kv = kvBytesOf(homes, cudaKvShape(model, shard, options, layers));
   return {CudaWeights::measure(model, shard, layers), kv.device, scratch.usedBytes(), kv.host, kv.loans,
           remoteBytesOf(model, homes, options)};
 }
