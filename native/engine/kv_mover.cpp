@@ -1,8 +1,23 @@
 #include "engine/kv_mover.h"
 
 #include <algorithm>
+#include <string>
+
+#include "base/error.h"
 
 namespace hels {
+namespace {
+
+/// The next `bytes` of `buffer` after what is used.
+std::span<std::byte> take(std::span<std::byte> buffer, size_t& used, int64_t bytes) {
+  const size_t begin = used;
+  used += static_cast<size_t>(bytes);
+  require(used <= buffer.size(), ErrorCode::kInternal,
+          "a move of KV needs more than the " + std::to_string(buffer.size()) + " bytes of its buffer");
+  return buffer.subspan(begin, used - begin);
+}
+
+}  // namespace
 
 /// The KV of one owner's heads, from a rank to another.
 struct KvMover::Piece {
@@ -68,14 +83,14 @@ void KvMover::pack(const KvMove& move, Range layers, const std::vector<Piece>& p
     for (const Piece& piece : pieces) {
       if (piece.from == piece.to) continue;
       if (piece.to == rank && piece.from == static_cast<int>(peer)) {
-        received += static_cast<size_t>(layers.size() * store_.layerBlockBytes(piece.owner));
+        take(buffers_.receive, received, layers.size() * store_.layerBlockBytes(piece.owner));
       }
       if (piece.from != rank || piece.to != static_cast<int>(peer)) continue;
       const KvStore::Place from = store_.at(piece.owner, move.from);
       const KvShape& shape = from.cache->shape();
       for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
-        from.cache->readLayer(layer, from.block, buffers_.send.data() + sent);
-        sent += static_cast<size_t>(shape.layerBlockBytes());
+        const std::span<std::byte> target = take(buffers_.send, sent, shape.layerBlockBytes());
+        from.cache->readLayer(layer, from.block, target.data());
       }
     }
     parts[peer] = {buffers_.send.subspan(sendBegin, sent - sendBegin),

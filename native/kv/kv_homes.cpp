@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -51,6 +52,26 @@ void checkNeighbours(const KvHomes& homes, size_t index) {
                                          "or the runnable addresses end, there, not at " + std::to_string(next));
   requireKv(last || loan.headGroups == homes.loans[index + 1].headGroups,
             "kvLoans: rank " + std::to_string(loan.owner) + " has different headGroups in two of its loans");
+}
+
+/// No head has two owners: what goes between ranks at once has room for each head once. The loans are sorted.
+void checkOwners(const KvHomes& homes) {
+  std::vector<std::pair<Range, int>> owned;
+  if (!homes.headGroups.empty()) owned.emplace_back(homes.headGroups, homes.rank);
+  for (size_t index = 0; index < homes.loans.size(); ++index) {
+    const KvLoan& loan = homes.loans[index];
+    const bool first = index == 0 || homes.loans[index - 1].owner != loan.owner;
+    if (first && loan.owner != homes.rank) owned.emplace_back(loan.headGroups, loan.owner);
+  }
+  std::ranges::sort(owned, {}, [](const auto& entry) { return entry.first.begin; });
+  for (size_t i = 1; i < owned.size(); ++i) {
+    const auto& [before, rank] = owned[i - 1];
+    const auto& [next, other] = owned[i];
+    requireKv(before.end <= next.begin, "kvLoans: headGroups " + rangeText(before.begin, before.end) + " of rank " +
+                                            std::to_string(rank) + " and " + rangeText(next.begin, next.end) +
+                                            " of rank " + std::to_string(other) +
+                                            " overlap; each head group must have one owner");
+  }
 }
 
 /// Every address of this rank has one home.
@@ -125,6 +146,7 @@ KvHomes checkedKvHomes(KvHomes homes, int64_t modelHeadGroups, int64_t blockToke
   for (size_t index = 0; index < homes.loans.size(); ++index) checkLoan(homes, index, modelHeadGroups);
   sortLoans(homes.loans);
   for (size_t index = 0; index < homes.loans.size(); ++index) checkNeighbours(homes, index);
+  checkOwners(homes);
   checkOwn(homes);
   requireKv(homes.loans.empty() || blockTokens % kAttentionChunkTokens == 0,
             "kvBlockTokens is " + std::to_string(blockTokens) +

@@ -63,7 +63,8 @@ bool sameHeld(const KvHomes& before, const KvHomes& now);
 /// By owner, then ascending addresses.
 void sortLoans(std::vector<KvLoan>& loans);
 
-/// Sorts the loans and checks everything: ranges, one home for each address of each rank, blocks of whole chunks where
+/// Sorts the loans and checks everything: ranges, one home for each address of each rank, one owner of each head
+/// group, blocks of whole chunks where
 /// there are loans. Throws kShapeInvalid naming the field, its value and the allowed range.
 KvHomes checkedKvHomes(KvHomes homes, int64_t modelHeadGroups, int64_t blockTokens);
 

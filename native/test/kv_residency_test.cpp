@@ -297,6 +297,10 @@ TEST_F(Lending, RefusesWhatGivesAnAddressNoHomeOrTwo) {
        [](EngineOptions& o) {
          o.kvLoans = {{0, 1, {1, 6}, {0, 2}}, {0, 1, {6, 8}, {0, 1}}};
        }},
+      {"headGroups [1, 3) of rank 0 and [2, 4) of rank 1 overlap",
+       [](EngineOptions& o) {
+         o.kvLoans = {{0, 1, {4, 8}, {1, 3}}, {1, 0, {1, 8}, {2, 4}}};
+       }},
       {"kvBlockTokens is 32; with kvLoans", [](EngineOptions& o) { o.kvBlockTokens = 32; }},
   };
   const std::vector<ShardSpec> shards = shardsOf(model_.spec, shares_);
@@ -305,6 +309,18 @@ TEST_F(Lending, RefusesWhatGivesAnAddressNoHomeOrTwo) {
     change(changed);
     expectError(message, [&] { Engine::load(model_.spec, shards[1], model_.source, changed); });
   }
+}
+
+/// What moves between ranks has room for each head once.
+TEST(LentHeads, HaveOneOwner) {
+  KvHomes homes;
+  homes.rank = 2;
+  homes.ranks = 3;
+  homes.blocks = homes.deviceBlocks = 8;
+  homes.loans = {{0, 2, {4, 8}, {0, 4}}, {1, 2, {4, 8}, {4, 8}}};
+  EXPECT_NO_THROW(checkedKvHomes(homes, 8, 64));
+  homes.loans[1].headGroups = {0, 8};
+  expectError("headGroups [0, 4) of rank 0 and [0, 8) of rank 1 overlap", [&] { checkedKvHomes(homes, 8, 64); });
 }
 
 TEST_F(Lending, RefusesMovesOfUnknownOrDoubleAddresses) {
