@@ -27,6 +27,13 @@ int64_t startOf(int64_t tokens, int64_t context) {
   return std::max<int64_t>(0, (context - tokens * (tokens + 1) / 2) / tokens);
 }
 
+/// So few that the tables of their blocks are small.
+void requirePositions(const ModelSpec& model, const char* field, int64_t tokens, int64_t sequences, int64_t context) {
+  const int64_t each = tokens / sequences;
+  requirePoint(startOf(each, context / sequences) + each <= model.maxPositions, field, context,
+               "such that no sequence exceeds " + std::to_string(model.maxPositions) + " positions");
+}
+
 /// Sequences write into blocks of their own; what they only read is taken from the rest of the pool in turn.
 PointBatch batchOf(const ProfilePoint& point, int64_t blockTokens, int64_t readBlocksMax) {
   const int64_t sequences = point.prefill ? 1 : point.tokens;
@@ -82,6 +89,9 @@ void validatePoint(const ModelSpec& model, const ProfilePoint& point) {
   requirePoint(point.chunkTokens >= 0 && point.chunkTokens <= int64_t{1} << 16, "chunkTokens", point.chunkTokens,
                "0 to 65536");
   requirePoint(point.contextTokens >= 1, "contextTokens", point.contextTokens, "1 and above");
+  requirePositions(model, "contextTokens", point.tokens, point.prefill ? 1 : point.tokens, point.contextTokens);
+  if (point.chunkTokens == 0) return;
+  requirePositions(model, "chunkContextTokens", point.chunkTokens, 1, point.chunkContextTokens);
 }
 
 PointSetup makePointSetup(const ModelSpec& wholeModel, const EngineOptions& options, const ProfilePoint& point,
@@ -105,9 +115,6 @@ PointSetup makePointSetup(const ModelSpec& wholeModel, const EngineOptions& opti
 
   setup.options.kvBlocks = 0;
   for (const SequenceStep& sequence : setup.batch.step.sequences) {
-    const int64_t positions = sequence.startPosition + static_cast<int64_t>(sequence.tokens.size());
-    requirePoint(positions <= model.maxPositions, "contextTokens", point.contextTokens,
-                 "such that no sequence exceeds " + std::to_string(model.maxPositions) + " positions");
     // Sizes the table of positions.
     setup.options.kvBlocks = std::max(setup.options.kvBlocks, static_cast<int64_t>(sequence.blockTable.size()));
   }

@@ -28,11 +28,11 @@ struct PointSetup {
   PointBatch batch;
 };
 
-/// Throws kShapeInvalid naming the field of the point.
+/// Throws kShapeInvalid naming the field of the point, of a context that the model has no positions for, too.
 void validatePoint(const ModelSpec& model, const ProfilePoint& point);
 
-/// Made-up weights and KV are at most `bytesMax` each, and a quarter of options.memoryBytes; `layerBytes`: of one
-/// layer's weights at a share. Throws kShapeInvalid for a context that the model has no positions for.
+/// Of a point that validatePoint() accepts. Made-up weights and KV are at most `bytesMax` each, and a quarter of
+/// options.memoryBytes; `layerBytes`: of one layer's weights at a share.
 PointSetup makePointSetup(const ModelSpec& model, const EngineOptions& options, const ProfilePoint& point,
                           size_t bytesMax, const std::function<size_t(const ModelSpec&, const ShardSpec&)>& layerBytes);
 

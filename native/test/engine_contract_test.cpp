@@ -291,6 +291,14 @@ TEST(Profile, GrowsWithTheShareAndNamesBadFields) {
   expectError(ErrorCode::kShapeInvalid, "contextTokens is 5000", [&] {
     profiler.measure({false, 1, 5000, 1, 0, 0}, 1);
   });
+  // Refused before there is a table of that many blocks, of which each point would take 64 TiB.
+  const int64_t large = int64_t{1} << 48;
+  expectError(ErrorCode::kShapeInvalid, "contextTokens is 281474976710656", [&] {
+    profiler.measure({false, 1, large, 1, 0, 0}, 1);
+  });
+  expectError(ErrorCode::kShapeInvalid, "chunkContextTokens is 281474976710656", [&] {
+    profiler.measure({false, 1, 1, 1, 0, 0, 16, large}, 1);
+  });
 }
 
 TEST(Connect, IsNeededForSeveralRanks) {
