@@ -315,6 +315,28 @@ TEST_P(GemmForms, FixedPointNamesTheRowOutOfRange) {
   }
 }
 
+TEST_P(GemmForms, FixedPointNamesTheFirstRowOutOfRange) {
+  const int64_t granule = 8;
+  const int64_t rows = 150;  // several blocks of rows
+  const int64_t columns = 200;
+  const Weights weights(GetParam(), columns, 2 * granule);
+  std::vector<float> x = randomValues(rows * weights.depth, 8);
+  for (const int64_t row : {3, 70, 149}) x[static_cast<size_t>(row * weights.depth)] = NAN;
+  x[static_cast<size_t>(2 * weights.depth + granule)] = NAN;  // of the second granule only
+  for (const int threads : {1, 2}) {
+    std::vector<std::unique_ptr<Gemm>> products;
+    for (const Isa isa : isas()) products.push_back(makeChainGemm(threads, isa));
+    products.push_back(makeOneDnnGemm(threads));
+    for (const auto& gemm : products) {
+      const Packed packed = pack(*gemm, weights, 0, columns, 0, weights.depth);
+      std::vector<int64_t> sums(static_cast<size_t>(rows * columns));
+      EXPECT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data(), weights.depth, rows, granule, sums.data(), columns),
+                2)
+          << gemm->implementation() << ", " << threads << " threads";
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GemmForms, testing::ValuesIn(kForms), [](const auto& info) {
   return std::string(dataTypeName(info.param.type)) + (info.param.inputs == Inputs::kBf16      ? "_pairs"
                                                        : info.param.inputs == Inputs::kTwoBf16 ? "_two_terms"

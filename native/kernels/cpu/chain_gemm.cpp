@@ -1,7 +1,6 @@
 // Drives the chain tiles over a whole product: panels over threads, rows in tiles, depth in blocks that stay in the
 // first-level cache. Blocking the depth only pauses a chain, so none of this changes a bit.
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "base/error.h"
@@ -78,7 +77,7 @@ class ChainGemm final : public Gemm {
       return few_->multiplyFixedPoint(matrix, x, xStride, rows, granuleDepth, sums, sumStride);
     }
     const Operand operand = operandOf(matrix, x, xStride, rows, granuleDepth);
-    std::atomic<int64_t> badRow{-1};
+    LeastItem badRow;
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
       // Blocks of equal height, to within a row or a tile: a last block of a few rows would go to kernels that take
       // more panels.
@@ -88,10 +87,10 @@ class ChainGemm final : public Gemm {
         const int64_t count = firstOfBlock(rows, block + 1, blocks) - row;
         const int64_t bad = addGranules(matrix, panel, panels, operand.part(row, count), granuleDepth,
                                         sums + row * sumStride, sumStride);
-        if (bad >= 0) badRow.store(row + bad);
+        if (bad >= 0) badRow.note(row + bad);
       }
     });
-    return badRow.load();
+    return badRow.get();
   }
 
  private:
@@ -320,7 +319,7 @@ class ChainGemm final : public Gemm {
     return a;
   }
 
-  /// Adds every granule's chains of x.rows <= kRowBlock rows. Returns -1 or a row that is out of range.
+  /// Adds every granule's chains of x.rows <= kRowBlock rows. Returns -1 or the first row that is out of range.
   int64_t addGranules(const WeightMatrix& matrix, int64_t panel, int64_t panels, const Operand& x, int64_t granuleDepth,
                       int64_t* sums, int64_t sumStride) const {
     constexpr int64_t kPanelRows = std::max({kManyRows * 8, kTileRowsMax * int64_t{4}, kRowBlock * 2});
@@ -329,10 +328,14 @@ class ChainGemm final : public Gemm {
     alignas(64) int64_t totals[kPanelRows * kPanelColumns];
     const int64_t stride = panels * kPanelColumns;
     std::fill_n(totals, x.rows * stride, 0);
+    int64_t bad = -1;
     for (int64_t begin = 0; begin < matrix.depth; begin += granuleDepth) {
       chains(matrix, panel, panels, begin, std::min(granuleDepth, matrix.depth - begin), x, partial, stride);
-      if (!tiles_.addFixedPoint(partial, totals, x.rows * stride)) return badRow(partial, x.rows, stride);
+      if (tiles_.addFixedPoint(partial, totals, x.rows * stride)) continue;
+      const int64_t row = badRow(partial, x.rows, stride);
+      bad = bad < 0 ? row : std::min(bad, row);
     }
+    if (bad >= 0) return bad;
     const int64_t first = panel * kPanelColumns;
     const int64_t columns = std::min(stride, matrix.columns - first);
     for (int64_t row = 0; row < x.rows; ++row) {
@@ -342,7 +345,7 @@ class ChainGemm final : public Gemm {
     return -1;
   }
 
-  /// The row of a value out of range; there is one.
+  /// The first row with a value out of range; there is one.
   static int64_t badRow(const float* partial, int64_t rows, int64_t stride) {
     const float* end = partial + rows * stride;
     return (std::find_if_not(partial, end, inFixedPointRange) - partial) / stride;

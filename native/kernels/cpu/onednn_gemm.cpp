@@ -3,7 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <atomic>
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
@@ -155,16 +154,16 @@ class OneDnnGemm final : public Gemm {
     if (matrix.depth == 0) return -1;
     partial_.resize(static_cast<size_t>(rows * matrix.columns));
     multiply(matrix, x, xStride, rows, partial_.data(), matrix.columns);
-    std::atomic<int64_t> badRow{-1};
+    LeastItem badRow;
     parallelFor(rows * matrix.columns < kParallelElementsMin ? 1 : threads_, rows, [&](int64_t row) {
       const float* partial = partial_.data() + row * matrix.columns;
       int64_t* target = sums + row * sumStride;
       for (int64_t column = 0; column < matrix.columns; ++column) {
-        if (!inFixedPointRange(partial[column])) return badRow.store(row);
+        if (!inFixedPointRange(partial[column])) return badRow.note(row);
         target[column] += toFixedPoint(partial[column]);
       }
     });
-    return badRow.load();
+    return badRow.get();
   }
 
  private:

@@ -4,7 +4,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <limits>
 
 namespace hels {
 
@@ -37,5 +39,24 @@ void parallelForDynamic(int threads, int64_t items, const Body& body) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (int64_t item = 0; item < items; ++item) body(item, omp_get_thread_num());
 }
+
+/// The least of the items that threads note.
+class LeastItem {
+ public:
+  void note(int64_t item) {
+    int64_t least = least_.load();
+    while (item < least && !least_.compare_exchange_weak(least, item)) {
+    }
+  }
+  /// -1: none was noted.
+  int64_t get() const {
+    const int64_t least = least_.load();
+    return least == kNone ? -1 : least;
+  }
+
+ private:
+  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> least_{kNone};
+};
 
 }  // namespace hels
