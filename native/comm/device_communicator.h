@@ -20,9 +20,6 @@ class DeviceCommunicator {
   virtual int ranks() const = 0;
   /// How the ranks reach each other: "nccl 2.28.3, P2P/CUMEM", "host, shared memory", "one device".
   virtual std::string transport() const = 0;
-  /// Whether allReduceSum may be called while `stream` is being captured; the graph can then be replayed any number of
-  /// times, by all ranks alike.
-  virtual bool capturable() const = 0;
 
   /// Replaces `values` (`count` of them, in memory of this rank's device) by the sum over all ranks, after what
   /// `stream` holds already and before what comes later. Every rank calls with the same count, in the same order. May

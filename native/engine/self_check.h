@@ -9,7 +9,7 @@
 
 namespace hels {
 
-/// Ranks with equal fingerprints give equal bits: "chain-2/bf16:0123456789abcdef". In exact mode throws kInternal
+/// Ranks with equal fingerprints give equal bits: "chain-N/bf16:0123456789abcdef". In exact mode throws kInternal
 /// naming the check that failed: products must not depend on rows, columns' slice, granules' grouping, threads or
 /// instruction set. In fast mode nothing is promised; the fingerprint names the implementation.
 std::string selfCheck(const ModelSpec& model, const EngineOptions& options, Gemm& gemm);

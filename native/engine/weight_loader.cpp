@@ -316,11 +316,6 @@ class Loader {
 
 }  // namespace
 
-void loadWeights(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer, WeightReader& reader,
-                 const ModelWeights& weights) {
-  loadWeightParts(model, shard, packer, reader, weights, {true, true, true, true, true});
-}
-
 ByWeightPart<LoadAccounting> loadWeightParts(const ModelSpec& model, const ShardSpec& shard, const WeightPacker& packer,
                                              WeightReader& reader, const ModelWeights& weights,
                                              const ByWeightPart<bool>& wanted) {

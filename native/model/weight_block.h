@@ -48,7 +48,6 @@ class WeightReader {
   explicit WeightReader(std::shared_ptr<const WeightSource> source,
                         std::optional<Corruption> corruption = std::nullopt);
 
-  bool has(const std::string& name) const { return source_->find(name) != nullptr; }
   /// Throws kModelInvalid when the tensor is missing, has another shape or a type that is not f32, bf16 or f16;
   /// kShapeInvalid for a range outside `shape`. An empty range reads nothing but is checked all the same.
   void readMatrix(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns, DataType to,

@@ -163,27 +163,6 @@ TEST(CudaHeads, ArePreparedAsInF64AndStoredInTheirPlace) {
   }
 }
 
-TEST(CudaHeads, BlocksMoveInEveryPlane) {
-  constexpr int64_t kPlanes = 3;
-  constexpr int64_t kBlockBytes = 16 * 300;
-  std::vector<std::byte> data;
-  for (int64_t i = 0; i < kPlanes * kBlocks * kBlockBytes; ++i) {
-    data.push_back(static_cast<std::byte>(i / 16 * 31 + i % 16));
-  }
-  const DeviceBuffer planes = upload(data);
-  const DeviceBuffer moves = upload(std::vector<int32_t>{4, 1, 0, 3});
-  moveBlocks(planes.data(), kPlanes, kBlocks, kBlockBytes, moves.as<int32_t>(), 2, nullptr);
-  check(cudaDeviceSynchronize(), "moves");
-  std::vector<std::byte> expected = data;
-  for (int64_t plane = 0; plane < kPlanes; ++plane) {
-    for (const auto& [from, to] : {std::pair<int64_t, int64_t>{4, 1}, {0, 3}}) {
-      std::copy_n(data.begin() + (plane * kBlocks + from) * kBlockBytes, kBlockBytes,
-                  expected.begin() + (plane * kBlocks + to) * kBlockBytes);
-    }
-  }
-  EXPECT_EQ(download<std::byte>(planes), expected);
-}
-
 }  // namespace
 }  // namespace hels::cuda
 #endif

@@ -24,8 +24,6 @@ class HostStagedCommunicator final : public DeviceCommunicator {
   int rank() const override { return communicator_->rank(); }
   int ranks() const override { return communicator_->ranks(); }
   std::string transport() const override { return std::string("host, ") + communicator_->transport(); }
-  /// The host takes part in every sum.
-  bool capturable() const override { return ranks() == 1; }
 
   void allReduceSum(int64_t* values, size_t count, cudaStream_t stream, std::chrono::nanoseconds deadline) override {
     requireAlive();

@@ -120,7 +120,6 @@ class LocalDeviceCommunicator final : public DeviceCommunicator {
   int rank() const override { return rank_; }
   int ranks() const override { return group_->ranks(); }
   std::string transport() const override { return "one device"; }
-  bool capturable() const override { return true; }
 
   void allReduceSum(int64_t* values, size_t count, cudaStream_t stream, std::chrono::nanoseconds deadline) override {
     group_->throwFailure(rank_);

@@ -145,7 +145,6 @@ class NcclConnector::Communicator final : public DeviceCommunicator {
   int rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   std::string transport() const override { return transport_; }
-  bool capturable() const override { return true; }
 
   void allReduceSum(int64_t* values, size_t count, cudaStream_t stream,
                     std::chrono::nanoseconds /*deadline*/) override {

@@ -1,6 +1,6 @@
 // Products with weight matrices on a GPU whose bits depend on nothing but the row of x and the column of the result:
 // the depth is cut into segments at fixed places, each segment is one chain of tensor-core products over k ascending in
-// blocks of 32, and segments are summed in a fixed order. Any number of rows, any slice of the columns and any tiling
+// steps of 16, and segments are summed in a fixed order. Any number of rows, any slice of the columns and any tiling
 // give the same bits. f32 weights are one chain of fused multiply-adds, k ascending, as on the CPU.
 #pragma once
 

@@ -1,6 +1,5 @@
-// Biases, norms, rotation and the store of keys and values: a warp for each head of a token. Moves of blocks: a thread
-// for each 16 bytes.
-#include <algorithm>
+// Biases, norms, rotation and the store of keys and values: a warp for each head of a token. Keys and values that come
+// from another rank: a block for each token.
 #include <cmath>
 
 #include "kernels/cuda/device.h"
@@ -166,33 +165,20 @@ void launchHeads(DataType type, const HeadArguments& a, int64_t tokens, cudaStre
   launchEarly(kernel, grid, dim3(kWarps * kWarpThreads), 0, stream, a);
 }
 
-constexpr int kMoveThreads = 128;
+constexpr int kStoreThreads = 128;
 
 /// A block stores one token: groups of keys, then of values, each of `pieces` uint4.
-__global__ void __launch_bounds__(kMoveThreads)
+__global__ void __launch_bounds__(kStoreThreads)
     storeKernel(const uint4* rows, int64_t rowPieces, uint4* keys, uint4* values, int64_t groupPieces, int groups,
                 int pieces, const int32_t* slots) {
   const uint4* row = rows + blockIdx.x * rowPieces;
   const int64_t slot = static_cast<int64_t>(slots[blockIdx.x]) * pieces;
-  for (int i = static_cast<int>(threadIdx.x); i < 2 * groups * pieces; i += kMoveThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * groups * pieces; i += kStoreThreads) {
     const int head = i / pieces;
     uint4* cache = head < groups ? keys : values;
     cache[head % groups * groupPieces + slot + i % pieces] = row[i];
   }
 }
-
-/// A block copies one block of the cache in one plane.
-__global__ void __launch_bounds__(kMoveThreads)
-    moveKernel(uint4* planes, int64_t blocks, int64_t blockPieces, const int32_t* moves) {
-  const int64_t move = blockIdx.x;
-  uint4* plane = planes + static_cast<int64_t>(blockIdx.y) * blocks * blockPieces;
-  const uint4* from = plane + moves[2 * move] * blockPieces;
-  uint4* to = plane + moves[2 * move + 1] * blockPieces;
-  for (int64_t i = threadIdx.x; i < blockPieces; i += kMoveThreads) to[i] = from[i];
-}
-
-/// What the second dimension of a grid takes.
-constexpr int64_t kPlanesMax = 65535;
 
 }  // namespace
 
@@ -211,21 +197,10 @@ void storeKeysAndValues(const DeviceKv& kv, const void* rows, int64_t rowStride,
   const auto inPieces = [&](int64_t elements) {
     return elements * static_cast<int64_t>(bytesOf(kv.type)) / static_cast<int64_t>(sizeof(uint4));
   };
-  launch(storeKernel, dim3(static_cast<unsigned>(count)), dim3(kMoveThreads), 0, stream,
+  launch(storeKernel, dim3(static_cast<unsigned>(count)), dim3(kStoreThreads), 0, stream,
          static_cast<const uint4*>(rows), inPieces(rowStride), reinterpret_cast<uint4*>(kv.keys),
          reinterpret_cast<uint4*>(kv.values), inPieces(kv.blocks * kv.blockTokens * kv.headDim),
          static_cast<int>(kv.groups), static_cast<int>(inPieces(kv.headDim)), slots);
-}
-
-void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,
-                int64_t count, cudaStream_t stream) {
-  if (count == 0) return;
-  const int64_t pieces = blockBytes / static_cast<int64_t>(sizeof(uint4));
-  for (int64_t first = 0; first < planeCount; first += kPlanesMax) {
-    const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(std::min(kPlanesMax, planeCount - first)));
-    launch(moveKernel, grid, dim3(kMoveThreads), 0, stream,
-           reinterpret_cast<uint4*>(planes + first * blocks * blockBytes), blocks, pieces, moves);
-  }
 }
 
 }  // namespace hels::cuda

@@ -1,5 +1,5 @@
 // Between the products and attention: biases, norms of query and key heads, rotation, and the store of keys and values
-// in the paged cache; and blocks of the cache that move. Each head's bits depend on its own row only.
+// in the paged cache. Each head's bits depend on its own row only.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -36,11 +36,5 @@ void prepareHeads(const HeadPreparation& preparation, const DeviceKv& kv, const 
 /// block * blockTokens + the position in it. All but kv.data in multiples of 8 elements.
 void storeKeysAndValues(const DeviceKv& kv, const void* rows, int64_t rowStride, const int32_t* slots, int64_t count,
                         cudaStream_t stream);
-
-/// Copies whole blocks inside of a cache: planes(planes, blocks, blockBytes), one plane for each layer, group and of
-/// keys or values; moves(count, 2) in device memory are (from, to). No block is written twice, nor both read and
-/// written, in one call. blockBytes is a multiple of 16.
-void moveBlocks(std::byte* planes, int64_t planeCount, int64_t blocks, int64_t blockBytes, const int32_t* moves,
-                int64_t count, cudaStream_t stream);
 
 }  // namespace hels::cuda
