@@ -46,7 +46,9 @@ export function requestInvalid(field: string, value: unknown, allowed: string): 
 
 /** A value in a message: short, on one line. */
 export function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  // More elements of a list are not shown, and there can be millions of them.
+  const part: unknown = Array.isArray(value) ? value.slice(0, 40) : value;
+  const text = JSON.stringify(part) ?? String(part);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
@@ -89,13 +91,18 @@ export function checkTextRequest(request: TextRequest): void {
 }
 
 function checkSeed(field: string, seed: number): void {
+/** Says how many there are, not which: that could be megabytes. */
+function tooMany(field: string, count: number, most: string): HelsError {
+  return new HelsError('request-invalid', `${field}: ${count} are more than ${most}`, { field });
+}
+
   if (Number.isSafeInteger(seed) && seed >= 0) return;
   throw requestInvalid(field, seed, 'a whole number from 0 to 2^53 - 1');
 }
 
 function checkStop(stop: readonly string[]): void {
   if (stop.length > limits.stopStringsMax) {
-    throw requestInvalid('stop', stop, `a list of at most ${limits.stopStringsMax} texts`);
+    throw tooMany('stop', stop.length, `the ${limits.stopStringsMax} texts a request may have`);
   }
   for (const text of stop) {
     if (text.length < 1 || text.length > limits.stopCharactersMax) {
@@ -107,7 +114,8 @@ function checkStop(stop: readonly string[]): void {
 /** How many; which there are, the model says. */
 function checkStopTokenIds(tokenIds: readonly number[]): void {
   if (tokenIds.length <= limits.stopTokenIdsMax) return;
-  throw requestInvalid('stop_token_ids', tokenIds, `a list of at most ${limits.stopTokenIdsMax}`);
+  const most = `the ${limits.stopTokenIdsMax} token ids a request may have`;
+  throw tooMany('stop_token_ids', tokenIds.length, most);
 }
 
 function checkCacheSalt(salt: string): void {

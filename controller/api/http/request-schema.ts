@@ -24,6 +24,11 @@ const not =
   ({ input }: { input?: unknown }) =>
     input === undefined ? `is missing; give ${allowed}` : `${shown(input)} is not ${allowed}`;
 
+const tooMany =
+  (most: number, what: string) =>
+  ({ input }: { input?: unknown }) =>
+    `${(input as unknown[]).length} are more than the ${most} ${what} a request may have`;
+
 const flag = z.boolean({ error: not('true or false') }).nullish();
 const number = z.number({ error: not('a number') }).nullish();
 const wholeFrom = (low: number, high: number) => {
@@ -44,8 +49,11 @@ const common = {
   max_tokens: number,
   min_tokens: number,
   n: wholeFrom(1, limits.choicesMax),
+  // Bounded before their elements are looked at: zod keeps an issue for each that is wrong.
   stop: z
-    .union([z.string(), z.array(z.string())], { error: not('a text or a list of texts') })
+    .union([z.string(), z.array(z.string()).max(limits.stopStringsMax)], {
+      error: not(`a text or a list of at most ${limits.stopStringsMax} texts`),
+    })
     .nullish(),
   stream: flag,
   stream_options: z
@@ -53,6 +61,7 @@ const common = {
     .nullish(),
   stop_token_ids: z
     .array(z.number({ error: not('a token id') }), { error: not('a list of token ids') })
+    .max(limits.stopTokenIdsMax, { error: tooMany(limits.stopTokenIdsMax, 'token ids') })
     .nullish(),
   ignore_eos: flag,
   cache_salt: z.string({ error: () => 'is not a text' }).nullish(),
@@ -74,7 +83,7 @@ const chatSchema = z.object({
   messages: z
     .array(message, { error: not('a list of messages') })
     .min(1, { error: 'is empty; give at least one message' })
-    .max(limits.chatMessagesMax, { error: `has more than ${limits.chatMessagesMax} messages` }),
+    .max(limits.chatMessagesMax, { error: tooMany(limits.chatMessagesMax, 'messages') }),
   logprobs: flag,
   top_logprobs: wholeFrom(0, limits.logprobsMax),
 });
