@@ -9,6 +9,10 @@ export const limits = {
   httpBodyBytesMax: 8 * MiB,
   /** Lists and objects within each other in a body: what looks at them recurses. */
   jsonNestingMax: 100,
+  /** Of all bodies that are being received, beyond the first bytes of each: as many connections as there may be could hold 32 GiB. */
+  httpBodiesBytesMax: 256 * MiB,
+  /** So much of a body counts not among them: a short request is heard however many send long ones. */
+  httpShortBodyBytes: 64 * 1024,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
   /** Names of headers that a page of another origin asks to send, all together. */
@@ -79,6 +83,15 @@ function assertRelation(holds: boolean, relation: string): void {
 assertRelation(
   limits.httpBodyBytesMax > 6 * limits.promptCharactersMax,
   'httpBodyBytesMax > 6 * promptCharactersMax',
+);
+assertRelation(
+  limits.httpBodiesBytesMax >= limits.httpBodyBytesMax,
+  'httpBodiesBytesMax >= httpBodyBytesMax',
+);
+// The uncounted beginnings of bodies are no more than those that count.
+assertRelation(
+  limits.httpConnectionsMax * limits.httpShortBodyBytes <= limits.httpBodiesBytesMax,
+  'httpConnectionsMax * httpShortBodyBytes <= httpBodiesBytesMax',
 );
 assertRelation(
   limits.corsHeadersCharactersMax < limits.httpHeaderBytesMax,

@@ -30,6 +30,7 @@ export interface HttpTestOptions {
   /** Shared by several servers, and closed by the caller; absent: one of its own. */
   text?: TextModel;
   streamQuietMs?: number;
+  bodiesBytesMax?: number;
 }
 
 /** Tokens whose text is whole by itself: letters, digits and merged words. */
@@ -78,6 +79,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     metrics: metrics.registry,
     readiness: () => readiness,
     ...(options.streamQuietMs === undefined ? {} : { streamQuietMs: options.streamQuietMs }),
+    ...(options.bodiesBytesMax === undefined ? {} : { bodiesBytesMax: options.bodiesBytesMax }),
     status: () => ({ status: { state: 'ready', modelId: modelId ?? '' }, plan: null }),
   });
   const logger = winston.createLogger({ silent: true });

@@ -6,6 +6,7 @@ import type { GenerationService } from '../generation-service.ts';
 import { type AccessRules, checkApiKey } from './access.ts';
 import { chatFormat, completionFormat } from './answer-format.ts';
 import { ApiError } from './api-error.ts';
+import { BodyRoom } from './body-room.ts';
 import { type DashboardStatus, dashboard } from './dashboard.ts';
 import { type Exchange, type Handler, sendJson, sendText } from './exchange.ts';
 import { generateAnswers } from './generate-answers.ts';
@@ -24,6 +25,8 @@ export interface RouteOptions {
   clock: Clock;
   /** Of a stream before it says that it lives; absent: the limit. */
   streamQuietMs?: number;
+  /** Of bodies that are being received together; absent: the limit. */
+  bodiesBytesMax?: number;
 }
 
 interface Route {
@@ -37,10 +40,12 @@ const modelsPath = '/v1/models/';
 
 export class Routes {
   readonly #options: RouteOptions;
+  readonly #bodyRoom: BodyRoom;
   readonly #routes: ReadonlyMap<string, Route>;
 
   constructor(options: RouteOptions) {
     this.#options = options;
+    this.#bodyRoom = new BodyRoom(options.bodiesBytesMax ?? limits.httpBodiesBytesMax);
     const get = (secured: boolean, handle: Handler): Route => ({ method: 'GET', secured, handle });
     const post = (handle: Handler): Route => ({ method: 'POST', secured: true, handle });
     this.#routes = new Map([
@@ -100,7 +105,7 @@ export class Routes {
   }
 
   async #generate(exchange: Exchange, endpoint: 'chat' | 'completion'): Promise<void> {
-    const body = await readJson(exchange.request, exchange.response);
+    const body = await readJson(exchange.request, exchange.response, this.#bodyRoom);
     const chat = endpoint === 'chat';
     await generateAnswers({
       service: this.#options.service,

@@ -86,6 +86,30 @@ describe('what is no request for us', () => {
     expect(chunked.status).toBe(413);
     expect((await post(completion)).status).toBe(200);
   });
+
+  it('is refused while the others that are being received fill the room for all, unless it is short', async () => {
+    await start({ bodiesBytesMax: 2 ** 20 });
+    const long = { ...completion, unknown: 'x'.repeat(limits.httpShortBodyBytes + 2 ** 19) };
+    expect((await post(long)).status).toBe(200);
+    const { port } = new URL(http.server.url);
+    const slow = connect(Number(port), '127.0.0.1');
+    slow.write(
+      `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${2 ** 21}\r\n\r\n${'x'.repeat(2 ** 20)}`,
+    );
+    await expect.poll(async () => (await post(long)).status).toBe(429);
+    const full = await post(long);
+    expect([full.headers.get('retry-after'), full.headers.get('connection')]).toEqual([
+      '1',
+      'close',
+    ]);
+    expect(await errorOf(full)).toMatchObject({
+      code: 'overloaded',
+      message: expect.stringContaining('1048576 bytes together'),
+    });
+    expect((await post(completion)).status).toBe(200);
+    slow.destroy();
+    await expect.poll(async () => (await post(long)).status).toBe(200);
+  });
 });
 
 describe('state', () => {
