@@ -45,7 +45,7 @@ export const limits = {
   /** What a refused client is told to wait. */
   retryAfterSeconds: 1,
 
-  /** Text of one prompt, UTF-16 units. */
+  /** Text of one prompt, or of a chat's messages together, UTF-16 units. */
   promptCharactersMax: MiB,
   chatMessagesMax: 4096,
   contentPartsMax: 256,

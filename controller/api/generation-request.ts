@@ -1,6 +1,7 @@
 /** A generation as a client asks for it, whatever edge it came through. Field names in errors are those of the HTTP and gRPC APIs. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import { limits } from '../limits.ts';
+import { checkPromptCharacters } from '../tokenizer/prompt-characters.ts';
 import type { ChatMessage } from '../tokenizer/text-jobs.ts';
 
 export type TextInput =
@@ -90,12 +91,12 @@ export function checkTextRequest(request: TextRequest): void {
   checkInput(request.input);
 }
 
-function checkSeed(field: string, seed: number): void {
 /** Says how many there are, not which: that could be megabytes. */
 function tooMany(field: string, count: number, most: string): HelsError {
   return new HelsError('request-invalid', `${field}: ${count} are more than ${most}`, { field });
 }
 
+function checkSeed(field: string, seed: number): void {
   if (Number.isSafeInteger(seed) && seed >= 0) return;
   throw requestInvalid(field, seed, 'a whole number from 0 to 2^53 - 1');
 }
@@ -130,6 +131,7 @@ function checkCacheSalt(salt: string): void {
 }
 
 function checkInput(input: TextInput): void {
+  if (input.type === 'text') checkPromptCharacters('prompt', input.text.length);
   if (input.type !== 'chat') return;
   const count = input.messages.length;
   if (count < 1 || count > limits.chatMessagesMax) {
@@ -138,6 +140,8 @@ function checkInput(input: TextInput): void {
       field: 'messages',
     });
   }
+  const characters = input.messages.reduce((sum, { content }) => sum + content.length, 0);
+  checkPromptCharacters('messages', characters);
 }
 
 /** A tokenizer can have tokens that the model has no row for: added ones, as a rule. `nameOf`: of a token, for people. */

@@ -145,7 +145,7 @@ export class GenerationService {
       signal.throwIfAborted();
       const model = this.modelNamed(request.model);
       try {
-        return await this.#prepareFor(model, request);
+        return await this.#prepareFor(model, request, signal);
       } catch (error) {
         // Its epoch ended while the prompt was read.
         if (this.#servedModel()?.text === model.text) throw error;
@@ -153,8 +153,12 @@ export class GenerationService {
     }
   }
 
-  async #prepareFor(model: ServedModel, request: TextRequest): Promise<PreparedText> {
-    const promptTokenIds = await this.#tokenize(request, model, this.#limitsOf(model));
+  async #prepareFor(
+    model: ServedModel,
+    request: TextRequest,
+    signal: AbortSignal,
+  ): Promise<PreparedText> {
+    const promptTokenIds = await this.#tokenize(request, model, this.#limitsOf(model), signal);
     // Another plan may have come meanwhile: a bound that the room gives is of this moment.
     const group = this.#limitsOf(model);
     const maxTokens = checkRoom(request, group, promptTokenIds.length);
@@ -260,6 +264,7 @@ export class GenerationService {
     request: TextRequest,
     model: ServedModel,
     group: GenerationLimits,
+    signal: AbortSignal,
   ): Promise<readonly number[]> {
     const { input } = request;
     const { text } = model;
@@ -277,8 +282,8 @@ export class GenerationService {
     if (input.type === 'tokens') return input.tokenIds;
     const tokenIds =
       input.type === 'text'
-        ? await text.encode(input.text, true)
-        : await text.encode(await text.renderChat(input.messages), false);
+        ? await text.encode(input.text, true, signal)
+        : await text.encodeChat(input.messages, signal);
     const field = input.type === 'text' ? 'prompt' : 'messages';
     checkTextTokens(field, tokenIds, text.vocabularySize, (id) => text.nameOf(id));
     return tokenIds;

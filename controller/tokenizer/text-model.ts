@@ -3,13 +3,16 @@ import { join, resolve } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { HelsError } from '../../proto/domain/errors.ts';
-import { limits } from '../limits.ts';
 import { IncrementalDetokenizer } from './incremental-detokenizer.ts';
+import { checkPromptCharacters } from './prompt-characters.ts';
 import { endOfTextIds, templateTokensOf } from './special-tokens.ts';
 import { modelInvalid, readTextFiles, type TextFiles } from './text-files.ts';
 import type { ChatMessage, TextAnswer, TextJob } from './text-jobs.ts';
 import { TextThread, type TextThreadOptions, textThreadDefaults } from './text-thread.ts';
 import { type TokenAlphabet, tokenAlphabetOf, tokenBytes } from './token-bytes.ts';
+
+/** Of callers that never leave. */
+const stays = new AbortController().signal;
 
 /**
  * Encoding and chat templates run on a thread of their own (see TextThread); decoding, microseconds per token, stays on the caller's.
@@ -71,24 +74,35 @@ export class TextModel {
     return model;
   }
 
-  /** addSpecialTokens: what tokenizer.json's post-processor adds, often a begin-of-text token. */
-  async encode(text: string, addSpecialTokens: boolean): Promise<number[]> {
-    if (text.length > limits.promptCharactersMax) {
-      throw new HelsError(
-        'context-too-long',
-        `prompt: ${text.length} characters are more than the ${limits.promptCharactersMax} one prompt may have`,
-        { field: 'prompt' },
-      );
-    }
-    const answer = await this.#run({ type: 'encode', text, addSpecialTokens }, 'prompt');
+  /** addSpecialTokens: what tokenizer.json's post-processor adds, often a begin-of-text token. A text that waits when `signal` aborts is left. */
+  encode(text: string, addSpecialTokens: boolean, signal: AbortSignal = stays): Promise<number[]> {
+    return this.#encode(text, addSpecialTokens, 'prompt', signal);
+  }
+
+  /** The tokens of a chat's prompt: its template writes the special ones. */
+  async encodeChat(
+    messages: readonly ChatMessage[],
+    signal: AbortSignal = stays,
+  ): Promise<number[]> {
+    return this.#encode(await this.renderChat(messages, signal), false, 'messages', signal);
+  }
+
+  async #encode(
+    text: string,
+    addSpecialTokens: boolean,
+    field: 'prompt' | 'messages',
+    signal: AbortSignal,
+  ): Promise<number[]> {
+    checkPromptCharacters(field, text.length);
+    const answer = await this.#run({ type: 'encode', text, addSpecialTokens }, field, signal);
     if (answer.type === 'tokens') return answer.tokenIds;
-    throw new HelsError('request-invalid', `prompt: cannot be tokenized: ${reasonOf(answer)}`, {
-      field: 'prompt',
+    throw new HelsError('request-invalid', `${field}: cannot be tokenized: ${reasonOf(answer)}`, {
+      field,
     });
   }
 
-  /** The prompt of a chat, ready to be encoded without special tokens: the template writes them. */
-  async renderChat(messages: readonly ChatMessage[]): Promise<string> {
+  /** The prompt of a chat, without the special tokens that `encode` can add: the template writes them. */
+  async renderChat(messages: readonly ChatMessage[], signal: AbortSignal = stays): Promise<string> {
     if (!this.#hasChatTemplate) {
       throw new HelsError(
         'request-invalid',
@@ -96,7 +110,7 @@ export class TextModel {
         { field: 'messages' },
       );
     }
-    const answer = await this.#run({ type: 'render', messages }, 'messages');
+    const answer = await this.#run({ type: 'render', messages }, 'messages', signal);
     if (answer.type === 'text') return answer.text;
     throw new HelsError(
       'request-invalid',
@@ -145,10 +159,11 @@ export class TextModel {
     return this.#thread.close();
   }
 
-  async #run(job: TextJob, field: string): Promise<TextAnswer> {
+  async #run(job: TextJob, field: string, signal: AbortSignal): Promise<TextAnswer> {
     try {
-      return await this.#thread.run(job);
+      return await this.#thread.run(job, signal);
     } catch (error) {
+      if (signal.aborted) throw error;
       if (!(error instanceof HelsError) || error.code !== 'deadline-exceeded') throw error;
       throw new HelsError('request-invalid', `${field}: ${error.message}; send less text`, {
         field,

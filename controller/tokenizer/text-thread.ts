@@ -18,8 +18,10 @@ export const textThreadDefaults: TextThreadOptions = {
 
 interface PendingJob {
   job: TextJob;
+  /** Aborted: nobody waits for the answer any more. */
+  signal: AbortSignal;
   resolve(answer: TextAnswer): void;
-  reject(error: HelsError): void;
+  reject(error: unknown): void;
 }
 
 /**
@@ -41,17 +43,21 @@ export class TextThread {
     this.#options = options;
   }
 
-  /** Throws overloaded when the queue is full, deadline-exceeded when the job took too long, internal when the thread broke. */
-  run(job: TextJob): Promise<TextAnswer> {
+  /**
+   * Throws overloaded when the queue is full, deadline-exceeded when the job took too long, internal when the thread broke, and why the
+   * signal was aborted before the job had begun.
+   */
+  run(job: TextJob, signal: AbortSignal): Promise<TextAnswer> {
     if (this.#closed) {
       return Promise.reject(new HelsError('draining', 'the tokenizer was closed'));
     }
+    this.#dropLeft();
     if (this.#waiting.length >= limits.textJobsWaitingMax) {
       const message = `${limits.textJobsWaitingMax} prompts wait to be tokenized already; try again`;
       return Promise.reject(new HelsError('overloaded', message));
     }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ job, resolve, reject });
+      this.#waiting.push({ job, signal, resolve, reject });
       this.#next();
     });
   }
@@ -63,8 +69,17 @@ export class TextThread {
     await this.#stop(error);
   }
 
+  /** Looked for where it counts, when a place or the thread is wanted: a listener for each would be up to 64 on the signal of one request. */
+  #dropLeft(): void {
+    for (const pending of this.#waiting.splice(0)) {
+      if (pending.signal.aborted) pending.reject(pending.signal.reason);
+      else this.#waiting.push(pending);
+    }
+  }
+
   #next(): void {
     if (this.#running !== null || this.#closed) return;
+    this.#dropLeft();
     const pending = this.#waiting.shift();
     if (pending === undefined) return;
     this.#running = pending;

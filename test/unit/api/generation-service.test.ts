@@ -241,6 +241,9 @@ describe('the offset of a token', () => {
   });
 });
 
+const chatOf = (...lengths: number[]) =>
+  lengths.map((length) => ({ role: 'user', content: 'a'.repeat(length) }));
+
 describe('a failure', () => {
   it('of the engine is thrown, and counted', async () => {
     const { service, registry } = setUp({ failAfterTokens: 3 });
@@ -279,6 +282,16 @@ describe('a failure', () => {
       [{ input: { type: 'tokens', tokenIds: [5, -1] } }, { field: 'prompt[1]' }],
       [{ input: { type: 'text', text: '' } }, { code: 'request-invalid', field: 'prompt' }],
       [{ input: { type: 'chat', messages: [] } }, { field: 'messages' }],
+      [{ input: { type: 'text', text: 'a'.repeat(2 ** 20 + 1) } }, { field: 'prompt' }],
+      [
+        { input: { type: 'chat', messages: chatOf(2 ** 19, 2 ** 19 + 1) } },
+        {
+          code: 'context-too-long',
+          field: 'messages',
+          message:
+            'messages: 1048577 characters are more than the 1048576 one prompt may have; send less text',
+        },
+      ],
       [{ resume: { tokenIds: [1e9], seed: 0 } }, { field: 'resume.token_ids[0]' }],
     ];
     for (const [fields, error] of wrong) {
@@ -329,6 +342,19 @@ describe('a failure', () => {
 });
 
 describe('leaving early', () => {
+  it('is known to the queue of texts that a prompt waits in', async () => {
+    const signals: unknown[] = [];
+    const queue: TextModel = Object.assign(Object.create(text), {
+      encode: async (_: string, __: boolean, signal: AbortSignal) => [signals.push(signal)],
+      encodeChat: async (_: unknown, signal: AbortSignal) => [signals.push(signal)],
+    });
+    const { service } = setUp({}, queue);
+    const { signal } = new AbortController();
+    await service.prepare(request({ input: { type: 'text', text: 'a' } }), signal);
+    await service.prepare(request({ input: { type: 'chat', messages: chatOf(1) } }), signal);
+    expect(signals.map((given) => given === signal)).toEqual([true, true]);
+  });
+
   it('frees the engine when the consumer stops reading', async () => {
     const { service, engine } = setUp();
     const context = { arrivalMs: 0, signal: new AbortController().signal };

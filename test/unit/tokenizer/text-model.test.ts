@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { limits } from '../../../controller/limits.ts';
 import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { tokenText } from '../../../controller/tokenizer/token-bytes.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
 import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
 
 const family = '\u{1F468}\u200D\u{1F469}\u200D\u{1F467}';
@@ -248,5 +249,41 @@ describe('limits', () => {
     const outcomes = await Promise.all(jobs);
     expect(outcomes.filter((outcome) => outcome === 'overloaded')).toHaveLength(9);
     expect(outcomes.filter((outcome) => outcome === 'done').length).toBe(outcomes.length - 9);
+  });
+
+  it('does nothing for callers that left, and gives their places to others', async () => {
+    const model = models['byte-level'] as TextModel;
+    const caller = new AbortController();
+    const outcomes: string[] = [];
+    const note = async (name: string, job: Promise<unknown>) => {
+      outcomes.push(
+        await job.then(
+          () => name,
+          (error: { code: string }) => `${name} ${error.code}`,
+        ),
+      );
+    };
+    const running = note('running', model.encode('a', true, caller.signal));
+    const left = Array.from({ length: limits.textJobsWaitingMax }, () =>
+      note('left', model.encode('a', true, caller.signal)),
+    );
+    await note('more', model.encode('a', true));
+    caller.abort(new HelsError('cancelled', 'the client went away'));
+    const stays = note('stays', model.encode('a', true));
+    await Promise.all([running, ...left, stays]);
+    expect(outcomes).toEqual([
+      'more overloaded',
+      ...left.map(() => 'left cancelled'),
+      'running',
+      'stays',
+    ]);
+  });
+
+  it('names the messages of a chat that its template makes too long', async () => {
+    const messages = [{ role: 'user', content: 'a'.repeat(limits.promptCharactersMax) }];
+    await expect(models['byte-level']?.encodeChat(messages)).rejects.toMatchObject({
+      code: 'context-too-long',
+      field: 'messages',
+    });
   });
 });
