@@ -1,18 +1,22 @@
 /**
- * Every bound of the controller's edges, and the relations between them. A request is measured against these before anything is
- * allocated, queued or computed for it.
+ * Every bound of the controller's edges, and the relations between them. What comes in has a bound in bytes before any of it is decoded,
+ * and a request is within all others before it is queued or computed.
  */
+import { workloadMax } from '../proto/domain/workload.ts';
+
 const MiB = 2 ** 20;
 
 export const limits = {
   /** One HTTP request body. */
   httpBodyBytesMax: 8 * MiB,
-  /** Lists and objects within each other in a body: what looks at them recurses. */
-  jsonNestingMax: 100,
   /** Of all bodies that are being received, beyond the first bytes of each: as many connections as there may be could hold 32 GiB. */
   httpBodiesBytesMax: 256 * MiB,
   /** So much of a body counts not among them: a short request is heard however many send long ones. */
   httpShortBodyBytes: 64 * 1024,
+  /** Lists and objects within each other in a body: what looks at them recurses. */
+  jsonNestingMax: 100,
+  /** One message to the gRPC port; the longest request is below. */
+  grpcMessageBytesMax: 6.25 * MiB,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
   /** Names of headers that a page of another origin asks to send, all together. */
@@ -83,6 +87,19 @@ function assertRelation(holds: boolean, relation: string): void {
 assertRelation(
   limits.httpBodyBytesMax > 6 * limits.promptCharactersMax,
   'httpBodyBytesMax > 6 * promptCharactersMax',
+);
+/** UTF-8 of one UTF-16 unit; also the id of a token, below 2^21. */
+const grpcUnitBytesMax = 3;
+/** Of a chat's message beside its text: its role, tags and lengths. */
+const grpcChatMessageBytesMax = 24;
+// Its text, all messages that a chat may have, and, going on after a break, as many tokens as the longest context that is planned for.
+const grpcLongestRequestBytes =
+  grpcUnitBytesMax * (limits.promptCharactersMax + workloadMax.contextTokens) +
+  grpcChatMessageBytesMax * limits.chatMessagesMax;
+assertRelation(
+  // The rest: stop texts, salt, ids of stop tokens and numbers.
+  limits.grpcMessageBytesMax >= grpcLongestRequestBytes + MiB / 16,
+  'grpcMessageBytesMax >= the longest request that the other bounds allow',
 );
 assertRelation(
   limits.httpBodiesBytesMax >= limits.httpBodyBytesMax,

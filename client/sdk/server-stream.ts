@@ -60,9 +60,20 @@ export function failureOf(
   signal: AbortSignal | undefined,
 ): HelsError {
   if (signal?.aborted) return cancelled(address);
+  if (isTooLarge(error)) {
+    const { details } = error as grpc.ServiceError;
+    const message = `the request is larger than ${address} takes: ${details}; send less text or fewer tokens`;
+    return new HelsError('request-invalid', message);
+  }
   const failure = fromServiceError(error, address);
   if (failure.code !== 'cancelled') return failure;
   return new HelsError('unreachable', `${address} cut the call, or could not be connected to`);
+}
+
+/** gRPC.js refuses it before the controller sees it. The numbers of bytes are in its words, the limit last. */
+function isTooLarge(error: unknown): boolean {
+  const { code, details } = error as Partial<grpc.ServiceError>;
+  return code === grpc.status.RESOURCE_EXHAUSTED && /\blarger than\b/.test(details ?? '');
 }
 
 export function cancelled(address: string): HelsError {

@@ -29,7 +29,7 @@ export const HelsService = api.hels.v1.Hels;
 export const RegistryService = registry.hels.v1.Registry;
 export const WorkerService = worker.hels.v1.Worker;
 
-/** 64 MiB: a step that returns logits of a chunk; everything else is far smaller. */
+/** 64 MiB: a step that returns logits of a chunk. What a controller takes of its clients is far less, and a bound of its own. */
 export const channelOptions: grpc.ChannelOptions = {
   'grpc.max_receive_message_length': 64 * 2 ** 20,
   'grpc.max_send_message_length': 64 * 2 ** 20,

@@ -3,13 +3,17 @@ import { HelsError } from '../../../proto/domain/errors.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { channelOptions, HelsService, RegistryService } from '../../../proto/rpc/definitions.ts';
+import { limits } from '../../limits.ts';
 
 /** The controller's gRPC port: the client API and the worker registry. */
 export class GrpcServer {
   readonly #server: grpc.Server;
 
   constructor(api: HelsHandlers, registry: RegistryHandlers) {
-    this.#server = new grpc.Server(channelOptions);
+    this.#server = new grpc.Server({
+      ...channelOptions,
+      'grpc.max_receive_message_length': limits.grpcMessageBytesMax,
+    });
     this.#server.addService(
       HelsService.service,
       api as unknown as grpc.UntypedServiceImplementation,

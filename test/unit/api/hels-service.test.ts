@@ -3,6 +3,7 @@ import * as grpc from '@grpc/grpc-js';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { helsHandlers, type OperationsPort } from '../../../controller/api/grpc/hels-service.ts';
 import { GrpcServer } from '../../../controller/api/grpc/server.ts';
+import { limits } from '../../../controller/limits.ts';
 import { systemClock } from '../../../proto/base/clock.ts';
 import type { GenerateRequest } from '../../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { HelsClient as HelsStub } from '../../../proto/gen/hels/v1/Hels.ts';
@@ -84,4 +85,15 @@ it('hears the roles that HTTP hears, a developer as the system', async () => {
   expect(await promptOf('developer')).toEqual(await promptOf('system'));
   expect(await promptOf('user')).not.toEqual(await promptOf('system'));
   await expect(promptOf('robot')).rejects.toThrow('system, developer, user, assistant');
+});
+
+it('refuses a message that is larger than any request may be, with the limit', async () => {
+  const prompt = 'a'.repeat(limits.grpcMessageBytesMax);
+  const call = stub.generate({ prompt });
+  const failure = await new Promise((resolve) => call.once('error', resolve).resume());
+  expect(failure).toMatchObject({
+    code: grpc.status.RESOURCE_EXHAUSTED,
+    details: expect.stringContaining('6553600'),
+  });
+  await expect(asked({})).resolves.toBeDefined();
 });
