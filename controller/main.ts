@@ -202,10 +202,10 @@ async function startController(
     grpc: showHostPort({ ...config.grpc, port: grpcPort }),
     stop: async () => {
       const draining = new HelsError('draining', 'the controller is stopping');
-      await Promise.all([engine.drain(drainDeadlineMs), httpServer.close(drainDeadlineMs)]);
+      await Promise.all([engine.drain(drainDeadlineMs), httpServer.drain(drainDeadlineMs)]);
       clearInterval(ticker);
       await coordinator.close(draining);
-      await grpcServer.close(1_000);
+      await Promise.all([grpcServer.close(1_000), httpServer.close()]);
     },
   };
 }

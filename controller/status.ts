@@ -46,6 +46,7 @@ export class StatusView {
   }
 
   readiness(): { ready: boolean; reason: string } {
+    if (this.#engine.isDraining) return { ready: false, reason: 'draining' };
     const { group, serving } = this.#coordinator;
     return readinessOf(group, serving?.engine.silentSinceMs ?? null, this.#clock.nowMs());
   }

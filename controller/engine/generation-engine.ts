@@ -95,6 +95,11 @@ export class SwitchingEngine implements GenerationEngine {
     return loop.submit(request, signal, this.#survivors.keeperOf(limits.modelId, weights));
   }
 
+  /** It stops. */
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
   #refuseWhileDraining(): void {
     if (!this.#draining) return;
     throw new HelsError('draining', 'the server is stopping and takes no new requests');

@@ -205,12 +205,31 @@ describe('under load', () => {
     const streams = await load();
     const begin = performance.now();
     signal('SIGTERM', test.cluster.controller.processId);
+    await newcomersAreTold();
     for (const { how } of await endings(streams)) expect(['finished', 'draining']).toContain(how);
     expect(await test.cluster.controller.exited).toBe(0);
     // Its drain deadline, and what the last words may take.
     expect(performance.now() - begin).toBeLessThan(15_000);
   }, 60_000);
 });
+
+/** The controller answers until its streams have ended: that it stops. */
+async function newcomersAreTold(): Promise<void> {
+  const { httpUrl } = test.cluster;
+  await eventually(2_000, 'it is not ready', async () => {
+    const ready = await fetch(`${httpUrl}/ready`);
+    if (ready.status !== 503) return false;
+    expect(await ready.json()).toEqual({ status: 'not ready', reason: 'draining' });
+    return true;
+  });
+  const refused = await fetch(`${httpUrl}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model: bundledModelId, prompt: 'Hels' }),
+  });
+  expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1']);
+  expect(await refused.json()).toMatchObject({ error: { code: 'draining' } });
+}
 
 const ask = () => collect(test.cluster.client.generate({ messages }, { maxTokens: 20 }));
 

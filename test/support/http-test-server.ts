@@ -86,7 +86,8 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
   const server = new HttpServer({ ...shared, routes, access, logger, tls: null });
   const port = await server.listen('127.0.0.1', 0);
   const close = async () => {
-    await server.close(0);
+    await server.drain(0);
+    await server.close();
     if (options.text === undefined) await text.close();
   };
   return { url: `http://127.0.0.1:${port}`, engine, text, service, server, readiness, close };

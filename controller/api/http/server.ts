@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { finished } from 'node:stream/promises';
 import type { Clock } from '../../../proto/base/clock.ts';
 import type { Logger } from '../../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../../proto/domain/errors.ts';
@@ -26,7 +27,7 @@ export interface HttpServerOptions {
 export class HttpServer {
   readonly #options: HttpServerOptions;
   readonly #server: http.Server;
-  /** Requests under way. */
+  /** Requests under way, those that came before drain(). */
   readonly #running = new Set<AbortController>();
   #draining = false;
   #idle: (() => void) | null = null;
@@ -64,15 +65,21 @@ export class HttpServer {
     });
   }
 
-  /** Takes no more requests and lets those under way end; what still runs at the deadline ends with the error `draining`. */
-  async close(drainDeadlineMs: number): Promise<void> {
+  /**
+   * Takes no more requests and lets those under way end; what still runs at the deadline ends with the error `draining`. Whoever comes is
+   * told so: the port stays open until close().
+   */
+  async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
-    await this.#untilIdle(drainDeadlineMs);
+    await this.#untilIdle(deadlineMs);
     const error = new HelsError('draining', 'the controller stops; send the request again');
     for (const abort of this.#running) abort.abort(error);
     await this.#untilIdle(limits.httpLastWordsTimeoutMs);
+  }
+
+  /** At once: drain() first. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeAllConnections();
     await closed;
   }
@@ -104,7 +111,7 @@ export class HttpServer {
         abort.abort(new HelsError('cancelled', 'the client went away'));
       }
     });
-    this.#running.add(abort);
+    if (!this.#draining) this.#running.add(abort);
     try {
       await this.#answer(exchange);
     } catch (error) {
@@ -130,6 +137,8 @@ export class HttpServer {
     if (this.#draining) {
       response.setHeader('connection', 'close');
       if (request.method === 'POST') {
+        // Else the connection is reset when the rest arrives, and the answer may be lost.
+        await finished(request.resume(), { writable: false }).catch(() => undefined);
         throw new HelsError('draining', 'the controller stops; send the request to another one');
       }
     }

@@ -294,10 +294,37 @@ describe('stopping', () => {
     await start({ engine: { tokenDelayMs: 5 } });
     const response = post({ ...completion, max_tokens: 20, stream: true });
     await expect.poll(() => http.server.engine.running).toBe(1);
-    const closed = http.server.server.close(5_000);
+    const drained = http.server.server.drain(5_000);
     expect(await (await response).text()).toContain('data: [DONE]');
-    await closed;
+    await drained;
+    await http.server.server.close();
     await expect(post(completion)).rejects.toThrow();
+  });
+
+  it('tells whoever comes meanwhile, over new connections too, for as long as the port is open', async () => {
+    await start({ engine: { tokenDelayMs: 5 } });
+    const running = post({ ...completion, max_tokens: 200, ignore_eos: true, stream: true });
+    await expect.poll(() => http.server.engine.running).toBe(1);
+    const drained = http.server.server.drain(10_000);
+    const head =
+      'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n';
+    const refused = () =>
+      new Promise<string>((resolve, reject) => {
+        const socket = connect(Number(new URL(http.server.url).port), '127.0.0.1');
+        let answer = '';
+        socket.on('error', reject).on('close', () => resolve(answer));
+        socket.on('data', (bytes) => {
+          answer += bytes.toString();
+        });
+        socket.write(`${head}content-length: 2\r\n\r\n{`);
+        setTimeout(() => socket.write('}'), 20);
+      });
+    const expected = /^HTTP\/1.1 503 .*connection: close\r\n.*retry-after: 1\r\n.*"draining"/is;
+    expect(await refused()).toMatch(expected);
+    expect((await fetch(`${http.server.url}/health`)).status).toBe(200);
+    expect(await (await running).text()).toContain('data: [DONE]');
+    await drained;
+    expect(await refused()).toMatch(expected);
   });
 
   it('ends what is late with an explicit error, streamed or whole', async () => {
@@ -306,12 +333,12 @@ describe('stopping', () => {
     const [streamed, whole] = [post({ ...long, stream: true }), post(long)];
     await expect.poll(() => http.server.engine.running).toBe(2);
     await streamed;
-    const closed = http.server.server.close(50);
+    const drained = http.server.server.drain(50);
     const events = (await (await streamed).text()).trim().split('\n\n');
     expect(events.at(-1)).toContain('"code":"draining"');
     const response = await whole;
     expect([response.status, (await errorOf(response)).code]).toEqual([503, 'draining']);
-    await closed;
+    await drained;
     expect(http.server.engine.running).toBe(0);
   });
 });

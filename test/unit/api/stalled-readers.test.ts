@@ -37,7 +37,10 @@ const bigBytes = 64 * 2 ** 20;
 describe('an HTTP client that does not read', () => {
   let server: HttpServer;
   let failure: unknown = null;
-  afterEach(() => server.close(0));
+  afterEach(async () => {
+    await server.drain(0);
+    await server.close();
+  });
 
   /** What each request is answered with. */
   async function start(handle: (exchange: Exchange) => Promise<void> | void): Promise<Socket> {
