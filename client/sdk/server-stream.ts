@@ -1,7 +1,7 @@
 import * as grpc from '@grpc/grpc-js';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { Peer } from '../../proto/rpc/peers.ts';
-import { fromServiceError } from '../../proto/rpc/status.ts';
+import { fromServiceError, toldCode } from '../../proto/rpc/status.ts';
 
 const unconnected: ReadonlySet<grpc.connectivityState> = new Set([
   grpc.connectivityState.CONNECTING,
@@ -53,7 +53,7 @@ export function isUnconnected({ stub }: Peer<grpc.Client>): boolean {
   return unconnected.has(stub.getChannel().getConnectivityState(false));
 }
 
-/** Whoever cancelled the call, when it was not the caller, was the connection or its other end. */
+/** Whoever cancelled the call, when it was not the caller and no controller says so, was the connection or its other end. */
 export function failureOf(
   error: unknown,
   { address }: Peer<unknown>,
@@ -66,7 +66,7 @@ export function failureOf(
     return new HelsError('request-invalid', message);
   }
   const failure = fromServiceError(error, address);
-  if (failure.code !== 'cancelled') return failure;
+  if (failure.code !== 'cancelled' || toldCode(error) !== null) return failure;
   return new HelsError('unreachable', `${address} cut the call, or could not be connected to`);
 }
 

@@ -23,7 +23,7 @@ import {
   openFiles,
 } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
-import { DeployAhead } from './deploy-ahead.ts';
+import { DeployAhead, superseded } from './deploy-ahead.ts';
 import { type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import { tellGroupEvent } from './group-events.ts';
@@ -73,6 +73,11 @@ export class Coordinator {
 
   get group(): Group {
     return this.#group;
+  }
+
+  /** A deployment is under way that does not disturb yet what is served. */
+  get checksDeployment(): boolean {
+    return this.#ahead.isBusy;
   }
 
   /** The model being served; null while there is none. */
@@ -174,6 +179,7 @@ export class Coordinator {
     const inherited = yield* this.#ahead.check(request, workersTimeoutMs, signal);
     const { channel } = inherited;
     this.#inherited = inherited;
+    this.#attempt?.channel.failed(superseded(request));
     this.#dispatch({ type: 'deploy', request, attended: true });
     // After what this has ended.
     this.#options.replans.forgetTrouble();

@@ -71,6 +71,12 @@ export function requirePlan(
   makePlan(planRequestFor(0, request, files, devices, false), nowMs);
 }
 
+/** What the caller of a deployment gets that `by` takes the place of. */
+export function superseded(by: DeploymentRequest): HelsError {
+  const message = `another deployment took its place: deploying ${by.modelPath}`;
+  return new HelsError('cancelled', message);
+}
+
 export class DeployAhead {
   readonly #options: DeployAheadOptions;
   #current: AbortController | null = null;
@@ -85,7 +91,7 @@ export class DeployAhead {
     workersTimeoutMs: number,
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, Inherited, undefined> {
-    this.end(new HelsError('cancelled', 'another deployment took its place'));
+    this.end(superseded(request));
     const current = new AbortController();
     this.#current = current;
     const either = AbortSignal.any([signal, current.signal]);
@@ -104,6 +110,11 @@ export class DeployAhead {
     }
     const channel = new PhaseChannel<PlanReport>();
     return { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
+  }
+
+  /** A deployment is being looked at. */
+  get isBusy(): boolean {
+    return this.#current !== null;
   }
 
   /** Whoever waits for its check gets the error. */

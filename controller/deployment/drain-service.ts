@@ -16,7 +16,11 @@ export interface DrainStore {
 
 export interface DrainServiceOptions {
   registry: Pick<WorkerRegistry, 'members' | 'available' | 'drained' | 'isDrained' | 'setDrained'>;
-  coordinator: { readonly group: Group; readonly serving: { loaded: LoadedGroup } | null };
+  coordinator: {
+    readonly group: Group;
+    readonly checksDeployment: boolean;
+    readonly serving: { loaded: LoadedGroup } | null;
+  };
   replanner: Pick<ReplanService, 'run'>;
   store: DrainStore;
   events: Pick<ClusterEvents, 'record'>;
@@ -144,11 +148,13 @@ export class DrainService {
   }
 
   #refuseChange(): void {
-    const { phase, detail } = this.#options.coordinator.group;
-    if (phase !== 'deploying' && phase !== 'replanning') return;
+    const { group, checksDeployment } = this.#options.coordinator;
+    const { phase, detail } = group;
+    if (!checksDeployment && phase !== 'deploying' && phase !== 'replanning') return;
+    const now = checksDeployment ? 'another deployment is being checked' : `${phase}: ${detail}`;
     throw new HelsError(
       'not-ready',
-      `a worker is drained while nothing else changes plans; now: ${phase}: ${detail}; try again when it is ready`,
+      `a worker is drained while nothing else changes plans; now: ${now}; try again when it is ready`,
     );
   }
 

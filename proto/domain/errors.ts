@@ -18,7 +18,7 @@ export type ErrorCode =
   | 'overloaded' // a bounded queue is full
   | 'worker-lost' // a rank failed while it was needed
   | 'draining' // the process is stopping
-  | 'cancelled' // the caller went away
+  | 'cancelled' // the caller went away, or another call took this one's place
   | 'deadline-exceeded'
   | 'unreachable' // nothing answers at the address
   | 'denied' // not allowed

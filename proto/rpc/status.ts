@@ -70,14 +70,20 @@ function connectionError(details: string, peer: string): HelsError {
   return new HelsError('unreachable', `nothing answers at ${peer}: ${reason}`);
 }
 
+/** The code that the peer itself gave; null: gRPC or the connection ended the call. */
+export function toldCode(error: unknown): ErrorCode | null {
+  const code = (error as Partial<grpc.ServiceError>).metadata?.get(codeKey)[0]?.toString();
+  return code !== undefined && isErrorCode(code) ? code : null;
+}
+
 /** What a client makes of a failed call; `peer` says who did not answer. */
 export function fromServiceError(error: unknown, peer: string): HelsError {
   if (error instanceof HelsError) return error;
   const failure = error as Partial<grpc.ServiceError>;
-  const code = failure.metadata?.get(codeKey)[0]?.toString();
+  const code = toldCode(error);
   const field = failure.metadata?.get(fieldKey)[0]?.toString();
   const details = failure.details ?? (error instanceof Error ? error.message : String(error));
-  if (code !== undefined && isErrorCode(code)) {
+  if (code !== null) {
     return new HelsError(code, details, field === undefined ? {} : { field });
   }
   switch (failure.code) {

@@ -2,7 +2,11 @@
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { HelsClient } from '../../../client/sdk/index.ts';
+import { streamHandler } from '../../../controller/api/grpc/handlers.ts';
+import { GrpcServer } from '../../../controller/api/grpc/server.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
+import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
+import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { serverCredentials } from '../../../proto/rpc/credentials.ts';
 import { Authority, readCertificate } from '../../support/certificates.ts';
 import { collect } from '../../support/daemons.ts';
@@ -98,6 +102,24 @@ describe('a change that must not be made twice', () => {
     const message = expect.stringMatching(/^nothing answers at [^;]*$/);
     await expect(ask(clientOf([standby]))).rejects.toMatchObject({ message });
   });
+});
+
+it('what a controller says of a call that it ends is what the caller gets', async () => {
+  const told = new HelsError('cancelled', 'another deployment took its place: deploying /m');
+  const Deploy = streamHandler(async function* () {
+    yield { progress: { phase: 'waiting' } };
+    throw told;
+  });
+  const server = new GrpcServer({ Deploy } as unknown as HelsHandlers, {} as RegistryHandlers);
+  const port = await server.listen('127.0.0.1:0', serverCredentials(null));
+  const client = new HelsClient({ address: `127.0.0.1:${port}` });
+  ends.push(
+    () => server.close(0),
+    () => client.close(),
+  );
+  const events = client.deploy({ modelPath: '/m' });
+  await events.next();
+  await expect(events.next()).rejects.toMatchObject({ code: told.code, message: told.message });
 });
 
 describe('a client that is closed', () => {

@@ -135,6 +135,18 @@ describe('a deployment', () => {
     expect(coordinator.serving).toBeNull();
   });
 
+  it('is told when another one takes its place while it waits for workers', async () => {
+    const { coordinator } = await setUp();
+    const first = follow(coordinator.deploy(request, 10_000, never));
+    await eventually(10_000, 'it waits', () => first.phases.includes('waiting'));
+    const second = follow(coordinator.deploy({ ...request, modelId: 'b' }, 50, never));
+    await expect(first.ended).rejects.toMatchObject({
+      code: 'cancelled',
+      message: `another deployment took its place: deploying ${bundledModel}`,
+    });
+    await expect(second.ended).rejects.toMatchObject({ code: 'deadline-exceeded' });
+  });
+
   const endings = {
     'an undeploy': ({ coordinator }) => coordinator.undeploy(bundledModelId),
     'the loss of a worker': ({ registry }) => registry.deregister('a', 'a1', 'killed'),

@@ -119,7 +119,12 @@ it('ends when the caller leaves, and when another deployment comes', async () =>
   const ended = await Promise.allSettled([left, replaced, check(50)]);
   expect(ended).toMatchObject([
     { reason: { code: 'cancelled' } },
-    { reason: { code: 'cancelled', message: 'another deployment took its place' } },
+    {
+      reason: {
+        code: 'cancelled',
+        message: `another deployment took its place: deploying ${bundledModel}`,
+      },
+    },
     { reason: { code: 'deadline-exceeded' } },
   ]);
   expect(closed).toHaveBeenCalledTimes(3);

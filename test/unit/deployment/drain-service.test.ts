@@ -31,6 +31,7 @@ function setUp(changes: Partial<Group> = {}) {
   const setting = {
     group: { ...initialGroup(3), phase: 'ready', request, ...changes } as Group,
     /** What a run throws after so many events. */
+    checks: false,
     failure: null as { after: number; error: Error } | null,
     storeFails: false,
   };
@@ -39,6 +40,9 @@ function setUp(changes: Partial<Group> = {}) {
     coordinator: {
       get group() {
         return setting.group;
+      },
+      get checksDeployment() {
+        return setting.checks;
       },
       serving: { loaded },
     },
@@ -163,6 +167,16 @@ describe('draining a worker', () => {
       code: 'not-found',
       message: "worker_id: no worker 'z' is registered; registered: a, b, c",
     });
+  });
+
+  it('is refused while a deployment is checked beside what is served', async () => {
+    const { drain, setting, stored } = setUp();
+    setting.checks = true;
+    await expect(drain('a')).rejects.toMatchObject({
+      code: 'not-ready',
+      message: expect.stringContaining('another deployment is being checked; try again'),
+    });
+    expect(stored()).toEqual([]);
   });
 
   it.each(['deploying', 'replanning'] as const)('is refused while %s', async (phase) => {
