@@ -1,10 +1,12 @@
 /** The attempts of one call until a controller of the list answers. */
+import { setMaxListeners } from 'node:events';
 import type * as grpc from '@grpc/grpc-js';
 import { backoffDelayMs } from '../../proto/base/backoff.ts';
 import { sleep } from '../../proto/base/clock.ts';
 import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
 import type { Peer, Peers } from '../../proto/rpc/peers.ts';
+import { checkNumber } from './checks.ts';
 import {
   cancelled,
   cancelUnconnected,
@@ -35,21 +37,27 @@ export interface Patience {
 const passingCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'draining']);
 /** For one address, and where there are others to ask. */
 const connectDeadlineMs = { alone: 5_000, ofSeveral: 1_500 } as const;
+/** The longest timer that either end can set, almost 25 days, in the whole seconds that the wire has for so long a time. */
+const deadlineMsMax = 2_147_483_000;
 /** With several addresses, none that answers is what a takeover looks like from here. */
 const takeoverMs = 10_000;
 
 export class Attempts {
   readonly #peers: Peers<HelsStub>;
   readonly #signal: AbortSignal | undefined;
-  readonly #untilMs: number | null;
+  /** Infinity: no deadline. */
+  readonly #untilMs: number;
   #failures = 0;
   #firstFailureMs = 0;
 
-  constructor(peers: Peers<HelsStub>, call: CallOptions, fallbackDeadlineMs: number | null) {
-    const deadlineMs = call.deadlineMs ?? fallbackDeadlineMs;
+  constructor(peers: Peers<HelsStub>, call: CallOptions, fallbackDeadlineMs: number) {
+    const { deadlineMs = fallbackDeadlineMs, signal } = call;
+    checkNumber('deadlineMs', deadlineMs, [0, Infinity]);
     this.#peers = peers;
-    this.#signal = call.signal;
-    this.#untilMs = deadlineMs === null ? null : performance.now() + deadlineMs;
+    this.#signal = signal;
+    this.#untilMs = performance.now() + deadlineMs;
+    // One signal may be for any number of calls, each of which takes its listener back.
+    if (signal instanceof AbortSignal) setMaxListeners(0, signal);
   }
 
   /** For a call that nobody has answered yet. */
@@ -116,7 +124,7 @@ export class Attempts {
     const pauseMs = passingCodes.has(failure.code)
       ? this.#peers.pauseMs(this.#failures, chance)
       : backoffDelayMs(this.#failures - 1, chance);
-    const untilMs = Math.min(this.#firstFailureMs + forMs, this.#untilMs ?? Infinity);
+    const untilMs = Math.min(this.#firstFailureMs + forMs, this.#untilMs);
     if (nowMs + pauseMs >= untilMs) throw this.#gaveUp(failure, nowMs);
     const leaving = AbortSignal.any([this.#peers.closing, this.#signal ?? this.#peers.closing]);
     await sleep(pauseMs, leaving);
@@ -142,8 +150,8 @@ export class Attempts {
   }
 
   #deadline(): grpc.CallOptions {
-    if (this.#untilMs === null) return {};
-    return { deadline: Date.now() + this.#untilMs - performance.now() };
+    const leftMs = this.#untilMs - performance.now();
+    return leftMs === Infinity ? {} : { deadline: Date.now() + Math.min(leftMs, deadlineMsMax) };
   }
 
   #unary<T>(invoke: InvokeUnary<T>, peer: Peer<HelsStub>): Promise<T> {

@@ -7,6 +7,7 @@ import { HelsService } from '../../proto/rpc/definitions.ts';
 import { Peers } from '../../proto/rpc/peers.ts';
 import { Attempts, type InvokeUnary, type OpenStream } from './attempts.ts';
 import { generateOver } from './generation.ts';
+import { checkDeployOptions, checkReplanOptions } from './request-checks.ts';
 import type {
   CallOptions,
   DeployEvent,
@@ -48,8 +49,8 @@ function unsure(error: unknown): HelsError {
 }
 
 /**
- * A client of the controller that leads. Every method throws HelsError; `close()` ends the connection. Streams are async iterables:
- * leaving the loop cancels the work on the server.
+ * A client of the controller that leads. Every method throws HelsError. Streams are async iterables: leaving the loop cancels the work on
+ * the server.
  */
 export class HelsClient {
   readonly #peers: Peers<HelsStub>;
@@ -68,7 +69,7 @@ export class HelsClient {
     options: GenerateOptions = {},
     call: CallOptions = {},
   ): AsyncGenerator<GenerateEvent, void, undefined> {
-    return generateOver(new Attempts(this.#peers, call, null), input, options);
+    return generateOver(this.#peers, input, options, call);
   }
 
   /** Brings a model up; progress events, then one `ready`; throws what went wrong. */
@@ -76,6 +77,7 @@ export class HelsClient {
     options: DeployOptions,
     call: CallOptions = {},
   ): AsyncGenerator<DeployEvent, void, undefined> {
+    checkDeployOptions(options);
     const request: DeployRequest = {
       ...options,
       workload: options.workload ?? null,
@@ -98,6 +100,7 @@ export class HelsClient {
     options: ReplanOptions = {},
     call: CallOptions = {},
   ): AsyncGenerator<ReplanEvent, void, undefined> {
+    checkReplanOptions(options);
     const { policy = '', workload = null, ranks = [] } = options;
     const messages = this.#stream(
       (stub, deadline) => stub.replan({ policy, workload, ranks }, deadline),
@@ -156,6 +159,7 @@ export class HelsClient {
     return this.#unary<PlanReport>((stub, options, done) => stub.getPlan({}, options, done), call);
   }
 
+  /** Refuses calls from now on. Streams that run go on to their end, and hold their connection. */
   close(): void {
     this.#peers.close();
   }
@@ -182,7 +186,7 @@ export class HelsClient {
     call: CallOptions,
     { once = false }: Asking = {},
   ): AsyncGenerator<T, void, undefined> {
-    const attempts = new Attempts(this.#peers, call, null);
+    const attempts = new Attempts(this.#peers, call, Infinity);
     for (;;) {
       if (once) await attempts.reach();
       let answered = false;

@@ -6,8 +6,11 @@ import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 import type { GenerateEvent__Output } from '../../proto/gen/hels/v1/GenerateEvent.ts';
 import type { GenerateRequest } from '../../proto/gen/hels/v1/GenerateRequest.ts';
 import type { GenerateStarted__Output } from '../../proto/gen/hels/v1/GenerateStarted.ts';
-import type { Attempts, Patience } from './attempts.ts';
-import type { GenerateEvent, GenerateInput, GenerateOptions } from './types.ts';
+import type { HelsClient as HelsStub } from '../../proto/gen/hels/v1/Hels.ts';
+import type { Peers } from '../../proto/rpc/peers.ts';
+import { Attempts, type Patience } from './attempts.ts';
+import { checkGenerateOptions, checkInput } from './request-checks.ts';
+import type { CallOptions, GenerateEvent, GenerateInput, GenerateOptions } from './types.ts';
 
 /** The controller is gone, going, or has just come; overloaded, when every stream of the one before comes at once. */
 const breaks: ReadonlySet<ErrorCode> = new Set([
@@ -21,12 +24,16 @@ const resumeForMsDefault = 60_000;
 
 type Delta = Extract<GenerateEvent, { type: 'delta' }>;
 
-/** Throws what ended the answer, once it cannot go on. */
+/** Throws what ended the answer, once it cannot go on, and what it cannot begin for. */
 export async function* generateOver(
-  attempts: Attempts,
+  peers: Peers<HelsStub>,
   input: GenerateInput,
   options: GenerateOptions,
+  call: CallOptions,
 ): AsyncGenerator<GenerateEvent, void, undefined> {
+  checkInput(input);
+  checkGenerateOptions(options);
+  const attempts = new Attempts(peers, call, Infinity);
   const patience = { codes: breaks, forMs: options.resumeForMs ?? resumeForMsDefault };
   const answer = new Answer(generateRequest(input, options));
   for (;;) {
@@ -114,13 +121,6 @@ function differenceOf(began: GenerateStarted__Output, now: GenerateStarted__Outp
   return null;
 }
 
-/** On the wire, a 32-bit float, 0 means that it is not given. */
-function topPOf({ topP = 1 }: GenerateOptions): number {
-  if (topP === 0 || Math.fround(topP) !== 0) return topP;
-  const message = `topP: ${topP} is not a 32-bit float above 0 and up to 1; leave it out for 1`;
-  throw new HelsError('request-invalid', message, { field: 'topP' });
-}
-
 function generateRequest(input: GenerateInput, options: GenerateOptions): GenerateRequest {
   return {
     ...('prompt' in input ? { prompt: input.prompt } : {}),
@@ -139,7 +139,7 @@ function generateRequest(input: GenerateInput, options: GenerateOptions): Genera
     priority: options.priority ?? 0,
     sampling: {
       temperature: options.temperature ?? 0,
-      topP: topPOf(options),
+      topP: options.topP ?? 1,
       topK: options.topK ?? 0,
       seed: options.seed ?? 0,
       logprobs: options.logprobs ?? -1,

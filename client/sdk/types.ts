@@ -128,6 +128,6 @@ export type ProfileEvent =
 export interface CallOptions {
   /** Aborting cancels the call on the server too. */
   signal?: AbortSignal;
-  /** The whole call; default 10 s for unary calls, none for streams. */
+  /** The whole call, from 0 on; default 10 s for unary calls, none (Infinity) for streams. */
   deadlineMs?: number;
 }

@@ -1,6 +1,6 @@
 /** Which controller of a list is asked, and how often, over real connections to the real service. */
 import { type AddressInfo, createServer } from 'node:net';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { HelsClient } from '../../../client/sdk/index.ts';
 import { streamHandler } from '../../../controller/api/grpc/handlers.ts';
 import { GrpcServer } from '../../../controller/api/grpc/server.ts';
@@ -102,6 +102,48 @@ describe('a change that must not be made twice', () => {
     const message = expect.stringMatching(/^nothing answers at [^;]*$/);
     await expect(ask(clientOf([standby]))).rejects.toMatchObject({ message });
   });
+});
+
+describe('a deadline', () => {
+  it.each([Number.NaN, -1, '50', null])('is a number from 0 on, not %o', async (deadlineMs) => {
+    const { leader } = await pair();
+    const client = clientOf([leader]);
+    // Over a connection that stands: gRPC.js then throws where nobody can catch it.
+    await client.status();
+    const call = { deadlineMs: deadlineMs as number };
+    const refused = {
+      ...{ code: 'request-invalid', field: 'deadlineMs' },
+      message: expect.stringMatching(/^deadlineMs: .* is not a number from 0 on; leave it out/),
+    };
+    await expect(client.status(call)).rejects.toMatchObject(refused);
+    await expect(collect(client.generate(input, {}, call))).rejects.toMatchObject(refused);
+    await expect(client.replan({}, call).next()).rejects.toMatchObject(refused);
+  });
+
+  it.each([2 ** 31, 30 * 86_400_000, 1e12, Number.MAX_SAFE_INTEGER, Infinity])(
+    'may lie as far ahead as %d ms',
+    async (deadlineMs) => {
+      const { leader } = await pair();
+      const client = clientOf([leader]);
+      expect((await client.status({ deadlineMs })).term).toBe(leader.port);
+      const answer = await collect(client.generate(input, sampled, { deadlineMs }));
+      expect(answer.tokenIds).toHaveLength(60);
+    },
+  );
+});
+
+it('one signal is for many calls at once, without a warning', async () => {
+  const { leader } = await pair();
+  const client = clientOf([leader]);
+  const { signal } = new AbortController();
+  const warned = vi.fn();
+  process.on('warning', warned);
+  ends.push(() => void process.off('warning', warned));
+  const calls = Array.from({ length: 20 }, () =>
+    collect(client.generate(input, sampled, { signal })),
+  );
+  for (const { tokenIds } of await Promise.all(calls)) expect(tokenIds).toHaveLength(60);
+  expect(warned).not.toHaveBeenCalled();
 });
 
 it('what a controller says of a call that it ends is what the caller gets', async () => {
