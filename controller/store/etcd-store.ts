@@ -11,6 +11,7 @@ import {
 import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { connectionFailureOf } from '../../proto/rpc/connection-failure.ts';
+import { noProxy } from '../../proto/rpc/definitions.ts';
 import { checkKey, checkLeaseTtl, checkRevision, checkTransaction } from './bounds.ts';
 import { entryOf, watchEtcd } from './etcd-watch.ts';
 import { LeaseTrust } from './lease-trust.ts';
@@ -49,6 +50,7 @@ function clientOptions({ hosts, clock, tls }: EtcdStoreOptions): IOptions {
     defaultCallOptions: (context) =>
       context.isStream ? {} : { deadline: clock.unixMs() + unaryDeadlineMs },
     grpcOptions: {
+      ...noProxy,
       // etcd answers more frequent pings than one in 5 s with GOAWAY.
       'grpc.keepalive_time_ms': 5_500,
       'grpc.keepalive_timeout_ms': 1_000,

@@ -11,6 +11,7 @@ export function connectionFailureOf(details: string): ConnectionFailure {
   const wrapped = details
     .replace(/^(14 UNAVAILABLE: )?No connection established\. Last error: (Error: )?/, '')
     .replace(/\s*(\(\d{4}-[^)]*Z\))?\. Resolution note:\s*$/, '');
+  if (wrapped === 'undefined') return { reason: 'no connection', byTls: false };
   // Address:error:number:SSL routines:function:reason:file:line:data
   const reason = /:SSL routines:[^:]*:([^:]+):/.exec(wrapped)?.[1] ?? wrapped;
   const byTls = reason !== wrapped || /certificate|altname|EPROTO/i.test(reason);

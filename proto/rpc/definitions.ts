@@ -29,8 +29,12 @@ export const HelsService = api.hels.v1.Hels;
 export const RegistryService = registry.hels.v1.Registry;
 export const WorkerService = worker.hels.v1.Worker;
 
+/** Proxies of the environment (http_proxy and its kin) are for other hosts: the parts of a cluster reach each other, loopback included. */
+export const noProxy: grpc.ChannelOptions = { 'grpc.enable_http_proxy': 0 };
+
 /** 64 MiB: a step that returns logits of a chunk. What a controller takes of its clients is far less, and a bound of its own. */
 export const channelOptions: grpc.ChannelOptions = {
+  ...noProxy,
   'grpc.max_receive_message_length': 64 * 2 ** 20,
   'grpc.max_send_message_length': 64 * 2 ** 20,
   'grpc.keepalive_time_ms': 10_000,

@@ -9,6 +9,7 @@ import { programPath } from '../../client/helsctl/program-path.ts';
 import { eventually } from '../support/deadline.ts';
 import { helsctlProgram } from '../support/helsctl.ts';
 import { helsctl, type RunningCommand, startHelsctl } from '../support/helsctl-process.ts';
+import { Listener } from '../support/listener.ts';
 import { isRunning } from '../support/processes.ts';
 
 let directory: string;
@@ -22,6 +23,11 @@ afterAll(() => {
 });
 
 const demo = (...parameters: string[]) => startHelsctl(['demo', ...parameters]);
+/** As on a site that fetches its packages through a proxy. */
+const behind = ({ address }: Listener) => {
+  const url = `http://${address}`;
+  return { http_proxy: url, https_proxy: url, no_proxy: '', NO_PROXY: '' };
+};
 
 describe('demo', () => {
   it('answers over three unequal workers, shows the plan and leaves nothing behind', async () => {
@@ -40,9 +46,13 @@ describe('demo', () => {
     expect({ started, left }).toEqual({ started: 4, left: [] });
   }, 100_000);
 
-  it('prints one JSON value with --json, and nothing else', async () => {
-    const { exitCode, stdout, stderr, started, left } = await demo('--json').ended;
-    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+  it('prints one JSON value with --json, and nothing else, wherever the environment names a proxy', async () => {
+    const proxy = await Listener.start();
+    const run = startHelsctl(['demo', '--json'], { environment: behind(proxy) });
+    const { exitCode, stdout, stderr, started, left } = await run.ended;
+    await proxy.close();
+    const seen = { exitCode, stderr, asked: proxy.connections };
+    expect(seen).toEqual({ exitCode: 0, stderr: '', asked: 0 });
     const { chat, report } = JSON.parse(stdout);
     expect(chat.text).toContain('Hels');
     expect(chat.ttftSeconds).toBeGreaterThan(0);

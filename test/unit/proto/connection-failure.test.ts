@@ -20,6 +20,7 @@ describe('connectionFailureOf', () => {
     [wrapped(unknownAuthority), 'self-signed certificate in certificate chain', true],
     [wrapped(alert), 'tlsv13 alert certificate required', true],
     [wrapped(plainServer), 'wrong version number', true],
+    [wrapped('undefined'), 'no connection', false],
     ['Connection dropped', 'Connection dropped', false],
   ])('%s', (details, reason, byTls) => {
     expect(connectionFailureOf(details)).toEqual({ reason, byTls });
