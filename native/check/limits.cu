@@ -81,7 +81,7 @@ double measureRead(const DeviceBuffer& buffer, bool quick, cudaStream_t stream, 
   cuda::check(cudaGetDevice(&device), "device");
   cuda::check(cudaGetDeviceProperties(&properties, device), "device properties");
   const DeviceBuffer kept(sizeof(uint32_t), "a benchmark");
-  cuda::check(cudaMemset(kept.data(), 0, kept.sizeBytes()), "clearing");
+  cuda::clear(kept, "a benchmark");
   const auto count = static_cast<int64_t>(buffer.sizeBytes() / sizeof(uint4));
   double best = 0;
   for (const int blocksPerProcessor : quick ? std::vector<int>{1} : std::vector<int>{2, 4, 8}) {

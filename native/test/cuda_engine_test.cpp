@@ -378,6 +378,7 @@ TEST(CudaRandom, MadeUpWeightsGiveLogitsOfAnOrdinarySize) {
     spec.weightType = DataType::kBf16;
     const ShardSpec shard{0, 1, {0, spec.headGroups}, {0, spec.ffnColumns}, {0, spec.vocabRows}};
     const auto engine = loadRandomCudaEngine(spec, shard, gpuOptions(), 7);
+    check(cudaDeviceSynchronize(), "what other streams have left to do");
     StepBatch batch;
     batch.sequences.push_back(sequenceStep(0, {1, 2, 3}, 0, {0}));
     batch.sequences[0].returnLogits = true;

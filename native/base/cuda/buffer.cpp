@@ -31,4 +31,10 @@ std::byte* MemoryOfHost::take(size_t sizeBytes, const std::string& purpose) {
 
 void MemoryOfHost::giveBack(std::byte* data) noexcept { (void)cudaFreeHost(data); }
 
+void clear(const DeviceBuffer& buffer, const std::string& purpose) {
+  if (buffer.sizeBytes() == 0) return;
+  check(cudaMemset(buffer.data(), 0, buffer.sizeBytes()), "clearing of " + purpose);
+  check(cudaStreamSynchronize(nullptr), "clearing of " + purpose);  // our streams do not wait for the default one
+}
+
 }  // namespace hels::cuda

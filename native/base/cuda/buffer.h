@@ -57,4 +57,7 @@ class Buffer {
 using DeviceBuffer = Buffer<MemoryOfDevice>;
 using PinnedBuffer = Buffer<MemoryOfHost>;
 
+/// Zeros all of it, for what comes in any stream. `purpose` is for the error.
+void clear(const DeviceBuffer& buffer, const std::string& purpose);
+
 }  // namespace hels::cuda

@@ -36,7 +36,7 @@ std::unique_ptr<DevicePartition> takePartition(const EngineOptions& options, int
 
 CudaScratch layout(const ModelSpec& model, const ShardSpec& shard, const EngineOptions& options,
                    const DeviceBuffer& buffer) {
-  check(cudaMemset(buffer.data(), 0, buffer.sizeBytes()), "clearing of scratch");  // padding is zero from now on
+  clear(buffer, "scratch");  // padding is zero from now on
   Arena arena(buffer.data(), buffer.sizeBytes());
   return layoutCudaScratch(model, shard, options, cudaScratchSizes(model, shard, options, model.layers), arena);
 }

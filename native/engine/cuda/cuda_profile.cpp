@@ -71,7 +71,7 @@ struct CudaProfiler::Device {
   }
 
   static CudaScratch layout(const PointSetup& setup, const DeviceBuffer& buffer) {
-    check(cudaMemset(buffer.data(), 0, buffer.sizeBytes()), "clearing of scratch");
+    clear(buffer, "scratch");
     Arena arena(buffer.data(), buffer.sizeBytes());
     return layoutCudaScratch(setup.model, setup.shard, setup.options,
                              cudaScratchSizes(setup.model, setup.shard, setup.options, setup.layers), arena);

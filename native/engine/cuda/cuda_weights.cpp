@@ -41,7 +41,7 @@ class DevicePacker final : public WeightPacker {
 
 DeviceBuffer zeroed(size_t sizeBytes, const char* purpose) {
   DeviceBuffer buffer(sizeBytes, purpose);
-  if (sizeBytes > 0) check(cudaMemset(buffer.data(), 0, sizeBytes), std::string("clearing of ") + purpose);
+  clear(buffer, purpose);
   return buffer;
 }
 

@@ -174,7 +174,8 @@ T __ldg(const T* address) {
 using std::max;
 using std::min;
 
-// The runtime. Streams run what they are given at once; while one is captured, its work is recorded.
+// The runtime. Streams run what they are given at once; while one is captured, its work is recorded. cudaMemset alone
+// is as late as it may be: until something waits for the default stream, or comes after it there.
 enum cudaError_t : int {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,

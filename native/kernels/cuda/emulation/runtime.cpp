@@ -26,6 +26,7 @@ std::atomic<size_t> pinnedBytesMax{std::numeric_limits<size_t>::max()};
 std::mutex mutex;
 std::map<void*, size_t> allocations;
 size_t usedBytes = 0;
+std::vector<std::function<void()>> fills;  // of the default stream, which nothing has waited for
 std::map<const void*, int> sharedBytes;
 thread_local cudaError_t lastError = cudaSuccess;
 
@@ -34,11 +35,22 @@ cudaError_t fail(cudaError_t error) {
   return error;
 }
 
+/// The default stream catches up.
+void runFills() {
+  std::vector<std::function<void()>> waiting;
+  {
+    const std::lock_guard lock(mutex);
+    waiting.swap(fills);
+  }
+  for (const auto& fill : waiting) fill();
+}
+
 }  // namespace
 
 namespace hels::emulation {
 
 void submit(cudaStream_t stream, std::function<void()> work) {
+  if (stream == nullptr) runFills();
   if (stream != nullptr && stream->capture != nullptr) {
     stream->capture->work.push_back(std::move(work));
   } else {
@@ -127,7 +139,10 @@ cudaError_t cudaMemGetInfo(size_t* freeBytes, size_t* totalBytes) {
   *freeBytes = *totalBytes > usedBytes ? *totalBytes - usedBytes : 0;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() {
+  runFills();
+  return cudaSuccess;
+}
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   std::lock_guard lock(mutex);
@@ -140,6 +155,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
+  runFills();
   std::lock_guard lock(mutex);
   const auto found = allocations.find(pointer);
   if (found == allocations.end()) return pointer == nullptr ? cudaSuccess : fail(cudaErrorInvalidValue);
@@ -180,7 +196,9 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t
   return cudaSuccess;
 }
 cudaError_t cudaMemset(void* pointer, int value, size_t bytes) {
-  return cudaMemsetAsync(pointer, value, bytes, nullptr);
+  const std::lock_guard lock(mutex);
+  fills.push_back([=] { std::memset(pointer, value, bytes); });
+  return cudaSuccess;
 }
 
 cudaError_t cudaMemset2DAsync(void* pointer, size_t pitch, int value, size_t width, size_t height,
@@ -201,7 +219,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream == nullptr) runFills();
+  return cudaSuccess;
+}
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
