@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/twins/attention.h"
+#include "shared_memory_of_a_device.h"
 
 namespace hels::cuda {
 namespace {
@@ -249,6 +250,44 @@ TEST(CudaAttentionTurns, PartsThatDoNotFitTheWorkspaceAreDoneInTurns) {
   EXPECT_EQ(attentionWorkspaceBytes(scene.model(), scene.kv(), 43, 1000000), size_t{128} << 20);
   EXPECT_EQ(scene.attended(), expected);
 }
+
+#ifdef HELS_CUDA_EMULATION
+TEST_P(CudaAttention, BitsDoNotDependOnTheSharedMemoryOfADevice) {
+  for (const int64_t headDim : {64, 128, 192}) {
+    SceneOptions options;
+    options.type = GetParam();
+    options.headDim = headDim;
+    options.groups = 1;
+    const std::vector<SceneSequence> sequences = {{1, 330}, {2, 250, 12}, {3, 900}};
+    const std::vector<float> expected = AttentionScene(options, sequences).attended();
+    for (const size_t kibibytes : {48, 64, 99}) {
+      if (headDim == 192 && kibibytes == 48) continue;  // refused
+      const test::SharedMemoryOfADevice device(kibibytes * 1024);
+      EXPECT_EQ(AttentionScene(options, sequences).attended(), expected) << headDim << ", " << kibibytes << " KiB";
+    }
+  }
+}
+
+TEST(CudaAttentionShapes, TakeTheSharedMemoryThatADeviceHas) {
+  const auto refused = [](size_t kibibytes, DataType type, int64_t headDim) {
+    const test::SharedMemoryOfADevice device(kibibytes * 1024);
+    try {
+      requireAttentionFits(type, headDim);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
+      EXPECT_EQ(std::string(error.what()).find("headDim is " + std::to_string(headDim)), 0U) << error.what();
+      return true;
+    }
+    return false;
+  };
+  for (const int64_t headDim : {16, 96, 128}) EXPECT_FALSE(refused(48, DataType::kBf16, headDim));
+  EXPECT_TRUE(refused(48, DataType::kF16, 192));
+  EXPECT_FALSE(refused(64, DataType::kF16, 192));
+  EXPECT_TRUE(refused(64, DataType::kBf16, 256));
+  EXPECT_FALSE(refused(99, DataType::kBf16, 256));
+  EXPECT_FALSE(refused(48, DataType::kF32, 256));
+}
+#endif
 
 TEST(CudaAttentionShapes, AreRefusedByName) {
   DeviceKv kv;

@@ -8,6 +8,7 @@
 #include "reference/gpu_models.h"
 #include "reference/rank_group.h"
 #include "reference/reference_model.h"
+#include "shared_memory_of_a_device.h"
 
 namespace hels::cuda {
 namespace {
@@ -86,6 +87,18 @@ TEST_P(CudaExactness, AnyBatch) {
   }
   ASSERT_EQ(logits, expected_);
 }
+
+#ifdef HELS_CUDA_EMULATION
+TEST_P(CudaExactness, AnyDevice) {
+  for (const size_t kibibytes : {48, 64, 99}) {
+    const test::SharedMemoryOfADevice device(kibibytes * 1024);
+    RankGroup group(model_, {{4, 0, 0}}, gpuOptions());
+    for (const int64_t chunk : {12, 40}) {
+      ASSERT_EQ(prefillLogits(group, tokens_, chunk), expected_) << "chunk " << chunk << ", " << kibibytes << " KiB";
+    }
+  }
+}
+#endif
 
 // Emulated kernels are slow: one model in f32, another in bf16. hels-native-check runs all of them on a GPU.
 INSTANTIATE_TEST_SUITE_P(Types, CudaExactness,

@@ -10,6 +10,7 @@
 #include "base/cuda/buffer.h"
 #include "base/cuda/check.h"
 #include "kernels/cuda/gemm.h"
+#include "shared_memory_of_a_device.h"
 
 namespace hels::cuda {
 namespace {
@@ -182,6 +183,31 @@ TEST_P(CudaGemm, LargePartialsAreSummedExactly) {
     }
   }
 }
+
+#ifdef HELS_CUDA_EMULATION
+/// Of a P100, a T4 and a 3090: less shared memory takes smaller tiles and fewer rows at once.
+TEST_P(CudaGemm, BitsDoNotDependOnTheSharedMemoryOfADevice) {
+  const HostMatrix w(GetParam(), 136, 328, 3);
+  HostMatrix x(GetParam(), 130, 328, 4);
+  const auto run = [&](int64_t rows) {
+    return std::pair(product(w, 0, w.rows, x, 0, rows), fixedPointProduct(w, x, rows, 72));
+  };
+  const float infinity = INFINITY;
+  for (const int64_t rows : {8, 12, 16, 40, 130}) {
+    const auto [y, sums] = run(rows);
+    for (const size_t kibibytes : {48, 64, 99}) {
+      const test::SharedMemoryOfADevice device(kibibytes * 1024);
+      const auto [smallY, smallSums] = run(rows);
+      EXPECT_EQ(smallY, y) << rows << " rows, " << kibibytes << " KiB";
+      EXPECT_EQ(smallSums.sums, sums.sums) << rows << " rows, " << kibibytes << " KiB";
+    }
+  }
+  x.values[10 * 328 + 5] = infinity;
+  x.narrow[10 * 328 + 5] = GetParam() == DataType::kBf16 ? f32ToBf16(infinity) : f32ToF16(infinity);
+  const test::SharedMemoryOfADevice smallest(size_t{48} * 1024);
+  EXPECT_EQ(fixedPointProduct(w, x, 12, 72).badRow, 10);
+}
+#endif
 
 TEST(CudaGemmEmpty, ARankWithoutDepthAddsNothing) {
   const DeviceBuffer sums(size_t{6} * sizeof(int64_t), "test");

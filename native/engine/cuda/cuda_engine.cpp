@@ -24,6 +24,7 @@ CudaMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const E
                          CudaEngineRemains& previous) {
   validateCudaOptions(model, options);
   cuda::useDevice(device);
+  if (!shard.headGroups.empty() || !options.kvLoans.empty()) requireAttentionFits(model.weightType, model.headDim);
   const CudaMemory memory = measureCudaMemory(model, shard, options, model.layers);
   keepWhatFits(previous, model, shard, options, memory);
   return memory;

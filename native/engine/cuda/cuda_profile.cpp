@@ -139,6 +139,7 @@ CudaProfiler::CudaProfiler(const ModelSpec& model, const EngineOptions& options)
         checked.kvBlocks = 1;
         validateCudaOptions(model, checked);
         useDevice(device);
+        requireAttentionFits(model.weightType, model.headDim);
         return device;
       }()),
       products_(options.numerics) {}

@@ -93,10 +93,13 @@ void validateAttention(const AttentionModel& model, const DeviceKv& kv) {
           "scale is " + std::to_string(model.scale) + "; allowed is what is above 0");
 }
 
-void requireShared(int64_t headDim, size_t bytes) {
+void requireAttentionFits(DataType type, int64_t headDim) {
+  if (type == DataType::kF32) return;
+  const size_t bytes = std::max(decodeBytesMin(headDim), prefillBytesMin(headDim));
   require(bytes <= sharedBytesMax(), ErrorCode::kShapeInvalid,
-          "attention with headDim " + std::to_string(headDim) + " needs " + std::to_string(bytes) +
-              " bytes of shared memory in a block; this device has " + std::to_string(sharedBytesMax()));
+          "headDim is " + std::to_string(headDim) + "; its attention takes " + std::to_string(bytes) +
+              " bytes of shared memory in a block, and this device has " + std::to_string(sharedBytesMax()) +
+              "; leave the device out, or give it no heads");
 }
 
 int64_t attentionSlots(int64_t window, int64_t contextMax) {

@@ -59,6 +59,10 @@ struct AttentionModel {
 /// blockTokens 16, 32 or a multiple of 64. For the engine's start; the calls below rely on it.
 void validateAttention(const AttentionModel& model, const DeviceKv& kv);
 
+/// Throws kShapeInvalid when a block of the current device has too little shared memory for heads of this size. For the
+/// engine's start, as well.
+void requireAttentionFits(DataType type, int64_t headDim);
+
 /// Bytes of the workspace of attend() for steps of up to these sizes. Bounded: what does not fit is done in turns.
 size_t attentionWorkspaceBytes(const AttentionModel& model, const DeviceKv& kv, int64_t sequences, int64_t contextMax);
 

@@ -154,21 +154,19 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads) decodeKernel(Attentio
   foldKept<type, kDim>(a, item, entries, true);
 }
 
-template <int kDim>
-int warpsPerBlock() {
-  return static_cast<int>(std::clamp<size_t>(sharedBytesMax() / Ring<kDim>::kBytes, 1, kWarpsMax));
+int warpsPerBlock(int64_t headDim) {
+  return static_cast<int>(std::clamp<size_t>(sharedBytesMax() / decodeBytesMin(headDim), 1, kWarpsMax));
 }
 
 template <DataType type, int kDim>
 void launchDecode(const AttentionArguments& a, int64_t sequences, int64_t slots, bool merges, cudaStream_t stream) {
   const int64_t items = decodeItems(a);
-  int warps = merges ? static_cast<int>(slots) : warpsPerBlock<kDim>();
+  int warps = merges ? static_cast<int>(slots) : warpsPerBlock(a.headDim);
   // With fewer blocks than multiprocessors, blocks have fewer warps.
   while (!merges && warps > 1 && items * sequences * ((slots + warps - 1) / warps) < kMultiprocessors) warps /= 2;
   const int64_t splits = merges ? 1 : (slots + warps - 1) / warps;  // a chunk for each warp: all end together
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(items), static_cast<unsigned>(sequences));
   const size_t bytes = static_cast<size_t>(warps) * Ring<kDim>::kBytes;
-  requireShared(a.headDim, bytes);
   launchEarly(decodeKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes, stream, a);
 }
 
@@ -181,15 +179,15 @@ void launchType(const AttentionArguments& a, int64_t sequences, int64_t slots, b
   launchDecode<type, 256>(a, sequences, slots, merges, stream);
 }
 
-int warpsPerBlock(int64_t headDim) {
-  if (headDim <= 64) return warpsPerBlock<64>();
-  if (headDim <= 96) return warpsPerBlock<96>();
-  if (headDim <= 128) return warpsPerBlock<128>();
-  if (headDim <= 192) return warpsPerBlock<192>();
-  return warpsPerBlock<256>();
-}
-
 }  // namespace
+
+size_t decodeBytesMin(int64_t headDim) {
+  if (headDim <= 64) return Ring<64>::kBytes;
+  if (headDim <= 96) return Ring<96>::kBytes;
+  if (headDim <= 128) return Ring<128>::kBytes;
+  if (headDim <= 192) return Ring<192>::kBytes;
+  return Ring<256>::kBytes;
+}
 
 DecodePlan planDecode(const AttentionArguments& arguments, int64_t sequences, int64_t slots, bool mayMerge) {
   const bool tiles = decodeTilesFit(arguments, sequences, slots);

@@ -254,7 +254,8 @@ void attendPrefill(DataType type, const AttentionArguments& arguments, int64_t s
 void attendF32(const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax, cudaStream_t stream);
 /// Merges slots of rows that are sequences of the launch (partsBySequence) or tokens of the batch.
 void mergeSlots(DataType type, const AttentionArguments& arguments, int64_t rows, cudaStream_t stream);
-/// Throws kShapeInvalid when a block of the current device cannot have `bytes`.
-void requireShared(int64_t headDim, size_t bytes);
+/// The least shared memory that a block of attendDecode() and of attendPrefill() takes.
+size_t decodeBytesMin(int64_t headDim);
+size_t prefillBytesMin(int64_t headDim);
 
 }  // namespace hels::cuda

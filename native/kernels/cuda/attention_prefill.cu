@@ -179,23 +179,24 @@ __global__ void __launch_bounds__(kWarpsMax* kWarpThreads, 1) prefillKernel(Atte
   write<type, kDim>(a, totals, again);
 }
 
+template <int kDim>
+constexpr size_t blockBytes(int warps, int stages) {
+  return static_cast<size_t>(stages) * Stage<kDim>::kBytes +
+         static_cast<size_t>(warps) * Totals<kDim>::kSharedBytesPerWarp;
+}
+
 template <DataType type, int kDim>
 void launchPrefill(const AttentionArguments& a, int64_t sequences, int64_t tokensMax, cudaStream_t stream) {
   const int64_t rowsMax = tokensMax * a.queryHeadsPerGroup;
-  const auto bytes = [](int warps, int stages) {
-    return static_cast<size_t>(stages) * Stage<kDim>::kBytes +
-           static_cast<size_t>(warps) * Totals<kDim>::kSharedBytesPerWarp;
-  };
   const size_t limit = sharedBytesMax();
   int warps = kWarpsMax;
-  while (warps > 1 && (warps / 2 * kRowsPerWarp >= rowsMax || bytes(warps, 1) > limit)) warps /= 2;
-  const int stages = bytes(warps, 2) <= limit ? 2 : 1;
-  requireShared(a.headDim, bytes(warps, stages));
+  while (warps > 1 && (warps / 2 * kRowsPerWarp >= rowsMax || blockBytes<kDim>(warps, 1) > limit)) warps /= 2;
+  const int stages = blockBytes<kDim>(warps, 2) <= limit ? 2 : 1;
   const int64_t blockRows = static_cast<int64_t>(warps) * kRowsPerWarp;
   const dim3 grid(static_cast<unsigned>((rowsMax + blockRows - 1) / blockRows), static_cast<unsigned>(a.groups),
                   static_cast<unsigned>(sequences));
-  launch(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)), bytes(warps, stages),
-         stream, a, stages);
+  launch(prefillKernel<type, kDim>, grid, dim3(static_cast<unsigned>(warps * kWarpThreads)),
+         blockBytes<kDim>(warps, stages), stream, a, stages);
 }
 
 template <DataType type>
@@ -208,6 +209,14 @@ void launchType(const AttentionArguments& a, int64_t sequences, int64_t tokensMa
 }
 
 }  // namespace
+
+size_t prefillBytesMin(int64_t headDim) {
+  if (headDim <= 64) return blockBytes<64>(1, 1);
+  if (headDim <= 96) return blockBytes<96>(1, 1);
+  if (headDim <= 128) return blockBytes<128>(1, 1);
+  if (headDim <= 192) return blockBytes<192>(1, 1);
+  return blockBytes<256>(1, 1);
+}
 
 void attendPrefill(DataType type, const AttentionArguments& arguments, int64_t sequences, int64_t tokensMax,
                    cudaStream_t stream) {

@@ -34,7 +34,7 @@ inline constexpr int kWarpThreads = 32;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
 /// Shared memory that a block of the current device can have: 227 KiB on an H100, 163 on an A100, 99 on a 3090 or 4090,
-/// 64 on a T4.
+/// 64 on a T4, 48 on a P100.
 size_t sharedBytesMax();
 
 #ifndef HELS_CUDA_EMULATION
@@ -53,6 +53,7 @@ void launchKernel(bool early, void (*kernel)(Parameters...), dim3 grid, dim3 blo
                   cudaStream_t stream, Arguments... arguments) {
 #ifdef HELS_CUDA_EMULATION
   (void)early;
+  check(emulation::launchError(sharedBytes), "launch of a kernel");
   emulation::submit(stream, [=] {
     emulation::runKernel(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
   });

@@ -48,12 +48,13 @@ struct ProductArguments {
   int64_t* sums = nullptr;  // (rows, sumStride)
   int64_t sumStride = 0;
   int32_t* badRow = nullptr;
+  int firstRow = 0;  // what badRow calls row 0
 };
 
 /// Fixed point of any granule's partial; an impossible one is reported.
 __device__ __forceinline__ int64_t wideFixedPoint(float partial, int row, const ProductArguments& arguments) {
   if (!(fabsf(partial) < 16777216.0F)) {  // true for NaN
-    if (row < arguments.rows) atomicMin(arguments.badRow, row);
+    if (row < arguments.rows) atomicMin(arguments.badRow, arguments.firstRow + row);
     return 0;
   }
   return __double2ll_rn(static_cast<double>(partial) * 4294967296.0);

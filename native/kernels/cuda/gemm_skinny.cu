@@ -223,7 +223,7 @@ void launchPace(const ProductArguments& arguments, bool fixedPoint, cudaStream_t
 /// Columns up to which two blocks on each of the largest devices' multiprocessors are enough for all.
 constexpr int kFewColumns = 2 * 132 * kTileColumns;
 
-/// Rings for devices with less shared memory: a 3090, 4090 or T4.
+/// Rings for devices with less shared memory: a 3090, 4090, T4 or P100.
 template <DataType type, int rowTiles>
 void launchRows(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
   constexpr size_t kLargeDevice = size_t{160} * 1024;
@@ -236,10 +236,23 @@ void launchRows(const ProductArguments& arguments, bool fixedPoint, cudaStream_t
   }
 }
 
+/// `count` rows from `first` on.
+ProductArguments rowsOf(ProductArguments arguments, int first, int count) {
+  arguments.x += first * arguments.xStride;
+  if (arguments.y != nullptr) arguments.y += first * arguments.yStride;
+  if (arguments.sums != nullptr) arguments.sums += first * arguments.sumStride;
+  arguments.firstRow += first;
+  arguments.rows = count;
+  return arguments;
+}
+
 template <DataType type>
 void launchSkinny(const ProductArguments& arguments, bool fixedPoint, cudaStream_t stream) {
-  if (arguments.rows <= 8) return launchRows<type, 1>(arguments, fixedPoint, stream);
-  launchRows<type, 2>(arguments, fixedPoint, stream);
+  constexpr int kHalf = kSkinnyRows / 2;
+  if (arguments.rows <= kHalf) return launchRows<type, 1>(arguments, fixedPoint, stream);
+  if (Pace<2, 2, 1>::kRingBytes <= sharedBytesMax()) return launchRows<type, 2>(arguments, fixedPoint, stream);
+  launchRows<type, 1>(rowsOf(arguments, 0, kHalf), fixedPoint, stream);  // a P100
+  launchRows<type, 1>(rowsOf(arguments, kHalf, arguments.rows - kHalf), fixedPoint, stream);
 }
 
 }  // namespace

@@ -288,6 +288,7 @@ void launchShape(const ProductArguments& arguments, bool fixedPoint, int splits,
               sharedBytesOf<Shape>(fixedPoint), stream, arguments);
 }
 
+using LeastTile = Tile<64, 32, 32, 16, 2>;  // fixed point on a P100
 using TinyTile = Tile<64, 64, 32, 32, 2>;
 using FlatTile = Tile<64, 32, 32, 16, 4>;
 using SmallTile = Tile<64, 64, 32, 32, 4>;
@@ -297,6 +298,8 @@ template <DataType type>
 void launchTiled(const ProductArguments& arguments, bool fixedPoint, int splits, cudaStream_t stream) {
   if (arguments.rows > SmallTile::kRows && sharedBytesOf<LargeTile>(fixedPoint) <= sharedBytesMax()) {
     launchShape<type, LargeTile>(arguments, fixedPoint, splits, stream);
+  } else if (sharedBytesOf<TinyTile>(fixedPoint) > sharedBytesMax()) {
+    launchShape<type, LeastTile>(arguments, fixedPoint, splits, stream);
   } else if (sharedBytesOf<SmallTile>(fixedPoint) > sharedBytesMax()) {
     launchShape<type, TinyTile>(arguments, fixedPoint, splits, stream);
   } else if (arguments.rows <= FlatTile::kRows) {

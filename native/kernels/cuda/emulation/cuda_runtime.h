@@ -234,6 +234,11 @@ void setMemoryBytes(size_t bytes);
 int sharedBytesOf(const void* kernel);
 /// Limits what each cudaMallocHost gives.
 void setPinnedBytesMax(size_t bytes);
+constexpr size_t kSharedBytesMax = size_t{227} * 1024;  // an H100's
+/// The dynamic shared memory that a block can have; at first kSharedBytesMax.
+void setSharedBytesMax(size_t bytes);
+/// What the launch of a kernel with so much dynamic shared memory reports.
+cudaError_t launchError(size_t sharedBytes);
 }  // namespace hels::emulation
 
 const char* cudaGetErrorString(cudaError_t error);

@@ -23,6 +23,7 @@ namespace {
 
 std::atomic<size_t> memoryBytes{size_t{1} << 30};
 std::atomic<size_t> pinnedBytesMax{std::numeric_limits<size_t>::max()};
+std::atomic<size_t> sharedBytesMax{hels::emulation::kSharedBytesMax};
 std::mutex mutex;
 std::map<void*, size_t> allocations;
 size_t usedBytes = 0;
@@ -60,6 +61,10 @@ void submit(cudaStream_t stream, std::function<void()> work) {
 
 void setMemoryBytes(size_t bytes) { memoryBytes = bytes; }
 void setPinnedBytesMax(size_t bytes) { pinnedBytesMax = bytes; }
+void setSharedBytesMax(size_t bytes) { sharedBytesMax = bytes; }
+cudaError_t launchError(size_t launchBytes) {
+  return launchBytes <= sharedBytesMax ? cudaSuccess : fail(cudaErrorInvalidValue);
+}
 
 int sharedBytesOf(const void* kernel) {
   const std::lock_guard lock(mutex);
@@ -108,7 +113,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return fail(cudaErrorInvalidDevice);
-  *properties = {"emulated on the processor", memoryBytes, 8, 0, 4, 1 << 20, size_t{227} * 1024};
+  *properties = {"emulated on the processor", memoryBytes, 8, 0, 4, 1 << 20, sharedBytesMax};
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
@@ -273,6 +278,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute /*attribute*/, int value) {
+  if (static_cast<size_t>(value) > sharedBytesMax) return fail(cudaErrorInvalidValue);
   const std::lock_guard lock(mutex);
   sharedBytes[kernel] = value;
   return cudaSuccess;
