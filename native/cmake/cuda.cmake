@@ -12,7 +12,7 @@ else()
 endif()
 
 file(GLOB HELS_CUDA_SOURCES CONFIGURE_DEPENDS base/cuda/*.cpp kernels/cuda/*.cpp comm/cuda/*.cpp engine/cuda/*.cpp)
-file(GLOB HELS_CUDA_KERNELS CONFIGURE_DEPENDS kernels/cuda/*.cu comm/cuda/*.cu)
+file(GLOB HELS_CUDA_KERNELS CONFIGURE_DEPENDS base/cuda/*.cu kernels/cuda/*.cu comm/cuda/*.cu)
 
 if(HELS_CUDA_MODE STREQUAL "EMULATED")
   file(GLOB HELS_EMULATION_SOURCES CONFIGURE_DEPENDS kernels/cuda/emulation/*.cpp)

@@ -1,23 +1,29 @@
 #include "base/cuda/check.h"
 
 namespace hels::cuda {
-namespace {
 
 ErrorCode codeOf(cudaError_t error) {
   switch (error) {
     case cudaErrorMemoryAllocation:
       return ErrorCode::kMemoryExceeded;
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidPtx:
+    case cudaErrorUnsupportedPtxVersion:
+      return ErrorCode::kDeviceMissing;
     case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
     case cudaErrorInvalidDevice:
     case cudaErrorNotReady:
+    case cudaErrorLaunchOutOfResources:
       return ErrorCode::kInternal;
     default:
+      if (cudaErrorStreamCaptureUnsupported <= error && error <= cudaErrorStreamCaptureWrongThread)
+        return ErrorCode::kInternal;
       // Errors of a kernel stay with the context until the process ends: no later result can be trusted.
       return ErrorCode::kDeviceLost;
   }
 }
-
-}  // namespace
 
 void check(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return;

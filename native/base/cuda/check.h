@@ -9,8 +9,11 @@
 
 namespace hels::cuda {
 
-/// Throws unless `error` is cudaSuccess: kMemoryExceeded when memory ran out, kDeviceLost for every error after which
-/// the process can use the device no more, else kInternal; the message names `what` and CUDA's own words.
+/// kMemoryExceeded when memory ran out, kDeviceMissing when this build has no code that the device runs, kInternal for
+/// what leaves the device usable, else kDeviceLost: the process can use the device no more. Pure.
+ErrorCode codeOf(cudaError_t error);
+
+/// Throws unless `error` is cudaSuccess, with its code; the message names `what` and CUDA's own words.
 void check(cudaError_t error, const std::string& what);
 
 }  // namespace hels::cuda

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/cuda/check.h"
+#include "base/cuda/machine_code.h"
 #include "base/error.h"
 
 #ifndef HELS_CUDA_ARCHITECTURES
@@ -32,6 +33,14 @@ std::string whyNoDevice(cudaError_t error, int driverVersion, int runtimeVersion
   if (error == cudaErrorNoDevice)
     return "the NVIDIA driver (CUDA " + driver + ") sees no GPU; CUDA_VISIBLE_DEVICES may hide it";
   return "the NVIDIA driver (CUDA " + driver + ") does not work: " + words;
+}
+
+std::string whyNoCode(const DeviceFacts& device, const std::string& architectures) {
+  const std::string capability = std::to_string(device.major) + std::to_string(device.minor);
+  return "cuda:" + std::to_string(device.index) + " (" + device.name + ") has compute capability " +
+         std::to_string(device.major) + "." + std::to_string(device.minor) + "; this build has kernels for " +
+         architectures + ": build it with HELS_CUDA_ARCHITECTURES='" + capability +
+         "-real' (several are separated by ';')";
 }
 
 DeviceList listDevices() {
@@ -69,10 +78,13 @@ void useDevice(int device) {
   require(0 <= device && device < static_cast<int>(list.devices.size()), ErrorCode::kDeviceMissing,
           "cuda:" + std::to_string(device) +
               " is not there; this machine has cuda:0 to cuda:" + std::to_string(list.devices.size() - 1));
-  const std::string what =
-      "start of cuda:" + std::to_string(device) + " (" + list.devices[static_cast<size_t>(device)].name + ")";
+  const DeviceFacts& facts = list.devices[static_cast<size_t>(device)];
+  const std::string what = "start of cuda:" + std::to_string(device) + " (" + facts.name + ")";
   check(cudaSetDevice(device), what);
   check(cudaFree(nullptr), what);
+  const cudaError_t error = machineCodeError();
+  require(codeOf(error) != ErrorCode::kDeviceMissing, ErrorCode::kDeviceMissing, whyNoCode(facts, list.architectures));
+  check(error, what);
 }
 
 std::string busAddress(int device) {

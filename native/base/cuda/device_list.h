@@ -38,7 +38,7 @@ struct DeviceMemory {
 };
 
 /// Makes `device` current for the calling thread and starts it, which takes some memory. Throws kDeviceMissing naming
-/// the devices there are and kDeviceLost.
+/// the devices there are, or the architectures of the build where it has no code for this one, and kDeviceLost.
 void useDevice(int device);
 
 /// After useDevice(device), which it calls. Throws the same.
@@ -46,6 +46,9 @@ DeviceMemory measureMemory(int device);
 
 /// The reason of a list, of what cudaGetDeviceCount says. Versions as CUDA counts them: 13000 is 13.0, 0 is none. Pure.
 std::string whyNoDevice(cudaError_t error, int driverVersion, int runtimeVersion);
+
+/// The reason of a device that runs none of the build's kernels. Pure.
+std::string whyNoCode(const DeviceFacts& device, const std::string& architectures);
 
 /// For the process' environment, before the first CUDA call of any thread and while there is one thread; what the user
 /// has set stays. Gives every stream a hardware queue of its own. `severalRanks`: ranks of this process share a GPU,

@@ -12,14 +12,24 @@
 namespace hels::cuda {
 namespace {
 
+/// Of the driver's numbers, which are those of the runtime's errors. Few leave the process without its device.
+ErrorCode codeOfStatus(driver::Status status) {
+  const auto error = static_cast<cudaError_t>(status);
+  if (error == cudaErrorNoDevice || error == cudaErrorInvalidDevice || error == cudaErrorNotSupported)
+    return ErrorCode::kDeviceMissing;
+  const bool lost = error == cudaErrorECCUncorrectable || error == cudaErrorNvlinkUncorrectable ||
+                    error == cudaErrorIllegalAddress || error == cudaErrorLaunchTimeout ||
+                    (cudaErrorAssert <= error && error <= cudaErrorLaunchFailure) || error == cudaErrorUnknown;
+  if (lost) return ErrorCode::kDeviceLost;
+  return error == cudaErrorMemoryAllocation ? ErrorCode::kMemoryExceeded : ErrorCode::kInternal;
+}
+
 void checkDriver(const driver::Api& api, driver::Status status, const std::string& what) {
   if (status == driver::kSuccess) return;
   const char* text = nullptr;
   const bool known = api.getErrorString(status, &text) == driver::kSuccess && text != nullptr;
-  const ErrorCode code = status == driver::kOutOfMemory    ? ErrorCode::kMemoryExceeded
-                         : status == driver::kNotSupported ? ErrorCode::kDeviceMissing
-                                                           : ErrorCode::kDeviceLost;
-  throw Error(code, what + ": " + (known ? text : "unknown error") + " (driver status " + std::to_string(status) + ")");
+  throw Error(codeOfStatus(status),
+              what + ": " + (known ? text : "unknown error") + " (driver status " + std::to_string(status) + ")");
 }
 
 /// The functions of the driver; says which driver has them when this one does not.

@@ -10,8 +10,6 @@ namespace hels::cuda::driver {
 
 using Status = int;  // 0 = success
 constexpr Status kSuccess = 0;
-constexpr Status kOutOfMemory = 2;
-constexpr Status kNotSupported = 801;
 using Device = int;
 
 constexpr int kMultiprocessorResource = 1;

@@ -1,7 +1,9 @@
 #include "base/cuda/device_list.h"
 
+#include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include "base/cuda/check.h"
 #include "base/error.h"
 
 namespace hels::cuda {
@@ -40,6 +42,34 @@ TEST(DeviceList, ADeviceThatIsNotThereIsRefusedInWords) {
       EXPECT_EQ(std::string(error.what()).find("cuda:" + std::to_string(device)), 0U) << error.what();
     }
   }
+}
+
+TEST(DeviceList, NamesTheArchitecturesOfABuildWithoutCodeForTheDevice) {
+  EXPECT_EQ(whyNoCode({.index = 1, .name = "RTX 3090", .major = 8, .minor = 6}, "90-real 90-virtual"),
+            "cuda:1 (RTX 3090) has compute capability 8.6; this build has kernels for 90-real 90-virtual: build it "
+            "with HELS_CUDA_ARCHITECTURES='86-real' (several are separated by ';')");
+#ifdef HELS_CUDA_EMULATION
+  emulation::setMachineCode(false);
+  try {
+    useDevice(0);
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDeviceMissing);
+    EXPECT_NE(std::string(error.what()).find("this build has kernels for emulated"), std::string::npos) << error.what();
+  }
+  emulation::setMachineCode(true);
+  EXPECT_NO_THROW(useDevice(0));
+#endif
+}
+
+TEST(CudaCheck, OnlyWhatStaysLosesTheDevice) {
+  const auto codes = [](std::initializer_list<int> errors, ErrorCode code) {
+    for (const int error : errors) EXPECT_EQ(codeOf(static_cast<cudaError_t>(error)), code) << error;
+  };
+  codes({2}, ErrorCode::kMemoryExceeded);
+  codes({98, 209, 218, 222}, ErrorCode::kDeviceMissing);
+  codes({1, 9, 101, 600, 701, 900, 904, 907}, ErrorCode::kInternal);
+  codes({214, 700, 702, 710, 716, 719, 999}, ErrorCode::kDeviceLost);
 }
 
 }  // namespace

@@ -71,8 +71,15 @@ TEST_F(DevicePartitionTest, RefusesWhatTheDeviceDoesNotHave) {
   const auto pool = PartitionPool::create(0, folder_.search());
   EXPECT_EQ(failure(ErrorCode::kShapeInvalid, [&] { pool->take(0); }), "sm is 0; cuda:0 has 1 to 20 multiprocessors");
   EXPECT_EQ(failure(ErrorCode::kShapeInvalid, [&] { pool->take(21); }), "sm is 21; cuda:0 has 1 to 20 multiprocessors");
-  EXPECT_NE(failure(ErrorCode::kDeviceLost, [&] { PartitionPool::create(1, folder_.search()); }).find("cuda:1"),
+  EXPECT_NE(failure(ErrorCode::kDeviceMissing, [&] { PartitionPool::create(1, folder_.search()); }).find("cuda:1"),
             std::string::npos);
+}
+
+TEST_F(DevicePartitionTest, AContextThatTheDriverRefusesLosesNoDevice) {
+  const auto partition = PartitionPool::create(0, folder_.search())->take(8);
+  const auto other = PartitionPool::create(0, folder_.search());  // does not know of the first one's
+  EXPECT_EQ(failure(ErrorCode::kInternal, [&] { other->take(8); }),
+            "partition of cuda:0: invalid resource configuration (driver status 915)");
 }
 
 TEST_F(DevicePartitionTest, SaysWhichDriverItTakes) {

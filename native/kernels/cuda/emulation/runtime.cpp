@@ -23,6 +23,7 @@ namespace {
 
 std::atomic<size_t> memoryBytes{size_t{1} << 30};
 std::atomic<size_t> pinnedBytesMax{std::numeric_limits<size_t>::max()};
+std::atomic<bool> machineCode{true};
 std::atomic<size_t> sharedBytesMax{hels::emulation::kSharedBytesMax};
 std::mutex mutex;
 std::map<void*, size_t> allocations;
@@ -61,6 +62,7 @@ void submit(cudaStream_t stream, std::function<void()> work) {
 
 void setMemoryBytes(size_t bytes) { memoryBytes = bytes; }
 void setPinnedBytesMax(size_t bytes) { pinnedBytesMax = bytes; }
+void setMachineCode(bool present) { machineCode = present; }
 void setSharedBytesMax(size_t bytes) { sharedBytesMax = bytes; }
 cudaError_t launchError(size_t launchBytes) {
   return launchBytes <= sharedBytesMax ? cudaSuccess : fail(cudaErrorInvalidValue);
@@ -282,4 +284,8 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute /*attribu
   const std::lock_guard lock(mutex);
   sharedBytes[kernel] = value;
   return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* /*kernel*/) {
+  *attributes = {80};
+  return machineCode ? cudaSuccess : fail(cudaErrorNoKernelImageForDevice);
 }
