@@ -104,7 +104,7 @@ Napi::Value EngineObject::submitLoad(Napi::Env env, const Argument& request) {
   const Napi::Value loaded = submit<Nothing>(
       env,
       [this, directory, model, shard, options](EngineSlot& slot) {
-        connector_.reset();
+        slot.setConnector(nullptr);
         transport_.clear();
         std::unique_ptr<Engine> previous = slot.take();
         slot.set(Engine::load(model, shard, WeightSource::open(directory), options, std::move(previous)));
@@ -122,9 +122,9 @@ Napi::Value EngineObject::openCollective(const Napi::CallbackInfo& info) {
     const std::string hostname = Argument(info[0], "hostname").string();
     return submit<std::string>(
         info.Env(),
-        [this, hostname, shard = shard_, device = device_](EngineSlot&) {
-          connector_ = std::make_shared<GroupConnector>(shard.rank, shard.ranks, hostname, device);
-          return connector_->address();
+        [hostname, shard = shard_, device = device_](EngineSlot& slot) {
+          slot.setConnector(std::make_unique<GroupConnector>(shard.rank, shard.ranks, hostname, device));
+          return slot.connector()->address();
         },
         [](Napi::Env env, Napi::Object, const std::string& address) -> Napi::Value {
           return Napi::String::New(env, address);
@@ -139,8 +139,9 @@ Napi::Value EngineObject::connect(const Napi::CallbackInfo& info) {
     return submit<Nothing>(
         info.Env(),
         [this, addresses, deadline](EngineSlot& slot) {
-          require(connector_ != nullptr, ErrorCode::kShapeInvalid, "connect was called before openCollective");
-          transport_ = connector_->connect(loaded(slot), addresses, deadline);
+          GroupConnector* connector = slot.connector();
+          require(connector != nullptr, ErrorCode::kShapeInvalid, "connect was called before openCollective");
+          transport_ = connector->connect(loaded(slot), addresses, deadline);
           return Nothing{};
         },
         toNull);

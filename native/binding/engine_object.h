@@ -10,7 +10,6 @@
 #include "binding/addon_state.h"
 #include "binding/argument.h"
 #include "engine/engine_thread.h"
-#include "engine/group_connector.h"
 #include "shard/shard_spec.h"
 
 namespace hels::binding {
@@ -45,9 +44,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   std::shared_ptr<AddonState> state_;
   std::shared_ptr<EngineThread> thread_;
-  ShardSpec shard_;                            // JS thread only, as device_
-  std::shared_ptr<GroupConnector> connector_;  // engine thread only
-  std::string transport_;                      // engine thread only; empty without a group
+  ShardSpec shard_;        // JS thread only, as device_
+  std::string transport_;  // engine thread only; empty without a group
   std::string device_;
   bool closed_ = false;
 };

@@ -84,7 +84,9 @@ void GlooCommunicator::start(Clock::time_point deadlineAt) {
     const auto& address = dynamic_cast<const gloo::transport::tcp::Address&>(pair->address());
     sockets_.push_back(SocketHandle::ofConnection(address.getSockaddr()));
   }
-  started_.store(true, std::memory_order_release);
+  started_.store(true);
+  // An abort() before this has shut nothing down.
+  require(!aborted_, ErrorCode::kAborted, "the collective was aborted");
   greet(deadlineAt);
   // Not before: Gloo sizes the buffer itself when a message is larger than all before it, and the greeting has the
   // largest size.
@@ -250,7 +252,7 @@ void GlooCommunicator::abort() noexcept {
 }
 
 void GlooCommunicator::shutdownAll() noexcept {
-  if (!started_.load(std::memory_order_acquire)) return;
+  if (!started_) return;
   for (const SocketHandle& socket : sockets_) socket.shutdown();
 }
 

@@ -51,19 +51,39 @@ void dial(const sockaddr_storage& address) {
   ::close(descriptor);
 }
 
-/// Gloo's wait for a peer to dial in takes no deadline. When ours passes, this thread dials in the peer's place, and
-/// again until the connecting thread has noticed.
-class DialWatchdog {
+}  // namespace
+
+/// What abort() ends.
+struct GlooConnector::Forming {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool aborted = false;
+  std::weak_ptr<GlooCommunicator> greeting;  // its pairs are connected, the ranks make sure of each other
+
+  /// Throws kAborted after an abort().
+  void requireGoingOn() {
+    const std::lock_guard lock(mutex);
+    require(!aborted, ErrorCode::kAborted, "the forming of the group was aborted");
+  }
+  void setGreeting(const std::shared_ptr<GlooCommunicator>& communicator) {
+    const std::lock_guard lock(mutex);
+    greeting = communicator;
+  }
+};
+
+/// Gloo's wait for a peer to dial in takes no deadline. When ours passes, or at an abort(), this thread dials in the
+/// peer's place, and again until the connecting thread has noticed.
+class GlooConnector::DialWatchdog {
  public:
-  DialWatchdog(std::vector<sockaddr_storage> ownEnds, Clock::time_point deadlineAt)
-      : ownEnds_(std::move(ownEnds)), deadlineAt_(deadlineAt), thread_([this] { run(); }) {}
+  DialWatchdog(Forming& forming, std::vector<sockaddr_storage> ownEnds, Clock::time_point deadlineAt)
+      : forming_(forming), ownEnds_(std::move(ownEnds)), deadlineAt_(deadlineAt), thread_([this] { run(); }) {}
 
   ~DialWatchdog() {
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(forming_.mutex);
       done_ = true;
     }
-    changed_.notify_all();
+    forming_.changed.notify_all();
     thread_.join();
   }
   DialWatchdog(const DialWatchdog&) = delete;
@@ -72,23 +92,20 @@ class DialWatchdog {
  private:
   void run() {
     constexpr std::chrono::milliseconds kRetry{20};
-    std::unique_lock lock(mutex_);
-    const auto done = [this] { return done_; };
-    if (changed_.wait_until(lock, deadlineAt_, done)) return;
-    do {
+    std::unique_lock lock(forming_.mutex);
+    forming_.changed.wait_until(lock, deadlineAt_, [this] { return done_ || forming_.aborted; });
+    while (!done_) {
       for (const sockaddr_storage& end : ownEnds_) dial(end);
-    } while (!changed_.wait_for(lock, kRetry, done));
+      forming_.changed.wait_for(lock, kRetry, [this] { return done_; });
+    }
   }
 
+  Forming& forming_;
   const std::vector<sockaddr_storage> ownEnds_;
   const Clock::time_point deadlineAt_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool done_ = false;
+  bool done_ = false;  // guarded by forming_.mutex
   std::thread thread_;
 };
-
-}  // namespace
 
 struct GlooConnector::State {
   int rank = 0;
@@ -125,24 +142,28 @@ struct GlooConnector::State {
     return ends;
   }
 
-  void connectPairs(const std::vector<sockaddr_storage>& ends, Clock::time_point deadlineAt) const {
-    const DialWatchdog watchdog(ownEnds(), deadlineAt);
+  void connectPairs(Forming& forming, const std::vector<sockaddr_storage>& ends, Clock::time_point deadlineAt) const {
+    forming.requireGoingOn();
+    const DialWatchdog watchdog(forming, ownEnds(), deadlineAt);
     for (int peer = 0; peer < ranks; ++peer) {
       if (peer == rank) continue;
       try {
         context->getPair(peer)->connect(tcp::Address(ends[static_cast<size_t>(peer)]).bytes());
       } catch (const std::exception& failure) {
+        forming.requireGoingOn();
         const bool late = Clock::now() >= deadlineAt;
         throw Error(late ? ErrorCode::kDeadlineExceeded : ErrorCode::kPeerLost,
                     "cannot connect to rank " + std::to_string(peer) + ": " + failure.what());
       }
+      forming.requireGoingOn();
       require(Clock::now() < deadlineAt, ErrorCode::kDeadlineExceeded,
               "rank " + std::to_string(peer) + " did not connect in time");
     }
   }
 };
 
-GlooConnector::GlooConnector(int rank, int ranks, const std::string& hostname) : state_(std::make_unique<State>()) {
+GlooConnector::GlooConnector(int rank, int ranks, const std::string& hostname)
+    : state_(std::make_unique<State>()), forming_(std::make_unique<Forming>()) {
   require(1 <= ranks && ranks <= kRanksMax, ErrorCode::kShapeInvalid,
           "ranks is " + std::to_string(ranks) + "; it must lie from 1 to " + std::to_string(kRanksMax));
   require(0 <= rank && rank < ranks, ErrorCode::kShapeInvalid,
@@ -182,11 +203,27 @@ std::shared_ptr<Communicator> GlooConnector::connect(const std::vector<std::stri
   // From here on a failure leaves half-open connections behind: the connector is used up.
   State state = std::exchange(
       *state_, State{.rank = state_->rank, .ranks = state_->ranks, .device = nullptr, .context = nullptr});
-  auto communicator = std::make_shared<GlooCommunicator>(state.device, state.context);
-  state.connectPairs(ends, deadlineAt);
+  const auto communicator = std::make_shared<GlooCommunicator>(state.device, state.context);
+  state.connectPairs(*forming_, ends, deadlineAt);
+  forming_->setGreeting(communicator);
+  forming_->requireGoingOn();
   communicator->start(deadlineAt);
-  if (transport == Transport::kTcp) return communicator;
-  return shareMemory(std::move(communicator), deadlineAt - Clock::now());
+  std::shared_ptr<Communicator> formed = communicator;
+  if (transport == Transport::kBest) formed = shareMemory(communicator, deadlineAt - Clock::now());
+  forming_->setGreeting(nullptr);
+  forming_->requireGoingOn();
+  return formed;
+}
+
+void GlooConnector::abort() noexcept {
+  std::shared_ptr<GlooCommunicator> greeting;
+  {
+    const std::lock_guard lock(forming_->mutex);
+    forming_->aborted = true;
+    greeting = forming_->greeting.lock();
+  }
+  forming_->changed.notify_all();
+  if (greeting != nullptr) greeting->abort();
 }
 
 }  // namespace hels

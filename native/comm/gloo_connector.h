@@ -29,14 +29,21 @@ class GlooConnector {
   std::string address() const;
 
   /// Connects to all peers; `addresses` holds address() of every rank in rank order, this one included. All ranks ask
-  /// for the same transport. May be called once. Throws kShapeInvalid for a malformed address, kPeerLost or
-  /// kDeadlineExceeded.
+  /// for the same transport. May be called once. Throws kShapeInvalid for a malformed address, kPeerLost,
+  /// kDeadlineExceeded or kAborted.
   std::shared_ptr<Communicator> connect(const std::vector<std::string>& addresses, std::chrono::milliseconds deadline,
                                         Transport transport = Transport::kBest);
 
+  /// Ends a connect(), running or to come, at once; a group that has formed stays. A peer's host that answers nothing
+  /// at all is waited for, up to 10 s. From any thread.
+  void abort() noexcept;
+
  private:
   struct State;
+  struct Forming;
+  class DialWatchdog;
   std::unique_ptr<State> state_;
+  std::unique_ptr<Forming> forming_;
 };
 
 }  // namespace hels

@@ -23,8 +23,15 @@ std::unique_ptr<Engine> EngineSlot::take() {
   return std::move(engine_);
 }
 
+void EngineSlot::setConnector(std::unique_ptr<GroupConnector> connector) {
+  std::lock_guard lock(mutex_);
+  connector_.swap(connector);
+}
+
+/// The connector first: what it has formed by then is the engine's.
 void EngineSlot::abort() noexcept {
   std::lock_guard lock(mutex_);
+  if (connector_) connector_->abort();
   if (engine_) engine_->abort();
 }
 
@@ -82,6 +89,7 @@ void EngineThread::loop() {
     }
     command.settle(failure);
   }
+  slot_.setConnector(nullptr);
   slot_.set(nullptr);
 }
 

@@ -11,10 +11,12 @@
 #include <thread>
 
 #include "engine/engine.h"
+#include "engine/group_connector.h"
 
 namespace hels {
 
-/// The engine of one thread, empty until a command puts one in. Only commands (on the native thread) may use it.
+/// The engine of one thread, empty until a command puts one in, and the connector of its group. Only commands (on the
+/// native thread) may use it.
 class EngineSlot {
  public:
   /// null before set().
@@ -24,13 +26,18 @@ class EngineSlot {
   void set(std::unique_ptr<Engine> engine);
   /// Takes the engine out; null when there is none.
   std::unique_ptr<Engine> take();
+  /// null before setConnector().
+  GroupConnector* connector() const { return connector_.get(); }
+  /// Replaces the connector; null drops it.
+  void setConnector(std::unique_ptr<GroupConnector> connector);
 
  private:
   friend class EngineThread;
   void abort() noexcept;
 
   std::unique_ptr<Engine> engine_;
-  std::mutex mutex_;  // guards engine_ against abort() from another thread
+  std::unique_ptr<GroupConnector> connector_;
+  std::mutex mutex_;  // guards both against abort() from another thread
 };
 
 class EngineThread {
@@ -52,7 +59,8 @@ class EngineThread {
   /// Commands run in the order posted. Throws kShapeInvalid when `queueMax` commands are waiting and kAborted after
   /// close(); after a throw `settle` is not called.
   void post(Command command);
-  /// Ends the running collective, if any, at once (it throws kAborted); the queue goes on. From any thread.
+  /// Ends the running collective, if any, and the forming of the group of an open connector, running or to come, at
+  /// once (they throw kAborted); the queue goes on. From any thread.
   void abort() noexcept;
   /// Aborts, lets the running command end, settles those that wait with kAborted, ends the engine, joins. Idempotent.
   void close();

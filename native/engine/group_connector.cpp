@@ -60,8 +60,27 @@ std::string GroupConnector::address() const {
   return host_.address();
 }
 
+void GroupConnector::abort() noexcept {
+  aborted_ = true;
+  host_.abort();
+#ifdef HELS_HAS_CUDA
+  if (devices_ != nullptr) devices_->abort();
+#endif
+}
+
 std::string GroupConnector::connect(Engine& engine, const std::vector<std::string>& addresses,
                                     std::chrono::milliseconds deadline) {
+  const std::string transport = form(engine, addresses, std::chrono::steady_clock::now() + deadline);
+  if (!aborted_) return transport;
+  engine.abort();
+  throw Error(ErrorCode::kAborted, "the forming of the group was aborted");
+}
+
+std::string GroupConnector::form(Engine& engine, const std::vector<std::string>& addresses,
+                                 std::chrono::steady_clock::time_point deadlineAt) {
+  const auto left = [deadlineAt] {
+    return std::chrono::ceil<std::chrono::milliseconds>(deadlineAt - std::chrono::steady_clock::now());
+  };
   std::vector<GroupAddress> parsed;
   std::vector<std::string> hosts;
   std::vector<std::string> devices;
@@ -72,13 +91,13 @@ std::string GroupConnector::connect(Engine& engine, const std::vector<std::strin
   }
 #ifdef HELS_HAS_CUDA
   if (devices_ != nullptr && haveOwnGpus(parsed)) {
-    const std::shared_ptr<cuda::DeviceCommunicator> communicator = devices_->connect(devices, deadline);
+    const std::shared_ptr<cuda::DeviceCommunicator> communicator = devices_->connect(devices, left());
     engine.connectDevice(communicator);
-    if (communicator->ranks() > 1) engine.connectExchange(host_.connect(hosts, deadline));
+    if (communicator->ranks() > 1) engine.connectExchange(host_.connect(hosts, left()));
     return communicator->transport();
   }
 #endif
-  const std::shared_ptr<Communicator> communicator = host_.connect(hosts, deadline);
+  const std::shared_ptr<Communicator> communicator = host_.connect(hosts, left());
   engine.connect(communicator);
   return communicator->transport();
 }

@@ -2,6 +2,7 @@
 // own, else the host's (through which a rank on a GPU sums as well, so that CPU and GPU ranks can share a group).
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -29,11 +30,19 @@ class GroupConnector {
   std::string address() const;
 
   /// Connects `engine` with the ranks of these addresses, in rank order; all of them choose the same collective, by the
-  /// addresses alone. Once. Returns how the ranks reach each other. Throws kShapeInvalid, kPeerLost, kDeadlineExceeded,
-  /// kDeviceLost.
+  /// addresses alone. Once; `deadline` is for all of it. Returns how the ranks reach each other. Throws kShapeInvalid,
+  /// kPeerLost, kDeadlineExceeded, kDeviceLost, kAborted.
   std::string connect(Engine& engine, const std::vector<std::string>& addresses, std::chrono::milliseconds deadline);
 
+  /// Ends a connect(), running or to come, at once (see GlooConnector::abort); what comes after it ends with the
+  /// engine. From any thread.
+  void abort() noexcept;
+
  private:
+  std::string form(Engine& engine, const std::vector<std::string>& addresses,
+                   std::chrono::steady_clock::time_point deadlineAt);
+
+  std::atomic<bool> aborted_{false};
   GlooConnector host_;
   std::string gpu_;  // of this rank, unlike that of any other GPU; empty without NCCL
   std::unique_ptr<cuda::NcclConnector> devices_;

@@ -308,7 +308,43 @@ TEST_P(GlooConnect, DeadPeerIsAnErrorInTime) {
   });
   EXPECT_EQ(group.wait(1 - dead, 5s), kSuccess);
 }
+TEST_P(GlooConnect, AbortEndsItAtOnce) {
+  const int absent = GetParam();
+  ProcessGroup group(2, [absent](int rank, GlooConnector& connector, const std::vector<std::string>& addresses) {
+    if (rank == absent) {
+      std::this_thread::sleep_for(5s);
+      return kSuccess;
+    }
+    std::thread aborter([&] {
+      std::this_thread::sleep_for(100ms);
+      connector.abort();
+    });
+    const auto start = Clock::now();
+    ErrorCode code = ErrorCode::kInternal;
+    try {
+      connector.connect(addresses, kAmple);
+    } catch (const Error& error) {
+      code = error.code();
+    }
+    aborter.join();
+    return code == ErrorCode::kAborted && Clock::now() - start < 1s ? kSuccess : 1;
+  });
+  EXPECT_EQ(group.wait(1 - absent), kSuccess);
+}
 INSTANTIATE_TEST_SUITE_P(Ranks, GlooConnect, testing::Values(0, 1));
+
+TEST(GlooConnector, AnAbortBeforeIsNotForgotten) {
+  GlooConnector connector(0, 2, "127.0.0.1");
+  const GlooConnector peer(1, 2, "127.0.0.1");
+  const std::vector<std::string> addresses{connector.address(), peer.address()};
+  connector.abort();
+  try {
+    connector.connect(addresses, kAmple);
+    ADD_FAILURE() << "connected";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kAborted) << error.what();
+  }
+}
 
 template <typename Action>
 std::string messageOf(ErrorCode code, const Action& action) {

@@ -76,6 +76,8 @@ ErrorCode codeOf(nccl::Status status) {
   }
 }
 
+Error formingAborted() { return {ErrorCode::kAborted, "the forming of the group was aborted"}; }
+
 /// Calls `end` on a thread of its own: NCCL first tells its kernels to end, and then waits until the graphs that hold
 /// sums of the communicator are destroyed. The future is ready when it is done; nobody has to wait for it.
 template <typename End>
@@ -222,10 +224,11 @@ struct NcclConnector::Forming {
   std::condition_variable changed;
   nccl::Communicator* communicator = nullptr;  // whoever takes it ends it
   bool formed = false;
-  bool abandoned = false;
+  bool aborted = false;    // nobody is to wait
+  bool abandoned = false;  // nobody waits any longer
   std::optional<Error> failure;
 
-  /// False: nobody waits any longer, and the communicator stays the caller's.
+  /// False: it was abandoned, and the communicator stays the caller's.
   bool offer(nccl::Communicator* made) {
     const std::lock_guard lock(mutex);
     if (!abandoned) communicator = made;
@@ -287,7 +290,7 @@ void NcclConnector::Forming::run(Forming& forming, const Library& library, const
 }
 
 NcclConnector::NcclConnector(int rank, int ranks, int device, const LibrarySearch& search)
-    : rank_(rank), ranks_(ranks), device_(device), address_(kAddressMark) {
+    : rank_(rank), ranks_(ranks), device_(device), address_(kAddressMark), forming_(std::make_shared<Forming>()) {
   require(ranks >= 1 && 0 <= rank && rank < ranks, ErrorCode::kShapeInvalid,
           "rank is " + std::to_string(rank) + " of " + std::to_string(ranks) + "; it must be 0 to ranks - 1");
   (void)NcclLog::instance();
@@ -311,16 +314,22 @@ std::shared_ptr<DeviceCommunicator> NcclConnector::connect(const std::vector<std
             "a rank's address is not NCCL's: all ranks of a group must use it, or none");
   const std::optional<nccl::UniqueId> id = idOf(std::string_view(addresses[0]).substr(kAddressMark.size()));
   require(id.has_value(), ErrorCode::kShapeInvalid, "the address of rank 0 is not one of a group's first rank");
-  const auto forming = std::make_shared<Forming>();
+  const std::shared_ptr<Forming> forming = forming_;
+  {
+    const std::lock_guard lock(forming->mutex);
+    if (forming->aborted) throw formingAborted();
+  }
   std::thread([forming, library = library_, id = *id, rank = rank_, ranks = ranks_, device = device_] {
     Forming::run(*forming, *library, id, rank, ranks, device);
   }).detach();
 
   std::unique_lock lock(forming->mutex);
-  const bool inTime = forming->changed.wait_for(lock, deadline, [&] { return forming->formed || forming->failure; });
+  const bool inTime = forming->changed.wait_for(
+      lock, deadline, [&] { return forming->formed || forming->failure || forming->aborted; });
   nccl::Communicator* communicator = std::exchange(forming->communicator, nullptr);
   const std::string connections = connectionsInLog(NcclLog::instance().take());
-  if (forming->formed) {
+  const bool aborted = forming->aborted;
+  if (forming->formed && !aborted) {
     return std::make_shared<Communicator>(rank_, ranks_, library_, communicator,
                                           "nccl " + library_->versionText() + " (" + NcclLog::instance().pinned() +
                                               ")" + (connections.empty() ? "" : ", " + connections));
@@ -329,10 +338,19 @@ std::shared_ptr<DeviceCommunicator> NcclConnector::connect(const std::vector<std
   lock.unlock();
   if (communicator != nullptr)
     (void)inBackground([library = library_, communicator] { (void)library->api().abort(communicator); });
+  if (aborted) throw formingAborted();
   if (inTime) throw *forming->failure;
   throw Error(ErrorCode::kDeadlineExceeded, "rank " + std::to_string(rank_) + ": the group of " +
                                                 std::to_string(ranks_) + " ranks did not form within " +
                                                 millisecondsText(deadline));
+}
+
+void NcclConnector::abort() noexcept {
+  {
+    const std::lock_guard lock(forming_->mutex);
+    forming_->aborted = true;
+  }
+  forming_->changed.notify_all();
 }
 
 }  // namespace hels::cuda

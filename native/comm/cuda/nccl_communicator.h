@@ -31,9 +31,13 @@ class NcclConnector {
 
   /// Forms the group of the ranks with these addresses, in rank order, and sums once with all of them. Once. Throws
   /// kShapeInvalid (not the addresses of such a group; two ranks on one GPU), kPeerLost, kDeadlineExceeded,
-  /// kDeviceLost. After the deadline NCCL may keep one thread waiting for peers until the process ends.
+  /// kDeviceLost, kAborted. After the deadline or abort() NCCL may keep one thread waiting for peers until the process
+  /// ends.
   std::shared_ptr<DeviceCommunicator> connect(const std::vector<std::string>& addresses,
                                               std::chrono::nanoseconds deadline);
+
+  /// Ends a connect(), running or to come, at once; a group that has formed stays. From any thread.
+  void abort() noexcept;
 
  private:
   class Library;
@@ -45,6 +49,7 @@ class NcclConnector {
   const int device_;
   std::shared_ptr<const Library> library_;
   std::string address_;
+  std::shared_ptr<Forming> forming_;
 };
 
 }  // namespace hels::cuda

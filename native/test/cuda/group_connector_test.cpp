@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <functional>
+#include <future>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
+#include "comm/cuda/nccl_communicator.h"
 #include "comm/device_communicator.h"
+#include "engine/engine_thread.h"
 #include "fake_folder.h"
 
 namespace hels {
@@ -61,6 +66,71 @@ TEST_F(GroupConnectorTest, RanksThatShareAGpuOrHaveNoneSumThroughTheHost) {
       ASSERT_NE(engine.host, nullptr) << other;
       EXPECT_EQ(engine.host->ranks(), 2);
       EXPECT_EQ(engine.device, nullptr);
+    }
+  }
+}
+
+using Clock = std::chrono::steady_clock;
+
+std::optional<ErrorCode> codeOf(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return std::nullopt;
+}
+
+/// Rank 1 of 2 with a GPU of its own, whose ends nobody answers at unless the test does.
+struct SilentPeer {
+  GlooConnector host{1, 2, "127.0.0.1"};
+  cuda::NcclConnector devices{1, 2, 0};
+  std::string address() const { return host.address() + "|another|" + devices.address(); }
+};
+
+TEST_F(GroupConnectorTest, OneDeadlineIsForAllOfIt) {
+  SilentPeer peer;
+  GroupConnector connector(0, 2, "127.0.0.1", "cuda:0");
+  const std::vector<std::string> addresses{connector.address(), peer.address()};
+  const std::string own = addresses[0].substr(addresses[0].rfind('|') + 1);
+  std::shared_ptr<cuda::DeviceCommunicator> formed;
+  std::thread late([&] {  // the peer forms the group of the GPUs, late, and no more
+    std::this_thread::sleep_for(700ms);
+    formed = peer.devices.connect({own, peer.devices.address()}, 20s);
+  });
+  ConnectedEngine engine;
+  const auto start = Clock::now();
+  EXPECT_EQ(codeOf([&] { connector.connect(engine, addresses, 1s); }), ErrorCode::kDeadlineExceeded);
+  EXPECT_LT(Clock::now() - start, 1400ms);
+  late.join();
+}
+
+/// Runs connect() on an engine thread with a peer that never comes, and what `end` does meanwhile.
+void expectEnded(const std::string& ownDevice, const std::string& peerAddress,
+                 const std::function<void(EngineThread&)>& end) {
+  EngineThread thread;
+  std::promise<void> connecting;
+  std::promise<std::exception_ptr> settled;
+  thread.post({[&](EngineSlot& slot) {
+                 slot.set(std::make_unique<ConnectedEngine>());
+                 slot.setConnector(std::make_unique<GroupConnector>(0, 2, "127.0.0.1", ownDevice));
+                 connecting.set_value();
+                 slot.connector()->connect(*slot.get(), {slot.connector()->address(), peerAddress}, 20s);
+               },
+               [&](std::exception_ptr failure) { settled.set_value(std::move(failure)); }});
+  connecting.get_future().wait();
+  std::this_thread::sleep_for(50ms);
+  const auto start = Clock::now();
+  end(thread);
+  EXPECT_EQ(codeOf([&] { std::rethrow_exception(settled.get_future().get()); }), ErrorCode::kAborted);
+  EXPECT_LT(Clock::now() - start, 2s);
+}
+
+TEST_F(GroupConnectorTest, AbortAndCloseEndTheFormingOfAGroup) {
+  for (const char* device : {"cpu", "cuda:0"}) {
+    for (const bool close : {false, true}) {
+      SilentPeer peer;
+      expectEnded(device, peer.address(), [close](EngineThread& thread) { close ? thread.close() : thread.abort(); });
     }
   }
 }

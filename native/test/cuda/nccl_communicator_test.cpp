@@ -102,6 +102,25 @@ TEST_F(NcclCommunicatorTest, AGroupThatDoesNotFormExceedsTheDeadline) {
   expectSettled(before, 2);
 }
 
+TEST_F(NcclCommunicatorTest, AbortEndsTheFormingOfAGroup) {
+  const auto made = connectors(2);
+  const int before = ended();
+  std::thread aborter([&] {
+    std::this_thread::sleep_for(50ms);
+    made[0]->abort();
+  });
+  const auto start = std::chrono::steady_clock::now();
+  test::expectCode(failure([&] { made[0]->connect(addresses(made), test::kAmple); }), ErrorCode::kAborted);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 1s);
+  aborter.join();
+  made[1]->abort();  // not yet connecting
+  test::expectCode(failure([&] { made[1]->connect(addresses(made), test::kAmple); }), ErrorCode::kAborted);
+  // The thread that waits in NCCL goes on once all ranks are there.
+  test::expectCode(failure([&] { NcclConnector(1, 2, 0, folder().search()).connect(addresses(made), 500ms); }),
+                   ErrorCode::kDeadlineExceeded);
+  expectSettled(before, 2);
+}
+
 TEST_F(NcclCommunicatorTest, AbortEndsARunningSum) {
   const auto communicators = group(2);
   std::thread aborter([&] {
