@@ -32,29 +32,41 @@ std::shared_ptr<EngineThread> AddonState::newEngineThread() {
   return thread;
 }
 
-Napi::Promise AddonState::runInBackground(Napi::Env env, Napi::Object owner, std::function<MakeValue()> work) {
+Napi::Promise AddonState::runInBackground(Napi::Env env, Napi::Object owner, std::function<MakeValue()> work,
+                                          std::function<void()> abort) {
   require(!stopped_, ErrorCode::kAborted, "the process is ending");
   PromiseSettler::Ticket* ticket = settler_.open(env, owner);
   const Napi::Promise promise = PromiseSettler::promiseOf(*ticket);
-  start([this, ticket, work = std::move(work)] {
-    std::exception_ptr failure;
-    MakeValue makeValue;
-    try {
-      makeValue = work();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    settler_.settle(ticket, failure, std::move(makeValue));
-  });
+  try {
+    start(
+        [this, ticket, work = std::move(work)] {
+          std::exception_ptr failure;
+          MakeValue makeValue;
+          try {
+            makeValue = work();
+          } catch (...) {
+            failure = std::current_exception();
+          }
+          settler_.settle(ticket, failure, std::move(makeValue));
+        },
+        std::move(abort));
+  } catch (...) {
+    settler_.discard(env, ticket);
+    throw;
+  }
   return promise;
 }
 
-void AddonState::closeInBackground(std::shared_ptr<EngineThread> thread) {
+void AddonState::closeInBackground(std::shared_ptr<EngineThread> thread) noexcept {
   if (stopped_) return;  // stop() closed it
-  start([thread = std::move(thread)] { thread->close(); });
+  try {
+    start([thread] { thread->close(); });
+  } catch (const std::exception&) {
+    thread->close();  // no thread can be made: here
+  }
 }
 
-void AddonState::start(std::function<void()> work) {
+void AddonState::start(std::function<void()> work, std::function<void()> abort) {
   std::erase_if(background_, [](Background& background) {
     if (!background.done->load()) return false;
     background.thread.join();
@@ -65,13 +77,16 @@ void AddonState::start(std::function<void()> work) {
                            work();
                            done->store(true);
                          }),
-                         done});
+                         done, std::move(abort)});
 }
 
 void AddonState::stop() {
   if (std::exchange(stopped_, true)) return;
   for (const std::weak_ptr<EngineThread>& weak : engineThreads_) {
     if (const auto thread = weak.lock()) thread->abort();
+  }
+  for (const Background& background : background_) {
+    if (background.abort != nullptr) background.abort();
   }
   for (const std::weak_ptr<EngineThread>& weak : engineThreads_) {
     if (const auto thread = weak.lock()) thread->close();

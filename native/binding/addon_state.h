@@ -33,20 +33,23 @@ class AddonState : public std::enable_shared_from_this<AddonState> {
   std::shared_ptr<EngineThread> newEngineThread();
 
   /// Runs `work` on a thread of its own and resolves to the value it returns the maker of; `owner` as in
-  /// PromiseSettler::open.
-  Napi::Promise runInBackground(Napi::Env env, Napi::Object owner, std::function<MakeValue()> work);
+  /// PromiseSettler::open. `abort`, where there is one, makes `work` end soon. Throws when no thread can be made.
+  Napi::Promise runInBackground(Napi::Env env, Napi::Object owner, std::function<MakeValue()> work,
+                                std::function<void()> abort = nullptr);
   /// Ends an engine thread off the JS thread, with nobody waiting for it.
-  void closeInBackground(std::shared_ptr<EngineThread> thread);
+  void closeInBackground(std::shared_ptr<EngineThread> thread) noexcept;
 
-  /// Aborts and joins every native thread. JS thread; idempotent.
+  /// Aborts what can be, and joins every native thread: a point of a profile and a tensor that is quantised come to
+  /// their end. JS thread; idempotent.
   void stop();
 
  private:
   struct Background {
     std::thread thread;
     std::shared_ptr<std::atomic<bool>> done;
+    std::function<void()> abort;
   };
-  void start(std::function<void()> work);
+  void start(std::function<void()> work, std::function<void()> abort = nullptr);
 
   PromiseSettler settler_;
   std::vector<std::weak_ptr<EngineThread>> engineThreads_;

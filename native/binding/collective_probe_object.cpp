@@ -3,6 +3,7 @@
 #include <chrono>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -32,34 +33,50 @@ ProbeLoad readLoad(const Argument& argument, std::chrono::milliseconds deadline)
 
 }  // namespace
 
-/// Shared with the background thread that measures.
+/// Shared with the background threads that open and measure.
 struct CollectiveProbeObject::State {
-  std::unique_ptr<GlooConnector> connector;
-  std::mutex mutex;  // guards what follows against abort() from the JS thread
-  std::shared_ptr<Communicator> communicator;
+  std::string address;                       // written before JS has the object
+  std::mutex mutex;                          // guards what follows
+  std::shared_ptr<GlooConnector> connector;  // until a measurement takes it
+  std::weak_ptr<GlooConnector> connecting;
+  std::weak_ptr<Communicator> communicator;
   bool aborted = false;
+
+  void open(int rank, int ranks, const std::string& hostname) {
+    auto opened = std::make_shared<GlooConnector>(rank, ranks, hostname);
+    address = opened->address();
+    const std::lock_guard lock(mutex);
+    connector = std::move(opened);
+  }
 
   std::vector<double> measure(const std::vector<std::string>& addresses, const ProbeLoad& load,
                               std::chrono::milliseconds deadline) {
-    require(connector != nullptr, ErrorCode::kShapeInvalid, "a probe measures once");
-    const auto formed = connector->connect(addresses, deadline);
+    std::shared_ptr<GlooConnector> own;
     {
-      std::lock_guard lock(mutex);
-      require(!aborted, ErrorCode::kAborted, "the probe was aborted");
+      const std::lock_guard lock(mutex);
+      requireGoingOn();
+      own = std::exchange(connector, nullptr);
+      require(own != nullptr, ErrorCode::kShapeInvalid, "a probe measures once");
+      connecting = own;
+    }
+    const auto formed = own->connect(addresses, deadline);
+    {
+      const std::lock_guard lock(mutex);
+      requireGoingOn();
       communicator = formed;
     }
-    std::vector<double> seconds = probeCollective(*formed, load);
-    std::lock_guard lock(mutex);
-    communicator.reset();
-    connector.reset();
-    return seconds;
+    return probeCollective(*formed, load);
   }
 
   void abort() {
-    std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex);
     aborted = true;
-    if (communicator != nullptr) communicator->abort();
+    if (const auto own = connecting.lock()) own->abort();
+    if (const auto formed = communicator.lock()) formed->abort();
   }
+
+ private:
+  void requireGoingOn() const { require(!aborted, ErrorCode::kAborted, "the probe was aborted"); }
 };
 
 Napi::Function CollectiveProbeObject::define(Napi::Env env) {
@@ -85,7 +102,7 @@ Napi::Value CollectiveProbeObject::open(const Napi::CallbackInfo& info) {
     const std::string hostname = request.field("hostname").string();
     const Napi::Object object = AddonState::of(env).probeConstructor.New({});
     const auto work = [state = Unwrap(object)->state_, rank, ranks, hostname]() -> MakeValue {
-      state->connector = std::make_unique<GlooConnector>(rank, ranks, hostname);
+      state->open(rank, ranks, hostname);
       return [](Napi::Env, Napi::Object owner) -> Napi::Value { return owner; };
     };
     return AddonState::of(env).runInBackground(env, object, work);
@@ -94,10 +111,7 @@ Napi::Value CollectiveProbeObject::open(const Napi::CallbackInfo& info) {
 
 /// () -> where the other ranks reach this one
 Napi::Value CollectiveProbeObject::address(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    require(state_->connector != nullptr, ErrorCode::kShapeInvalid, "the probe is over");
-    return Napi::String::New(info.Env(), state_->connector->address());
-  });
+  return guarded(info.Env(), [&]() -> Napi::Value { return Napi::String::New(info.Env(), state_->address); });
 }
 
 /// (addresses of all ranks, load, deadlineMs) -> Promise of the seconds for each of load.tokens
@@ -115,7 +129,7 @@ Napi::Value CollectiveProbeObject::measure(const Napi::CallbackInfo& info) {
         return array;
       };
     };
-    return AddonState::of(env).runInBackground(env, Value(), work);
+    return AddonState::of(env).runInBackground(env, Value(), work, [state = state_] { state->abort(); });
   });
 }
 

@@ -208,11 +208,12 @@ Napi::Value EngineObject::abort(const Napi::CallbackInfo& info) {
 Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    closed_ = true;
-    return state_->runInBackground(env, Value(), [thread = thread_]() -> MakeValue {
+    const Napi::Promise promise = state_->runInBackground(env, Value(), [thread = thread_]() -> MakeValue {
       thread->close();
       return [](Napi::Env jsEnv, Napi::Object) -> Napi::Value { return jsEnv.Null(); };
     });
+    closed_ = true;  // not before: without a thread it is closed when JS lets go of it
+    return promise;
   });
 }
 

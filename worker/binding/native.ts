@@ -35,7 +35,7 @@ export interface CollectiveProbe {
   readonly address: string;
   /** Seconds of one step's collectives for each of load.tokens; all ranks at once. */
   measure(addresses: readonly string[], load: ProbeLoad, deadlineMs: number): Promise<number[]>;
-  /** Ends a running measurement; it fails with `cancelled`. */
+  /** Ends a measurement, running or to come; it fails with `cancelled`. */
   abort(): void;
 }
 
@@ -76,7 +76,7 @@ export interface Engine {
   migrateKv(migration: KvMigration | null): Promise<KvMigrationResult>;
   step(batch: StepBatch): Promise<StepResult>;
   report(): Promise<EngineReport>;
-  /** Ends the running collective at once; it and later ones fail with `cancelled`. */
+  /** Ends the running collective, or the forming of its group, at once; it and later ones fail with `cancelled`. */
   abort(): void;
   /** Aborts, ends the thread, frees the memory. Idempotent. */
   close(): Promise<void>;
