@@ -15,7 +15,6 @@
 #include "reference/gpu_models.h"
 #include "reference/rank_group.h"
 #include "reference/reference_model.h"
-#include "shared_memory_of_a_device.h"
 
 namespace hels::cuda {
 namespace {
@@ -315,20 +314,6 @@ TEST(CudaErrors, WhatIsNotDoneIsRefusedByName) {
   expectError(ErrorCode::kDeviceMissing, "",
               [&] { load([](ModelSpec&, EngineOptions& o) { o.device = "cuda:900"; }); });
 }
-
-#ifdef HELS_CUDA_EMULATION
-TEST(CudaErrors, ADeviceTooSmallForItsHeadsIsRefusedAtLoad) {
-  const test::SharedMemoryOfADevice small(size_t{48} * 1024);
-  ModelSpec spec = gpuLlama();
-  spec.weightType = DataType::kBf16;
-  spec.headDim = 256;
-  const TinyModel model = makeTinyModel(spec, 1);
-  expectError(ErrorCode::kShapeInvalid, "headDim is 256; its attention takes 82944 bytes of shared memory", [&] {
-    RankGroup(model, {{4, 0, 0}}, gpuOptions());
-  });
-  EXPECT_NO_THROW(Engine::load(spec, shardsOf(spec, {{0, 1, 0}, {4, 0, 0}})[0], model.source, gpuOptions()));
-}
-#endif
 
 TEST(CudaErrors, MemoryIsCheckedBeforeItIsTaken) {
   const TinyModel model = makeTinyModel(gpuLlama(), 1);

@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "base/error.h"
 #include "reference/gpu_models.h"
 #include "reference/rank_group.h"
 #include "reference/reference_model.h"
@@ -97,6 +98,24 @@ TEST_P(CudaExactness, AnyDevice) {
       ASSERT_EQ(prefillLogits(group, tokens_, chunk), expected_) << "chunk " << chunk << ", " << kibibytes << " KiB";
     }
   }
+}
+
+TEST(CudaDevice, TooSmallForItsHeadsIsRefusedAtLoad) {
+  const test::SharedMemoryOfADevice small(size_t{48} * 1024);
+  ModelSpec spec = gpuLlama();
+  spec.weightType = DataType::kBf16;
+  spec.headDim = 256;
+  const TinyModel model = makeTinyModel(spec, 1);
+  try {
+    RankGroup(model, {{4, 0, 0}}, gpuOptions());
+    ADD_FAILURE() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kShapeInvalid);
+    EXPECT_EQ(std::string(error.what()).find("headDim is 256; its attention takes 82944 bytes of shared memory"), 0U)
+        << error.what();
+  }
+  const ShardSpec headless = shardsOf(spec, {{0, 1, 0}, {4, 0, 0}})[0];
+  EXPECT_NO_THROW(Engine::load(spec, headless, model.source, gpuOptions()));
 }
 #endif
 
