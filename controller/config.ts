@@ -1,7 +1,5 @@
-/** The controller's command line and YAML file -> checked configuration. Options of the command line win over the file. Pure. */
+/** The controller's command line and configuration file -> checked configuration. Options of the command line win over the file. Pure. */
 import { Command, CommanderError, Option } from 'commander';
-import { parse as parseYaml } from 'yaml';
-import { z } from 'zod';
 import { type LogLevel, logLevels } from '../proto/base/log.ts';
 import {
   allOrNone,
@@ -11,11 +9,13 @@ import {
   type TlsFiles,
 } from '../proto/base/tls.ts';
 import { HelsError } from '../proto/domain/errors.ts';
-import { type HostPort, parseHostPort, showHostPort } from '../proto/domain/host-port.ts';
-import { kvPolicies } from '../proto/domain/kv-policy.ts';
-import { planPolicies } from '../proto/domain/plan.ts';
-import { quantizationOptions } from '../proto/domain/quantization.ts';
-import { workloadMax } from '../proto/domain/workload.ts';
+import {
+  type HostPort,
+  isLoopback,
+  parseHostPort,
+  showHostPort,
+} from '../proto/domain/host-port.ts';
+import { type ConfiguredDeployment, type FileConfig, parseConfigFile } from './config-file.ts';
 
 export interface ControllerConfig {
   http: HostPort;
@@ -32,7 +32,7 @@ export interface ControllerConfig {
   apiKey: string | null;
   corsOrigins: string[];
   /** Deployed at start, unless the store remembers another one. */
-  deployment: z.infer<typeof deploymentSchema> | null;
+  deployment: ConfiguredDeployment | null;
 }
 
 /** For endpoints with https. */
@@ -42,50 +42,6 @@ interface EtcdTlsFiles {
   /** null: etcd asks for none. */
   client: CertificateFiles | null;
 }
-
-const wholeUpTo = (most: number) => z.number().int().min(1).max(most);
-
-const deploymentSchema = z.strictObject({
-  model: z.string().min(1),
-  name: z.string().default(''),
-  policy: z.enum(planPolicies).default('hels'),
-  numerics: z.enum(['exact', 'fast']).default('exact'),
-  quantization: z.enum(quantizationOptions).default('auto'),
-  workers: wholeUpTo(1024).default(1),
-  sequences: wholeUpTo(workloadMax.sequences).optional(),
-  contextTokens: wholeUpTo(workloadMax.contextTokens).optional(),
-  prefillChunk: wholeUpTo(workloadMax.prefillChunk).optional(),
-  prefixCache: z.boolean().default(true),
-  allowRemoteKv: z.boolean().default(false),
-  autoReplan: z.boolean().default(true),
-  kvPolicy: z.enum(kvPolicies).default('evict'),
-});
-
-const fileSchema = z.strictObject({
-  http: z.string().optional(),
-  grpc: z.string().optional(),
-  dataDir: z.string().min(1).optional(),
-  etcd: z.array(z.string()).optional(),
-  etcdCa: z.string().optional(),
-  etcdCert: z.string().optional(),
-  etcdKey: z.string().optional(),
-  httpTlsCert: z.string().optional(),
-  httpTlsKey: z.string().optional(),
-  tlsCa: z.string().optional(),
-  tlsCert: z.string().optional(),
-  tlsKey: z.string().optional(),
-  insecure: z.boolean().optional(),
-  logLevel: z.enum(logLevels).optional(),
-  apiKey: z.string().optional(),
-  corsOrigins: z.array(z.string()).optional(),
-  deployment: deploymentSchema.optional(),
-});
-
-/** The names a configuration file may use; for the check of the reference page. */
-export const configFileFields: readonly string[] = Object.keys(fileSchema.shape);
-export const deploymentFields: readonly string[] = Object.keys(deploymentSchema.shape);
-
-type FileConfig = z.infer<typeof fileSchema>;
 
 interface CommandOptions {
   http?: string;
@@ -135,33 +91,6 @@ export function controllerCommand(version: string): Command {
 
 function invalid(field: string, value: string, problem: string): HelsError {
   return new HelsError('config-invalid', `${field} is '${value}'; ${problem}`, { field });
-}
-
-/** Parses the YAML text of `file`; throws config-invalid naming file, field and what is allowed. */
-function parseConfigFile(text: string, file: string): FileConfig {
-  let value: unknown;
-  try {
-    value = parseYaml(text) ?? {};
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new HelsError('config-invalid', `${file} is not YAML: ${reason}`, { field: '--config' });
-  }
-  const result = fileSchema.safeParse(value);
-  if (result.success) return result.data;
-  const problems = result.error.issues.map(describeIssue);
-  throw new HelsError('config-invalid', `${file}: ${problems.join('; ')}`, { field: '--config' });
-}
-
-function describeIssue(issue: z.core.$ZodIssue): string {
-  const where = issue.path.length > 0 ? issue.path.join('.') : 'the file';
-  if (issue.code !== 'unrecognized_keys') return `${where}: ${issue.message}`;
-  const schema = issue.path[0] === 'deployment' ? deploymentSchema : fileSchema;
-  const known = Object.keys(schema.shape).join(', ');
-  return `${where}: ${issue.keys.map((key) => `'${key}'`).join(', ')} is not known; the fields are ${known}`;
-}
-
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 /** Throws usage or config-invalid, or CommanderError for --help and --version. `readFile` reads the file of --config. */

@@ -10,7 +10,7 @@ import { createLogger, type Logger } from '../proto/base/log.ts';
 import { readServerCertificate, readTlsIdentity, type TlsIdentity } from '../proto/base/tls.ts';
 import { version } from '../proto/base/version.ts';
 import { exitCodeOf, HelsError, toHelsError } from '../proto/domain/errors.ts';
-import { showHostPort } from '../proto/domain/host-port.ts';
+import { isLoopback, showHostPort } from '../proto/domain/host-port.ts';
 import { channelCredentials, serverCredentials } from '../proto/rpc/credentials.ts';
 import { systemChance } from './api/chance.ts';
 import { GenerationService } from './api/generation-service.ts';
@@ -21,12 +21,7 @@ import { loopbackHosts } from './api/http/access.ts';
 import { Routes } from './api/http/routes.ts';
 import { HttpServer, type HttpServerOptions } from './api/http/server.ts';
 import { comingRequests, nextRequest } from './cluster/group.ts';
-import {
-  type ControllerConfig,
-  isLoopback,
-  parseControllerConfig,
-  plaintextWarnings,
-} from './config.ts';
+import { type ControllerConfig, parseControllerConfig, plaintextWarnings } from './config.ts';
 import { AutoReplan } from './deployment/auto-replan.ts';
 import { ClusterEvents } from './deployment/cluster-events.ts';
 import { Coordinator } from './deployment/coordinator.ts';

@@ -68,9 +68,18 @@ function refuseIssue(subject: Subject, json: unknown, issue: z.core.$ZodIssue): 
     );
   }
   const field = pathText(issue.path) || subject.whole;
+  refuseField(subject, field, problemText(json, issue));
+}
+
+function problemText(root: unknown, issue: z.core.$ZodIssue): string {
   const isObject = issue.code === 'invalid_type' && issue.expected === 'object';
   const must = isObject ? 'must be an object' : issue.message;
-  refuseField(subject, field, `is ${valueText(valueAt(json, issue.path))}; it ${must}`);
+  return `is ${valueText(valueAt(root, issue.path))}; it ${must}`;
+}
+
+/** The field, its value in `root` and what it must be, of an issue whose schema says `must ...`. `whole` names the outermost value. */
+export function issueText(root: unknown, issue: z.core.$ZodIssue, whole: string): string {
+  return `${pathText(issue.path) || whole} ${problemText(root, issue)}`;
 }
 
 /** The value that a schema makes of `json`. Throws config-invalid naming the first wrong field, its value and the allowed range. */

@@ -24,6 +24,11 @@ export function showHostPort({ host, port }: HostPort): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** Reached from its own machine only. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
 /** `host:port`, several with commas, to be dialled in this order; throws config-invalid naming `field` and the one that is wrong. */
 export function parseAddresses(text: string, field: string): string[] {
   return text.split(',').map((part) => showHostPort(parseHostPort(part.trim(), field, 1)));

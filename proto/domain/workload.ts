@@ -8,5 +8,8 @@ export const workloadMax = {
   outputTokens: 2 ** 20,
 } as const;
 
+/** A deployment may wait for as many. */
+export const workersMinMax = 1024;
+
 export type WorkloadField = keyof typeof workloadMax;
 export const workloadFields = Object.keys(workloadMax) as readonly WorkloadField[];

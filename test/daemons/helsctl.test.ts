@@ -261,7 +261,10 @@ describe('exit codes', () => {
 
   it.each([
     { text: 'htp: 127.0.0.1:0\n', names: /config\.yaml: .*htp/ },
-    { text: 'deployment: {model: x, workers: 0}\n', names: /deployment\.workers: .*1/ },
+    {
+      text: 'deployment: {model: x, workers: 0}\n',
+      names: /deployment\.workers is 0; it .* from 1 to 1024/,
+    },
     { text: 'http: [\n', names: /config\.yaml is not YAML/ },
   ])('3: the controller refuses the configuration $text', ({ text, names }) => {
     const file = join(directory, 'config.yaml');

@@ -6,6 +6,7 @@ import { type DeviceOption, parseDeviceOption } from '../../proto/domain/device.
 import { HelsError } from '../../proto/domain/errors.ts';
 import {
   type HostPort,
+  isLoopback,
   parseAddresses,
   parseHostPort,
   showHostPort,
@@ -186,10 +187,6 @@ export function plaintextWarnings({ listen, tls }: WorkerConfig): string[] {
   return [
     `NO TLS: ${showHostPort(listen)} is open in plain text and asks nobody who they are: whoever reaches it can command this worker; give --tls-ca, --tls-cert and --tls-key`,
   ];
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 function isWildcard(host: string): boolean {

@@ -61,10 +61,10 @@ describe('the load of a deployment', () => {
   });
 
   it.each([
-    ['sequences: 0', /deployment.sequences: .*>=1/],
-    ['sequences: 1025', /deployment.sequences: .*<=1024/],
-    ['prefillChunk: 8193', /deployment.prefillChunk: .*<=8192/],
-    ['contextTokens: 1.5', /deployment.contextTokens: /],
+    ['sequences: 0', /deployment.sequences is 0; it .* from 1 to 1024/],
+    ['sequences: 1025', /deployment.sequences is 1025; it .* from 1 to 1024/],
+    ['prefillChunk: 8193', /deployment.prefillChunk is 8193; it .* from 1 to 8192/],
+    ['contextTokens: 1.5', /deployment.contextTokens is 1.5; it .* from 1 to 1048576/],
   ])('that cannot be, %s, is refused by name with the range', (field, message) => {
     expect(() => configured(`deployment: { model: /m, ${field} }`)).toThrow(message);
   });

@@ -1,12 +1,8 @@
 /** docs/reference/config.md and deploy/examples against the code that reads configuration. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import {
-  configFileFields,
-  controllerCommand,
-  deploymentFields,
-  parseControllerConfig,
-} from '../../../controller/config.ts';
+import { controllerCommand, parseControllerConfig } from '../../../controller/config.ts';
+import { configFileFields, deploymentFields } from '../../../controller/config-file.ts';
 import { logLevels } from '../../../proto/base/log.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { parseWorkerConfig, workerCommand } from '../../../worker/daemon/config.ts';

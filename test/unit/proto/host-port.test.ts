@@ -1,11 +1,21 @@
 import { describe, expect, it } from 'vitest';
-import { parseAddresses, parseHostPort, showHostPort } from '../../../proto/domain/host-port.ts';
+import {
+  isLoopback,
+  parseAddresses,
+  parseHostPort,
+  showHostPort,
+} from '../../../proto/domain/host-port.ts';
 
 describe('addresses', () => {
   it('are shown as they are written', () => {
     for (const text of ['[::1]:5', 'a.example:5', '10.0.0.1:65535']) {
       expect(showHostPort(parseHostPort(text, 'x'))).toBe(text);
     }
+  });
+
+  it('are loopback only when nothing else can be meant', () => {
+    expect(['localhost', '::1', '127.0.0.1', '127.9.9.9'].every(isLoopback)).toBe(true);
+    expect(['0.0.0.0', '::', '127.0.0.1.evil.example', '1270.0.0.1'].some(isLoopback)).toBe(false);
   });
 
   it('of several controllers stand between commas, in their order', () => {
