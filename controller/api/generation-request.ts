@@ -42,11 +42,18 @@ export interface TextRequest {
 }
 
 export function requestInvalid(field: string, value: unknown, allowed: string): HelsError {
-  return new HelsError('request-invalid', `${field}: ${shown(value)} is not ${allowed}`, { field });
+  return new HelsError('request-invalid', `${field}: ${refused(value, allowed)}`, { field });
+}
+
+/** Why a value, or its want, is refused. */
+export function refused(value: unknown, allowed: string): string {
+  return value === undefined ? `is missing; give ${allowed}` : `${shown(value)} is not ${allowed}`;
 }
 
 /** A value in a message: short, on one line. */
 export function shown(value: unknown): string {
+  // JSON has no word for numbers that are not finite.
+  if (typeof value === 'number') return String(value);
   // More elements of a list are not shown, and there can be millions of them.
   const part: unknown = Array.isArray(value) ? value.slice(0, 40) : value;
   const text = JSON.stringify(part) ?? String(part);

@@ -4,7 +4,12 @@ import { HelsError } from '../../../proto/domain/errors.ts';
 import { limits } from '../../limits.ts';
 import type { ChatMessage } from '../../tokenizer/text-jobs.ts';
 import { chatRoles, templateRole } from '../chat-roles.ts';
-import { requestInvalid, shown, type TextInput, type TextRequest } from '../generation-request.ts';
+import {
+  refused,
+  requestInvalid,
+  type TextInput,
+  type TextRequest,
+} from '../generation-request.ts';
 import { refuseInMessage, refuseUnsupported, unsupported } from './unsupported-fields.ts';
 
 type Body = Readonly<Record<string, unknown>>;
@@ -22,7 +27,7 @@ export interface AnswersWanted {
 const not =
   (allowed: string) =>
   ({ input }: { input?: unknown }) =>
-    input === undefined ? `is missing; give ${allowed}` : `${shown(input)} is not ${allowed}`;
+    refused(input, allowed);
 
 const tooMany =
   (most: number, what: string) =>
@@ -72,7 +77,7 @@ const common = {
 const message = z.object(
   {
     role: z.enum(chatRoles, { error: not(`one of ${chatRoles.join(', ')}`) }),
-    content: z.unknown(),
+    content: z.unknown().optional(),
   },
   { error: not('an object with role and content') },
 );
@@ -90,7 +95,7 @@ const chatSchema = z.object({
 
 const completionSchema = z.object({
   ...common,
-  prompt: z.unknown(),
+  prompt: z.unknown().optional(),
   logprobs: wholeFrom(0, limits.logprobsMax),
 });
 

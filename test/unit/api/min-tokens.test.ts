@@ -60,7 +60,7 @@ describe('min_tokens', () => {
       expect(() => checkTextRequest(request({ minTokens, maxTokens: 20 }))).toThrow(
         expect.objectContaining({
           code: 'request-invalid',
-          message: `min_tokens: ${JSON.stringify(minTokens)} is not a whole number from 0 to 20, as many as the answer may have`,
+          message: `min_tokens: ${minTokens} is not a whole number from 0 to 20, as many as the answer may have`,
         }),
       );
     },

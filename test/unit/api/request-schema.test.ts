@@ -1,6 +1,10 @@
-/** What is looked at of a body that is wrong a million times over. */
+/** What a wrong body is told, and what is looked at of one that is wrong a million times over. */
 import { describe, expect, it } from 'vitest';
-import { parseCompletionRequest } from '../../../controller/api/http/request-schema.ts';
+import { checkTextRequest } from '../../../controller/api/generation-request.ts';
+import {
+  parseChatRequest,
+  parseCompletionRequest,
+} from '../../../controller/api/http/request-schema.ts';
 import { limits } from '../../../controller/limits.ts';
 
 /** A list that counts how often its elements are looked at. */
@@ -49,4 +53,26 @@ describe('a list with more elements than it may have', () => {
     // Those that the message shows.
     expect(looks.count).toBeLessThanOrEqual(40);
   });
+});
+
+const prompts = 'a text, a list of texts, a list of token ids or a list of such lists';
+
+it('says what is missing', () => {
+  expect(() => parseCompletionRequest({ model: 'm' })).toThrow(
+    `prompt: is missing; give ${prompts}`,
+  );
+  const messages = [{ role: 'user' }];
+  expect(() => parseChatRequest({ model: 'm', messages })).toThrow(
+    'messages[0].content: is missing; give a text or a list of parts',
+  );
+});
+
+it('names a number that is not finite as it is', () => {
+  const body = { model: 'm', prompt: 'a', temperature: Number.POSITIVE_INFINITY };
+  expect(() => parseCompletionRequest(body)).toThrow('temperature: Infinity is not a number');
+  const [request] = parseCompletionRequest({ model: 'm', prompt: 'a' }).requests;
+  if (request === undefined) throw new Error('there is no request');
+  expect(() => checkTextRequest({ ...request, temperature: Number.NaN })).toThrow(
+    'temperature: NaN is not a number from 0 to',
+  );
 });
