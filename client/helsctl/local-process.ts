@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { lifelineEnvironment } from '../../proto/base/lifeline.ts';
 import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
@@ -24,6 +24,8 @@ const codeOfExit: ReadonlyMap<number, ErrorCode> = new Map([
 export class LocalProcess {
   readonly name: string;
   readonly logFile: string;
+  /** What earlier processes have left in the log. */
+  readonly #earlierBytes: number;
   readonly #child: ChildProcess;
   readonly #exited: Promise<number | null>;
 
@@ -31,6 +33,7 @@ export class LocalProcess {
     this.name = name;
     this.logFile = logFile;
     const log = openSync(logFile, 'a');
+    this.#earlierBytes = fstatSync(log).size;
     this.#child = spawn(process.execPath, [entry, ...parameters], {
       // Its standard input is never written to: it ends when we do, even by SIGKILL.
       stdio: ['pipe', 'pipe', log],
@@ -79,8 +82,10 @@ export class LocalProcess {
     );
   }
 
+  /** Of this process alone. */
   logTail(lines = 12): string {
-    return readFileSync(this.logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    const own = readFileSync(this.logFile).subarray(this.#earlierBytes).toString();
+    return own.trimEnd().split('\n').slice(-lines).join('\n');
   }
 
   /** SIGTERM, then SIGKILL when the deadline passes. */

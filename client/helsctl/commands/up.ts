@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import { isLoopback, parseHostPort } from '../../../proto/domain/host-port.ts';
 import { type HelsClient, HelsError, type PlanReport } from '../../sdk/index.ts';
 import { type Context, localCommand, outputOf } from '../context.ts';
 import { deployWithProgress } from '../deploy-progress.ts';
@@ -23,7 +24,7 @@ const demoQuestion = 'What is Hels?';
 
 interface UpOptions {
   model: string;
-  device: string[];
+  device?: string[];
   http: string;
   grpc: string;
   dataDir: string;
@@ -79,8 +80,20 @@ function untilAborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Throws config-invalid for an address that the daemons would refuse. */
+function checkListen(address: string, option: string): void {
+  if (isLoopback(parseHostPort(address, option).host)) return;
+  throw new HelsError(
+    'config-invalid',
+    `${option} is '${address}'; it is not a loopback address, and helsctl up serves this machine alone: keep 127.0.0.1, or install the daemons (docs/operating.md)`,
+    { field: option },
+  );
+}
+
 async function runUp(options: UpOptions, output: Output, signal: AbortSignal): Promise<void> {
-  const devices = options.device.length > 0 ? options.device : devicesFor(options.model);
+  checkListen(options.http, '--http');
+  checkListen(options.grpc, '--grpc');
+  const devices = options.device ?? devicesFor(options.model);
   const local = { ...options, devices, dataDirectory: options.dataDir };
   await withLocalCluster(local, output, async (cluster) => {
     const report = await deployLocal(cluster.client, options.model, devices.length, output, signal);
@@ -133,16 +146,22 @@ async function runDemo(model: string, output: Output, signal: AbortSignal): Prom
   }
 }
 
+function modelOption(): Option {
+  return new Option('--model <dir>', 'model directory').default(
+    bundledModel(),
+    'the bundled model',
+  );
+}
+
 export function addUpCommands(program: Command, context: Context): void {
   const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
   localCommand(program.command('up'))
     .description('start a controller and workers on this machine, serve a model, stay until Ctrl-C')
-    .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
+    .addOption(modelOption())
     .option(
       '--device <device>',
-      'one worker each, repeatable: cpu?threads=N&speed=S&memory=SIZE&host=SIZE',
-      (value: string, all: string[]) => [...all, value],
-      [],
+      'one worker each, repeatable: cpu?threads=N&speed=S&memory=SIZE&host=SIZE or cuda:N?sm=N&memory=SIZE&host=SIZE (default: three unequal CPU workers)',
+      (value: string, all: string[] = []) => [...all, value],
     )
     .option('--http <host:port>', 'where the OpenAI API listens', '127.0.0.1:8080')
     .option('--grpc <host:port>', 'where the controller listens', '127.0.0.1:7070')
@@ -153,7 +172,7 @@ export function addUpCommands(program: Command, context: Context): void {
     );
   localCommand(program.command('demo'))
     .description('three unequal workers answer one question together, then everything stops')
-    .option('--model <dir>', 'model directory (default: the bundled model)', bundledModel())
+    .addOption(modelOption())
     .action((options: { model: string }, command: Command) =>
       runDemo(options.model, outputOf(context, command), context.signal),
     );
