@@ -1,13 +1,15 @@
-import { createInterface } from 'node:readline/promises';
+import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
+import { toHelsError } from '../../../proto/domain/errors.ts';
 import {
   type ChatMessage,
+  type ErrorCode,
   type GenerateOptions,
   type HelsClient,
   HelsError,
 } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
-import { formatMilliseconds, type Output } from '../output.ts';
+import { formatMilliseconds, type Output, reportError } from '../output.ts';
 import { parseNumber, parsePriority, parseWholeNumber } from '../values.ts';
 
 interface ChatCommandOptions {
@@ -63,9 +65,19 @@ async function answer(
   return text;
 }
 
+/** What is wrong with one question, or at one moment: the conversation can go on without its answer. */
+const passing: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'request-invalid',
+  'context-too-long',
+  'overloaded',
+  'not-ready',
+  'numeric-range',
+]);
+
+/** Asks line after line, those that came while an answer ran too, until an empty one, the end of the input or Ctrl-C. */
 async function converse(
   client: HelsClient,
-  messages: ChatMessage[],
+  system: readonly ChatMessage[],
   options: GenerateOptions,
   output: Output,
   context: Context,
@@ -73,24 +85,49 @@ async function converse(
   if (!context.stdin.isTTY) {
     throw new HelsError('usage', '--message is needed when the input is not a terminal');
   }
-  const terminal = createInterface({ input: context.stdin, output: context.stderr });
+  context.signal.throwIfAborted();
+  let messages = system;
+  // The terminal is in raw mode: Ctrl-C is a key, and no signal.
+  const interrupt = new AbortController();
+  const signal = AbortSignal.any([context.signal, interrupt.signal]);
+  let isOpen = true;
+  const terminal = createInterface({
+    ...{ input: context.stdin, output: context.stderr, prompt: '> ' },
+  })
+    .once('SIGINT', () => interrupt.abort(new HelsError('cancelled', 'stopped by Ctrl-C')))
+    .once('close', () => {
+      isOpen = false;
+    });
+  signal.addEventListener('abort', () => terminal.close(), { once: true });
   try {
-    while (!context.signal.aborted) {
-      const content = await terminal.question('> ', { signal: context.signal });
+    const lines = terminal[Symbol.asyncIterator]();
+    terminal.prompt();
+    for await (const content of lines) {
       if (content.trim() === '') return;
-      messages.push({ role: 'user', content });
-      const text = await answer(client, messages, options, output, context.signal);
-      messages.push({ role: 'assistant', content: text });
+      const asked: ChatMessage[] = [...messages, { role: 'user', content }];
+      try {
+        const text = await answer(client, asked, options, output, signal);
+        messages = [...asked, { role: 'assistant', content: text }];
+      } catch (error) {
+        signal.throwIfAborted();
+        const failure = toHelsError(error);
+        if (!passing.has(failure.code)) throw failure;
+        reportError(failure, output.json, context.stderr);
+      }
+      if (isOpen) terminal.prompt();
     }
   } finally {
     terminal.close();
   }
+  signal.throwIfAborted();
+  // The prompt has no end of line.
+  output.note('');
 }
 
 export function addChatCommand(program: Command, context: Context): void {
   program
     .command('chat')
-    .description('talk to the served model; an empty line ends the conversation')
+    .description('talk to the served model; an empty line, or Ctrl-D, ends the conversation')
     .option('-m, --message <text>', 'ask once and exit')
     .option('--system <text>', 'system message')
     .option('--model <id>', 'model id (default: the one being served)')

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { HelsError } from '../../sdk/index.ts';
 import { followMove, formatMove } from '../apply-plan.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 
@@ -11,6 +12,7 @@ export function addDrainCommand(program: Command, context: Context): void {
     .argument('<worker>', "the worker's name, as in helsctl get workers")
     .option('--undo', 'plans may use the worker again')
     .action(async (worker: string, options: { undo?: boolean }, command: Command) => {
+      if (worker === '') throw new HelsError('usage', "WORKER: '' is not the name of a worker");
       const output = outputOf(context, command);
       await withClient(command, async (client) => {
         if (options.undo === true) {
