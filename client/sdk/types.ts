@@ -81,7 +81,7 @@ export interface DeployOptions {
     /** KV may lie on another worker than its heads: a small device then does not cap the batch. Default false. */
     allowRemoteKv?: boolean;
   };
-  /** A split given by hand instead of a policy. */
+  /** A split given by hand instead of a policy: one of the two. */
   ranks?: { workerId: string; headGroups: number; ffnWeight: number }[];
   /** Default true. */
   prefixCache?: boolean;

@@ -171,11 +171,6 @@ export function proposeReplan(proposing: Proposing): Proposal {
   const { loaded, wish, nowMs } = proposing;
   const former = loaded.planRequest;
   const request = wishedRequest(proposing.request, wish);
-  if (wish.policy !== '' && wish.ranks.length > 0) {
-    throw new HelsError('usage', 'ranks: a policy is given too; give one of the two', {
-      field: 'ranks',
-    });
-  }
   const reached = reachedNow(proposing);
   const { planRequest, fitted } = planRequestOf(proposing, request, new Set(reached.keys()));
   requireCandidates(request.ranks, proposing.available, planRequest.devices);

@@ -21,7 +21,7 @@ function solveManual(input: PlanInput, manual: readonly ManualRank[]): Solved {
     const known = input.devices.map(({ id }) => id).join(', ');
     throw new HelsError(
       'config-invalid',
-      `ranks: worker '${unknown.workerId}' is not registered; the workers are ${known}`,
+      `ranks: worker '${unknown.workerId}' is not registered, or it is silent or drained (helsctl get workers); a plan may use ${known}`,
       { field: 'ranks' },
     );
   }

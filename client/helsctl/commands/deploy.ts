@@ -1,8 +1,10 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kvPolicies } from '../../../proto/domain/kv-policy.ts';
+import { isModelId, modelIdAllowed } from '../../../proto/domain/model-id.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
+import { workersMinMax } from '../../../proto/domain/workload.ts';
 import { type DeployOptions, HelsError } from '../../sdk/index.ts';
 import { type Context, outputOf, withClient } from '../context.ts';
 import { deployWithProgress } from '../deploy-progress.ts';
@@ -14,7 +16,7 @@ import { parseWorkload, type WorkloadOptions } from '../workload-options.ts';
 export interface DeployCommandOptions extends WorkloadOptions {
   model: string;
   name?: string;
-  policy: string;
+  policy?: string;
   numerics: string;
   quantization: string;
   workers: string;
@@ -34,15 +36,29 @@ function oneOf<T extends string>(value: string, allowed: readonly T[], option: s
   return found;
 }
 
+function checkDeployOptions({ model, name, policy, ranks }: DeployCommandOptions): void {
+  // It would be the current directory.
+  if (model === '') throw new HelsError('usage', "--model: '' is not a model directory");
+  if (name !== undefined && !isModelId(name)) {
+    const shown = name.slice(0, 140);
+    throw new HelsError('usage', `--name: '${shown}' is not ${modelIdAllowed}`);
+  }
+  if (policy !== undefined && ranks !== undefined) {
+    throw new HelsError('usage', '--ranks: --policy is given too; give one of the two');
+  }
+}
+
 /** Throws usage for values that cannot be. */
 export function deployOptions(options: DeployCommandOptions): DeployOptions {
+  checkDeployOptions(options);
+  const { policy } = options;
   return {
     modelPath: resolve(options.model),
     ...(options.name === undefined ? {} : { modelId: options.name }),
-    policy: oneOf(options.policy, planPolicies, '--policy'),
+    ...(policy === undefined ? {} : { policy: oneOf(policy, planPolicies, '--policy') }),
     numerics: oneOf(options.numerics, ['exact', 'fast'] as const, '--numerics'),
     quantization: oneOf(options.quantization, quantizationOptions, '--quantization'),
-    workersMin: parseWholeNumber(options.workers, '--workers', 1, 1024),
+    workersMin: parseWholeNumber(options.workers, '--workers', 1, workersMinMax),
     workersTimeoutMs: 1000 * parseWholeNumber(options.timeout, '--timeout', 1, 86_400),
     workload: { ...parseWorkload(options), allowRemoteKv: options.allowRemoteKv === true },
     ...(options.ranks === undefined ? {} : { ranks: parseRanks(options.ranks) }),
@@ -61,7 +77,7 @@ export function addDeployCommand(program: Command, context: Context): void {
       'Hugging Face model directory, as controller and workers see it',
     )
     .option('--name <id>', "model id in the HTTP API (default: the directory's name)")
-    .option('--policy <policy>', `one of ${planPolicies.join(', ')}`, 'hels')
+    .option('--policy <policy>', `one of ${planPolicies.join(', ')} (default: hels)`)
     .option('--numerics <mode>', 'exact or fast', 'exact')
     .option('--quantization <type>', 'weights in memory: auto (as the files), int8 or int4', 'auto')
     .option('--workers <n>', 'wait for at least this many workers', '1')

@@ -1,8 +1,14 @@
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { kvPolicies, kvPolicyOf } from '../../../proto/domain/kv-policy.ts';
+import { isModelId, modelIdAllowed } from '../../../proto/domain/model-id.ts';
 import { planPolicies } from '../../../proto/domain/plan.ts';
 import { quantizationOptions } from '../../../proto/domain/quantization.ts';
-import { type WorkloadField, workloadFields, workloadMax } from '../../../proto/domain/workload.ts';
+import {
+  type WorkloadField,
+  workersMinMax,
+  workloadFields,
+  workloadMax,
+} from '../../../proto/domain/workload.ts';
 import type { DeployEvent } from '../../../proto/gen/hels/v1/DeployEvent.ts';
 import type { DeployRequest__Output } from '../../../proto/gen/hels/v1/DeployRequest.ts';
 import type { DrainRequest__Output } from '../../../proto/gen/hels/v1/DrainRequest.ts';
@@ -139,9 +145,23 @@ function checkDeployRequest(request: DeployRequest__Output): void {
   if (kvPolicyOf(request.kvPolicy) === null) {
     refuse('kv_policy', request.kvPolicy, `one of ${kvPolicies.join(', ')}`);
   }
-  if (!/^[\w./:-]{0,128}$/.test(request.modelId)) {
-    refuse('model_id', request.modelId.slice(0, 140), 'at most 128 letters, digits and . _ / : -');
+  if (!isModelId(request.modelId)) {
+    refuse('model_id', request.modelId.slice(0, 140), modelIdAllowed);
   }
+  if (request.workersMin > workersMinMax) {
+    refuse('workers_min', `${request.workersMin}`, `a whole number from 1 to ${workersMinMax}`);
+  }
+  refusePolicyBesideRanks(request);
+}
+
+function refusePolicyBesideRanks({
+  policy,
+  ranks,
+}: Pick<ReplanRequest__Output, 'policy' | 'ranks'>) {
+  if (policy === '' || ranks.length === 0) return;
+  throw new HelsError('request-invalid', 'ranks: a policy is given too; give one of the two', {
+    field: 'ranks',
+  });
 }
 
 export function helsHandlers(
@@ -169,6 +189,7 @@ export function helsHandlers(
     }),
     Replan: streamHandler<ReplanRequest__Output, ReplanEvent>((request) => {
       checkPolicy(request.policy);
+      refusePolicyBesideRanks(request);
       checkWorkload(request.workload);
       return operations.replan(request);
     }),

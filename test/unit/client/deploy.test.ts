@@ -6,7 +6,6 @@ import {
 
 const defaults: DeployCommandOptions = {
   model: '/m',
-  policy: 'hels',
   numerics: 'exact',
   quantization: 'auto',
   workers: '1',
@@ -27,9 +26,19 @@ it('helsctl deploy asks for the load that is given and nothing else', () => {
   });
 });
 
+it('helsctl deploy names a policy only when one is given', () => {
+  expect(deployOptions(defaults)).not.toHaveProperty('policy');
+  expect(deployOptions({ ...defaults, policy: 'equal' }).policy).toBe('equal');
+  expect(deployOptions({ ...defaults, ranks: 'a=8/1' }).ranks).toHaveLength(1);
+});
+
 it.each([
   [{ sequences: '1025' }, "--sequences: '1025' is not a whole number from 1 to 1024"],
   [{ prefillChunk: '0' }, "--prefill-chunk: '0' is not a whole number from 1 to 8192"],
+  [{ model: '' }, "--model: '' is not a model directory"],
+  [{ name: 'nö' }, "--name: 'nö' is not at most 128 letters, digits and . _ / : -"],
+  [{ policy: 'best' }, "--policy: 'best' is not one of"],
+  [{ policy: 'hels', ranks: 'a=8/1' }, '--ranks: --policy is given too; give one of the two'],
 ])('helsctl deploy refuses %o', (options, message) => {
   expect(() => deployOptions({ ...defaults, ...options })).toThrow(message);
 });

@@ -62,7 +62,9 @@ it('refuses a split by hand that names a worker twice or one that is not there',
   });
   const refused = (...ids: string[]) => expect(() => planOf(devices, manual(...ids)));
   refused('left', 'right', 'left').toThrow("ranks: worker 'left' is named twice");
-  refused('left', 'middle').toThrow("ranks: worker 'middle' is not registered");
+  refused('left', 'middle').toThrow(
+    "ranks: worker 'middle' is not registered, or it is silent or drained",
+  );
 });
 
 describe('parked blocks of a plan', () => {
