@@ -68,6 +68,7 @@ export class StatusView {
       kvParkedBlocksTotal: counts?.kvParkedBlocksTotal ?? 0,
       kvOfRanks: serving === null ? [] : kvOfRanks(serving),
       recomputeTax: counts === undefined ? 0 : taxOf(counts),
+      workersRegistered: this.#registry.members().map(({ id }) => id),
       workersAlive: this.#registry.members().filter(({ state }) => state === 'alive').length,
       epoch: this.#coordinator.group.epoch,
     };

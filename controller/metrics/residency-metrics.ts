@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { SeriesOfWorkers } from './series-of-workers.ts';
 
 /** Tokens of the group's sequences by where one rank's KV of them is; whole blocks. */
 export interface RankKvTokens {
@@ -25,6 +26,8 @@ export interface ResidencyGauges {
   kvOfRanks: readonly RankKvTokens[];
   /** Share of the tokens given to the ranks that had been computed before; 0 before any was. */
   recomputeTax: number;
+  /** Names of the workers that are there. */
+  workersRegistered: readonly string[];
 }
 
 /** A sequence that gives way waits for others to end. */
@@ -41,6 +44,7 @@ export class ResidencyMetrics {
   readonly #restoredTokens: Counter<'path'>;
   readonly #restoreSeconds: Counter<'path'>;
   readonly #remoteSeconds: Counter<'worker'>;
+  readonly #remoteWorkers = new SeriesOfWorkers();
 
   constructor(registry: Registry, gauges: () => ResidencyGauges) {
     const registers = [registry];
@@ -78,11 +82,16 @@ export class ResidencyMetrics {
       'Seconds of steps for it: moves away and back on the slowest rank; the share of replayed tokens in a step',
       ['path'],
     );
-    this.#remoteSeconds = counter(
-      'hels_kv_remote_seconds_total',
-      'Seconds of steps in which a rank exchanged about KV on loan',
-      ['worker'],
-    );
+    const remoteWorkers = this.#remoteWorkers;
+    this.#remoteSeconds = new Counter({
+      name: 'hels_kv_remote_seconds_total',
+      help: 'Seconds of steps in which a rank exchanged about KV on loan',
+      labelNames: ['worker'],
+      registers,
+      collect() {
+        remoteWorkers.forgetGone(gauges().workersRegistered, (worker) => this.remove({ worker }));
+      },
+    });
     registerGauges(registers, gauges);
   }
 
@@ -93,7 +102,9 @@ export class ResidencyMetrics {
   }
 
   remote(workerId: string, seconds: number): void {
-    if (seconds > 0) this.#remoteSeconds.inc({ worker: workerId }, seconds);
+    if (!(seconds > 0)) return;
+    this.#remoteWorkers.add(workerId);
+    this.#remoteSeconds.inc({ worker: workerId }, seconds);
   }
 }
 

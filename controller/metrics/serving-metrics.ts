@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ErrorCode } from '../../proto/domain/errors.ts';
 import { ReplanMetrics } from './replan-metrics.ts';
 import { type ResidencyGauges, ResidencyMetrics } from './residency-metrics.ts';
+import { SeriesOfWorkers } from './series-of-workers.ts';
 
 /** What is read at the moment of a scrape. */
 export interface ServingGauges extends ResidencyGauges {
@@ -47,6 +48,7 @@ export class ServingMetrics {
   readonly prefixEvictions: Counter;
   readonly #requests: Counter<'outcome'>;
   readonly #predictionErrors: Histogram<'worker'>;
+  readonly #predictedWorkers = new SeriesOfWorkers();
 
   constructor(registry: Registry, gauges: () => ServingGauges) {
     const registers = [registry];
@@ -103,12 +105,18 @@ export class ServingMetrics {
       labelNames: ['outcome'],
       registers,
     });
+    const predictedWorkers = this.#predictedWorkers;
     this.#predictionErrors = new Histogram({
       name: 'hels_step_prediction_error_ratio',
       help: "|measured - predicted| / measured of a rank's kernels in one step, by the lines as fitted",
       labelNames: ['worker'],
       buckets: errorBuckets,
       registers,
+      collect() {
+        predictedWorkers.forgetGone(gauges().workersRegistered, (worker) =>
+          this.remove({ worker }),
+        );
+      },
     });
     this.residency = new ResidencyMetrics(registry, gauges);
     this.replans = new ReplanMetrics(registry);
@@ -117,6 +125,7 @@ export class ServingMetrics {
 
   /** One rank's kernels in one step. */
   error(workerId: string, ratio: number): void {
+    this.#predictedWorkers.add(workerId);
     this.#predictionErrors.observe({ worker: workerId }, ratio);
   }
 

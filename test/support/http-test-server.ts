@@ -54,6 +54,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     kvParkedBlocksTotal: 0,
     kvOfRanks: [],
     recomputeTax: 0,
+    workersRegistered: [],
     workersAlive: 3,
     epoch: 1,
   }));

@@ -32,6 +32,7 @@ export function serviceOver(
     kvParkedBlocksTotal: 0,
     kvOfRanks: [],
     recomputeTax: 0,
+    workersRegistered: [],
     workersAlive: 0,
     epoch: 0,
   }));

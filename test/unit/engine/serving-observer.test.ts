@@ -20,6 +20,7 @@ const gauges = {
     { workerId: 'w', resident: 64, remote: 16, parked: 48, parkedInHost: 32, dropped: 5, held: 80 },
   ],
   recomputeTax: 0.25,
+  workersRegistered: ['w'],
   workersAlive: 1,
   epoch: 1,
 };
@@ -123,4 +124,25 @@ test('counts go on where those of another scheduler begin anew', async () => {
   counts = { ...counts, computedTokens: 3 };
   observer.step(measurement({}));
   expect(await registry.metrics()).toContain('hels_tokens_computed_total 15');
+});
+
+test('workers that have gone leave no series behind', async () => {
+  const registry = new Registry();
+  let workersRegistered = ['w-a', 'w-b'];
+  const metrics = new ServingMetrics(registry, () => ({ ...gauges, workersRegistered }));
+  for (const worker of workersRegistered) {
+    metrics.error(worker, 0.1);
+    metrics.residency.remote(worker, 1);
+  }
+  const seriesOf = async (worker: string) =>
+    (await registry.metrics()).split('\n').filter((line) => line.includes(`worker="${worker}"`));
+  expect(await seriesOf('w-a')).not.toEqual([]);
+  workersRegistered = ['w-b'];
+  expect(await seriesOf('w-a')).toEqual([]);
+  const left = (await seriesOf('w-b')).join('\n');
+  expect(left).toContain('hels_step_prediction_error_ratio_count{worker="w-b"} 1');
+  expect(left).toContain('hels_kv_remote_seconds_total{worker="w-b"} 1');
+  workersRegistered = ['w-a'];
+  metrics.error('w-a', 0.1);
+  expect((await seriesOf('w-a')).join('\n')).toContain('_count{worker="w-a"} 1');
 });
