@@ -91,7 +91,15 @@ export function parseDeviceOption(text: string): DeviceOption {
     memoryBytes: null,
     hostBytes: 0,
   };
-  for (const [option, value] of new URLSearchParams(query)) setOption(device, option, value);
+  const given = [...new URLSearchParams(query)];
+  for (const [index, [option, value]] of given.entries()) {
+    if (given.findIndex(([name]) => name === option) < index) {
+      throw new HelsError('config-invalid', `device ${option} is given twice; give it once`, {
+        field: `device.${option}`,
+      });
+    }
+    setOption(device, option, value);
+  }
   return device;
 }
 

@@ -67,6 +67,10 @@ function connectionError(details: string, peer: string): HelsError {
     const message = `${peer} closed the connection at once; if it has TLS, ${tlsHint}`;
     return new HelsError('unreachable', message);
   }
+  if (reason === 'Protocol error') {
+    const message = `what answers at ${peer} does not speak gRPC; is that the gRPC port?`;
+    return new HelsError('unreachable', message);
+  }
   return new HelsError('unreachable', `nothing answers at ${peer}: ${reason}`);
 }
 

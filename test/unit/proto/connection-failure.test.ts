@@ -40,6 +40,13 @@ describe('an unavailable peer', () => {
     expect(failure(alert).message).toMatch(/no TLS connection to host:1: .*required; .*--tls-ca/);
   });
 
+  it('that speaks another protocol does answer', () => {
+    expect(failure('Protocol error')).toMatchObject({
+      code: 'unreachable',
+      message: 'what answers at host:1 does not speak gRPC; is that the gRPC port?',
+    });
+  });
+
   it.each(['Failed to connect', 'read ECONNRESET'])(
     'that closes at once may have TLS: %s',
     (why) => {

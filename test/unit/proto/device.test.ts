@@ -59,6 +59,7 @@ describe('device options', () => {
     ['cpu?threads=0', "device threads: '0' is not a whole number from 1 to 1024"],
     ['cpu?speed=0', "device speed: '0' is not a number from 0.01 to 1"],
     ['cpu?speed=fast', "device speed: 'fast'"],
+    ['cpu?threads=1&threads=2', 'device threads is given twice; give it once'],
     ['cpu?host=-1', "device host: '-1' is not a size"],
     ['cpu?memory=much', "device memory: 'much' is not a size"],
     [
