@@ -76,7 +76,7 @@ export class WorkerRegistry implements RegistryPort {
       nowMs: this.#clock.nowMs(),
       worker: { id: workerId, ...worker },
     });
-    return { term: this.#term, heartbeatIntervalMs, leaseMs: membershipLimits.leaseMs };
+    return { term: this.#term, heartbeatIntervalMs };
   }
 
   heartbeat(heartbeat: HeartbeatRequest__Output) {

@@ -14,11 +14,7 @@ export interface WorkerRegistration {
 
 /** What the registry needs of the controller. */
 export interface RegistryPort {
-  register(registration: WorkerRegistration): {
-    term: number;
-    heartbeatIntervalMs: number;
-    leaseMs: number;
-  };
+  register(registration: WorkerRegistration): { term: number; heartbeatIntervalMs: number };
   heartbeat(heartbeat: HeartbeatRequest__Output): { known: boolean; term: number };
   deregister(workerId: string, incarnation: string, reason: string): void;
 }

@@ -26,7 +26,6 @@ class FakeController {
       Register: handle('register', () => ({
         term: 1,
         heartbeatIntervalMs: this.heartbeatIntervalMs,
-        leaseMs: 1_000,
       })),
       Heartbeat: handle('heartbeat', () => ({ known: this.known, term: 1 })),
       Deregister: handle('deregister', () => ({})),
