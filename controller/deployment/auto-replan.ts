@@ -10,7 +10,7 @@ import { groupSeconds } from '../planner/lockstep.ts';
 import { plannedShares } from '../planner/planned-shares.ts';
 import { rankSeconds } from '../planner/step-seconds.ts';
 import { type PayBack, payBackOf } from '../profiler/drift.ts';
-import { type LoadedGroup, workloadOf } from './deployment-run.ts';
+import { choosesFreely, type LoadedGroup, workloadOf } from './deployment-run.ts';
 import { workloadAt } from './operating-point.ts';
 import { plannedRanksOf } from './plan-report.ts';
 import { beganServing, decideReplan, isWorthIt, type ReplanState } from './replan-decision.ts';
@@ -20,13 +20,9 @@ import type { ReplanService } from './replan-service.ts';
 /** Planning takes milliseconds; a decision takes half a minute. */
 const lookIntervalMs = 5_000;
 
-/** These choose by measurements; a split by hand or another policy is what somebody wants to see. */
-const choosingPolicies: ReadonlySet<string> = new Set(['', 'hels', 'optimal']);
-
-/** Whether the controller plans anew by itself for this deployment. */
+/** Whether the controller plans anew by itself for this deployment: a split by hand or another policy is what somebody wants to see. */
 export function plansAnew(request: DeploymentRequest): boolean {
-  const { policy, ranks, autoReplan } = request;
-  return autoReplan !== false && ranks.length === 0 && choosingPolicies.has(policy);
+  return request.autoReplan !== false && choosesFreely(request);
 }
 
 export interface AutoReplanOptions {

@@ -24,7 +24,7 @@ import {
 } from './attempt.ts';
 import type { CoordinatorOptions } from './coordinator-options.ts';
 import { DeployAhead, superseded } from './deploy-ahead.ts';
-import { type LoadedGroup, runDeployment } from './deployment-run.ts';
+import { choosesFreely, type LoadedGroup, runDeployment } from './deployment-run.ts';
 import type { EngineGroup } from './engine-group.ts';
 import { tellGroupEvent } from './group-events.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
@@ -39,9 +39,6 @@ import { modelIdOf, type ServedFiles } from './served-files.ts';
 import { refuseLost, storeAhead } from './store-ahead.ts';
 import { WaitingRetry } from './waiting-retry.ts';
 import { WorkerClients } from './worker-clients.ts';
-
-/** These may leave devices out, so what is learnt in service can change what they choose. */
-const choosingPolicies: ReadonlySet<string> = new Set(['hels', 'optimal']);
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
@@ -384,8 +381,9 @@ export class Coordinator {
   /** Whether another attempt takes this one's place. One trial: its successor serves. Not while requests wait, and nobody else: it may load twice. */
   #replans(attempt: Attempt, measured: MeasuredSteps): boolean {
     const { loaded, epoch } = attempt;
+    const { request } = this.#group;
     if (loaded === null || attempt.corrections !== null) return false;
-    if (!choosingPolicies.has(loaded.shardPlan.policy)) return false;
+    if (request === null || !choosesFreely(request)) return false;
     const corrections = judgeLoaded(loaded, measured, () => this.#options.clock.nowMs());
     if (corrections === null) return false;
     const { reason } = corrections;

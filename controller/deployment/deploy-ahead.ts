@@ -9,8 +9,8 @@ import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
 import type { DeploymentRequest } from '../cluster/group.ts';
 import type { Inherited } from './attempt.ts';
 import {
+  choosesFreely,
   planRequestFor,
-  policyOf,
   profiledDevice,
   reservedForOf,
   workloadOf,
@@ -44,7 +44,6 @@ type Fit = Pick<ProfileRun['fit'], 'decode' | 'prefill'>;
  * host memory: whether they have room on every rank with heads depends on which ranks these are.
  */
 const anyLine = [{ perHeadGroup: 1e-3, perFfnColumn: 1e-6, perVocabRow: 1e-7 }];
-const byMemoryAlone: ReadonlySet<string> = new Set(['hels', 'optimal']);
 const noLink = { constant: 0, perToken: 0 };
 
 /**
@@ -60,8 +59,8 @@ export function requirePlan(
 ): void {
   const isMeasured = links !== null && measured.every(({ fit }) => fit !== null);
   const parks = measured.some(({ worker }) => worker.device.hostMemoryBytes > 0);
-  const needsLines = request.ranks.length === 0 && (parks || !byMemoryAlone.has(policyOf(request)));
-  if (needsLines && !isMeasured) return;
+  const byMemoryAlone = request.ranks.length > 0 || (choosesFreely(request) && !parks);
+  if (!byMemoryAlone && !isMeasured) return;
   const reserved = reservedForOf(request, files.spec, measured.length);
   const devices = measured.map(({ worker: { id, device }, fit }) => {
     const idle = { id, device: { ...device, memoryFreeBytes: device.memoryBytes } };

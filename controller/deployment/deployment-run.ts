@@ -84,6 +84,13 @@ export function policyOf(request: Pick<DeploymentRequest, 'policy'>): PlanPolicy
   return known;
 }
 
+const choosingPolicies: ReadonlySet<PlanPolicy> = new Set(['hels', 'optimal']);
+
+/** They find a split wherever there is one, and may leave devices out: what is learnt in service can change what they choose. */
+export function choosesFreely(request: Pick<DeploymentRequest, 'policy' | 'ranks'>): boolean {
+  return request.ranks.length === 0 && choosingPolicies.has(policyOf(request));
+}
+
 /** A deployment that was stored when larger loads were allowed is for the largest. */
 export function workloadOf(request: Pick<DeploymentRequest, 'workload'>, model: ModelSpec) {
   const given = request.workload;
