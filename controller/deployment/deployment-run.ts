@@ -129,7 +129,8 @@ export function profiledDevice(
 ): ProfiledDevice {
   return {
     id,
-    memoryBytes: device.memoryFreeBytes,
+    // One whose memory is all taken has no room for anything, which is no reason not to plan over the others: inputs are above 0.
+    memoryBytes: Math.max(1, device.memoryFreeBytes),
     reservedBytes: reservedBytesOf(reserved, device.kind),
     decode,
     prefill,

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { profiledDevice, reservedForOf } from '../../../controller/deployment/deployment-run.ts';
 import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
 import { parkingNote, settledNote } from '../../../controller/deployment/parking-note.ts';
 import { restoreCostsOf } from '../../../controller/deployment/restore-costs.ts';
@@ -10,6 +11,8 @@ import {
   residencyOf,
 } from '../../../proto/domain/kv-residency.ts';
 import { kvBytesPerToken } from '../../../proto/domain/model-spec.ts';
+import { madeUpDevice } from '../cluster/made-up-device.ts';
+import { requestFor } from '../cluster/trace.ts';
 import { smallModel } from '../profiler/models.ts';
 
 const blockTokens = 16;
@@ -65,6 +68,18 @@ it('refuses a split by hand that names a worker twice or one that is not there',
   refused('left', 'middle').toThrow(
     "ranks: worker 'middle' is not registered, or it is silent or drained",
   );
+});
+
+it('leaves out a worker whose memory is all taken, and plans over the others', () => {
+  const reserved = reservedForOf(requestFor('m'), smallModel, 3);
+  const described = (id: string, memoryFreeBytes: number) => {
+    const { decode, prefill, link } = device(id, 0);
+    const worker = { id, device: { ...madeUpDevice, memoryFreeBytes } };
+    return profiledDevice(worker, { decode: [...decode], prefill: [...prefill] }, link, reserved);
+  };
+  const devices = [described('left', 512 * MiB), described('full', 0), described('right', 2 ** 30)];
+  const { shardPlan } = planOf(devices, { manual: [] });
+  expect(shardPlan.ranks.map(({ workerId }) => workerId)).not.toContain('full');
 });
 
 describe('parked blocks of a plan', () => {
