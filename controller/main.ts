@@ -89,6 +89,7 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
     engine.tick(comingRequests(coordinator.group).map(modelIdOf));
     drains.tick();
     newcomers.tick();
+    tracker.tick();
     autoReplan.tick();
   };
   return { operations, tick };

@@ -1,5 +1,6 @@
 /** What the ranks' steps say about their latency lines: predictions beside measurements, refined lines, drift and its events. */
 import type { Clock } from '../../proto/base/clock.ts';
+import { toHelsError } from '../../proto/domain/errors.ts';
 import { isGpuLoan, loanBlockTokens } from '../../proto/domain/kv-residency.ts';
 import type { PlanDevice, PlanInput } from '../../proto/domain/plan.ts';
 import type { StepLoad } from '../../proto/domain/step-load.ts';
@@ -41,6 +42,8 @@ interface Rank {
   shard: RankShard__Output;
   decode: OnlineState;
   drift: DriftState;
+  /** As it was last told. */
+  drifted: boolean;
   errors: number[];
   refinedErrors: number[];
 }
@@ -112,6 +115,7 @@ export class PredictionTracker {
       shard,
       decode: known.get(shard.workerId)?.decode ?? initialOnline,
       drift: known.get(shard.workerId)?.drift ?? initialDrift,
+      drifted: known.get(shard.workerId)?.drifted ?? initialDrift.drifted,
       errors: [],
       refinedErrors: [],
     }));
@@ -146,7 +150,16 @@ export class PredictionTracker {
       const refined = predicted * ratioOf(rank.decode);
       if (rank.decode.steps > 0) keep(rank.refinedErrors, Math.abs(measured - refined) / measured);
       rank.decode = observeStep(rank.decode, predicted, measured);
-      this.#judge(rank);
+      rank.drift = judgeDrift(rank.drift, rank.decode, this.#clock.nowMs());
+    }
+  }
+
+  /** Tells what has begun to drift and what has ended: apart from the steps, which do not wait for a plan to be priced. */
+  tick(): void {
+    for (const rank of this.#ranks) {
+      if (rank.drift.drifted === rank.drifted) continue;
+      rank.drifted = rank.drift.drifted;
+      this.#tellDrift(rank);
     }
   }
 
@@ -202,22 +215,28 @@ export class PredictionTracker {
     return predictMixedSeconds(fit.decode, fit.phases.mixed.perContextHeadGroup, point);
   }
 
-  #judge(rank: Rank): void {
-    const { drifted } = rank.drift;
-    rank.drift = judgeDrift(rank.drift, rank.decode, this.#clock.nowMs());
-    if (rank.drift.drifted === drifted) return;
-    const times = ratioOf(rank.decode).toFixed(2);
-    const takes = `decode steps of '${rank.workerId}' take ${times} times what its lines say`;
-    if (drifted) {
-      this.#events.tell('drift-ended', rank.workerId, takes);
+  #tellDrift({ workerId, decode, drifted }: Rank): void {
+    const takes = `decode steps of '${workerId}' take ${ratioOf(decode).toFixed(2)} times what its lines say`;
+    if (!drifted) {
+      this.#events.tell('drift-ended', workerId, takes);
       return;
     }
-    const payBack = this.#payBack();
-    const useful = Number.isFinite(payBack.seconds);
-    const worth = useful
-      ? `a new plan would save ${(100 * payBack.gainPerSecond).toFixed(0)} % of a step and pay back its move in ${payBack.seconds.toFixed(1)} s`
-      : 'a new plan would not be faster';
-    this.#events.tell('drift', rank.workerId, `${takes}; ${worth}`, useful ? payBack.seconds : 0);
+    const { worth, seconds } = this.#worth();
+    this.#events.tell('drift', workerId, `${takes}; ${worth}`, seconds);
+  }
+
+  /** What a new plan is worth, for people: that it cannot be said ends nothing. */
+  #worth(): { worth: string; seconds: number } {
+    try {
+      const { gainPerSecond, seconds } = this.#payBack();
+      if (!Number.isFinite(seconds)) return { worth: 'a new plan would not be faster', seconds: 0 };
+      const saved = `save ${(100 * gainPerSecond).toFixed(0)} % of a step`;
+      const worth = `a new plan would ${saved} and pay back its move in ${seconds.toFixed(1)} s`;
+      return { worth, seconds };
+    } catch (error) {
+      const { message } = toHelsError(error);
+      return { worth: `what a new plan would save is not known: ${message}`, seconds: 0 };
+    }
   }
 
   /** The split as it is against the best one, both under the refined lines. */

@@ -68,17 +68,21 @@ function tracked() {
     error: (workerId, ratio) => errors.push([workerId, ratio]),
   });
   tracker.begin(group());
+  const observe = (ratios: readonly [number, number]) => {
+    nowMs += stepMs;
+    tracker.observe(
+      load,
+      ratios.map((ratio) => ratio * halfSeconds),
+      [3e-4, 5e-4],
+    );
+  };
   const serve = (steps: number, ratios: readonly [number, number]) => {
     for (let step = 0; step < steps; step += 1) {
-      nowMs += stepMs;
-      tracker.observe(
-        load,
-        ratios.map((ratio) => ratio * halfSeconds),
-        [3e-4, 5e-4],
-      );
+      observe(ratios);
+      tracker.tick();
     }
   };
-  return { tracker, events, serve, errors, logged };
+  return { tracker, events, observe, serve, errors, logged };
 }
 
 test('predictions beside measurements, by rank', () => {
@@ -109,6 +113,24 @@ test('a rank that becomes slow is an event with what a new plan is worth, once, 
   serve(200, [1, 1]);
   expect(events.list().map(({ kind }) => kind)).toEqual(['drift', 'drift-ended']);
   expect(logged).toEqual(['drift', 'drift-ended']);
+});
+
+test('drift is priced and told at the next tick, not within the step; that no plan can be made of it ends nothing', () => {
+  const { tracker, events, observe } = tracked();
+  const full = { ...group().input.devices[0], id: 'full', memoryBytes: 0 };
+  const served = group();
+  const devices = [...served.input.devices, full] as typeof served.input.devices;
+  tracker.begin({ ...served, input: { ...served.input, devices } });
+  for (let step = 0; step < 300; step += 1) observe([4, 1]);
+  expect(tracker.predictions()[0]?.ratio).toBeCloseTo(4, 6);
+  expect(events.list()).toEqual([]);
+  tracker.tick();
+  tracker.tick();
+  const unknown =
+    'what a new plan would save is not known: plan input: devices[2].memoryBytes is 0';
+  expect(events.list()).toMatchObject([
+    { kind: 'drift', workerId: 'a', message: expect.stringContaining(unknown), payBackSeconds: 0 },
+  ]);
 });
 
 test('a rank that is slow for a moment, again and again, is no event', () => {
