@@ -320,8 +320,9 @@ export class Coordinator {
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
       this.#dispatch({ type: 'epoch-failed', epoch: attempt.epoch, reason: error.message }),
     );
-    attempt.engineGroup = group;
+    // Throws before anything is opened that nobody would close.
     const warming = ports.phase('warming');
+    attempt.engineGroup = group;
     const { sequences } = attempt.loaded.input.workload;
     // Requests that wait prove the ranks as well as a made-up one, as they do under a changed plan; not twice in a row, if they do not.
     const isAwaited = () => group.isAwaited && !this.#group.attended;

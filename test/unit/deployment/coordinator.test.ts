@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
 import { Coordinator } from '../../../controller/deployment/coordinator.ts';
 import { DeploymentState } from '../../../controller/deployment/deployment-state.ts';
+import type { OpenEngineGroup } from '../../../controller/deployment/engine-group.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
 import { WorkerRegistry } from '../../../controller/deployment/worker-registry.ts';
 import { campaign } from '../../../controller/store/leadership.ts';
@@ -32,16 +33,20 @@ const device = {
   ...{ memoryBytes: 2 ** 30, memoryFreeBytes: 2 ** 30, hostMemoryBytes: 0 },
 };
 
-/** Its steps take 1 us, and 1 us for each token and head; it loads and never ends. */
+/** Its steps take 1 us, and 1 us for each token and head; it loads and never ends, unless it `loads`: then it connects and never ends. */
 class LoadingWorker {
   readonly id: string;
+  readonly #loads: boolean;
   loading = 0;
+  /** Ends its Connect. */
+  connect: (() => void) | null = null;
   /** Epochs. */
   readonly released: number[] = [];
   readonly #server = new grpc.Server();
 
-  constructor(id: string) {
+  constructor(id: string, loads = false) {
     this.id = id;
+    this.#loads = loads;
     const handlers: Partial<WorkerHandlers> = {
       Describe: (_, done) => done(null, { device }),
       Profile: (call) => {
@@ -53,6 +58,12 @@ class LoadingWorker {
       Prepare: (call) => {
         this.loading += 1;
         call.write({ progress: 'reading weights' });
+        if (!this.#loads) return;
+        call.write({ result: { collectiveAddress: 'nowhere:1' } });
+        call.end();
+      },
+      Connect: (_, done) => {
+        this.connect = () => done(null, { fingerprint: 'x' });
       },
       Release: (call, done) => {
         this.released.push(call.request.fence?.epoch ?? 0);
@@ -88,12 +99,13 @@ async function setUp() {
   });
   const { term } = leadership;
   const registry = new WorkerRegistry(term, clock, log, () => undefined);
+  const openGroup = vi.fn<OpenEngineGroup>(() => {
+    throw new Error('nothing comes to serve here');
+  });
   const observer = { replanned: () => undefined, replanFailed: () => undefined };
   const coordinator = new Coordinator({
     ...{ term, lastEpoch: 4, registry, store: state, clock, log },
-    openGroup: () => {
-      throw new Error('nothing comes to serve here');
-    },
+    openGroup,
     replans: new ReplanLog(() => undefined, observer),
     events: new ClusterEvents(clock, log),
     credentials: grpc.credentials.createInsecure(),
@@ -103,7 +115,7 @@ async function setUp() {
     () => store.close(),
     () => coordinator.close(new HelsError('draining', 'over')),
   );
-  return { coordinator, registry, state };
+  return { coordinator, registry, state, openGroup };
 }
 
 /** What the caller of a deployment sees: the phases, then how it ended. */
@@ -185,4 +197,19 @@ describe('a deployment', () => {
       await expect(next.ended).rejects.toThrow('undeployed');
     },
   );
+
+  it('that is ended while its last ranks connect opens no streams, which nobody would close', async () => {
+    const { coordinator, registry, openGroup } = await setUp();
+    const worker = await new LoadingWorker('a', true).joins(registry);
+    const { ended } = follow(coordinator.deploy(request, 1_000, never));
+    await eventually(10_000, 'the worker connects', () => worker.connect !== null);
+    const undeployed = coordinator.undeploy(bundledModelId);
+    worker.connect?.();
+    await undeployed;
+    await expect(ended).rejects.toThrow('undeployed');
+    expect(coordinator.group).toMatchObject({ phase: 'empty' });
+    // The answer of Connect is on its way.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(openGroup).not.toHaveBeenCalled();
+  });
 });
