@@ -127,21 +127,21 @@ export class Coordinator {
       throw new HelsError('not-ready', 'another change of the plan is about to begin');
     }
     const { replans, store, term, clock, log } = this.#options;
+    const context = { ...serving, held: attempt.held, term, clock };
     this.#storingAhead = true;
-    await storeAhead({
+    const replanning = await storeAhead({
       engine: serving.engine,
       current: serving.loaded.shardPlan,
       next: { ...proposal.made.shardPlan, epoch: attempt.epoch + 1 },
       savePlan: (plan) => store.savePlanAhead(plan),
-      refuseStale: () => {
+      begin: () => {
         if (!isReady()) throw new HelsError('not-ready', `the plan ended meanwhile${this.#why()}`);
         refuseLost(proposal.workers, this.availableWorkers());
+        return new Replanning(proposal, trigger, replans, context);
       },
     }).finally(() => {
       this.#storingAhead = false;
     });
-    const context = { ...serving, held: attempt.held, term, clock };
-    const replanning = new Replanning(proposal, trigger, replans, context);
     attempt.replanning = replanning;
     const { workers } = proposal;
     // The load of a moment is not what the deployment is for.

@@ -3,21 +3,21 @@ import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { EngineGroup } from './engine-group.ts';
 import type { GroupWorker } from './group-worker.ts';
 
-export interface StoringAhead {
+export interface StoringAhead<Begun> {
   readonly engine: Pick<EngineGroup, 'reserve'>;
   /** What is served, and what is to be. */
   readonly current: ShardPlan__Output;
   readonly next: ShardPlan__Output;
   savePlan(plan: ShardPlan__Output): Promise<void>;
   /** Throws when the plan can no longer follow what is served: storing takes time. */
-  refuseStale(): void;
+  begin(): Begun;
 }
 
 /**
  * Stores the plan of a re-plan while nobody waits yet: a store that does not answer then costs nothing. From the beginning on only
- * requests are taken that can go on under both plans; when it throws, as before.
+ * requests are taken that can go on under both plans; when it throws, as before. Resolves to what has begun.
  */
-export async function storeAhead(storing: StoringAhead): Promise<void> {
+export async function storeAhead<Begun>(storing: StoringAhead<Begun>): Promise<Begun> {
   const { engine, current, next } = storing;
   engine.reserve(next);
   try {
@@ -25,7 +25,7 @@ export async function storeAhead(storing: StoringAhead): Promise<void> {
       const { code, message } = toHelsError(error);
       throw new HelsError(code, `the new plan could not be stored: ${message}`, { cause: error });
     });
-    storing.refuseStale();
+    return storing.begin();
   } catch (error) {
     engine.reserve(current);
     throw error;

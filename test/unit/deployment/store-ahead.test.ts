@@ -7,20 +7,20 @@ const ranks = [{ workerId: 'a', headGroups: [0, 8] as [number, number] }];
 const current = shardPlan(ranks, { epoch: 1, kvBlocks: 8 });
 const next = shardPlan(ranks, { epoch: 2, kvBlocks: 6 });
 
-function storing(savePlan: () => Promise<void>, refuseStale: () => void = () => undefined) {
+function storing(savePlan: () => Promise<void>, begin: () => string = () => 'begun') {
   const log: string[] = [];
   const engine = { reserve: ({ kvBlocks }: { kvBlocks: number }) => void log.push(`${kvBlocks}`) };
   const save = () => {
     log.push('save');
     return savePlan();
   };
-  return { log, done: storeAhead({ engine, current, next, savePlan: save, refuseStale }) };
+  return { log, done: storeAhead({ engine, current, next, savePlan: save, begin }) };
 }
 
 describe('the plan of a re-plan', () => {
   it('is stored before anything stops, while only requests are taken that fit both', async () => {
     const { log, done } = storing(() => Promise.resolve());
-    await done;
+    expect(await done).toBe('begun');
     expect(log).toEqual(['6', 'save']);
   });
 
@@ -35,7 +35,7 @@ describe('the plan of a re-plan', () => {
     expect(log).toEqual(['6', 'save', '8']);
   });
 
-  it('changes nothing when what it should follow has ended meanwhile', async () => {
+  it('changes nothing when it cannot begin: what it should follow has ended meanwhile', async () => {
     const { log, done } = storing(
       () => Promise.resolve(),
       () => {
