@@ -4,6 +4,7 @@ import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { ProfileReport } from '../../proto/gen/hels/v1/ProfileReport.ts';
 import type { ProfileWorkersEvent } from '../../proto/gen/hels/v1/ProfileWorkersEvent.ts';
+import type { Group } from '../cluster/group.ts';
 import type { Coordinator } from './coordinator.ts';
 import { smallestSizes } from './engine-sizes.ts';
 import type { MeasurementStore } from './measurement-store.ts';
@@ -15,9 +16,20 @@ import { readServedFiles } from './served-files.ts';
 
 export interface ProfileServiceOptions {
   term: number;
-  coordinator: Coordinator;
+  coordinator: Pick<Coordinator, 'group' | 'serving' | 'served' | 'availableWorkers'>;
   store: MeasurementStore;
   clock: Clock;
+}
+
+const comingUp: Partial<Record<Group['phase'], string>> = {
+  deploying: 'a deployment',
+  replanning: 'another plan',
+};
+
+function refuseWhileComingUp({ phase }: Group): void {
+  const what = comingUp[phase];
+  if (what === undefined) return;
+  throw new HelsError('not-ready', `${what} is coming up; profile the workers once it serves`);
 }
 
 export class ProfileService {
@@ -27,7 +39,10 @@ export class ProfileService {
     this.#options = options;
   }
 
-  /** An empty `modelPath` means the model being served; throws not-ready without one, and without workers. */
+  /**
+   * An empty `modelPath` means the model being served; throws not-ready without one, without workers, and while a deployment or another
+   * plan comes up: that may measure the workers itself, and the newest run ends those before.
+   */
   async *run(
     modelPath: string,
     refresh: boolean,
@@ -39,7 +54,7 @@ export class ProfileService {
       () => channel.failed(new HelsError('cancelled', 'the caller of profile went away')),
       { once: true },
     );
-    this.#measure(modelPath, refresh, channel).then(
+    this.#measure(modelPath, refresh, channel, signal).then(
       (report) => channel.ready(report),
       (error: unknown) => channel.failed(error),
     );
@@ -50,9 +65,11 @@ export class ProfileService {
     modelPath: string,
     refresh: boolean,
     channel: PhaseChannel<ProfileReport>,
+    signal: AbortSignal,
   ): Promise<ProfileReport> {
     const { term, coordinator, store, clock } = this.#options;
     const { modelId, model } = await this.#modelOf(modelPath);
+    refuseWhileComingUp(coordinator.group);
     const workers = coordinator.availableWorkers().sort((a, b) => (a.id < b.id ? -1 : 1));
     if (workers.length === 0) throw new HelsError('not-ready', 'no worker is registered');
     const served = modelPath === '' ? coordinator.serving : null;
@@ -67,8 +84,11 @@ export class ProfileService {
       nowMs: () => clock.nowMs(),
       unixMs: () => clock.unixMs(),
     };
-    const progress = (message: string, fraction: number) =>
+    const progress = (message: string, fraction: number) => {
+      // Thrown to whoever measures, which ends its stream: nobody wants the rest.
+      signal.throwIfAborted();
       channel.progress('profiling', message, fraction);
+    };
     const runs = await profileWorkers(workers, options, ports, progress);
     const links = await probeLinks(workers, options, ports, progress);
     return profileReportOf(modelId, workers, runs, links);
