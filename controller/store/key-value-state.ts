@@ -40,6 +40,12 @@ export class KeyValueState {
       .flatMap((key) => this.get(key) ?? []);
   }
 
+  /** What stays when its holder ends; the oldest first. */
+  lasting(): Entry[] {
+    const lasting = [...this.#entries.values()].filter(({ leaseId }) => leaseId === null);
+    return lasting.sort((left, right) => left.revision - right.revision);
+  }
+
   keysOfLease(leaseId: string): string[] {
     return [...this.#entries.values()]
       .filter((entry) => entry.leaseId === leaseId)

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,6 +15,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FileStore } from '../../controller/store/file-store.ts';
+import { keys } from '../../controller/store/keys.ts';
+import { campaign } from '../../controller/store/leadership.ts';
 import { within } from '../support/deadline.ts';
 import { storeContract } from './store.contract.ts';
 
@@ -126,6 +129,94 @@ describe('file store on the disk', () => {
     await store.close();
     expect(readFileSync(log).length).toBeLessThan(before / 100);
     expect(await keysIn()).toEqual(['/k/0', '/k/1']);
+  });
+
+  /** Puts `times` values of so many characters under the same key. */
+  async function overwrite(store: FileStore, times: number, characters: number): Promise<void> {
+    for (let i = 0; i < times; i += 1) {
+      const value = `${i} ${'é'.repeat(characters)}`;
+      await store.transact([], [{ type: 'put', key: '/k/same', value }]);
+    }
+  }
+
+  it('folds a log that has grown to several times the state while it runs, and loses nothing', async () => {
+    const store = FileStore.open(directory);
+    await store.transact([], [{ type: 'put', key: '/k/first', value: 'stays' }]);
+    let largest = 0;
+    for (let i = 0; i < 40; i += 1) {
+      await overwrite(store, 1, 20_000);
+      largest = Math.max(largest, readFileSync(log).length);
+    }
+    // 1.6 MB were written; the state is 40 kB.
+    expect(largest).toBeLessThan(400_000);
+    const last = await store.transact([], [{ type: 'put', key: '/k/last', value: 'new' }]);
+    const before = await store.list('/k/');
+    await store.close();
+    expect(existsSync(`${log}.next`)).toBe(false);
+    const again = FileStore.open(directory);
+    expect(await again.list('/k/')).toEqual(before);
+    const next = await again.transact([], [{ type: 'put', key: '/k/next', value: '' }]);
+    expect(next.applied && next.revision).toBe(last.applied && last.revision + 1);
+    await again.close();
+  });
+
+  it('folds a state that grows no more often than it doubles twice', async () => {
+    const store = FileStore.open(directory);
+    let folds = 0;
+    let file = statSync(log).ino;
+    for (let i = 0; i < 200; i += 1) {
+      const value = 'x'.repeat(20_000);
+      await store.transact([], [{ type: 'put', key: `/k/${i}`, value }]);
+      if (statSync(log).ino !== file) folds += 1;
+      file = statSync(log).ino;
+    }
+    await store.close();
+    expect(folds).toBeGreaterThan(0);
+    // 4 MB from 256 KiB on.
+    expect(folds).toBeLessThan(4);
+  });
+
+  it('keeps no leased key when it folds: the next process leads at once', async () => {
+    const store = FileStore.open(directory);
+    const never = new AbortController().signal;
+    const first = await campaign(store, 'first', never);
+    await overwrite(store, 40, 20_000);
+    expect(await store.get(keys.election)).toMatchObject({ value: 'first' });
+    await store.close();
+    const again = FileStore.open(directory);
+    const second = await within(1_000, 'the next leader', campaign(again, 'second', never));
+    expect(second.term).toBeGreaterThan(first.term);
+    await again.close();
+  });
+
+  it('goes on beside what a process left that died while it folded', async () => {
+    await fill(2);
+    writeFileSync(`${log}.next`, 'half of a rec');
+    const store = FileStore.open(directory);
+    await overwrite(store, 40, 20_000);
+    await store.close();
+    expect(await keysIn()).toEqual(['/k/0', '/k/1', '/k/same']);
+    expect(existsSync(`${log}.next`)).toBe(false);
+  });
+
+  it('reads records of any length and characters, piece by piece', async () => {
+    const store = FileStore.open(directory);
+    const values = [0, 1, 2, 3].map((i) => `${'x'.repeat(i)}${'é€😀'.repeat(90_000)}`);
+    for (const [i, value] of values.entries()) {
+      await store.transact([], [{ type: 'put', key: `/k/${i}`, value }]);
+    }
+    await store.close();
+    const again = FileStore.open(directory);
+    expect((await again.list('/k/')).map(({ value }) => value)).toEqual(values);
+    await again.close();
+  });
+
+  it('counts the records behind a damaged one, and a torn one among them as none', async () => {
+    await fill(3);
+    const damaged = readFileSync(log);
+    damaged[40] = (damaged[40] ?? 0) ^ 1;
+    writeFileSync(log, damaged.subarray(0, damaged.length - 5));
+    expect(() => FileStore.open(directory)).toThrow(/record 1 of 2/);
   });
 
   describe('one process at a time', () => {

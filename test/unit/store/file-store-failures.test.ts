@@ -1,18 +1,30 @@
 /** A disk that fails in the middle of a record: what the log says afterwards. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { FileStore } from '../../../controller/store/file-store.ts';
 
-const disk = vi.hoisted(() => ({ full: false, syncFails: false }));
+const disk = vi.hoisted(() => ({
+  full: false,
+  syncFails: false,
+  fullBeside: false,
+  /** Of a file beside the log. */
+  beside: -1,
+}));
 
 vi.mock('node:fs', async (original) => {
   const fs = await original<typeof import('node:fs')>();
   return {
     ...fs,
+    openSync: (file: string, flags: string) => {
+      const descriptor = fs.openSync(file, flags);
+      if (file.endsWith('.next')) disk.beside = descriptor;
+      return descriptor;
+    },
     writeFileSync: (target: number | string, text: string) => {
-      if (!disk.full || typeof target === 'string') return fs.writeFileSync(target, text);
+      const full = disk.full || (disk.fullBeside && target === disk.beside);
+      if (!full || typeof target === 'string') return fs.writeFileSync(target, text);
       fs.writeFileSync(target, text.slice(0, text.length / 2));
       throw new Error('ENOSPC: no space left on device');
     },
@@ -52,5 +64,23 @@ it.each([
   await store.close();
   const again = FileStore.open(directory);
   expect((await again.list('/')).map(({ key }) => key)).toEqual(['/a', '/c']);
+  await again.close();
+});
+
+it('goes on with the long log while there is no room for a short one beside it', async () => {
+  const store = FileStore.open(directory);
+  const log = join(directory, 'store.log');
+  const put = (value: string) => store.transact([], [{ type: 'put', key: '/a', value }]);
+  disk.fullBeside = true;
+  for (let i = 0; i < 20; i += 1) await put(`${i}${'x'.repeat(30_000)}`);
+  expect(readFileSync(log).length).toBeGreaterThan(600_000);
+  expect(existsSync(`${log}.next`)).toBe(false);
+  disk.fullBeside = false;
+  for (let i = 0; i < 20; i += 1) await put(`${i}${'y'.repeat(30_000)}`);
+  expect(readFileSync(log).length).toBeLessThan(600_000);
+  const held = await store.get('/a');
+  await store.close();
+  const again = FileStore.open(directory);
+  expect(await again.get('/a')).toEqual(held);
   await again.close();
 });
