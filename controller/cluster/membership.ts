@@ -33,6 +33,7 @@ export interface Member {
   version: string;
   device: MemberDevice;
   state: 'alive' | 'suspect';
+  /** Later by the time in which nobody could be heard since. */
   lastHeartbeatMs: number;
   /** Steps finished in this life. */
   progress: number;
@@ -74,7 +75,8 @@ export type MembershipEvent =
   | { type: 'unreachable'; id: string; incarnation: string }
   | { type: 'drain'; id: string }
   | { type: 'undrain'; id: string }
-  | { type: 'tick'; nowMs: number };
+  /** `awayMs`: of the time since the last tick, that in which this process stood still and could hear nobody. */
+  | { type: 'tick'; nowMs: number; awayMs: number };
 
 export type MembershipEffect =
   | { type: 'worker-joined'; id: string; incarnation: string }
@@ -150,7 +152,7 @@ export function applyMembershipEvent(
     case 'undrain':
       return undrain(membership, event.id);
     case 'tick':
-      return tick(membership, event.nowMs, limits);
+      return tick(excused(membership, event), event.nowMs, limits);
   }
 }
 
@@ -219,6 +221,20 @@ function heartbeat(
     : { type: 'worker-returned', id };
   const effects = next.state === member.state ? [] : [effect];
   return { membership: withMember(membership, next), effects };
+}
+
+/** What they said meanwhile lies in the sockets, and is read only after this: the silence was not theirs. */
+function excused(
+  membership: Membership,
+  { nowMs, awayMs }: Extract<MembershipEvent, { type: 'tick' }>,
+): Membership {
+  if (awayMs === 0) return membership;
+  const members = [...membership.members.values()].map((member) => ({
+    ...member,
+    lastHeartbeatMs: Math.min(nowMs, member.lastHeartbeatMs + awayMs),
+    lastProgressMs: Math.min(nowMs, member.lastProgressMs + awayMs),
+  }));
+  return { ...membership, members: new Map(members.map((member) => [member.id, member])) };
 }
 
 function tick(membership: Membership, nowMs: number, limits: MembershipLimits): MembershipStep {

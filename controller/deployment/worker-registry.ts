@@ -33,6 +33,7 @@ export class WorkerRegistry implements RegistryPort {
   readonly #waiting = new Set<() => void>();
   #listener: RegistryListener | null = null;
   #membership: Membership = emptyMembership;
+  #tickedMs: number | null = null;
   /** Whether the worker has been sent steps that it has not answered. */
   #stepsOutstanding: (workerId: string) => boolean = () => false;
 
@@ -103,7 +104,11 @@ export class WorkerRegistry implements RegistryPort {
   }
 
   tick(): void {
-    this.#dispatch({ type: 'tick', nowMs: this.#clock.nowMs() });
+    const nowMs = this.#clock.nowMs();
+    const pauseMs = nowMs - (this.#tickedMs ?? nowMs);
+    this.#tickedMs = nowMs;
+    const awayMs = Math.max(0, pauseMs - heartbeatIntervalMs);
+    this.#dispatch({ type: 'tick', nowMs, awayMs });
   }
 
   /** All available workers once there are `count`; throws deadline-exceeded naming how many there are. */

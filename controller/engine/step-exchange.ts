@@ -11,6 +11,8 @@ import type { OpenRankStream, RankStream } from './rank-stream.ts';
 /** A step that takes this many times its prediction is stuck; never less than the floor, so that a short stall trips nothing. */
 const deadlineFactor = 20;
 const stepDeadlineMsMin = 10_000;
+/** After the deadline, for answers that are there and not read: in a process that stood still, timers come before sockets. */
+const unreadAnswersMs = 1_000;
 /** The ranks give up on a collective before the controller gives up on the step: their error says more. */
 const collectiveDeadlineShare = 0.8;
 /** How native/base/error.h calls a step that does not fit model or epoch. */
@@ -84,7 +86,7 @@ export class StepExchange {
   }
 
   send(plan: StepPlan): void {
-    const timer = setTimeout(() => this.#late(plan.step), this.#stepDeadlineMs);
+    const timer = setTimeout(() => this.#due(plan.step), this.#stepDeadlineMs);
     const responses = this.#streams.map(() => null);
     this.#inFlight.set(plan.step, { plan, responses, missing: responses.length, timer });
     const request = {
@@ -159,6 +161,11 @@ export class StepExchange {
     if (slot === undefined) return null;
     const { sequences = [] } = this.#inFlight.get(step)?.plan ?? {};
     return sequences.find((sequence) => sequence.slot === slot)?.requestId ?? null;
+  }
+
+  #due(step: number): void {
+    const flight = this.#inFlight.get(step);
+    if (flight !== undefined) flight.timer = setTimeout(() => this.#late(step), unreadAnswersMs);
   }
 
   #late(step: number): void {

@@ -227,8 +227,8 @@ const membershipEvent: fc.Arbitrary<{
   afterMs: number;
   event: (nowMs: number) => MembershipEvent;
 }> = fc
-  .tuple(fc.nat(40), id, incarnation, fc.nat(5), fc.boolean(), fc.nat(4))
-  .map(([afterMs, workerId, life, progress, stepsOutstanding, kind]) => ({
+  .tuple(fc.nat(40), id, incarnation, fc.nat(5), fc.boolean(), fc.nat(4), fc.nat(40))
+  .map(([afterMs, workerId, life, progress, stepsOutstanding, kind, awayMs]) => ({
     afterMs,
     event: (nowMs: number): MembershipEvent => {
       if (kind === 0) {
@@ -257,7 +257,7 @@ const membershipEvent: fc.Arbitrary<{
           stepsOutstanding,
         };
       }
-      if (kind === 2) return { type: 'tick', nowMs };
+      if (kind === 2) return { type: 'tick', nowMs, awayMs: Math.min(awayMs, afterMs) };
       if (kind === 3) return { type: 'unreachable', id: workerId, incarnation: life };
       return { type: 'deregister', id: workerId, incarnation: life, reason: 'drain' };
     },
@@ -314,10 +314,22 @@ describe('the membership', () => {
   it('holds nobody after a tick who was silent for longer than the lease', () => {
     forMembershipRuns((records) => {
       for (const { nowMs, membership } of records) {
-        const ticked = applyMembershipEvent(membership, { type: 'tick', nowMs }, limits);
+        const ticked = applyMembershipEvent(membership, { type: 'tick', nowMs, awayMs: 0 }, limits);
         for (const member of ticked.membership.members.values()) {
           expect(nowMs - member.lastHeartbeatMs).toBeLessThanOrEqual(limits.leaseMs);
         }
+      }
+    });
+  });
+
+  it('loses and suspects nobody more when this process stood still, however long', () => {
+    forMembershipRuns((records) => {
+      for (const { nowMs, membership } of records) {
+        const at = (awayMs: number) => {
+          const tick = { type: 'tick', nowMs: nowMs + awayMs, awayMs } as const;
+          return applyMembershipEvent(membership, tick, limits).effects;
+        };
+        for (const awayMs of [1, 60, 1_000]) expect(at(awayMs)).toEqual(at(0));
       }
     });
   });

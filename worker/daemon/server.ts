@@ -6,6 +6,9 @@ import { type HostPort, showHostPort } from '../../proto/domain/host-port.ts';
 import type { WorkerHandlers } from '../../proto/gen/hels/v1/Worker.ts';
 import { channelOptions, WorkerService } from '../../proto/rpc/definitions.ts';
 
+/** A controller that stands still for a moment is not gone, and its epoch goes on; another one would come with a newer fence. */
+const serverOptions = { ...channelOptions, 'grpc.keepalive_timeout_ms': 60_000 };
+
 export class WorkerServer {
   readonly #server: grpc.Server;
 
@@ -13,7 +16,7 @@ export class WorkerServer {
 
   constructor(handlers: WorkerHandlers, credentials: grpc.ServerCredentials) {
     this.#credentials = credentials;
-    this.#server = new grpc.Server(channelOptions);
+    this.#server = new grpc.Server(serverOptions);
     this.#server.addService(WorkerService.service, handlers);
   }
 

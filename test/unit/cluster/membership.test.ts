@@ -35,6 +35,8 @@ function heartbeat(
   };
 }
 
+const tick = (nowMs: number, awayMs = 0): MembershipEvent => ({ type: 'tick', nowMs, awayMs });
+
 function run(events: MembershipEvent[]): { membership: Membership; effects: MembershipEffect[] } {
   let membership = emptyMembership;
   const effects: MembershipEffect[] = [];
@@ -95,12 +97,12 @@ describe('silence', () => {
   it('makes a worker suspect, then lost; each said once', () => {
     const { membership, effects } = run([
       register(0, 'a', 'a1'),
-      { type: 'tick', nowMs: 1_500 },
-      { type: 'tick', nowMs: 1_501 },
-      { type: 'tick', nowMs: 3_000 },
-      { type: 'tick', nowMs: 5_000 },
-      { type: 'tick', nowMs: 5_001 },
-      { type: 'tick', nowMs: 9_000 },
+      tick(1_500),
+      tick(1_501),
+      tick(3_000),
+      tick(5_000),
+      tick(5_001),
+      tick(9_000),
     ]);
     expect(effects.slice(1)).toEqual([
       { type: 'worker-suspect', id: 'a', reason: 'its heartbeat is late' },
@@ -110,21 +112,63 @@ describe('silence', () => {
   });
 
   it('ends with a heartbeat', () => {
-    const { membership } = run([
-      register(0, 'a', 'a1'),
-      { type: 'tick', nowMs: 2_000 },
-      heartbeat(2_001, 'a1', 0),
-    ]);
+    const { membership } = run([register(0, 'a', 'a1'), tick(2_000), heartbeat(2_001, 'a1', 0)]);
     expect(membership.members.get('a')?.state).toBe('alive');
   });
 
   it('does not end with the heartbeat of another life', () => {
-    const { membership } = run([
-      register(0, 'a', 'a2'),
-      heartbeat(4_000, 'a1', 0),
-      { type: 'tick', nowMs: 5_001 },
-    ]);
+    const { membership } = run([register(0, 'a', 'a2'), heartbeat(4_000, 'a1', 0), tick(5_001)]);
     expect(membership.members.size).toBe(0);
+  });
+});
+
+describe('a process that stood still', () => {
+  it('blames no worker for what it did not hear meanwhile', () => {
+    const { membership, effects } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(500, 'a1', 3),
+      tick(600),
+      tick(8_600, 7_500),
+      heartbeat(8_610, 'a1', 3),
+    ]);
+    expect(effects.slice(1)).toEqual([]);
+    expect(membership.members.get('a')).toMatchObject({ state: 'alive', lastHeartbeatMs: 8_610 });
+  });
+
+  it('still misses one that says nothing afterwards', () => {
+    const { effects } = run([
+      register(0, 'a', 'a1'),
+      tick(500),
+      tick(8_500, 7_500),
+      tick(12_500),
+      tick(12_501),
+    ]);
+    expect(effects.slice(1)).toEqual([
+      { type: 'worker-suspect', id: 'a', reason: 'its heartbeat is late' },
+      { type: 'worker-lost', id: 'a', incarnation: 'a1', reason: 'it was silent for 5001 ms' },
+    ]);
+  });
+
+  it('has heard of nobody later than now', () => {
+    const { membership } = run([
+      register(0, 'a', 'a1'),
+      tick(500),
+      heartbeat(8_490, 'a1', 3),
+      tick(8_500, 7_500),
+    ]);
+    const now = { lastHeartbeatMs: 8_500, lastProgressMs: 8_500 };
+    expect(membership.members.get('a')).toMatchObject(now);
+  });
+
+  it('suspects nobody of having finished no steps meanwhile', () => {
+    const { effects } = run([
+      register(0, 'a', 'a1'),
+      heartbeat(500, 'a1', 3, true),
+      tick(600),
+      tick(20_600, 19_500),
+      heartbeat(20_610, 'a1', 3, true),
+    ]);
+    expect(effects.slice(1)).toEqual([]);
   });
 });
 

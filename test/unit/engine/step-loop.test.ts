@@ -232,13 +232,22 @@ describe('an epoch that fails', () => {
   it('has a rank that answers too late: only the silent one is named', async () => {
     const test = underWay();
     test.ranks[0]?.answer();
-    await vi.advanceTimersByTimeAsync(9_999);
+    await vi.advanceTimersByTimeAsync(10_999);
     expect(test.failures).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
     await expectOver(test, {
       code: 'worker-lost',
       message: "step 1 was not answered within 10000 ms by 'worker-1'",
     });
+  });
+
+  it('is not over for answers that lay unread while this process stood still', async () => {
+    const test = underWay();
+    // Of a process that goes on the timers that are due run first.
+    vi.advanceTimersByTime(10_000);
+    answerAll(test);
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect([test.failures, test.loop.stepsFinished > 1]).toEqual([[], true]);
   });
 
   it.each([
