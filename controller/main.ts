@@ -46,6 +46,8 @@ import { openStore } from './store/open-store.ts';
 import type { Store } from './store/store.ts';
 
 const tickIntervalMs = 250;
+/** To whom the workers of the last leader have not turned by then, they are lost with it. */
+const successionSettleMs = 30_000;
 /** What running requests get to end by themselves after SIGTERM. */
 const drainDeadlineMs = 8_000;
 
@@ -87,9 +89,9 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const tick = () => {
     coordinator.tick();
     engine.tick(comingRequests(coordinator.group).map(modelIdOf));
+    tracker.tick();
     drains.tick();
     newcomers.tick();
-    tracker.tick();
     autoReplan.tick();
   };
   return { operations, tick };
@@ -146,10 +148,11 @@ async function startController(
   const engine = new SwitchingEngine(clock, (requests) => metrics.requestsResumed.inc(requests));
   const tracker = new PredictionTracker(clock, events, metrics);
   const state = new DeploymentState(store, leadership);
+  const lastEpoch = await state.lastEpoch();
   const replans = new ReplanLog((...event) => events.tell(...event), metrics.replans);
   const coordinator: Coordinator = new Coordinator({
     term,
-    lastEpoch: await state.lastEpoch(),
+    lastEpoch,
     registry,
     store: state,
     openGroup: openGroupWith({ engine, metrics, tracker, events, clock }, () =>
@@ -192,7 +195,10 @@ async function startController(
     tick();
   }, tickIntervalMs);
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
-  if (request !== null) coordinator.restore(request);
+  // What served is to serve on, as after a loss; a first start waits for all that it is to begin with.
+  const servesOn = leadership.succeeds && lastEpoch > 0;
+  const settleMs = servesOn ? successionSettleMs : Number.POSITIVE_INFINITY;
+  if (request !== null) coordinator.restore(request, settleMs);
   return {
     http: showHostPort({ ...config.http, port: httpPort }),
     grpc: showHostPort({ ...config.grpc, port: grpcPort }),

@@ -15,6 +15,7 @@ export const nothingInherited = (): Inherited => ({
   channel: new PhaseChannel<PlanReport>(),
   files: null,
   workersTimeoutMs: Number.POSITIVE_INFINITY,
+  settleMs: Number.POSITIVE_INFINITY,
   corrections: null,
 });
 
@@ -33,13 +34,26 @@ export interface Attempt {
   engineGroup: EngineGroup | null;
   report: PlanReport | null;
   workersTimeoutMs: number;
+  /** When no worker has come for so long, those that are there are enough. */
+  settleMs: number;
   createdUnixSeconds: number;
   /** Of the trial that this attempt follows; null for the first. */
   corrections: Corrections | null;
 }
 
 /** What an attempt takes over from the caller that waits for it or from the attempt before. */
-export type Inherited = Pick<Attempt, 'channel' | 'files' | 'workersTimeoutMs' | 'corrections'>;
+export type Inherited = Pick<
+  Attempt,
+  'channel' | 'files' | 'workersTimeoutMs' | 'settleMs' | 'corrections'
+>;
+
+/** They live on in the next attempt: this one keeps neither its caller nor its files. */
+export function inheritedFrom(attempt: Attempt, corrections: Corrections): Inherited {
+  const { channel, files, workersTimeoutMs, settleMs } = attempt;
+  attempt.channel = new PhaseChannel<PlanReport>();
+  attempt.files = null;
+  return { channel, files, workersTimeoutMs, settleMs, corrections };
+}
 
 export function newAttempt(epoch: number, inherited: Inherited, unixMs: number): Attempt {
   return {

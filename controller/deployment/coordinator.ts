@@ -18,6 +18,7 @@ import {
   type Attempt,
   closeAttempt,
   type Inherited,
+  inheritedFrom,
   newAttempt,
   nothingInherited,
   openFiles,
@@ -29,7 +30,6 @@ import type { EngineGroup } from './engine-group.ts';
 import { tellGroupEvent } from './group-events.ts';
 import { type GroupWorker, incarnationsOf } from './group-worker.ts';
 import { judgeLoaded } from './judge-loaded.ts';
-import { PhaseChannel } from './phase-channel.ts';
 import { type MeasuredSteps, nothingMeasured, planReportOf } from './plan-report.ts';
 import { Remembered } from './remembered.ts';
 import type { Proposal } from './replan-proposal.ts';
@@ -194,8 +194,9 @@ export class Coordinator {
     }
   }
 
-  /** Brings back what was deployed when the controller last ran; waits for workers as long as it takes. */
-  restore(request: DeploymentRequest): void {
+  /** Brings back what was deployed when the controller last ran; waits as long as it takes, or until `settleMs` after the last worker came. */
+  restore(request: DeploymentRequest, settleMs: number): void {
+    this.#inherited = { ...nothingInherited(), settleMs };
     this.#dispatch({ type: 'deploy', request, attended: false });
   }
 
@@ -316,12 +317,12 @@ export class Coordinator {
     });
     const { corrections } = attempt;
     attempt.loaded = await runDeployment(epoch, term, request, files, corrections, ports);
+    // Throws before anything is opened that nobody would close.
+    const warming = ports.phase('warming');
     for (const { id } of attempt.loaded.workers) attempt.held.set(id, epoch);
     const group = this.#options.openGroup(attempt.loaded, this.#options.term, (error) =>
       this.#dispatch({ type: 'epoch-failed', epoch: attempt.epoch, reason: error.message }),
     );
-    // Throws before anything is opened that nobody would close.
-    const warming = ports.phase('warming');
     attempt.engineGroup = group;
     const { sequences } = attempt.loaded.input.workload;
     // Requests that wait prove the ranks as well as a made-up one, as they do under a changed plan; not twice in a row, if they do not.
@@ -389,11 +390,7 @@ export class Coordinator {
     if (corrections === null) return false;
     const { reason } = corrections;
     this.#options.log.info('planning again', { epoch, reason });
-    const { channel, files, workersTimeoutMs } = attempt;
-    this.#inherited = { channel, files, workersTimeoutMs, corrections };
-    // They live on in the next attempt.
-    attempt.channel = new PhaseChannel<PlanReport>();
-    attempt.files = null;
+    this.#inherited = inheritedFrom(attempt, corrections);
     this.#dispatch({ type: 'replan', epoch, reason });
     return true;
   }

@@ -108,7 +108,8 @@ export class DeployAhead {
       if (!isGood) await files.text.close();
     }
     const channel = new PhaseChannel<PlanReport>();
-    return { channel, files, workersTimeoutMs: timeoutMs, corrections: null };
+    const settleMs = Number.POSITIVE_INFINITY;
+    return { channel, files, workersTimeoutMs: timeoutMs, settleMs, corrections: null };
   }
 
   /** A deployment is being looked at. */

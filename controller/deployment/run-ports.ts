@@ -34,7 +34,8 @@ export function runPortsOf(
     workers: async (count) => {
       // Nobody is there to say that fewer are enough while some are drained.
       const wanted = unattended ? Math.max(1, count - registry.drained().length) : count;
-      const members = await registry.waitForAvailable(wanted, attempt.workersTimeoutMs, signal);
+      const { workersTimeoutMs, settleMs } = attempt;
+      const members = await registry.waitForAvailable(wanted, workersTimeoutMs, signal, settleMs);
       return members.map((member) => ({ ...member, client: clients.at(member.address) }));
     },
     unreachable: (workers) => {

@@ -103,6 +103,7 @@ export class WorkerRegistry implements RegistryPort {
     this.#dispatch({ type: 'unreachable', id, incarnation });
   }
 
+  /** To be called more often than workers send heartbeats: of a longer pause, the rest is time in which this process stood still. */
   tick(): void {
     const nowMs = this.#clock.nowMs();
     const pauseMs = nowMs - (this.#tickedMs ?? nowMs);
@@ -111,15 +112,25 @@ export class WorkerRegistry implements RegistryPort {
     this.#dispatch({ type: 'tick', nowMs, awayMs });
   }
 
-  /** All available workers once there are `count`; throws deadline-exceeded naming how many there are. */
-  async waitForAvailable(count: number, timeoutMs: number, signal: AbortSignal): Promise<Member[]> {
+  /**
+   * All available workers once there are `count`, or, if there are any, once there have not been more for `settleMs`. Throws
+   * deadline-exceeded naming how many there are.
+   */
+  async waitForAvailable(
+    count: number,
+    timeoutMs: number,
+    signal: AbortSignal,
+    settleMs = Number.POSITIVE_INFINITY,
+  ): Promise<Member[]> {
     const untilMs = this.#clock.nowMs() + timeoutMs;
+    let most = { count: 0, sinceMs: Number.POSITIVE_INFINITY };
     for (;;) {
       signal.throwIfAborted();
       const available = this.available();
-      if (available.length >= Math.max(1, count)) {
-        return available.sort((a, b) => (a.id < b.id ? -1 : 1));
-      }
+      const nowMs = this.#clock.nowMs();
+      if (available.length > most.count) most = { count: available.length, sinceMs: nowMs };
+      const wanted = nowMs - most.sinceMs >= settleMs ? 1 : Math.max(1, count);
+      if (available.length >= wanted) return available.sort((a, b) => (a.id < b.id ? -1 : 1));
       const leftMs = untilMs - this.#clock.nowMs();
       if (leftMs <= 0) {
         const drained = this.members().filter(({ id }) => this.isDrained(id)).length;

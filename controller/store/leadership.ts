@@ -6,6 +6,8 @@ import type { Condition, Lease, Store, Write } from './store.ts';
 export interface Leadership {
   /** Grows with every leader; workers refuse an older one. */
   readonly term: number;
+  /** Another controller led until now. */
+  readonly succeeds: boolean;
   /** Aborts when the leadership may be over; stop deciding at once. */
   readonly lost: AbortSignal;
   /** Writes only while this term leads; throws stale-fence otherwise. False: a condition of the caller's did not hold. */
@@ -25,6 +27,7 @@ export async function campaign(
   signal: AbortSignal,
   waiting: (leader: string) => void = () => undefined,
 ): Promise<Leadership> {
+  let succeeds = false;
   for (;;) {
     signal.throwIfAborted();
     const lease = await store.grantLease(leaseTtlMs);
@@ -32,9 +35,10 @@ export async function campaign(
       [{ key: keys.election, revision: 0 }],
       [{ type: 'put', key: keys.election, value: name, lease }],
     );
-    if (won.applied) return leadershipOf(store, won.revision, lease);
+    if (won.applied) return leadershipOf(store, won.revision, lease, succeeds);
     await lease.revoke();
     await untilFree(store, signal, waiting);
+    succeeds = true;
   }
 }
 
@@ -51,9 +55,10 @@ async function untilFree(
   }
 }
 
-function leadershipOf(store: Store, term: number, lease: Lease): Leadership {
+function leadershipOf(store: Store, term: number, lease: Lease, succeeds: boolean): Leadership {
   return {
     term,
+    succeeds,
     lost: lease.lost,
     async write(conditions, writes) {
       const fence = { key: keys.election, revision: term };

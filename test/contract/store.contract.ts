@@ -231,6 +231,8 @@ export function storeContract(name: string, harness: StoreHarness): void {
         await first.resign();
         expect(first.lost.aborted).toBe(true);
         const second = await within(waitMs, 'second', campaign(store, 'second', never));
+        // Nobody led when it began.
+        expect(second.succeeds).toBe(false);
         expect(second.term).toBeGreaterThan(first.term);
         await second.resign();
       });
@@ -249,6 +251,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
         expect(led).toBe(false);
         await first.resign();
         const second = await within(waitMs, 'second', next);
+        expect(second.succeeds).toBe(true);
         await expect(first.write([], [put(`${at}state`, 'too late')])).rejects.toMatchObject({
           code: 'stale-fence',
           message: expect.stringContaining(`${first.term}`),

@@ -1,8 +1,8 @@
 /** Two controllers on ports of their own, one etcd: the leader is killed while it answers, and the answers go on at the other. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type GenerateEvent, type GenerateOptions, HelsClient } from '../../client/sdk/index.ts';
 import { type Answer, collect } from '../support/daemons.ts';
-import { within } from '../support/deadline.ts';
+import { eventually, within } from '../support/deadline.ts';
 import { EtcdServer } from '../support/etcd-server.ts';
 import { freePort } from '../support/free-port.ts';
 import { helsctl } from '../support/helsctl-process.ts';
@@ -21,11 +21,11 @@ describe('two controllers', () => {
   let etcd: EtcdServer;
   let daemons: Daemons;
   let client: HelsClient;
-  beforeAll(async () => {
+  beforeEach(async () => {
     etcd = await EtcdServer.start();
     daemons = new Daemons();
   });
-  afterAll(async () => {
+  afterEach(async () => {
     client?.close();
     await daemons?.stop();
     await etcd?.stop();
@@ -95,5 +95,27 @@ describe('two controllers', () => {
     }
     const { exitCode, stdout } = await helsctl('--address', both, '--json', 'status');
     expect([exitCode, JSON.parse(stdout).term]).toEqual([0, status.term]);
+  });
+
+  it('what served is served on over the workers that are left when one dies with the leader', {
+    timeout: 180_000,
+  }, async () => {
+    const store = ['--etcd', etcd.url];
+    const addresses = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+    const both = addresses.join();
+    const leader = await daemons.controller(store, addresses[0]);
+    const standby = daemons.controller(store, addresses[1]);
+    const workers = [await daemons.worker(both, 'left'), await daemons.worker(both, 'lost')];
+    client = new HelsClient({ address: both });
+    await deploy(client, { workersMin: 2, policy: 'equal' });
+    for (const { processId } of [leader.process, ...workers.slice(1)]) {
+      process.kill(processId, 'SIGKILL');
+    }
+    await standby;
+    await eventually(90_000, 'it is served again', async () => {
+      return (await client.status()).state === 'ready';
+    });
+    const { plan } = await client.plan();
+    expect(plan?.ranks.map(({ workerId }) => workerId)).toEqual(['left']);
   });
 });

@@ -213,3 +213,14 @@ describe('a deployment', () => {
     expect(openGroup).not.toHaveBeenCalled();
   });
 });
+
+describe('what another controller served', () => {
+  it('serves on over the workers that are there once no more of them come', async () => {
+    const { coordinator, registry } = await setUp();
+    const worker = await new LoadingWorker('a').joins(registry);
+    coordinator.restore({ ...request, workersMin: 2 }, 300);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(coordinator.group).toMatchObject({ phase: 'deploying', detail: 'waiting' });
+    await eventually(10_000, 'it loads', () => worker.loading === 1);
+  });
+});

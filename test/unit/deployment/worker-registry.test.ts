@@ -42,6 +42,8 @@ function site() {
   return { registry, lost, join, beat, pass, standStill };
 }
 
+const never = new AbortController().signal;
+
 describe('a registry whose process stood still', () => {
   it.each([2_000, 6_327, 60_000])('for %i ms loses nobody who is heard of afterwards', (ms) => {
     const { registry, lost, join, beat, pass, standStill } = site();
@@ -69,5 +71,37 @@ describe('a registry whose process stood still', () => {
       pass(500);
     }
     expect(lost).toEqual(['b']);
+  });
+});
+
+describe('waiting for workers', () => {
+  const idsOf = (members: readonly { id: string }[]) => members.map(({ id }) => id);
+
+  it('goes on with those that are there once no more of them come', async () => {
+    const { registry, join } = site();
+    const found = vi.fn();
+    void registry.waitForAvailable(3, Number.POSITIVE_INFINITY, never, 30_000).then(found);
+    await vi.advanceTimersByTimeAsync(60_000);
+    join('a');
+    await vi.advanceTimersByTimeAsync(29_000);
+    join('b');
+    await vi.advanceTimersByTimeAsync(29_000);
+    expect(found).not.toHaveBeenCalled();
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(found.mock.calls.map(([members]) => idsOf(members))).toEqual([['a', 'b']]);
+  });
+
+  it('waits for no more than it needs, and for as long as it takes when nobody says how long', async () => {
+    const { registry, join } = site();
+    join('a');
+    const found = vi.fn();
+    const waiting = registry.waitForAvailable(2, Number.POSITIVE_INFINITY, never).then(found);
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(found).not.toHaveBeenCalled();
+    join('b');
+    await waiting;
+    expect(idsOf(found.mock.calls[0]?.[0])).toEqual(['a', 'b']);
+    const two = registry.waitForAvailable(2, Number.POSITIVE_INFINITY, never, 30_000);
+    expect(idsOf(await two)).toEqual(['a', 'b']);
   });
 });
