@@ -162,7 +162,9 @@ export class GenerationService {
     // Another plan may have come meanwhile: a bound that the room gives is of this moment.
     const group = this.#limitsOf(model);
     const maxTokens = checkRoom(request, group, promptTokenIds.length);
-    checkMinTokens(request.minTokens, maxTokens);
+    // An answer that goes on ends where the room of the moment does, as over any change of plans.
+    const endsWithRoom = request.resume !== null && request.maxTokens === null;
+    if (!endsWithRoom) checkMinTokens(request.minTokens, maxTokens);
     const seed = request.resume?.seed ?? request.seed ?? this.#chance.seed();
     return { request, model, group, promptTokenIds, maxTokens, seed };
   }

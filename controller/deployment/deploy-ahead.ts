@@ -95,21 +95,35 @@ export class DeployAhead {
     this.#current = current;
     const either = AbortSignal.any([signal, current.signal]);
     const timeoutMs = workersTimeoutMs > 0 ? workersTimeoutMs : workersTimeoutMsDefault;
-    const files = await readServedFiles(request.modelPath, request.modelId, request);
-    let isGood = false;
+    let files: ServedFiles;
     try {
-      if (this.#options.serves()) yield* this.#sparing(request, files, timeoutMs, either);
-      either.throwIfAborted();
-      isGood = true;
+      files = await readServedFiles(request.modelPath, request.modelId, request);
+      yield* this.#checkFiles(request, files, timeoutMs, either);
     } catch (error) {
       throw toHelsError(error);
     } finally {
       if (this.#current === current) this.#current = null;
-      if (!isGood) await files.text.close();
     }
     const channel = new PhaseChannel<PlanReport>();
     const settleMs = Number.POSITIVE_INFINITY;
     return { channel, files, workersTimeoutMs: timeoutMs, settleMs, corrections: null };
+  }
+
+  /** Closes the files unless they are good. */
+  async *#checkFiles(
+    request: DeploymentRequest,
+    files: ServedFiles,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<DeployEvent, void, undefined> {
+    let isGood = false;
+    try {
+      if (this.#options.serves()) yield* this.#sparing(request, files, timeoutMs, signal);
+      signal.throwIfAborted();
+      isGood = true;
+    } finally {
+      if (!isGood) await files.text.close();
+    }
   }
 
   /** A deployment is being looked at. */

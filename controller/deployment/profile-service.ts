@@ -26,9 +26,10 @@ const comingUp: Partial<Record<Group['phase'], string>> = {
   replanning: 'another plan',
 };
 
-function refuseWhileComingUp({ phase }: Group): void {
+function refuseWhileComingUp({ phase, detail }: Group): void {
   const what = comingUp[phase];
-  if (what === undefined) return;
+  // One that waits for workers, as long as it takes, measures nothing yet.
+  if (what === undefined || detail === 'waiting') return;
   throw new HelsError('not-ready', `${what} is coming up; profile the workers once it serves`);
 }
 
@@ -41,7 +42,7 @@ export class ProfileService {
 
   /**
    * An empty `modelPath` means the model being served; throws not-ready without one, without workers, and while a deployment or another
-   * plan comes up: that may measure the workers itself, and the newest run ends those before.
+   * plan comes up, unless it waits for workers: that may measure the workers itself, and the newest run ends those before.
    */
   async *run(
     modelPath: string,

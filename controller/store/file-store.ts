@@ -105,6 +105,10 @@ function syncDirectory(directory: string): void {
   const descriptor = openSync(directory, 'r');
   try {
     fsyncSync(descriptor);
+  } catch (error) {
+    // Some file systems, of networks and in user space, cannot.
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (!['EINVAL', 'ENOTSUP'].includes(code)) throw error;
   } finally {
     closeSync(descriptor);
   }

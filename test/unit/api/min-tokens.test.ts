@@ -76,6 +76,12 @@ describe('min_tokens', () => {
     });
   });
 
+  it('ends with the room when a stream goes on where there is less than it began with', async () => {
+    const resume = { tokenIds: [20, 21], seed: 1 };
+    const rest = await answerTo({ minTokens: 600, maxTokens: null, resume });
+    expect([rest.tokenIds.length, rest.reason]).toEqual([507, 'length']);
+  });
+
   it('keeps ends of text and stop tokens from the first tokens, those that would be ignored too', async () => {
     for (const ignoreEndOfText of [true, false]) {
       const fields = { minTokens: 3, stopTokenIds: [78, 0], ignoreEndOfText };

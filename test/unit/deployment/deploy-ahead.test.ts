@@ -88,30 +88,44 @@ function setUp(serves: boolean) {
     available: () => [],
   });
   const bundled = { ...request, modelPath: bundledModel, workersMin: 2 };
-  return async (timeoutMs: number, signal = new AbortController().signal) => {
+  const check = async (
+    timeoutMs: number,
+    signal = new AbortController().signal,
+    modelPath = bundledModel,
+  ) => {
     const seen: string[] = [];
-    const events = ahead.check(bundled, timeoutMs, signal);
+    const events = ahead.check({ ...bundled, modelPath }, timeoutMs, signal);
     for (;;) {
       const next = await events.next();
       if (next.done) return { seen, inherited: next.value };
       seen.push(next.value.progress?.message ?? '');
     }
   };
+  return { ahead, check };
 }
 
+it('is over when the files cannot be served, too: a drain then waits for nothing', async () => {
+  const { ahead, check } = setUp(true);
+  const { signal } = new AbortController();
+  const refused = check(50, signal, '/not-there');
+  expect(ahead.isBusy).toBe(true);
+  await expect(refused).rejects.toMatchObject({ code: 'model-invalid' });
+  expect(ahead.isBusy).toBe(false);
+});
+
 it('waits for workers while something serves, and leaves that to the attempt when nothing does', async () => {
-  await expect(setUp(true)(50)).rejects.toMatchObject({
+  await expect(setUp(true).check(50)).rejects.toMatchObject({
     code: 'deadline-exceeded',
     message: expect.stringContaining('0 of 2 workers registered within 50 ms'),
   });
   expect(closed).toHaveBeenCalledTimes(1);
-  const { seen, inherited } = await setUp(false)(50);
+  const { seen, inherited } = await setUp(false).check(50);
   expect([seen, inherited.workersTimeoutMs]).toEqual([[], 50]);
   expect(closed).toHaveBeenCalledTimes(1);
 });
 
 it('ends when the caller leaves, and when another deployment comes', async () => {
-  const check = setUp(true);
+  const { check } = setUp(true);
   const leaves = new AbortController();
   const left = check(10_000, leaves.signal);
   const replaced = check(10_000);

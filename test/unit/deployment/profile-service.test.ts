@@ -6,11 +6,11 @@ import type { ServedFiles } from '../../../controller/deployment/served-files.ts
 import { smallModel } from '../profiler/models.ts';
 import { site } from './measured-site.ts';
 
-function service(phase: Group['phase']) {
+function service(phase: Group['phase'], detail = '') {
   const { calls, ports, workers } = site();
   const measured = workers();
   const coordinator = {
-    group: { ...initialGroup(3), phase },
+    group: { ...initialGroup(3), phase, detail },
     served: { modelId: 'm', spec: smallModel } as ServedFiles,
     serving: null,
     availableWorkers: () => measured,
@@ -36,6 +36,12 @@ it.each(['deploying', 'replanning'] as const)(
     expect(calls.profiled).toEqual([]);
   },
 );
+
+it('measures while a deployment waits for its workers', async () => {
+  const { calls, run } = service('deploying', 'waiting');
+  expect((await run()).at(-1)).toHaveProperty('ready');
+  expect(calls.profiled).toEqual(['a']);
+});
 
 it.each(['ready', 'waiting', 'empty', 'failed'] as const)(
   'measures while the group is %s',
