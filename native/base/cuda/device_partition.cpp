@@ -12,14 +12,18 @@
 namespace hels::cuda {
 namespace {
 
+/// Of the driver's numbers that the runtime has under another name, or as none.
+constexpr int kDeinitialized = 4, kContextDestroyed = 709;
+
 /// Of the driver's numbers, which are those of the runtime's errors. Few leave the process without its device.
 ErrorCode codeOfStatus(driver::Status status) {
   const auto error = static_cast<cudaError_t>(status);
   if (error == cudaErrorNoDevice || error == cudaErrorInvalidDevice || error == cudaErrorNotSupported)
     return ErrorCode::kDeviceMissing;
   const bool lost = error == cudaErrorECCUncorrectable || error == cudaErrorNvlinkUncorrectable ||
-                    error == cudaErrorIllegalAddress || error == cudaErrorLaunchTimeout ||
-                    (cudaErrorAssert <= error && error <= cudaErrorLaunchFailure) || error == cudaErrorUnknown;
+                    error == cudaErrorIllegalAddress || error == cudaErrorLaunchTimeout || status == kDeinitialized ||
+                    status == kContextDestroyed || (cudaErrorAssert <= error && error <= cudaErrorLaunchFailure) ||
+                    error == cudaErrorUnknown;
   if (lost) return ErrorCode::kDeviceLost;
   return error == cudaErrorMemoryAllocation ? ErrorCode::kMemoryExceeded : ErrorCode::kInternal;
 }

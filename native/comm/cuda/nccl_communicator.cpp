@@ -220,6 +220,7 @@ class NcclConnector::Communicator final : public DeviceCommunicator {
 
 /// A group that is being formed on a thread of its own, which outlives a deadline.
 struct NcclConnector::Forming {
+  std::timed_mutex calling;  // a call of the first sum into NCCL is under way
   std::mutex mutex;
   std::condition_variable changed;
   nccl::Communicator* communicator = nullptr;  // whoever takes it ends it
@@ -245,12 +246,12 @@ struct NcclConnector::Forming {
     changed.notify_all();
   }
 
-  static void sumOnce(const Library& library, nccl::Communicator* communicator, int ranks);
+  void sumOnce(const Library& library, nccl::Communicator* made, int ranks);
   static void run(Forming& forming, const Library& library, const nccl::UniqueId& id, int rank, int ranks, int device);
 };
 
 /// NCCL connects two ranks when they first sum: here, under the deadline of connect().
-void NcclConnector::Forming::sumOnce(const Library& library, nccl::Communicator* communicator, int ranks) {
+void NcclConnector::Forming::sumOnce(const Library& library, nccl::Communicator* made, int ranks) {
   const DeviceBuffer value(sizeof(int64_t), "the first sum with other ranks");
   cudaStream_t stream = nullptr;
   const std::string what = "first sum of the group";
@@ -259,8 +260,11 @@ void NcclConnector::Forming::sumOnce(const Library& library, nccl::Communicator*
       stream, [](cudaStream_t ended) { (void)cudaStreamDestroy(ended); });
   int64_t sum = 1;
   cuda::check(cudaMemcpyAsync(value.data(), &sum, sizeof(sum), cudaMemcpyHostToDevice, stream), what);
-  library.check(library.api().allReduce(value.data(), value.data(), 1, nccl::kInt64, nccl::kSum, communicator, stream),
-                communicator, what);
+  {
+    const std::lock_guard lock(calling);
+    library.check(library.api().allReduce(value.data(), value.data(), 1, nccl::kInt64, nccl::kSum, made, stream), made,
+                  what);
+  }
   cuda::check(cudaMemcpyAsync(&sum, value.data(), sizeof(sum), cudaMemcpyDeviceToHost, stream), what);
   cuda::check(cudaStreamSynchronize(stream), what);
   require(sum == ranks, ErrorCode::kInternal,
@@ -280,7 +284,7 @@ void NcclConnector::Forming::run(Forming& forming, const Library& library, const
       (void)library.api().abort(made);
       return;
     }
-    sumOnce(library, made, ranks);
+    forming.sumOnce(library, made, ranks);
     forming.succeed();
   } catch (const Error& error) {
     forming.fail(error);
@@ -336,8 +340,12 @@ std::shared_ptr<DeviceCommunicator> NcclConnector::connect(const std::vector<std
   }
   forming->abandoned = true;
   lock.unlock();
-  if (communicator != nullptr)
-    (void)inBackground([library = library_, communicator] { (void)library->api().abort(communicator); });
+  if (communicator != nullptr) {
+    (void)inBackground([library = library_, forming, communicator] {
+      const std::unique_lock calls(forming->calling, kEnqueueing);
+      (void)library->api().abort(communicator);
+    });
+  }
   if (aborted) throw formingAborted();
   if (inTime) throw *forming->failure;
   throw Error(ErrorCode::kDeadlineExceeded, "rank " + std::to_string(rank_) + ": the group of " +

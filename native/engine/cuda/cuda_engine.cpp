@@ -24,7 +24,9 @@ CudaMemory checkedMemory(const ModelSpec& model, const ShardSpec& shard, const E
                          CudaEngineRemains& previous) {
   validateCudaOptions(model, options);
   cuda::useDevice(device);
-  if (!shard.headGroups.empty() || !options.kvLoans.empty()) requireAttentionFits(model.weightType, model.headDim);
+  const auto isHeldHere = [&](const KvLoan& loan) { return loan.holder == shard.rank; };
+  const bool attends = !shard.headGroups.empty() || std::ranges::any_of(options.kvLoans, isHeldHere);
+  if (attends) requireAttentionFits(model.weightType, model.headDim);
   const CudaMemory memory = measureCudaMemory(model, shard, options, model.layers);
   keepWhatFits(previous, model, shard, options, memory);
   return memory;
