@@ -342,19 +342,6 @@ describe('a failure', () => {
 });
 
 describe('leaving early', () => {
-  it('is known to the queue of texts that a prompt waits in', async () => {
-    const signals: unknown[] = [];
-    const queue: TextModel = Object.assign(Object.create(text), {
-      encode: async (_: string, __: boolean, signal: AbortSignal) => [signals.push(signal)],
-      encodeChat: async (_: unknown, signal: AbortSignal) => [signals.push(signal)],
-    });
-    const { service } = setUp({}, queue);
-    const { signal } = new AbortController();
-    await service.prepare(request({ input: { type: 'text', text: 'a' } }), signal);
-    await service.prepare(request({ input: { type: 'chat', messages: chatOf(1) } }), signal);
-    expect(signals.map((given) => given === signal)).toEqual([true, true]);
-  });
-
   it('frees the engine when the consumer stops reading', async () => {
     const { service, engine } = setUp();
     const context = { arrivalMs: 0, signal: new AbortController().signal };
