@@ -34,14 +34,19 @@ describe('two controllers', () => {
   const ask = (options: GenerateOptions) =>
     client.generate({ messages }, { ...options, maxTokens: 150, ignoreEndOfText: true });
 
+  /** The second one leads, and says that it serves, once the first is gone. */
+  const twoControllers = async () => {
+    const store = ['--etcd', etcd.url];
+    const addresses = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+    const leader = await daemons.controller(store, addresses[0]);
+    const standby = daemons.controller(store, addresses[1]);
+    return { both: addresses.join(), leader, standby };
+  };
+
   it('a stream goes on with the same tokens when the leader is killed', {
     timeout: 120_000,
   }, async () => {
-    const store = ['--etcd', etcd.url];
-    const addresses = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
-    const both = addresses.join();
-    const leader = await daemons.controller(store, addresses[0]);
-    const standby = daemons.controller(store, addresses[1]);
+    const { both, leader, standby } = await twoControllers();
     for (const id of ['worker-0', 'worker-1']) await daemons.worker(both, id, 'cpu?speed=0.2');
     client = new HelsClient({ address: both });
     await deploy(client, { workersMin: 2, policy: 'equal' });
@@ -86,7 +91,7 @@ describe('two controllers', () => {
     const status = await client.status();
     expect(status.term).toBeGreaterThan(term);
     expect(status.workers.map(({ workerId }) => workerId).sort()).toEqual(['worker-0', 'worker-1']);
-    expect((await standby).grpc).toBe(addresses[1]);
+    expect((await standby).grpc).toBe(both.split(',')[1]);
     for (const [way, answer] of told) {
       const undisturbed = await collect(ask({ ...ways[way], seed: seeds.get(way) ?? 0 }));
       expect(answer.tokenIds).toHaveLength(150);
@@ -100,11 +105,7 @@ describe('two controllers', () => {
   it('what served is served on over the workers that are left when one dies with the leader', {
     timeout: 180_000,
   }, async () => {
-    const store = ['--etcd', etcd.url];
-    const addresses = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
-    const both = addresses.join();
-    const leader = await daemons.controller(store, addresses[0]);
-    const standby = daemons.controller(store, addresses[1]);
+    const { both, leader, standby } = await twoControllers();
     const workers = [await daemons.worker(both, 'left'), await daemons.worker(both, 'lost')];
     client = new HelsClient({ address: both });
     await deploy(client, { workersMin: 2, policy: 'equal' });
