@@ -73,7 +73,7 @@ export async function readServedFiles(
 ): Promise<ServedFiles> {
   const files = await readModelFiles(path);
   const spec = await servedSpec(files, weights);
-  await requireWholeWeights(files);
+  await requireWholeWeights(files, spec);
   const digest = await modelDigest(files.directory);
   const weightsOnly = await weightsDigest(files.directory);
   return {

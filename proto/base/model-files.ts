@@ -14,6 +14,8 @@ export interface ModelFiles {
   weightFiles: string[];
   /** null: the model is a single model.safetensors. */
   indexFile: string | null;
+  /** By the index, the file of each tensor: what else the files hold is not of the model. null: there is no index. */
+  fileOfTensor: ReadonlyMap<string, string> | null;
   /** null when the directory has none (only allowed with `tokenizer: 'optional'`). */
   tokenizerFile: string | null;
   tokenizerConfigFile: string | null;
@@ -130,9 +132,9 @@ async function hashFile(file: string): Promise<FileHash> {
 
 async function findWeights(
   directory: string,
-): Promise<{ weightFiles: string[]; indexFile: string | null }> {
+): Promise<Pick<ModelFiles, 'weightFiles' | 'indexFile' | 'fileOfTensor'>> {
   if ((await nameIfThere(directory, singleName)) !== null) {
-    return { weightFiles: [singleName], indexFile: null };
+    return { weightFiles: [singleName], indexFile: null, fileOfTensor: null };
   }
   if ((await nameIfThere(directory, indexName)) === null) {
     throw invalid(
@@ -140,27 +142,28 @@ async function findWeights(
       `is missing, and so is ${indexName}; Hels reads safetensors weights only`,
     );
   }
-  const weightFiles = shardNames(await readJson(join(directory, indexName)), directory);
+  const fileOfTensor = filesByTensor(await readJson(join(directory, indexName)), directory);
+  const weightFiles = [...new Set(fileOfTensor.values())].sort();
   for (const name of weightFiles) {
     if ((await nameIfThere(directory, name)) === null) {
       throw invalid(join(directory, name), `is missing, but ${indexName} names it`);
     }
   }
-  return { weightFiles, indexFile: indexName };
+  return { weightFiles, indexFile: indexName, fileOfTensor };
 }
 
-function shardNames(index: unknown, directory: string): string[] {
+function filesByTensor(index: unknown, directory: string): Map<string, string> {
   const map = (index as { weight_map?: unknown } | null)?.weight_map;
-  const names = typeof map === 'object' && map !== null ? Object.values(map) : [];
-  const unique = [...new Set(names)];
-  const good = unique.filter((name) => typeof name === 'string' && name === basename(name));
-  if (unique.length === 0 || good.length !== unique.length) {
+  const files = typeof map === 'object' && map !== null ? Object.entries(map) : [];
+  const isPlain = ([, name]: [string, unknown]) =>
+    typeof name === 'string' && name === basename(name);
+  if (files.length === 0 || !files.every(isPlain)) {
     throw invalid(
       join(directory, indexName),
       'has no usable weight_map; it must map each tensor to the name of a file in the same directory',
     );
   }
-  return (good as string[]).sort();
+  return new Map(files);
 }
 
 async function nameIfThere(directory: string, name: string): Promise<string | null> {

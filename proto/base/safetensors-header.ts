@@ -7,6 +7,7 @@ const headerBytesMax = 100_000_000;
 export interface HeaderEntry {
   name: string;
   dtype: string;
+  shape: number[];
   /** Within the file's data. */
   data_offsets: [begin: number, end: number];
 }

@@ -51,6 +51,18 @@ async function failing(
   return [code, (await client.status()).epoch - epoch];
 }
 
+const norm = 'model.norm.weight';
+
+const withoutNorm: Parameters<typeof editHeader>[0] = ({ [norm]: _, ...header }) => header;
+
+/** The last norm lies where another tensor does. */
+const withOverlap: Parameters<typeof editHeader>[0] = (header) => {
+  const entry = header[norm]!;
+  const [begin, end] = entry.data_offsets;
+  const shift = begin === 0 ? 4 : -4;
+  return { ...header, [norm]: { ...entry, data_offsets: [begin + shift, end + shift] } };
+};
+
 const split = (...headGroups: number[]) =>
   headGroups.map((count, index) => ({
     workerId: `worker-${index}`,
@@ -61,6 +73,7 @@ const split = (...headGroups: number[]) =>
 it('is refused before what is served makes room for it, where that can be known', async () => {
   const cases: [Partial<DeployOptions>, string][] = [
     [{ modelPath: brokenModel(cut(1_000_000)) }, 'model-invalid'],
+    [{ modelPath: brokenModel(editHeader(withoutNorm)) }, 'model-invalid'],
     [{ ranks: split(7, 0) }, 'config-invalid'],
     [{ ranks: split(4, 2, 2), workersMin: 2 }, 'config-invalid'],
     [{ workersMin: 9, workersTimeoutMs: 500 }, 'deadline-exceeded'],
@@ -70,10 +83,7 @@ it('is refused before what is served makes room for it, where that can be known'
 }, 120_000);
 
 it('is followed by the same streams when a worker finds out what is wrong', async () => {
-  const norm = 'model.norm.weight';
-  const rename = ({ [norm]: tensor, ...header }: Record<string, unknown>) =>
-    ({ ...header, 'model.mron.weight': tensor }) as never;
-  const modelPath = brokenModel(editHeader(rename));
+  const modelPath = brokenModel(editHeader(withOverlap));
   // Its own epoch, which takes a while since such steps were never measured, and the one in which the model before serves again.
   const workload = { sequences: 128, contextTokens: 64 };
   expect(await failing({ modelPath, workload })).toEqual(['model-invalid', 2]);

@@ -1,8 +1,9 @@
 /** Which bytes of a tensor a rank reads, in file order: what native/engine/weight_loader.cpp does, told without loading. Pure. */
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
+import { groupCount } from '../../proto/domain/model-tensors.ts';
 import type { Range, ShardSpec } from '../binding/engine-types.ts';
 import type { TensorDescription } from '../binding/native.ts';
-import { groupCount, quantizedMatrices } from './quantized-tensors.ts';
+import { quantizedMatrices } from './quantized-tensors.ts';
 
 /** Runs of neighbouring bytes: one for rows of a matrix, one in each row for columns of it. */
 export interface LoadedSlice {

@@ -1,7 +1,11 @@
 /** Which tensors a quantised model directory has, from the tensors of the model (docs/weight-format.md). Pure. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
-import { groupInputs } from '../../proto/domain/quantization.ts';
+import {
+  modelTensors,
+  type QuantizedMatrix,
+  quantizedParts,
+} from '../../proto/domain/model-tensors.ts';
 import type { TensorDescription } from '../binding/native.ts';
 
 type MatrixShape = [rows: number, columns: number];
@@ -20,61 +24,26 @@ export type TargetTensor = {
   | { kind: 'copy' }
 );
 
-/** Of a matrix that is quantised: its bits, and the columns whose groups are counted together. */
-interface QuantizedMatrix {
-  bits: 8 | 4;
-  granule: number;
-}
-
 /** By tensor name, without the `.weight`. */
 export function quantizedMatrices(model: ModelSpec): Map<string, QuantizedMatrix> {
-  const opt = model.naming === 'opt';
-  const bits = model.quantization === 'int4' ? 4 : 8;
-  const whole = { bits, granule: model.hiddenSize } as const;
-  const attention = { bits, granule: model.queryHeadsPerGroup * model.headDim } as const;
-  const mlp = { bits, granule: model.ffnGranule } as const;
-  const matrices = new Map<string, QuantizedMatrix>();
-  for (let layer = 0; layer < model.layers; layer += 1) {
-    const prefix = `${opt ? 'model.decoder' : 'model'}.layers.${layer}.`;
-    for (const name of ['q_proj', 'k_proj', 'v_proj']) {
-      matrices.set(`${prefix}self_attn.${name}`, whole);
-    }
-    matrices.set(`${prefix}self_attn.${opt ? 'out_proj' : 'o_proj'}`, attention);
-    if (model.gatedMlp) matrices.set(`${prefix}mlp.gate_proj`, whole);
-    matrices.set(`${prefix}${opt ? 'fc1' : 'mlp.up_proj'}`, whole);
-    matrices.set(`${prefix}${opt ? 'fc2' : 'mlp.down_proj'}`, mlp);
-  }
-  if (!model.tiedEmbeddings) {
-    matrices.set('lm_head', { bits: 8, granule: model.embeddingSize });
-  }
-  return matrices;
+  return new Map(
+    modelTensors(model).flatMap(({ name, quantized }) =>
+      quantized === null ? [] : [[name.replace(/\.weight$/, ''), quantized] as const],
+    ),
+  );
 }
 
-/** Groups of `columns` columns that begin with a granule. */
-export function groupCount(columns: number, granule: number): number {
-  const groups = (size: number) => Math.ceil(size / groupInputs);
-  return Math.floor(columns / granule) * groups(granule) + groups(columns % granule);
-}
-
-function quantizedPair(tensor: TensorDescription, matrix: QuantizedMatrix): TargetTensor[] {
-  const { name, shape } = tensor;
-  const [rows = 0, columns = 0] = shape;
-  const base = name.slice(0, -'.weight'.length);
-  const bytes = matrix.bits === 8 ? columns : Math.ceil(columns / 2);
-  const groups = groupCount(columns, matrix.granule);
+function quantizedPair(
+  { name, shape: [rows = 0, columns = 0] }: TensorDescription,
+  matrix: QuantizedMatrix,
+): TargetTensor[] {
   const sourceShape: MatrixShape = [rows, columns];
-  const dtype = matrix.bits === 8 ? 'I8' : 'U8';
+  const { integers, scales } = quantizedParts(name, sourceShape, matrix);
+  const common = { ...matrix, source: name, sourceShape };
+  const elements = ([partRows = 0, partColumns = 0]: number[]) => partRows * partColumns;
   return [
-    {
-      ...matrix,
-      ...{ kind: 'integers', name: `${base}.qweight`, dtype, shape: [rows, bytes] },
-      ...{ sizeBytes: rows * bytes, source: name, sourceShape },
-    },
-    {
-      ...matrix,
-      ...{ kind: 'scales', name: `${base}.scales`, dtype: 'F16', shape: [rows, groups] },
-      ...{ sizeBytes: 2 * rows * groups, source: name, sourceShape },
-    },
+    { ...common, kind: 'integers', ...integers, sizeBytes: elements(integers.shape) },
+    { ...common, kind: 'scales', ...scales, sizeBytes: 2 * elements(scales.shape) },
   ];
 }
 
