@@ -155,7 +155,7 @@ async function startController(
     lastEpoch,
     registry,
     store: state,
-    openGroup: openGroupWith({ engine, metrics, tracker, events, clock }, () =>
+    openGroup: openGroupWith({ engine, metrics, tracker, events, clock, log }, () =>
       nextRequest(coordinator.group),
     ),
     replans,

@@ -1,5 +1,6 @@
 /** Makes the engine of a loaded group: step streams to its ranks, the loop over them, warm-up, attachment to the APIs, re-plans. */
 import type { Clock } from '../../proto/base/clock.ts';
+import type { Logger } from '../../proto/base/log.ts';
 import { type HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import { residencyOf } from '../../proto/domain/kv-residency.ts';
 import type { ShardPlan__Output } from '../../proto/gen/hels/v1/ShardPlan.ts';
@@ -26,6 +27,7 @@ interface Surroundings {
   readonly tracker: PredictionTracker;
   readonly events: Pick<ClusterEvents, 'tell'>;
   readonly clock: Clock;
+  readonly log: Pick<Logger, 'error'>;
 }
 
 /** A warm-up has more. */
@@ -38,6 +40,9 @@ const headGroupsOf = ({ headGroups }: ShardPlan__Output['ranks'][number]) =>
 
 const weightsOf = ({ weightsDigest, shardPlan: { model, numerics } }: LoadedGroup) =>
   JSON.stringify([weightsDigest, model?.quantization, numerics]);
+
+/** Of a fault of ours; what else ends an epoch says where it is from. */
+const stackOf = (cause: unknown) => (cause instanceof Error ? cause.stack : undefined);
 
 /** Positions whose KV is there or in a step under way, of all requests. */
 const computedIn = ({ scheduler }: StepLoop) =>
@@ -63,7 +68,7 @@ class ServedGroup implements EngineGroup {
     surroundings: Surroundings,
     onFailed: (error: HelsError) => void,
   ) {
-    const { engine, metrics, tracker, clock } = surroundings;
+    const { engine, metrics, tracker, clock, log } = surroundings;
     this.#surroundings = surroundings;
     this.#deployment = deployment;
     this.#group = group;
@@ -78,6 +83,8 @@ class ServedGroup implements EngineGroup {
       clock,
       observer: this.#observer,
       onFailed: (error) => {
+        const { epoch } = this.#group.shardPlan;
+        log.error('epoch failed', { epoch, error: error.message, stack: stackOf(error.cause) });
         engine.detach(this.#loop);
         onFailed(error);
       },

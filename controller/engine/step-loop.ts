@@ -11,7 +11,8 @@
  *
  * A re-plan moves the requests to the ranks of another epoch, at a step boundary; those that arrive meanwhile wait. Until the new ranks
  * have answered a step, their failure only pauses again, and other ranks can take over. Any other failure of any rank is the end: every
- * request gets exactly one `failed` event, unless its caller has said that it may go on elsewhere.
+ * request gets exactly one `failed` event, unless its caller has said that it may go on elsewhere. So is what is thrown in here, by the
+ * scheduler or by whoever hears of the steps: it never leaves the loop, whose callers are sockets and timers.
  */
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type {
@@ -30,6 +31,7 @@ import { Caller, type EpochEnded } from './caller.ts';
 import { StepExchange } from './step-exchange.ts';
 import type { EpochOptions, StepLoopOptions } from './step-loop-options.ts';
 import { measurementOf } from './step-measurement.ts';
+import { tokenEventOf } from './token-event.ts';
 
 /** Someone waits for a step boundary, or for the first answer of new ranks. */
 interface Waiter {
@@ -128,14 +130,16 @@ export class StepLoop {
       kept,
     });
     this.#reservedTokens = this.#scheduler.contextTokensMax;
-    this.#schedule(epoch.limits, handedOver);
-    this.#exchange.close();
-    this.#exchange = this.#open(epoch);
-    this.#paused = false;
     return new Promise((resolve, reject) => {
       this.#proof = { resolve, reject };
-      this.#pump();
-      if (this.#exchange.underWay === 0) this.#proven();
+      this.#guard(() => {
+        this.#schedule(epoch.limits, handedOver);
+        this.#exchange.close();
+        this.#exchange = this.#open(epoch);
+        this.#paused = false;
+        this.#pump();
+        if (this.#exchange.underWay === 0) this.#proven();
+      });
     });
   }
 
@@ -154,7 +158,7 @@ export class StepLoop {
     this.#scheduler.add(request);
     const caller = new Caller(request, signal, this.#options.clock.nowMs(), epochEnded);
     this.#serve(request.requestId, caller);
-    this.#pump();
+    this.#guard(() => this.#pump());
     return caller.queue;
   }
 
@@ -176,7 +180,7 @@ export class StepLoop {
         refused.push({ caller, error: toHelsError(error) });
       }
     }
-    this.#pump();
+    this.#guard(() => this.#pump());
     return refused;
   }
 
@@ -212,15 +216,25 @@ export class StepLoop {
     for (const [id, caller] of callers) {
       // Ranks that never answered, without a warm-up even: no request is to blame, but one that is known to be.
       if (id !== requestId && (this.#steps === 0 || requestId !== null)) caller.named = false;
-      this.#endWait(caller);
+      this.#guard(() => this.#endWait(caller));
       caller.epochEnded(error);
     }
     this.#noteIdle();
   }
 
+  /** What is thrown in `work` is a fault of ours, and nobody knows what it left half done: the end of the epoch, not of the process. */
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      const message = `a fault of the controller: ${toHelsError(error).message}`;
+      this.fail(new HelsError('internal', message, { cause: error }));
+    }
+  }
+
   #serve(requestId: string, caller: Caller): void {
     this.#callers.set(requestId, caller);
-    caller.onLeft(() => this.#cancel(requestId));
+    caller.onLeft(() => this.#guard(() => this.#cancel(requestId)));
   }
 
   #cancel(requestId: string): void {
@@ -270,9 +284,9 @@ export class StepLoop {
 
   #open(epoch: EpochOptions): StepExchange {
     return new StepExchange(this.#options.term, epoch, {
-      answered: (plan, responses) => this.#answered(plan, responses),
-      refused: (plan, requestId, error) => this.#refused(plan, requestId, error),
-      failed: (error, requestId) => this.#exchangeFailed(error, requestId),
+      answered: (...answer) => this.#guard(() => this.#answered(...answer)),
+      refused: (...refusal) => this.#guard(() => this.#refused(...refusal)),
+      failed: (...failure) => this.#guard(() => this.#exchangeFailed(...failure)),
     });
   }
 
@@ -283,10 +297,10 @@ export class StepLoop {
       this.fail(error, requestId);
       return;
     }
-    this.#proof = null;
     this.#paused = true;
     this.#refusing = false;
     if (requestId !== null) this.#endGuilty(requestId, error);
+    this.#proof = null;
     proof.reject(error);
     // Nothing is under way now: whoever asked for a pause before the new ranks failed has it, and no answer will tell.
     this.#reachBoundary();
@@ -374,8 +388,8 @@ export class StepLoop {
     const caller = this.#callers.get(requestId);
     if (caller === undefined) return;
     this.#callers.delete(requestId);
-    this.#endWait(caller);
     caller.end(event);
+    this.#endWait(caller);
     this.#noteIdle();
   }
 
@@ -383,16 +397,4 @@ export class StepLoop {
     if (this.#callers.size > 0) return;
     for (const wake of this.#idle.splice(0)) wake();
   }
-}
-
-function tokenEventOf(sampled: SampledToken__Output, plan: StepPlan): TokenEvent {
-  const sequence = plan.sequences.find(({ slot }) => slot === sampled.slot);
-  const wanted = sequence?.sampling?.logprobs ?? -1;
-  return {
-    type: 'token',
-    tokenId: sampled.tokenId,
-    logprob: wanted < 0 ? null : sampled.logprob,
-    topLogprobs: sampled.topLogprobs,
-    cachedTokens: sequence?.cachedTokens ?? 0,
-  };
 }

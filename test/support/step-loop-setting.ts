@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, vi } from 'vitest';
 import { sha256PrefixHash } from '../../controller/engine/prefix-hash.ts';
 import { StepLoop } from '../../controller/engine/step-loop.ts';
+import type { StepObserver } from '../../controller/engine/step-loop-options.ts';
 import type { StepMeasurement } from '../../controller/engine/step-measurement.ts';
 import { nothingKept } from '../../controller/scheduler/hand-over.ts';
 import type { HelsError } from '../../proto/domain/errors.ts';
@@ -10,7 +11,17 @@ import { FakeRank } from './fake-ranks.ts';
 
 const kvBlockTokens = 4;
 
-export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedBlocks = 0 } = {}) {
+interface Given {
+  ranks?: number;
+  waitingMax?: number;
+  kvBlocks?: number;
+  parkedBlocks?: number;
+  /** In place of what only counts. */
+  observer?: Partial<StepObserver>;
+}
+
+export function setUp(given: Given = {}) {
+  const { ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedBlocks = 0, observer } = given;
   const ranks = Array.from(
     { length: count },
     (_, rank) => new FakeRank(`worker-${rank}`, kvBlockTokens),
@@ -44,6 +55,7 @@ export function setUp({ ranks: count = 2, waitingMax = 8, kvBlocks = 16, parkedB
       started: () => undefined,
       resumed: (seconds) => waits.push(seconds),
       countsEnd: () => undefined,
+      ...observer,
     },
     onFailed: (error) => failures.push(error),
   });

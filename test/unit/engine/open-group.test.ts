@@ -44,9 +44,10 @@ function setUp() {
   const engine = new SwitchingEngine(clock, () => undefined);
   const metrics = new ServingMetrics(new Registry(), () => ({}) as never);
   const log = createLogger('test', 'error');
+  const logged = vi.spyOn(log, 'error').mockReturnValue(log);
   const events = new ClusterEvents(clock, log);
   const tracker = new PredictionTracker(clock, events, { error: () => undefined });
-  const open = openGroupWith({ engine, metrics, tracker, events, clock }, () => request);
+  const open = openGroupWith({ engine, metrics, tracker, events, clock, log }, () => request);
   const overRanks = (
     ranks: readonly FakeRank[],
     fingerprints: string[],
@@ -77,7 +78,7 @@ function setUp() {
     (await metrics.requestQueue.get()).values.find(({ metricName }) =>
       metricName?.endsWith('_count'),
     )?.value ?? 0;
-  return { events, ranks, group, ask, sleep, made, overRanks, openOver, queued };
+  return { events, metrics, logged, ranks, group, ask, sleep, made, overRanks, openOver, queued };
 }
 
 describe('a group that serves without a warm-up', () => {
@@ -210,4 +211,23 @@ it('workers with other kernels are told once, and again when a re-plan makes the
     ask(fingerprints.join());
   }
   expect(told()).toEqual(['mixed-numerics b', 'mixed-numerics b']);
+});
+
+it('a fault of ours ends the epoch, and the log says where it was', async () => {
+  const { group, ranks, ask, metrics, logged } = setUp();
+  group.attach();
+  const events = read(ask('a'));
+  vi.spyOn(metrics.step, 'observe').mockImplementation(() => {
+    throw new TypeError('no such thing');
+  });
+  answerStep({ ranks });
+  await turn();
+  const error = 'a fault of the controller: no such thing';
+  expect(events.at(-1)).toMatchObject({ type: 'failed', error: { code: 'internal' } });
+  expect(logged.mock.calls).toEqual([
+    [
+      'epoch failed',
+      expect.objectContaining({ error, stack: expect.stringContaining('open-group.test.ts') }),
+    ],
+  ]);
 });
