@@ -17,6 +17,8 @@ export const limits = {
   jsonNestingMax: 100,
   /** One message to the gRPC port; the longest request is below. */
   grpcMessageBytesMax: 6.25 * MiB,
+  /** Of one such message, those of a chat included; token ids that are packed, as they are by default, count as one. */
+  grpcMessageFieldsMax: 2 ** 16,
   httpHeaderBytesMax: 16 * 1024,
   httpConnectionsMax: 4096,
   /** Names of headers that a page of another origin asks to send, all together. */
@@ -100,6 +102,11 @@ assertRelation(
   // The rest: stop texts, salt, ids of stop tokens and numbers.
   limits.grpcMessageBytesMax >= grpcLongestRequestBytes + MiB / 16,
   'grpcMessageBytesMax >= the longest request that the other bounds allow',
+);
+// A chat of one message too many is refused by the name of the field.
+assertRelation(
+  limits.grpcMessageFieldsMax > 2 * limits.chatMessagesMax,
+  'grpcMessageFieldsMax > 2 * chatMessagesMax',
 );
 assertRelation(
   limits.httpBodiesBytesMax >= limits.httpBodyBytesMax,

@@ -4,6 +4,7 @@ import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { channelOptions, HelsService, RegistryService } from '../../../proto/rpc/definitions.ts';
 import { limits } from '../../limits.ts';
+import { boundedRequests } from './bounded-requests.ts';
 
 /** The controller's gRPC port: the client API and the worker registry. */
 export class GrpcServer {
@@ -15,11 +16,11 @@ export class GrpcServer {
       'grpc.max_receive_message_length': limits.grpcMessageBytesMax,
     });
     this.#server.addService(
-      HelsService.service,
+      boundedRequests(HelsService.service),
       api as unknown as grpc.UntypedServiceImplementation,
     );
     this.#server.addService(
-      RegistryService.service,
+      boundedRequests(RegistryService.service),
       registry as unknown as grpc.UntypedServiceImplementation,
     );
   }
