@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PrepareRequest } from '../../proto/gen/hels/v1/PrepareRequest.ts';
+import type { ShardPlan } from '../../proto/gen/hels/v1/ShardPlan.ts';
 import type { WorkerClient } from '../../proto/gen/hels/v1/Worker.ts';
 import { WorkerService } from '../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../proto/rpc/status.ts';
@@ -90,7 +91,8 @@ describe('a worker that serves', () => {
       { term, epoch: epoch - 1 },
       { term: term - 1, epoch: epoch + 100 },
     ]) {
-      const error = await failureOf(prepare({ fence, plan, rank: 0 }));
+      const former = { ...plan, epoch: fence.epoch } as ShardPlan;
+      const error = await failureOf(prepare({ fence, plan: former, rank: 0 }));
       expect(error.code).toBe('stale-fence');
       expect(error.message).toContain(`(term ${fence.term}, epoch ${fence.epoch})`);
       expect(error.message).toContain(`(term ${term}, epoch ${epoch})`);
@@ -116,7 +118,8 @@ describe('a worker that serves', () => {
     const { plan } = await test.cluster.client.plan();
     const modelDigest = 'f'.repeat(64);
     const fence = { term, epoch: epoch + 1 };
-    const request = { fence, plan: { ...plan, modelDigest }, rank: 0 } as PrepareRequest;
+    const changed = { ...plan, epoch: fence.epoch, modelDigest } as ShardPlan;
+    const request: PrepareRequest = { fence, plan: changed, rank: 0 };
     const error = await failureOf(prepare(request));
     expect(error.code).toBe('digest-mismatch');
     expect(error.message).toContain(modelDigest);

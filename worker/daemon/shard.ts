@@ -27,6 +27,7 @@ import {
   kvPlacementOf,
   modelSpecOf,
   numericsOf,
+  planOf,
   previousOf,
   required,
   shardSpecOf,
@@ -105,7 +106,7 @@ export class Shard {
     onProgress: (message: string) => void,
   ): Promise<PrepareResult> {
     const fence = fenceOf(request);
-    const plan = required(request.plan, 'plan');
+    const plan = planOf(request, fence);
     const load = this.#loadRequest(plan, request.rank);
     this.#apply({ type: 'prepare-requested', fence, previous: previousOf(request) });
     const reason = `superseded by fence ${showFence(fence)}`;

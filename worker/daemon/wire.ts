@@ -41,6 +41,15 @@ export function previousOf(message: { previous: Fence__Output | null }): Fence |
   return { term, epoch };
 }
 
+/** Throws request-invalid unless there is a plan, of the epoch that the fence names. */
+export function planOf(message: { plan: ShardPlan__Output | null }, { epoch }: Fence) {
+  const plan = required(message.plan, 'plan');
+  if (plan.epoch === epoch) return plan;
+  throw new HelsError('request-invalid', `plan.epoch is ${plan.epoch}; the fence's is ${epoch}`, {
+    field: 'plan.epoch',
+  });
+}
+
 const words = {
   naming: ['llama', 'opt'],
   normalization: ['rms', 'layer'],

@@ -102,7 +102,7 @@ class World {
   prepare(epoch: number, previous: number | null, plan = planOf()) {
     const request: PrepareRequest__Output = {
       fence: fence(epoch),
-      plan,
+      plan: { ...plan, epoch },
       rank: 0,
       previous: previous === null ? null : fence(previous),
     };
@@ -260,6 +260,18 @@ describe('no engine is left over', () => {
       expect(world.first.closed).toBe(true);
     }
   });
+});
+
+it('a plan of another epoch than its fence is refused, and what is held serves on', async () => {
+  const world = await World.serving();
+  const request = { fence: fence(2), plan: planOf({ epoch: 3 }), rank: 0, previous: fence(1) };
+  await expect(world.shard.prepare(request, () => undefined)).rejects.toMatchObject({
+    code: 'request-invalid',
+    field: 'plan.epoch',
+    message: "plan.epoch is 3; the fence's is 2",
+  });
+  expect(world.shard.state).toMatchObject({ phase: 'connected', newest: fence(1) });
+  expect(world.first.closed).toBe(false);
 });
 
 it('a Connect that a newer Prepare overtakes leaves the next epoch alone', async () => {
