@@ -139,7 +139,6 @@ CudaProfiler::CudaProfiler(const ModelSpec& model, const EngineOptions& options)
         checked.kvBlocks = 1;
         validateCudaOptions(model, checked);
         useDevice(device);
-        requireAttentionFits(model.weightType, model.headDim);
         return device;
       }()),
       products_(options.numerics) {}
@@ -148,6 +147,7 @@ CudaProfiler::~CudaProfiler() { (void)cudaSetDevice(device_); }
 
 double CudaProfiler::measure(const ProfilePoint& point, int repetitions, double secondsMax) {
   check(cudaSetDevice(device_), options_.device);
+  if (point.headGroups > 0) requireAttentionFits(model_.weightType, model_.headDim);
   const PointSetup setup = makePointSetup(
       model_, options_, point, kMadeUpBytesMax,
       [](const ModelSpec& model, const ShardSpec& shard) { return CudaWeights::measure(model, shard, 1); });

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "engine/profile.h"
 #include "reference/tiny_model.h"
+#include "shared_memory_of_a_device.h"
 
 namespace hels::cuda {
 namespace {
@@ -54,6 +55,17 @@ TEST(CudaProfile, RefusesByName) {
   options.speed = 0.5;
   expectError(ErrorCode::kShapeInvalid, "speed is 0.5", [&] { Profiler(profiledSpec(), options); });
 }
+
+#ifdef HELS_CUDA_EMULATION
+TEST(CudaProfile, NeedsNoKernelsForHeadsWhereAPointHasNone) {
+  const test::SharedMemoryOfADevice small(size_t{48} << 10);
+  ModelSpec spec = profiledSpec();
+  spec.headDim = 192;
+  Profiler profiler(spec, profiledOptions());
+  EXPECT_GT(profiler.measure({false, 2, 2, 0, 24, 50}, 1), 0.0);
+  expectError(ErrorCode::kShapeInvalid, "headDim is 192", [&] { profiler.measure({false, 2, 2, 1, 24, 50}, 1); });
+}
+#endif
 
 }  // namespace
 }  // namespace hels::cuda
