@@ -13,6 +13,9 @@ namespace {
 
 constexpr int64_t kEmbeddingRows = 256;
 
+/// Of all sequences together: the tables of their blocks, and that of the positions, are small.
+constexpr int64_t kPositionsMax = int64_t{1} << 24;
+
 void requirePoint(bool good, const char* field, int64_t value, const std::string& allowed) {
   require(good, ErrorCode::kShapeInvalid,
           "profile point: " + std::string(field) + " is " + std::to_string(value) + "; allowed is " + allowed);
@@ -27,11 +30,13 @@ int64_t startOf(int64_t tokens, int64_t context) {
   return std::max<int64_t>(0, (context - tokens * (tokens + 1) / 2) / tokens);
 }
 
-/// So few that the tables of their blocks are small.
 void requirePositions(const ModelSpec& model, const char* field, int64_t tokens, int64_t sequences, int64_t context) {
   const int64_t each = tokens / sequences;
-  requirePoint(startOf(each, context / sequences) + each <= model.maxPositions, field, context,
+  const int64_t positions = startOf(each, context / sequences) + each;
+  requirePoint(positions <= model.maxPositions, field, context,
                "such that no sequence exceeds " + std::to_string(model.maxPositions) + " positions");
+  requirePoint(positions <= kPositionsMax / sequences, field, context,
+               "such that all sequences together have at most " + std::to_string(kPositionsMax) + " positions");
 }
 
 /// Sequences write into blocks of their own; what they only read is taken from the rest of the pool in turn.

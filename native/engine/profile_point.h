@@ -28,7 +28,8 @@ struct PointSetup {
   PointBatch batch;
 };
 
-/// Throws kShapeInvalid naming the field of the point, of a context that the model has no positions for, too.
+/// Throws kShapeInvalid naming the field of the point: of a context that the model has no positions for, too, or that
+/// is long for so many sequences.
 void validatePoint(const ModelSpec& model, const ProfilePoint& point);
 
 /// Of a point that validatePoint() accepts. Made-up weights and KV are at most `bytesMax` each, and a quarter of

@@ -301,6 +301,22 @@ TEST(Profile, GrowsWithTheShareAndNamesBadFields) {
   });
 }
 
+TEST(Profile, RefusesSequencesWhoseTablesWouldBeLarge) {
+  ModelSpec spec = tinyLlama();
+  spec.maxPositions = int64_t{1} << 20;
+  Profiler profiler(spec, EngineOptions{});
+  for (const int64_t tokens : {17, 65536}) {
+    const int64_t context = tokens * spec.maxPositions;
+    expectError(ErrorCode::kShapeInvalid,
+                "contextTokens is " + std::to_string(context) +
+                    "; allowed is such that all sequences together have at most 16777216 positions",
+                [&] {
+                  profiler.measure({false, tokens, context, 0, 0, 0}, 1);
+                });
+  }
+  EXPECT_GT(profiler.measure({false, 16, 16 * spec.maxPositions, 0, 0, 0}, 1), 0.0);
+}
+
 TEST(Connect, IsNeededForSeveralRanks) {
   const TinyModel model = makeTinyModel(tinyLlama(), 1);
   const auto shards = shardsOf(model.spec, {{2, 1, 30}, {2, 0, 0}});
