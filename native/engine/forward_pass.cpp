@@ -110,8 +110,6 @@ void ForwardPass::addRowParallel(const TokenBatch& batch, int64_t layer, const c
                                  const float* input, int64_t inputStride, int64_t granuleDepth) {
   const int64_t hidden = model_.hiddenSize;
   const int64_t tokens = batch.tokens();
-  parallelFor(rowThreads(tokens, hidden), tokens,
-              [&](int64_t token) { std::fill_n(scratch_.sums + token * hidden, hidden, 0); });
   const int64_t bad =
       gemm_.multiplyFixedPoint(linear.matrix, input, inputStride, tokens, granuleDepth, scratch_.sums, hidden);
   if (bad >= 0) {

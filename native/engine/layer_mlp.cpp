@@ -19,12 +19,12 @@ void ForwardPass::mlpBlock(const TokenBatch& batch, int64_t layer) {
     addBias(weights.mlpInput, scratch_.mlp, scratch_.mlpStride, tokens);
     parallelFor(rowThreads(tokens, columns), tokens, [&](int64_t token) {
       float* row = scratch_.mlp + token * scratch_.mlpStride;
+      const float* factors = model_.gatedMlp ? row + columns : nullptr;
       if (model_.activation == Activation::kSilu) {
-        silu(row, columns, bestIsa());
+        silu(row, factors, columns, bestIsa());
       } else {
-        relu(row, columns);
+        relu(row, factors, columns);
       }
-      if (model_.gatedMlp) multiplyBy(row, row + columns, columns);
     });
   }
   addRowParallel(batch, layer, "MLP output", weights.mlpOutput, scratch_.mlp, scratch_.mlpStride, model_.ffnGranule);

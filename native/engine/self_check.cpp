@@ -243,7 +243,7 @@ void addOtherKernels(const ModelSpec& model, bool exact, Hash& hash) {
     const float result = expF32(value);
     hash.add(&result, sizeof(result));
   }
-  silu(values.data(), static_cast<int64_t>(values.size()), bestIsa());
+  silu(values.data(), nullptr, static_cast<int64_t>(values.size()), bestIsa());
   hash.add(values);
   const std::vector<float> ones(values.size(), 1.0F);
   rmsNorm(values.data(), ones.data(), static_cast<int64_t>(values.size()), model.normEpsilon, values.data());

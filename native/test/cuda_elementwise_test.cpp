@@ -212,12 +212,12 @@ TEST(Activate, HasTheBitsOfTheCpu) {
         for (int64_t row = 0; row < rows; ++row) {
           std::vector<float> expected(input.begin() + row * inputs, input.begin() + (row + 1) * inputs);
           for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i];
+          const float* factors = gated ? expected.data() + columns : nullptr;
           if (kind == ActivationKind::kSilu) {
-            silu(expected.data(), columns, bestIsa());
+            silu(expected.data(), factors, columns, bestIsa());
           } else {
-            relu(expected.data(), columns);
+            relu(expected.data(), factors, columns);
           }
-          if (gated) multiplyBy(expected.data(), expected.data() + columns, columns);
           for (int64_t i = 0; i < columns; ++i) {
             ASSERT_EQ(widened(type, results, static_cast<size_t>(row * 80 + i)),
                       rounded(type, expected[static_cast<size_t>(i)]))

@@ -319,7 +319,7 @@ class ChainGemm final : public Gemm {
     return a;
   }
 
-  /// Adds every granule's chains of x.rows <= kRowBlock rows. Returns -1 or the first row that is out of range.
+  /// The sums of every granule's chains of x.rows <= kRowBlock rows. Returns -1 or the first row that is out of range.
   int64_t addGranules(const WeightMatrix& matrix, int64_t panel, int64_t panels, const Operand& x, int64_t granuleDepth,
                       int64_t* sums, int64_t sumStride) const {
     constexpr int64_t kPanelRows = std::max({kManyRows * 8, kTileRowsMax * int64_t{4}, kRowBlock * 2});
@@ -340,7 +340,7 @@ class ChainGemm final : public Gemm {
     const int64_t columns = std::min(stride, matrix.columns - first);
     for (int64_t row = 0; row < x.rows; ++row) {
       int64_t* target = sums + row * sumStride + first;
-      for (int64_t i = 0; i < columns; ++i) target[i] += totals[row * stride + i];
+      std::copy_n(totals + row * stride, columns, target);
     }
     return -1;
   }

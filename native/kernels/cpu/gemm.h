@@ -73,9 +73,9 @@ class Gemm : public WeightPacker {
   virtual void multiply(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, float* y,
                         int64_t yStride) = 0;
 
-  /// sums(rows, columns) += fixed point of the product of each granule of `granuleDepth` inputs (the last may be
-  /// shorter; a multiple of 4 for bf16 inputs), each rounded by itself. Returns -1, or the first row with a partial
-  /// that is NaN, infinite or >= 2^24 (sums are then undefined).
+  /// sums(rows, columns) = the products of the granules of `granuleDepth` inputs (the last may be shorter; a multiple
+  /// of 4 for bf16 inputs), each rounded to fixed point by itself, then added: 0 without inputs. Returns -1, or the
+  /// first row with a partial that is NaN, infinite or >= 2^24 (sums are then undefined).
   virtual int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows,
                                      int64_t granuleDepth, int64_t* sums, int64_t sumStride) = 0;
 };

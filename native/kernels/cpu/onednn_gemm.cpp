@@ -151,7 +151,10 @@ class OneDnnGemm final : public Gemm {
 
   int64_t multiplyFixedPoint(const WeightMatrix& matrix, const float* x, int64_t xStride, int64_t rows, int64_t,
                              int64_t* sums, int64_t sumStride) override {
-    if (matrix.depth == 0) return -1;
+    if (matrix.depth == 0) {
+      for (int64_t row = 0; row < rows; ++row) std::fill_n(sums + row * sumStride, matrix.columns, 0);
+      return -1;
+    }
     partial_.resize(static_cast<size_t>(rows * matrix.columns));
     multiply(matrix, x, xStride, rows, partial_.data(), matrix.columns);
     LeastItem badRow;
@@ -160,7 +163,7 @@ class OneDnnGemm final : public Gemm {
       int64_t* target = sums + row * sumStride;
       for (int64_t column = 0; column < matrix.columns; ++column) {
         if (!inFixedPointRange(partial[column])) return badRow.note(row);
-        target[column] += toFixedPoint(partial[column]);
+        target[column] = toFixedPoint(partial[column]);
       }
     });
     return badRow.get();
