@@ -1,7 +1,7 @@
 import { formatBytes } from '../../proto/domain/device.ts';
 import type { PlanInput, PlanOutput } from '../../proto/domain/plan.ts';
 import { obstacleOf, reliefOf, type Units, withUnit } from './binding-constraint.ts';
-import { decodeLinkSeconds, kvTokensOf, linesSeconds } from './evaluate.ts';
+import { decodeLinkSeconds, evaluateShares, kvTokensOf, linesSeconds } from './evaluate.ts';
 import { type ClusterChange, clusterChanges } from './explain-changes.ts';
 import { type EvictionExplanation, explainEviction } from './explain-eviction.ts';
 import { explainLoans, type LoanExplanation } from './explain-loans.ts';
@@ -21,8 +21,11 @@ interface DeviceExplanation {
   readonly idleSeconds: number;
   /** The device that it waits for, in lockstep the one that it waits for longest; null when it waits for none. */
   readonly waitsFor: string | null;
-  /** Why it takes no further unit from the slowest device, in lockstep the one with the longest own step; `policy`: it could, but the policy does not look. Null for the slowest. */
-  readonly obstacle: 'granularity' | 'kv' | 'memory' | 'policy' | null;
+  /**
+   * Why it takes no further unit from the slowest device, in lockstep the one with the longest own step; `link`: one device more on the link
+   * takes longer than the unit saves; `policy`: it could, but the policy does not look. Null for the slowest.
+   */
+  readonly obstacle: 'granularity' | 'kv' | 'memory' | 'link' | 'policy' | null;
   /** Memory that neither its weights nor the KV that all ranks can hold together will ever use. */
   readonly strandedBytes: number;
   readonly text: string;
@@ -113,10 +116,20 @@ function lackingBytes(problem: Problem, device: ProblemDevice, share: Share): nu
 
 type Reason = Pick<DeviceExplanation, 'obstacle' | 'text'>;
 
-/** The same where the step is not the slowest rank's alone: what the group's step would be with the unit moved. */
-function lockstepReasonOf(setting: Setting, index: number, more: Share): Reason {
+/** The same devices with a link that takes no time. */
+const withoutLink = (problem: Problem): Problem => ({
+  ...problem,
+  devices: problem.devices.map((device) => ({ ...device, decodeLink: 0, decodeRing: 0 })),
+});
+
+/**
+ * Judged by the step of the whole group with the unit moved: in lockstep it is not one rank's alone, and with one device more all of them
+ * pay another link, the only one of a plan its first.
+ */
+function groupReasonOf(setting: Setting, index: number, more: Share): Reason {
   const { problem, shares, plan, slowest } = setting;
-  const after = secondsAfterMove(problem, shares, { from: slowest, to: index, more });
+  const move = { from: slowest, to: index, more };
+  const after = secondsAfterMove(problem, shares, move);
   const { decodeSeconds } = plan.predicted;
   const unit = unitName(setting.unit);
   const from = `more from ${problem.devices[slowest]?.id}`;
@@ -126,10 +139,20 @@ function lockstepReasonOf(setting: Setting, index: number, more: Share): Reason 
       text: `could take ${unit} ${from} (the step would be ${milliseconds(after)}); policy ${plan.policy} does not move it`,
     };
   }
-  return {
-    obstacle: 'granularity',
-    text: `takes no ${unit.replace(/^a /, '')} ${from}: the step would be ${milliseconds(after)}, it is ${milliseconds(decodeSeconds)}`,
-  };
+  const takesNo = `takes no ${unit.replace(/^a /, '')} ${from}`;
+  const seconds = `the step would be ${milliseconds(after)}, it is ${milliseconds(decodeSeconds)}`;
+  const linkless = withoutLink(problem);
+  const now = evaluateShares(linkless, shares).decodeSeconds;
+  if (
+    !isUsed(shares[index] as Share) &&
+    secondsAfterMove(linkless, shares, move) < now * (1 - tieShare)
+  ) {
+    return {
+      obstacle: 'link',
+      text: `${takesNo}: with one device more on the link ${seconds}`,
+    };
+  }
+  return { obstacle: 'granularity', text: `${takesNo}: ${seconds}` };
 }
 
 /** Why a device that waits takes no unit of the slowest one. */
@@ -145,10 +168,8 @@ function reasonOf(setting: Setting, index: number): Reason {
     const what = obstacle === 'kv' ? 'the KV of the workload beside it' : 'its weights';
     return { obstacle, text: `cannot take ${name} more: ${lacks} lack for ${what}` };
   }
-  if (setting.lockstep) return lockstepReasonOf(setting, index, more);
-  const participants = plan.ranks.length + Number(!isUsed(share));
-  const link = decodeLinkSeconds(problem, device, participants);
-  const after = linesSeconds(device.decode, more) + link;
+  if (setting.lockstep || !isUsed(share)) return groupReasonOf(setting, index, more);
+  const after = linesSeconds(device.decode, more) + linkOfPlan(problem, plan, device);
   const { decodeSeconds } = plan.predicted;
   if (after >= decodeSeconds * (1 - tieShare)) {
     return {
@@ -228,12 +249,21 @@ function bindingDevices(setting: Setting, devices: readonly DeviceExplanation[])
 }
 
 const meanings = {
-  compute: 'no used device idles: only faster devices or more of them shorten the step',
+  compute: 'no used device idles: only faster devices or more of them can shorten the step',
   link: 'most of the slowest step is the link: fewer devices or a faster network shorten it',
   memory: 'devices that idle have no room for the weights of a further unit',
   kv: 'devices that idle have no room for the KV of a further unit',
   granularity: 'devices that idle cannot take a whole unit within the step',
 } as const;
+
+/** In place of `compute` where one device does everything. */
+const meaningOfOne =
+  'one device does all of it: a faster one shortens the step, a second one only if it saves more than the link takes';
+
+function meaningOf({ plan, linked }: Setting): string {
+  const { bindingConstraint } = plan.predicted;
+  return bindingConstraint === 'compute' && !linked ? meaningOfOne : meanings[bindingConstraint];
+}
 
 function kvLimit(setting: Setting): string {
   let limiting = '';
@@ -262,7 +292,7 @@ export function explain(unchecked: PlanInput, plan: PlanOutput): Explanation {
   const constraint = plan.predicted.bindingConstraint;
   const meetings = setting.lockstep ? `; ${meetingsText(setting.problem, setting.shares)}` : '';
   const text = plan.feasible
-    ? `${constraint}: ${meanings[constraint]}; ${kvLimit(setting)}${meetings}`
+    ? `${constraint}: ${meaningOf(setting)}; ${kvLimit(setting)}${meetings}`
     : `not feasible: ${plan.reason ?? constraint}`;
   const loans = explainLoans(input, plan);
   const eviction = explainEviction(input, plan);

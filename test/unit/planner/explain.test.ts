@@ -71,6 +71,40 @@ describe('what each device waits for', () => {
     expect(devices[1]?.strandedBytes).toBe(1e9);
   });
 
+  describe.each(['step', 'lockstep'] as const)(
+    'a plan of one device, objective %s',
+    (objective) => {
+      const link = { constant: 2.5, perToken: 0 };
+      const alone = (other: number) =>
+        explained({
+          ...smallInput([
+            device('fast', { perHeadGroup: 1 }, { link }),
+            device('other', { perHeadGroup: other }, { link }),
+          ]),
+          objective,
+        });
+
+      test('a second one would make the first pay the link too', () => {
+        // 4 s alone. With a group on the other one, which then takes 3.5 s, both pay the link: 3 s and 2.5 s.
+        const { binding, devices } = alone(1);
+        expect(devices[1]).toMatchObject({ used: false, obstacle: 'link' });
+        expect(devices[1]?.text).toContain(
+          'takes no head group more from fast: with one device more on the link the step would be 5500.00 ms, it is 4000.00 ms',
+        );
+        expect(binding.text).toContain(
+          'compute: one device does all of it: a faster one shortens the step, a second one only if it saves more than the link takes',
+        );
+      });
+
+      test('a second one that is too slow without a link is granularity', () => {
+        const { devices } = alone(5);
+        // 5 s for a group, and 2.5 s of link.
+        expect(devices[1]).toMatchObject({ used: false, obstacle: 'granularity' });
+        expect(devices[1]?.text).toContain('the step would be 7500.00 ms, it is 4000.00 ms');
+      });
+    },
+  );
+
   test('stranded bytes: what neither weights nor the KV of all ranks can use', () => {
     const input = smallInput([
       device('small', { perHeadGroup: 1 }, { memoryBytes: 2032 + 64 * 30 + 63 }),
