@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import type { Clock } from '../../../proto/base/clock.ts';
 import type { Logger } from '../../../proto/base/log.ts';
@@ -9,8 +10,9 @@ import { limits } from '../../limits.ts';
 import type { Chance } from '../chance.ts';
 import { startRequestDeadline } from '../request-deadline.ts';
 import { type AccessRules, checkHost, corsHeaders } from './access.ts';
-import { errorAnswer, isOurFault } from './api-error.ts';
+import { ApiError, errorAnswer, isOurFault } from './api-error.ts';
 import { type Exchange, sendJson } from './exchange.ts';
+import { refuseMalformed } from './malformed-request.ts';
 import type { Routes } from './routes.ts';
 
 export interface HttpServerOptions {
@@ -29,6 +31,8 @@ export class HttpServer {
   readonly #server: http.Server;
   /** Requests under way, those that came before drain(). */
   readonly #running = new Set<AbortController>();
+  /** The newest answer on a connection. */
+  readonly #answers = new WeakMap<Duplex, http.ServerResponse>();
   #draining = false;
   #idle: (() => void) | null = null;
 
@@ -39,6 +43,8 @@ export class HttpServer {
       requestTimeout: limits.httpBodyTimeoutMs,
       keepAliveTimeout: limits.httpKeepAliveTimeoutMs,
       maxHeaderSize: limits.httpHeaderBytesMax,
+      // Node.js would refuse without a body; see #answer.
+      requireHostHeader: false,
     };
     const { tls } = options;
     this.#server =
@@ -51,7 +57,16 @@ export class HttpServer {
             key: tls.key,
           });
     this.#server.maxConnections = limits.httpConnectionsMax;
-    this.#server.on('request', (request, response) => void this.#serve(request, response));
+    const serve: http.RequestListener = (request, response) => void this.#serve(request, response);
+    // With an expectation that nobody knows: it is ignored, where Node.js would refuse without a body.
+    this.#server.on('request', serve).on('checkExpectation', serve);
+    this.#server.on('clientError', (error, socket) => {
+      const answering = this.#answers.get(socket);
+      refuseMalformed(error, socket, {
+        requestId: options.chance.requestId(),
+        answering: answering?.headersSent === true && !answering.writableFinished,
+      });
+    });
   }
 
   /** Resolves to the port bound; throws config-invalid when the address cannot be. */
@@ -97,6 +112,7 @@ export class HttpServer {
 
   async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const abort = new AbortController();
+    this.#answers.set(request.socket, response);
     const exchange: Exchange = {
       request,
       response,
@@ -129,6 +145,9 @@ export class HttpServer {
     response.setHeader('x-request-id', exchange.requestId);
     const cors = corsHeaders(request.headers, access);
     for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
+    if (request.httpVersion === '1.1' && request.headers.host === undefined) {
+      throw new ApiError(400, 'invalid_request', 'host: the header is missing');
+    }
     checkHost(request.headers, access);
     if (request.method === 'OPTIONS' && Object.keys(cors).length > 0) {
       response.writeHead(204).end();
