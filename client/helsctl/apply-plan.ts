@@ -46,12 +46,19 @@ const seconds = (value: number) => `${value.toFixed(value < 10 ? 2 : 0)} s`;
 const widthOf = (range: { begin: number; end: number } | null) =>
   range === null ? 0 : range.end - range.begin;
 
+const idsOf = (plan: Proposal['plan']) => plan?.ranks.map(({ workerId }) => workerId) ?? [];
+
+/** Workers that only the plan of before has. */
+function leaving(current: Proposal['current'], plan: Proposal['plan']): string {
+  const staying = idsOf(plan);
+  return idsOf(current)
+    .filter((workerId) => !staying.includes(workerId))
+    .join(', ');
+}
+
 /** What each worker has and would have, and what the change should bring and cost. */
 export function formatProposal({ current, plan, equal, ...proposal }: Proposal): string {
-  const workers = [current, plan].flatMap(
-    (one) => one?.ranks.map(({ workerId }) => workerId) ?? [],
-  );
-  const rows = [...new Set(workers)].map((workerId) => {
+  const rows = [...new Set([current, plan].flatMap(idsOf))].map((workerId) => {
     const [has, gets] = [current, plan].map((one) =>
       one?.ranks.find((rank) => rank.workerId === workerId),
     );
@@ -71,10 +78,11 @@ export function formatProposal({ current, plan, equal, ...proposal }: Proposal):
     currentDecodeSeconds > 0
       ? `, ${Math.abs(percent).toFixed(0)} % ${percent < 0 ? 'more' : 'less'}`
       : '';
-  const instead = Number.isFinite(currentDecodeSeconds)
-    ? `instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`
-    : 'without a worker that may no longer be used';
-  const step = `a decode step should take ${formatMilliseconds(plannedDecodeSeconds)} ${instead}`;
+  const planned = formatMilliseconds(plannedDecodeSeconds);
+  // A split over a worker that may no longer be used has no step.
+  const step = Number.isFinite(currentDecodeSeconds)
+    ? `a decode step should take ${planned} instead of ${formatMilliseconds(currentDecodeSeconds)}${gain}`
+    : `decode step without ${leaving(current, plan)}: ${planned}`;
   if (predicted === null) return `${table}\n${step}`;
   const { weightBytes, kvBytes, replaySeconds } = predicted;
   const kv =

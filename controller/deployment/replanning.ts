@@ -32,6 +32,13 @@ const milliseconds = (seconds: number) => `${(1000 * seconds).toFixed(1)} ms`;
 const gainOf = ({ currentSeconds, plannedSeconds }: Proposal) =>
   Number.isFinite(currentSeconds) && currentSeconds > 0 ? 1 - plannedSeconds / currentSeconds : 0;
 
+/** Workers that only the plan of before has. */
+function leavingOf({ workers }: Proposal, from: LoadedGroup): string {
+  const staying = new Set(workers.map(({ id }) => id));
+  const leaving = from.workers.filter(({ id }) => !staying.has(id));
+  return leaving.map(({ id }) => id).join(', ');
+}
+
 /** What moving to the proposed plan would cost now. */
 export function predictedPauseOf(
   { made, candidates }: Proposal,
@@ -68,10 +75,10 @@ export class Replanning {
     this.#log = log;
     this.#context = context;
     this.predicted = predictedPauseOf(proposal, context, log.pauseRatio);
-    const instead = Number.isFinite(currentSeconds)
-      ? `instead of ${milliseconds(currentSeconds)}`
-      : 'without a worker that may no longer be used';
-    this.reason = `a decode step should take ${milliseconds(plannedSeconds)} ${instead}`;
+    const planned = milliseconds(plannedSeconds);
+    this.reason = Number.isFinite(currentSeconds)
+      ? `a decode step should take ${planned} instead of ${milliseconds(currentSeconds)}`
+      : `decode step without ${leavingOf(proposal, context.from)}: ${planned}`;
   }
 
   /** All that may hold something of a move, as they are reached now. */

@@ -55,6 +55,9 @@ describe('helsctl plan --apply', () => {
     expect(formatProposal({ ...proposal, plannedDecodeSeconds: 0.03 })).toContain(
       '30.00 ms instead of 20.00 ms, 50 % more; pause',
     );
+    expect(
+      formatProposal({ ...proposal, currentDecodeSeconds: Number.POSITIVE_INFINITY }),
+    ).toContain('decode step without b: 15.00 ms; pause');
     expect(formatProposal({ ...proposal, plan: current, equal: true })).toContain(
       'the plan is as it would be made now',
     );

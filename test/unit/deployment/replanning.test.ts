@@ -5,6 +5,7 @@ import type { EngineGroup } from '../../../controller/deployment/engine-group.ts
 import type { GroupWorker } from '../../../controller/deployment/group-worker.ts';
 import type { HeldEpochs } from '../../../controller/deployment/load-plan.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
+import type { Proposal } from '../../../controller/deployment/replan-proposal.ts';
 import { Replanning } from '../../../controller/deployment/replanning.ts';
 import type { HeldKv, KeptRoom } from '../../../controller/scheduler/hand-over.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
@@ -19,7 +20,7 @@ const holding = (blocks: number[], computed: number): HeldKv => ({
 const never = new Promise<never>(() => undefined);
 const result = { collectiveAddress: '', weightBytesLoaded: 8, weightBytesAdopted: 2, seconds: 1 };
 
-function setUp() {
+function setUp(changed: Partial<Proposal> = {}, usedBefore: string[] = ['a']) {
   const asked: string[] = [];
   const prepares = new Map<string, () => Promise<unknown>>();
   const worker = (id: string) =>
@@ -48,10 +49,10 @@ function setUp() {
     ...alone.made,
     shardPlan: { ...alone.made.shardPlan, epoch: 1 },
     candidates: [a, b],
-    workers: [a],
+    workers: [a, b].filter(({ id }) => usedBefore.includes(id)),
     prepared: [],
   };
-  const proposal = propose({}, { loaded: from, available: [a, b] });
+  const proposal = { ...propose({}, { loaded: from, available: [a, b] }), ...changed };
   const engine = {
     pause: () => Promise.resolve(),
     kvInUse: () => [holding([0, 1], 20), holding([2], 7)],
@@ -109,6 +110,13 @@ describe('a re-plan', () => {
     expect(stored).toEqual([3]);
     expect(asked).toEqual(['a prepare 2', 'b prepare 2', 'a prepare 3', 'b release 3']);
     expect(log.trouble).toBe(3);
+  });
+
+  it('says what a step should take, and without whom', () => {
+    expect(setUp().replanning.reason).toMatch(/^a decode step should take .* ms instead of .* ms$/);
+    const workers = [{ id: 'a' } as GroupWorker];
+    const drained = { workers, currentSeconds: Number.POSITIVE_INFINITY, plannedSeconds: 0.00537 };
+    expect(setUp(drained, ['a', 'b']).replanning.reason).toBe('decode step without b: 5.4 ms');
   });
 
   it('that fails says in which epoch', async () => {
