@@ -32,10 +32,13 @@ function tlsOption(flags: string, description: string): Option {
 function buildProgram(context: Context): Command {
   const program = new Command('helsctl')
     .description('heterogeneity-aware LLM serving: deploy, look, ask')
-    .option(
-      '--address <host:port,...>',
-      'gRPC address of the controller; of several, in the order in which they are tried',
-      process.env['HELS_ADDRESS'] ?? '127.0.0.1:7070',
+    .addOption(
+      new Option(
+        '--address <host:port,...>',
+        'gRPC address of the controller; of several, in the order in which they are tried',
+      )
+        .env('HELS_ADDRESS')
+        .default('127.0.0.1:7070'),
     )
     .addOption(tlsOption('--tls-ca <file>', 'authority of the controller (PEM)'))
     .addOption(tlsOption('--tls-cert <file>', 'own certificate (PEM)'))

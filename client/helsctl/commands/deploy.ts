@@ -84,12 +84,12 @@ export function addDeployCommand(program: Command, context: Context): void {
     .option('--timeout <seconds>', 'how long to wait for workers', '60')
     .option(
       '--sequences <n>',
-      'running sequences to plan for, 1 to 1024; above 64 more run at once',
+      'running sequences to plan for, 1 to 1024; above 64 more run at once (default: 8)',
     )
-    .option('--context <tokens>', 'context length per sequence to plan for')
+    .option('--context <tokens>', 'context length per sequence to plan for (default: 256)')
     .option(
       '--prefill-chunk <tokens>',
-      'prompt tokens of a step to plan for, 1 to 8192; above 512 steps have more',
+      'prompt tokens of a step to plan for, 1 to 8192; above 512 steps have more (default: 256)',
     )
     .option('--allow-remote-kv', 'KV may lie on another worker than its heads')
     .option('--kv-policy <policy>', `when KV runs out: ${kvPolicies.join(', ')}`, 'evict')
