@@ -34,6 +34,10 @@ function targetLines({ stepSecondsMax, tokensPerSecondMin }: PlanTargets): strin
   return lines;
 }
 
+/** The name promises more: a cluster file's policies are predicted in lockstep, which `optimal` does not plan for. */
+const optimalNote =
+  'optimal: the optimum of the formula; predicted in lockstep, where it may be slower than every other policy';
+
 /** All policies side by side; the plan of an infeasible one has no times. */
 export function policyTable(policies: readonly PolicyForecast[], workload: PlanWorkload): string {
   const { sequences, contextTokens, prefillChunk } = workload;
@@ -51,10 +55,11 @@ export function policyTable(policies: readonly PolicyForecast[], workload: PlanW
   const reasons = policies.flatMap(({ policy, reason }) =>
     reason === null ? [] : [`${policy}: ${reason}`],
   );
+  const notes = policies.some(({ policy }) => policy === 'optimal') ? [optimalNote] : [];
   const load =
     `${sequences} sequences of ${contextTokens} tokens; TTFT of a prompt of ${contextTokens} tokens ` +
     `in chunks of ${prefillChunk} on an idle group; largest batch at that context`;
-  return `${load}\n${[tableText([header, ...rows]), ...reasons].join('\n')}\n`;
+  return `${load}\n${[tableText([header, ...rows]), ...notes, ...reasons].join('\n')}\n`;
 }
 
 /** A plan for people. */

@@ -42,6 +42,7 @@ describe('a cluster that nobody owns', { timeout: 60_000 }, () => {
     }
     expect(stdout).toMatch(/largest batch with a step of at most 50\.000 ms: \d+ sequences/);
     expect(stdout).toContain("equal: kv: device 'p100-0' has 14.40 GiB");
+    expect(stdout).toContain('optimal: the optimum of the formula; predicted in lockstep');
     expect(stdout).toContain('what binds:');
     expect(stdout).toContain('without a100-80-0:');
   });
