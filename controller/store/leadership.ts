@@ -8,7 +8,7 @@ export interface Leadership {
   readonly term: number;
   /** Another controller led until now. */
   readonly succeeds: boolean;
-  /** Aborts when the leadership may be over; stop deciding at once. */
+  /** Aborts when the leadership may be over, or a write has found that it is; stop deciding at once. */
   readonly lost: AbortSignal;
   /** Writes only while this term leads; throws stale-fence otherwise. False: a condition of the caller's did not hold. */
   write(conditions: readonly Condition[], writes: readonly Write[]): Promise<boolean>;
@@ -35,8 +35,12 @@ export async function campaign(
       [{ key: keys.election, revision: 0 }],
       [{ type: 'put', key: keys.election, value: name, lease }],
     );
-    if (won.applied) return leadershipOf(store, won.revision, lease, succeeds);
+    if (won.applied && !lease.lost.aborted) {
+      return leadershipOf(store, won.revision, lease, succeeds);
+    }
     await lease.revoke();
+    // Over before the answer was read: nobody would hear of that any more.
+    if (won.applied) continue;
     await untilFree(store, signal, waiting);
     succeeds = true;
   }
@@ -56,21 +60,37 @@ async function untilFree(
 }
 
 function leadershipOf(store: Store, term: number, lease: Lease, succeeds: boolean): Leadership {
+  const lost = new AbortController();
+  lease.lost.addEventListener('abort', () => lost.abort(), { once: true });
   return {
     term,
     succeeds,
-    lost: lease.lost,
+    lost: lost.signal,
     async write(conditions, writes) {
-      const fence = { key: keys.election, revision: term };
-      const result = await store.transact([fence, ...conditions], writes);
-      if (result.applied) return true;
-      const current = await store.get(keys.election);
-      if (current?.revision === term) return false;
-      throw new HelsError(
-        'stale-fence',
-        `term ${term} no longer leads; the election key has revision ${current?.revision ?? 0}`,
-      );
+      try {
+        return await writeFenced(store, term, conditions, writes);
+      } catch (error) {
+        if (error instanceof HelsError && error.code === 'stale-fence') lost.abort();
+        throw error;
+      }
     },
     resign: () => lease.revoke(),
   };
+}
+
+async function writeFenced(
+  store: Store,
+  term: number,
+  conditions: readonly Condition[],
+  writes: readonly Write[],
+): Promise<boolean> {
+  const fence = { key: keys.election, revision: term };
+  const result = await store.transact([fence, ...conditions], writes);
+  if (result.applied) return true;
+  const current = await store.get(keys.election);
+  if (current?.revision === term) return false;
+  throw new HelsError(
+    'stale-fence',
+    `term ${term} no longer leads; the election key has revision ${current?.revision ?? 0}`,
+  );
 }
