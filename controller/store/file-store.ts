@@ -1,9 +1,10 @@
 /** The embedded default: a log of checksummed records in one directory, held by one process at a time. */
 import { closeSync, fsyncSync, ftruncateSync, openSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { type Clock, systemClock } from '../../proto/base/clock.ts';
 import { makeDirectory } from '../../proto/base/make-directory.ts';
-import { HelsError } from '../../proto/domain/errors.ts';
-import { DirectoryLock } from './directory-lock.ts';
+import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import { DirectoryLock, lockRefreshMs } from './directory-lock.ts';
 import type { Change, KeyValueState } from './key-value-state.ts';
 import { MemoryStore } from './memory-store.ts';
 import { encode, fold, foldedBytes, type OpenLog, replay } from './transaction-log.ts';
@@ -22,29 +23,38 @@ export class FileStore extends MemoryStore {
   readonly #lock: DirectoryLock;
   #log: OpenLog;
   #foldAtBytes: number;
+  readonly #refresh: NodeJS.Timeout;
   #open = true;
 
-  private constructor(file: string, state: KeyValueState, log: OpenLog, lock: DirectoryLock) {
+  private constructor(
+    file: string,
+    state: KeyValueState,
+    log: OpenLog,
+    lock: DirectoryLock,
+    clock: Clock,
+  ) {
     super(state);
     this.#file = file;
     this.#log = log;
     this.#lock = lock;
     this.#foldAtBytes = foldAt(foldedBytes(state));
+    this.#refresh = setInterval(() => void this.#refreshLock(clock.unixMs()), lockRefreshMs);
+    this.#refresh.unref();
   }
 
   /**
    * Throws config-invalid when the directory cannot be used, is in use, or its log is damaged (a torn last record is no damage: it never
    * happened).
    */
-  static open(directory: string): FileStore {
+  static open(directory: string, clock: Clock = systemClock): FileStore {
     makeDataDirectory(directory);
-    const lock = DirectoryLock.take(directory);
+    const lock = DirectoryLock.take(directory, clock.unixMs());
     try {
       const file = join(directory, logName);
       const { state, goodBytes: sizeBytes } = replay(file);
       const descriptor = openSync(file, 'a');
       ftruncateSync(descriptor, sizeBytes);
-      const store = new FileStore(file, state, { descriptor, sizeBytes }, lock);
+      const store = new FileStore(file, state, { descriptor, sizeBytes }, lock, clock);
       store.#foldIfLong();
       return store;
     } catch (error) {
@@ -57,6 +67,7 @@ export class FileStore extends MemoryStore {
     await super.close();
     if (!this.#open) return;
     this.#open = false;
+    clearInterval(this.#refresh);
     closeSync(this.#log.descriptor);
     this.#lock.release();
   }
@@ -69,6 +80,8 @@ export class FileStore extends MemoryStore {
       return { key: change.key, value: leased ? null : change.value };
     });
     const line = encode({ revision, changes: kept });
+    // Before the log is touched, for it may be another process's.
+    this.#lock.check();
     try {
       this.#foldIfLong();
       writeFileSync(this.#log.descriptor, line);
@@ -81,6 +94,15 @@ export class FileStore extends MemoryStore {
       });
     }
     this.#log.sizeBytes += Buffer.byteLength(line);
+  }
+
+  async #refreshLock(nowUnixMs: number): Promise<void> {
+    try {
+      await this.#lock.refresh(nowUnixMs);
+    } catch (error) {
+      // A disk that is full or slow takes nothing over.
+      if (this.#open && toHelsError(error).code === 'stale-fence') this.endLeases();
+    }
   }
 
   #foldIfLong(): void {

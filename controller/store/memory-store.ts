@@ -80,8 +80,13 @@ export class MemoryStore implements Store {
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const lost of this.#leases.values()) lost.abort();
+    this.endLeases();
     this.#wake();
+  }
+
+  /** Their holders learn that they hold nothing any more. */
+  protected endLeases(): void {
+    for (const lost of this.#leases.values()) lost.abort();
   }
 
   /** Called before the changes are visible; throwing keeps them from happening. */

@@ -9,7 +9,7 @@ type StoreConfig = Pick<ControllerConfig, 'etcd' | 'etcdTls' | 'dataDirectory'>;
 
 /** etcd when there are endpoints, else the embedded file store. Throws config-invalid for files that are not what they should be. */
 export function openStore(config: StoreConfig, clock: Clock): Store {
-  if (config.etcd.length === 0) return FileStore.open(config.dataDirectory);
+  if (config.etcd.length === 0) return FileStore.open(config.dataDirectory, clock);
   return new EtcdStore({ hosts: [...config.etcd], clock, tls: readEtcdTls(config, clock) });
 }
 
