@@ -1,7 +1,7 @@
 /**
  * Who is in the cluster. Pure: (state, event) -> (state, effects); the caller brings the time and carries out the effects.
  *
- *   register            -> alive           a new incarnation of a known worker ends the old one first
+ *   register            -> alive           a new incarnation of a known worker ends the old one first, unless it is refused: see refusalOf()
  *   heartbeat           -> alive           suspect when it computes nothing although steps are outstanding
  *   silent > suspectMs  -> suspect
  *   unreachable         -> suspect         until its next heartbeat
@@ -39,6 +39,8 @@ export interface Member {
   progress: number;
   /** When `progress` last grew, or when there was nothing to do. */
   lastProgressMs: number;
+  /** The life whose place it took; null: none was there. */
+  replaced: string | null;
 }
 
 export interface Membership {
@@ -102,6 +104,26 @@ export function availableMembers({ members, drained }: Membership): Member[] {
   return [...members.values()].filter(({ id, state }) => state === 'alive' && !drained.has(id));
 }
 
+const hostOf = (address: string) => address.slice(0, address.lastIndexOf(':'));
+
+/**
+ * Why a worker may not register now, in words; null: it may. Two processes of one name would end each other's life for ever: a live one keeps
+ * its name from other hosts, and on its own host, where the newer is the restarted one, from the life whose place it took.
+ */
+export function refusalOf(
+  membership: Membership,
+  { worker, nowMs }: Pick<Extract<MembershipEvent, { type: 'register' }>, 'worker' | 'nowMs'>,
+  { suspectMs }: Pick<MembershipLimits, 'suspectMs'>,
+): string | null {
+  const { id, incarnation, address } = worker;
+  const known = membership.members.get(id);
+  if (known === undefined || known.incarnation === incarnation) return null;
+  if (known.state !== 'alive' || nowMs - known.lastHeartbeatMs > suspectMs) return null;
+  const elsewhere = hostOf(known.address) !== hostOf(address);
+  if (!elsewhere && known.replaced !== incarnation) return null;
+  return `worker '${id}' is alive at ${known.address}: two workers have this name; give the one at ${address} another --id, or stop one of them`;
+}
+
 function without(membership: Membership, id: string): Membership {
   const members = new Map(membership.members);
   members.delete(id);
@@ -131,7 +153,7 @@ export function applyMembershipEvent(
 ): MembershipStep {
   switch (event.type) {
     case 'register':
-      return register(membership, event);
+      return register(membership, event, limits);
     case 'heartbeat':
       return heartbeat(membership, event, limits);
     case 'deregister': {
@@ -171,7 +193,9 @@ function undrain(membership: Membership, id: string): MembershipStep {
 function register(
   membership: Membership,
   event: Extract<MembershipEvent, { type: 'register' }>,
+  limits: MembershipLimits,
 ): MembershipStep {
+  if (refusalOf(membership, event, limits) !== null) return { membership, effects: [] };
   const { worker, nowMs } = event;
   const known = membership.members.get(worker.id);
   const member: Member = {
@@ -180,11 +204,13 @@ function register(
     lastHeartbeatMs: nowMs,
     progress: 0,
     lastProgressMs: nowMs,
+    replaced: known?.incarnation ?? null,
   };
   // The same life registering again (after the controller forgot to answer) changes nothing for its group.
   if (known?.incarnation === worker.incarnation) {
+    const { replaced } = known;
     return {
-      membership: withMember(membership, { ...member, progress: known.progress }),
+      membership: withMember(membership, { ...member, progress: known.progress, replaced }),
       effects: known.state === 'suspect' ? [{ type: 'worker-returned', id: known.id }] : [],
     };
   }

@@ -12,6 +12,7 @@ import {
   type Membership,
   type MembershipEvent,
   type MembershipLimits,
+  refusalOf,
 } from '../cluster/membership.ts';
 import type { MembershipWatch } from './member-events.ts';
 
@@ -70,13 +71,14 @@ export class WorkerRegistry implements RegistryPort {
     this.#dispatch({ type: drained ? 'drain' : 'undrain', id: workerId });
   }
 
+  /** Throws denied for the second of two workers with one name. */
   register(registration: WorkerRegistration) {
     const { workerId, ...worker } = registration;
-    this.#dispatch({
-      type: 'register',
-      nowMs: this.#clock.nowMs(),
-      worker: { id: workerId, ...worker },
-    });
+    const nowMs = this.#clock.nowMs();
+    const registered = { nowMs, worker: { id: workerId, ...worker } };
+    const refusal = refusalOf(this.#membership, registered, membershipLimits);
+    if (refusal !== null) throw new HelsError('denied', refusal, { field: 'worker_id' });
+    this.#dispatch({ type: 'register', ...registered });
     return { term: this.#term, heartbeatIntervalMs };
   }
 

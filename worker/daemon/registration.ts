@@ -5,6 +5,7 @@
 import type * as grpc from '@grpc/grpc-js';
 import { sleep } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
+import { toHelsError } from '../../proto/domain/errors.ts';
 import type { HeartbeatRequest } from '../../proto/gen/hels/v1/HeartbeatRequest.ts';
 import type { HeartbeatResponse__Output } from '../../proto/gen/hels/v1/HeartbeatResponse.ts';
 import type { RegisterRequest } from '../../proto/gen/hels/v1/RegisterRequest.ts';
@@ -36,7 +37,8 @@ export class Registration {
   #loop: Promise<void> = Promise.resolve();
   /** By whom the last call was answered. */
   #answered: unknown = null;
-  #outageLogged = false;
+  /** Of this outage. */
+  readonly #logged = new Set<string>();
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
@@ -91,7 +93,7 @@ export class Registration {
     const response = await this.#call<RegisterResponse__Output>((stub, options, done) =>
       stub.register(registerRequest(), options, done),
     );
-    this.#outageLogged = false;
+    this.#logged.clear();
     log.info('registered', { controller, term: response.term });
     const { low, high } = heartbeatBoundsMs;
     return Math.min(Math.max(response.heartbeatIntervalMs, low), high);
@@ -102,7 +104,7 @@ export class Registration {
     const { known } = await this.#call<HeartbeatResponse__Output>((stub, options, done) =>
       stub.heartbeat(this.#options.heartbeatRequest(), options, done),
     );
-    this.#outageLogged = false;
+    this.#logged.clear();
     if (known) return intervalMs;
     this.#options.log.info('the controller does not know this worker; registering again');
     return null;
@@ -131,10 +133,15 @@ export class Registration {
     });
   }
 
-  /** Once per outage, not once per attempt. */
+  /** Once per outage, not once per attempt; a refusal in its own right, for others of the list may not answer. */
   #logOutage(error: unknown): void {
-    if (this.#outageLogged) return;
-    this.#outageLogged = true;
-    this.#options.log.warn('the controller does not answer; trying on', { error: String(error) });
+    const { code, field } = toHelsError(error);
+    const isRefused = code === 'denied' && field === 'worker_id';
+    const what = isRefused
+      ? 'the controller refuses this worker'
+      : 'the controller does not answer';
+    if (this.#logged.has(what)) return;
+    this.#logged.add(what);
+    this.#options.log.warn(`${what}; trying on`, { error: String(error) });
   }
 }

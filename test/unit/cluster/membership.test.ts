@@ -8,14 +8,15 @@ import {
   type MembershipEffect,
   type MembershipEvent,
   type MembershipLimits,
+  refusalOf,
 } from '../../../controller/cluster/membership.ts';
 import { madeUpDevice } from './made-up-device.ts';
 
 const limits: MembershipLimits = { suspectMs: 1_500, leaseMs: 5_000, stuckMs: 10_000 };
 
-function register(nowMs: number, id: string, incarnation: string): MembershipEvent {
-  const worker = { id, incarnation, address: `${id}:7000`, version: '1', device: madeUpDevice };
-  return { type: 'register', nowMs, worker };
+function register(nowMs: number, id: string, incarnation: string, address = `${id}:7000`) {
+  const worker = { id, incarnation, address, version: '1', device: madeUpDevice };
+  return { type: 'register' as const, nowMs, worker };
 }
 
 function heartbeat(
@@ -90,6 +91,79 @@ describe('registration', () => {
       incarnation: 'a2',
       reason: 'drain',
     });
+  });
+});
+
+describe('two workers of one name', () => {
+  /** Each registers again whenever it is told that it is not known, as the daemon does. */
+  function fight(addresses: string[], untilMs: number) {
+    let membership = emptyMembership;
+    const effects: MembershipEffect[] = [];
+    const refused = new Set<string>();
+    for (let nowMs = 0; nowMs < untilMs; nowMs += 250) {
+      const index = (nowMs / 250) % addresses.length;
+      const life = `a${index}`;
+      const event = isCurrent(membership, 'a', life)
+        ? heartbeat(nowMs, life, 0)
+        : register(nowMs, 'a', life, addresses[index]);
+      if (event.type === 'register' && refusalOf(membership, event, limits)) refused.add(life);
+      const step = applyMembershipEvent(membership, event, limits);
+      membership = step.membership;
+      effects.push(...step.effects);
+    }
+    return { members: [...membership.members.values()], effects, refused: [...refused] };
+  }
+
+  it('on two hosts: the first stays, undisturbed', () => {
+    const { members, effects, refused } = fight(['host-a:1', 'host-b:1'], 60_000);
+    expect(members).toMatchObject([{ incarnation: 'a0', address: 'host-a:1' }]);
+    expect(effects).toEqual([{ type: 'worker-joined', id: 'a', incarnation: 'a0' }]);
+    expect(refused).toEqual(['a1']);
+  });
+
+  it('on one host: the newer one stays, for it may be the first one, started again', () => {
+    const { members, effects, refused } = fight(['host-a:1', 'host-a:2'], 60_000);
+    expect(members).toMatchObject([{ incarnation: 'a1', address: 'host-a:2' }]);
+    expect(effects.map(({ type }) => type)).toEqual([
+      'worker-joined',
+      'worker-lost',
+      'worker-joined',
+    ]);
+    expect(refused).toEqual(['a0']);
+  });
+
+  const held = run([register(0, 'a', 'a1', 'host-a:1'), heartbeat(1_000, 'a1', 0)]).membership;
+  const refusal = (nowMs: number, life: string, address: string, membership = held) =>
+    refusalOf(membership, register(nowMs, 'a', life, address), limits);
+
+  it('are named in the refusal', () => {
+    expect(refusal(1_100, 'a2', '[fd00::2]:1')).toBe(
+      "worker 'a' is alive at host-a:1: two workers have this name; give the one at [fd00::2]:1 another --id, or stop one of them",
+    );
+  });
+
+  it('are one that moved to another host once nothing was heard for the suspect time, before a tick too', () => {
+    expect(refusal(2_500, 'a2', 'host-b:1')).not.toBeNull();
+    expect(refusal(2_501, 'a2', 'host-b:1')).toBeNull();
+    const suspect = run([
+      register(0, 'a', 'a1', 'host-a:1'),
+      { type: 'unreachable', id: 'a', incarnation: 'a1' },
+    ]);
+    expect(refusal(10, 'a2', 'host-b:1', suspect.membership)).toBeNull();
+  });
+
+  it('are one that started again on its host, or whose own address changed', () => {
+    expect(refusal(1_001, 'a2', 'host-a:2')).toBeNull();
+    expect(refusal(1_001, 'a1', 'host-b:1')).toBeNull();
+    const { members } = run([
+      register(0, 'a', 'a1', 'host-a:1'),
+      register(10, 'a', 'a1', 'host-b:1'),
+    ]).membership;
+    expect(members.get('a')?.address).toBe('host-b:1');
+  });
+
+  it('are no worry of a controller that takes over: whoever comes first stays', () => {
+    expect(refusal(0, 'a2', 'host-b:1', emptyMembership)).toBeNull();
   });
 });
 

@@ -74,6 +74,21 @@ describe('a registry whose process stood still', () => {
   });
 });
 
+it('refuses a second worker of one name on another host as denied, and goes on with the first', () => {
+  const { registry, lost, join, beat } = site();
+  join('a');
+  const second = { workerId: 'a', incarnation: 'other', address: 'elsewhere:1', version: '1' };
+  expect(() => registry.register({ ...second, device: madeUpDevice })).toThrow(
+    expect.objectContaining({
+      code: 'denied',
+      field: 'worker_id',
+      message: expect.stringContaining('alive at host:1'),
+    }),
+  );
+  beat('a');
+  expect([lost, registry.members().map(({ incarnation }) => incarnation)]).toEqual([[], ['a1']]);
+});
+
 describe('waiting for workers', () => {
   const idsOf = (members: readonly { id: string }[]) => members.map(({ id }) => id);
 

@@ -1,7 +1,9 @@
 import * as grpc from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Logger } from '../../../proto/base/log.ts';
+import { HelsError } from '../../../proto/domain/errors.ts';
 import { RegistryService } from '../../../proto/rpc/definitions.ts';
+import { toServiceError } from '../../../proto/rpc/status.ts';
 import { Registration } from '../../../worker/daemon/registration.ts';
 import { eventually } from '../../support/deadline.ts';
 
@@ -10,6 +12,8 @@ class FakeController {
   readonly calls: string[] = [];
   heartbeatIntervalMs = 60;
   known = true;
+  /** What it answers to Register. */
+  refusal: HelsError | null = null;
   port = 0;
   #server: grpc.Server | null = null;
 
@@ -22,11 +26,15 @@ class FakeController {
         this.calls.push(name);
         callback(null, response());
       };
+    const register = handle('register', () => ({
+      term: 1,
+      heartbeatIntervalMs: this.heartbeatIntervalMs,
+    }));
     server.addService(RegistryService.service, {
-      Register: handle('register', () => ({
-        term: 1,
-        heartbeatIntervalMs: this.heartbeatIntervalMs,
-      })),
+      Register: ((call, callback) => {
+        if (this.refusal !== null) callback(toServiceError(this.refusal));
+        else register(call, callback);
+      }) as grpc.handleUnaryCall<object, object>,
       Heartbeat: handle('heartbeat', () => ({ known: this.known, term: 1 })),
       Deregister: handle('deregister', () => ({})),
     } as unknown as grpc.UntypedServiceImplementation);
@@ -142,6 +150,23 @@ describe('registration', () => {
     const known = leader.calls.length;
     await reached(standby, 'heartbeat', beats + 3);
     expect(leader.calls).toHaveLength(known);
+  });
+
+  it('says once that its name is taken, although others of the list do not answer, and tries on', async () => {
+    const [leader, gone] = [await started(), await started()];
+    gone.stop();
+    leader.refusal = new HelsError('denied', 'a worker of this name is there', {
+      field: 'worker_id',
+    });
+    const { registration, warnings } = register(gone, leader);
+    ends.push(() => registration.stop('test'));
+    await eventually(waitMs, 'both warnings', () => warnings.length === 2);
+    leader.refusal = null;
+    await reached(leader, 'heartbeat', 1);
+    expect(warnings).toEqual([
+      'the controller does not answer; trying on',
+      'the controller refuses this worker; trying on',
+    ]);
   });
 
   it('does not let a nonsense interval flood the controller', async () => {
