@@ -82,7 +82,9 @@ async function operationsOf({ term, coordinator, registry, state, view, ...ports
   const newcomers = new Newcomers({
     ...{ coordinator, store: state, term, tracker, events, clock, log },
   });
-  const drains = new DrainService({ registry, coordinator, replanner, store: state, events, log });
+  const drains = new DrainService({
+    ...{ registry, coordinator, replanner, store: state, events, clock, log },
+  });
   await drains.restore();
   const profiles = new ProfileService({ term, coordinator, store: state, clock });
   const operations = new OperationsService(coordinator, view, profiles, replanner, drains);

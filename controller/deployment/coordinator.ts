@@ -37,6 +37,7 @@ import { Replanning, type ReplanTrigger } from './replanning.ts';
 import { runPortsOf } from './run-ports.ts';
 import { modelIdOf, type ServedFiles } from './served-files.ts';
 import { refuseLost, storeAhead } from './store-ahead.ts';
+import { refuseUnstored, tellUnstored } from './unstored.ts';
 import { WaitingRetry } from './waiting-retry.ts';
 import { WorkerClients } from './worker-clients.ts';
 
@@ -60,7 +61,7 @@ export class Coordinator {
     this.#options = options;
     this.#clients = new WorkerClients(options.credentials, options.clock);
     const save = (request: DeploymentRequest | null) => options.store.saveDeployment(request);
-    this.#remembered = new Remembered(save, 'the deployment', options.log);
+    this.#remembered = new Remembered(save, 'the deployment', options);
     this.#group = initialGroup(options.lastEpoch);
     const { registry, store, clock } = options;
     const serves = () => isServing(this.#group);
@@ -211,7 +212,8 @@ export class Coordinator {
       });
     }
     this.#dispatch({ type: 'undeploy' });
-    await Promise.all([this.#ending, this.#remembered.settled()]);
+    const [, failure] = await Promise.all([this.#ending, this.#remembered.settled()]);
+    refuseUnstored(modelId, failure);
   }
 
   workerLost(id: string, incarnation: string, reason: string): void {
@@ -335,7 +337,7 @@ export class Coordinator {
     attempt.report = planReportOf(attempt.loaded, measured);
     group.attach();
     this.#dispatch({ type: 'serving', epoch });
-    await this.#remembered.settled();
+    tellUnstored(attempt.channel, await this.#remembered.settled());
     attempt.channel.ready(attempt.report);
     this.#options.log.info('serving', {
       epoch,

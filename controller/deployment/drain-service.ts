@@ -1,4 +1,5 @@
 /** Takes workers out of service, and back: their work moves to the others first, and no later plan uses them. */
+import type { Clock } from '../../proto/base/clock.ts';
 import type { Logger } from '../../proto/base/log.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
@@ -7,6 +8,7 @@ import type { ClusterEvents } from './cluster-events.ts';
 import type { LoadedGroup } from './deployment-run.ts';
 import { Remembered } from './remembered.ts';
 import type { ReplanService } from './replan-service.ts';
+import { unstoredMessage } from './unstored.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
 
 export interface DrainStore {
@@ -24,6 +26,7 @@ export interface DrainServiceOptions {
   replanner: Pick<ReplanService, 'run'>;
   store: DrainStore;
   events: Pick<ClusterEvents, 'record'>;
+  clock: Clock;
   log: Logger;
 }
 
@@ -42,7 +45,7 @@ export class DrainService {
   constructor(options: DrainServiceOptions) {
     this.#options = options;
     const save = (workerIds: readonly string[]) => options.store.saveDrained(workerIds);
-    this.#remembered = new Remembered(save, 'the drained workers', options.log);
+    this.#remembered = new Remembered(save, 'the drained workers', options);
   }
 
   /** Tries again what could not be stored. */
@@ -121,9 +124,9 @@ export class DrainService {
 
   /** Whoever stops a worker then should know that another controller would still plan with it. */
   #unstored(): ReplanEvent[] {
-    if (this.#remembered.isStored) return [];
-    const message =
-      'it holds, but cannot be stored and would not outlast this controller; storing is tried again until it works';
+    const { failure } = this.#remembered;
+    if (failure === null) return [];
+    const message = unstoredMessage('it holds', failure);
     return [{ progress: { phase: 'storing', message, fraction: 0 } }];
   }
 

@@ -4,7 +4,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
 import { Coordinator } from '../../../controller/deployment/coordinator.ts';
 import { DeploymentState } from '../../../controller/deployment/deployment-state.ts';
-import type { OpenEngineGroup } from '../../../controller/deployment/engine-group.ts';
+import type { EngineGroup, OpenEngineGroup } from '../../../controller/deployment/engine-group.ts';
+import { nothingMeasured } from '../../../controller/deployment/plan-report.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
 import { WorkerRegistry } from '../../../controller/deployment/worker-registry.ts';
 import { campaign } from '../../../controller/store/leadership.ts';
@@ -211,6 +212,57 @@ describe('a deployment', () => {
     // The answer of Connect is on its way.
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect(openGroup).not.toHaveBeenCalled();
+  });
+});
+
+describe('a store that takes nothing', () => {
+  const full = new HelsError('internal', 'the store cannot be written: ENOSPC');
+
+  it('makes an undeploy fail, which holds all the same and is stored later', async () => {
+    const { coordinator, registry, state } = await setUp();
+    await state.saveDeployment(request);
+    const worker = await new LoadingWorker('a').joins(registry);
+    coordinator.restore(request, Number.POSITIVE_INFINITY);
+    await eventually(10_000, 'the worker loads', () => worker.loading === 1);
+    vi.spyOn(state, 'saveDeployment').mockRejectedValueOnce(full);
+    await expect(coordinator.undeploy(bundledModelId)).rejects.toMatchObject({
+      code: 'internal',
+      message: expect.stringMatching(/undeployed, but .*ENOSPC.* would bring it back/),
+    });
+    expect(coordinator.group.phase).toBe('empty');
+    expect(await state.loadDeployment()).not.toBeNull();
+    await eventually(10_000, 'it is stored', async () => {
+      coordinator.tick();
+      return (await state.loadDeployment()) === null;
+    });
+  });
+
+  it('is told to whoever deploys, before it is ready', async () => {
+    const { coordinator, registry, state, openGroup } = await setUp();
+    const worker = await new LoadingWorker('a', true).joins(registry);
+    openGroup.mockReturnValue({
+      warmUp: async () => nothingMeasured,
+      attach: () => undefined,
+      isAwaited: false,
+      isProved: true,
+      measured: () => null,
+      proveIdle: () => undefined,
+      close: async () => undefined,
+    } as Partial<EngineGroup> as EngineGroup);
+    vi.spyOn(state, 'saveDeployment').mockRejectedValueOnce(full);
+    const events: DeployEvent[] = [];
+    const read = async () => {
+      for await (const event of coordinator.deploy(request, 1_000, never)) events.push(event);
+    };
+    const ended = read();
+    await eventually(10_000, 'the worker connects', () => worker.connect !== null);
+    worker.connect?.();
+    await ended;
+    expect(events.at(-1)?.ready).toBeDefined();
+    expect(events.at(-2)?.progress).toMatchObject({
+      phase: 'storing',
+      message: expect.stringMatching(/ENOSPC.* would not outlast this controller/),
+    });
   });
 });
 

@@ -11,7 +11,8 @@ import { loaded, request } from './replan-setting.ts';
 
 /** Workers a and b serve, c is idle. */
 function setUp(changes: Partial<Group> = {}) {
-  const clock = { nowMs: () => 0, unixMs: () => 0 };
+  const at = { nowMs: 0 };
+  const clock = { nowMs: () => at.nowMs, unixMs: () => 0 };
   const registry = new WorkerRegistry(1, clock, createLogger('test', 'error'), () => undefined);
   let joined = 0;
   registry.connect({ workerJoined: () => (joined += 1), workerLost: () => undefined }, () => false);
@@ -57,6 +58,7 @@ function setUp(changes: Partial<Group> = {}) {
       },
     },
     events: { record: (kind, workerId) => told.push(`${kind} ${workerId}`) },
+    clock,
     log: createLogger('test', 'error'),
     store: {
       loadDrained: async () => [...stored],
@@ -72,6 +74,7 @@ function setUp(changes: Partial<Group> = {}) {
     return told;
   };
   return {
+    at,
     registry,
     service,
     setting,
@@ -140,7 +143,7 @@ describe('draining a worker', () => {
   });
 
   it('holds at once when the store is away, and is stored when it is back', async () => {
-    const { drain, setting, registry, runs, stored, service } = setUp();
+    const { at, drain, setting, registry, runs, stored, service } = setUp();
     setting.storeFails = true;
     // Once the move has begun: it goes on to its end, whoever is left to hear of it.
     const [, told, ...others] = await drain('a');
@@ -149,6 +152,7 @@ describe('draining a worker', () => {
     expect(registry.isDrained('a')).toBe(true);
     expect([runs, stored()]).toEqual([[['b', 'c']], []]);
     setting.storeFails = false;
+    at.nowMs = 1_000;
     service.tick();
     await new Promise((resolve) => setImmediate(resolve));
     expect(stored()).toEqual(['a']);
