@@ -186,21 +186,23 @@ async function startController(
   const http = { config, tls: identities.http, generation, metrics, view, clock, logger: log };
   const httpServer = httpServerOf(http);
 
-  const grpcPort = await grpcServer.listen(
-    showHostPort(config.grpc),
-    serverCredentials(identities.grpc),
-  );
-  const httpPort = await httpServer.listen(config.http.host, config.http.port);
   events.record('term', '', `this controller leads in term ${term}, version ${version()}`);
-  const ticker = setInterval(() => {
-    registry.tick();
-    tick();
-  }, tickIntervalMs);
+  // Before anybody can ask for another deployment, which is the newer wish.
   const request = (await state.loadDeployment()) ?? operations.configured(config.deployment);
   // What served is to serve on, as after a loss; a first start waits for all that it is to begin with.
   const servesOn = leadership.succeeds && lastEpoch > 0;
   const settleMs = servesOn ? successionSettleMs : Number.POSITIVE_INFINITY;
   if (request !== null) coordinator.restore(request, settleMs);
+
+  const grpcPort = await grpcServer.listen(
+    showHostPort(config.grpc),
+    serverCredentials(identities.grpc),
+  );
+  const httpPort = await httpServer.listen(config.http.host, config.http.port);
+  const ticker = setInterval(() => {
+    registry.tick();
+    tick();
+  }, tickIntervalMs);
   return {
     http: showHostPort({ ...config.http, port: httpPort }),
     grpc: showHostPort({ ...config.grpc, port: grpcPort }),
