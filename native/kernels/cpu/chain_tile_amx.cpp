@@ -1,7 +1,7 @@
 // The chain kernels for bf16 inputs with the processor's tiles (AMX): one instruction takes a block of 32 inputs of up
 // to 16 rows for the 16 columns of a panel. Measured to round as chain_tile.h says; the self-check at load compares it
 // with the portable kernels on every machine that has it.
-#include "kernels/cpu/chain_tile.h"
+#include "kernels/cpu/amx_tiles.h"
 
 #ifdef HELS_X86
 
@@ -17,31 +17,10 @@
 namespace hels {
 namespace {
 
-constexpr int64_t kTileRows = kInputTileRows;
-constexpr int64_t kLineBytes = 64;                      // of a tile: a block of a row's inputs, or 16 columns
-constexpr int64_t kTileBytes = kTileRows * kLineBytes;  // a block of a panel
-constexpr int64_t kPrefetchBytes = 2 * kTileBytes;      // ahead of the hardware, which does not keep memory busy
-constexpr int kPanelsMax = 4;
+using namespace amx;
 
-// Tiles 0 to 3 hold chains, 4 and 5 inputs, 6 and 7 weights. The compiler knows no tile registers: what it must know is
-// that memory is read and written.
-template <int tile>
-inline void loadTile(const void* source, int64_t strideBytes) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(source), "r"(strideBytes), "i"(tile) : "memory");
-}
-template <int tile>
-inline void storeTile(void* target, int64_t strideBytes) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(target), "r"(strideBytes), "i"(tile) : "memory");
-}
-template <int tile>
-inline void clearTile() {
-  asm volatile("tilezero %%tmm%c0" ::"i"(tile));
-}
-/// sums += inputs * weights.
-template <int sums, int inputs, int weights>
-inline void multiplyTiles() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(inputs), "i"(weights));
-}
+constexpr int64_t kPrefetchBytes = 2 * kTileBytes;  // ahead of the hardware, which does not keep memory busy
+constexpr int kPanelsMax = 4;
 
 inline void prefetchTile(const std::byte* tile) {
 #pragma GCC unroll 16
@@ -52,35 +31,6 @@ inline void prefetchTile(const std::byte* tile) {
 inline void prefetchRows(const float* target, int64_t stride) {
 #pragma GCC unroll 16
   for (int64_t row = 0; row < kTileRows; ++row) __builtin_prefetch(target + row * stride, 1);
-}
-
-/// As the processor reads it.
-struct alignas(64) TileConfiguration {
-  uint8_t palette = 1;
-  uint8_t startRow = 0;
-  uint8_t reserved[14] = {};
-  uint16_t lineBytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-/// Rows of this thread's tiles: of chains and inputs in tiles 0, 1 and 4, and in 2, 3 and 5. None outside of
-/// ChainTileSet::begin() and end().
-struct TileShapes {
-  int64_t first = 0;
-  int64_t second = 0;
-};
-constinit thread_local TileShapes currentShapes;
-
-void setShapes(int64_t first, int64_t second) {
-  if (currentShapes.first == first && currentShapes.second == second) return;
-  currentShapes = {first, second};
-  TileConfiguration configuration;
-  const int64_t rows[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
-  for (int tile = 0; tile < 8; ++tile) {
-    configuration.rows[tile] = static_cast<uint8_t>(rows[tile]);
-    configuration.lineBytes[tile] = kLineBytes;
-  }
-  asm volatile("ldtilecfg %0" ::"m"(configuration) : "memory");
 }
 
 void beginTiles() { currentShapes = {}; }
@@ -316,7 +266,7 @@ ChainTileSet makeSet() {
   set.rowsMax[kTilePairs] = set.rowsMax[kTileScaled] = kTileRowsMax;
   set.inputTiles = true;
   set.forFewRows = &avx512Bf16TileSet();
-  set.fewRowsMax = 2;
+  set.fewRowsMax = 1;
   set.begin = beginTiles;
   set.end = endTiles;
   for (int rows = 1; rows <= kTileRowsMax; ++rows) {
@@ -327,6 +277,7 @@ ChainTileSet makeSet() {
     set.wide[kTileScaled][rows - 1] = tall ? scaledTile<2> : scaledTile<kPanelsMax>;
     set.single[kTileScaled][rows - 1] = scaledTile<1>;
   }
+  addFewRowsKernels(set);
   set.dequantize[0] = dequantizeBlocks<Quantization::kInt8>;
   set.dequantize[1] = dequantizeBlocks<Quantization::kInt4>;
   return set;
