@@ -1,6 +1,6 @@
 /** Generation of text over the engine's token ids: the one path behind the HTTP and the gRPC API. */
 import type { Clock } from '../../proto/base/clock.ts';
-import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
+import { type ErrorCode, HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type {
   GenerationEngine,
   GenerationLimits,
@@ -199,13 +199,14 @@ export class GenerationService {
     const timing = new TokenTiming(context.arrivalMs, this.#metrics);
     const started = this.#started(prepared);
     let cachedTokens = 0;
-    const metrics = this.#metrics;
+    /** null: whoever asked took no more of it. */
+    let outcome: 'stop' | 'length' | ErrorCode | null = null;
     /** What was held back belongs to no token. */
     function* finish(ended: 'stop' | 'length'): Generator<TextEvent, void, undefined> {
       const rest = text.flush();
       if (rest.text !== '') yield { type: 'delta', text: rest.text, tokenIds: [], logprobs: [] };
       const reason = rest.stopped ? 'stop' : ended;
-      metrics.requestEnded(reason);
+      outcome = reason;
       yield {
         type: 'finished',
         reason,
@@ -253,12 +254,14 @@ export class GenerationService {
       throw new HelsError('internal', 'the engine ended an answer without saying why');
     } catch (error) {
       const failure = failureOf(error, context.signal);
-      this.#metrics.requestEnded(failure.code);
+      outcome = failure.code;
       throw failure;
     } finally {
       // A stop string or a client that left ends the answer before the engine does: its KV blocks go back now.
-      stopEngine.abort(new HelsError('cancelled', 'the answer is complete'));
+      const left = new HelsError('cancelled', 'the answer is complete');
+      stopEngine.abort(left);
       timing.end();
+      this.#metrics.requestEnded(outcome ?? failureOf(left, context.signal).code);
     }
   }
 
