@@ -1,6 +1,14 @@
 import { type Group, isServing } from './cluster/group.ts';
 import { limits } from './limits.ts';
 
+export interface Readiness {
+  readonly ready: boolean;
+  /** For everybody. */
+  readonly phase: string;
+  /** With the group's detail, which may name files, workers and addresses. */
+  readonly reason: string;
+}
+
 /**
  * Whether requests should be sent here, for /ready: a real token went through every rank of the epoch, or, while plans change, through
  * those of the plan before a moment ago. `silentSinceMs`: since when no step was answered, as EngineGroup has it. Pure.
@@ -9,14 +17,14 @@ export function readinessOf(
   group: Pick<Group, 'phase' | 'detail' | 'epoch'>,
   silentSinceMs: number | null,
   nowMs: number,
-): { ready: boolean; reason: string } {
+): Readiness {
   const { phase, detail, epoch } = group;
-  const state = detail === '' ? phase : `${phase}: ${detail}`;
-  if (!isServing(group)) return { ready: false, reason: state };
   const silentMs = silentSinceMs === null ? 0 : nowMs - silentSinceMs;
-  if (silentMs <= limits.silentReadyMsMax) return { ready: true, reason: state };
+  const isSilent = isServing(group) && silentMs > limits.silentReadyMsMax;
+  const silence = isSilent ? `; no token went through the ranks of epoch ${epoch} yet` : '';
   return {
-    ready: false,
-    reason: `${state}; no token went through the ranks of epoch ${epoch} yet`,
+    ready: isServing(group) && !isSilent,
+    phase: `${phase}${silence}`,
+    reason: `${detail === '' ? phase : `${phase}: ${detail}`}${silence}`,
   };
 }

@@ -12,7 +12,7 @@ import type { WorkerRegistry } from './deployment/worker-registry.ts';
 import type { SwitchingEngine } from './engine/generation-engine.ts';
 import { kvOfRanks, taxOf } from './engine/kv-of-ranks.ts';
 import type { ServingGauges } from './metrics/serving-metrics.ts';
-import { readinessOf } from './readiness.ts';
+import { type Readiness, readinessOf } from './readiness.ts';
 
 /** What the process looks like from outside: put together on request from those who own each part. */
 export class StatusView {
@@ -45,8 +45,8 @@ export class StatusView {
     this.#clock = clock;
   }
 
-  readiness(): { ready: boolean; reason: string } {
-    if (this.#engine.isDraining) return { ready: false, reason: 'draining' };
+  readiness(): Readiness {
+    if (this.#engine.isDraining) return { ready: false, phase: 'draining', reason: 'draining' };
     const { group, serving } = this.#coordinator;
     return readinessOf(group, serving?.engine.silentSinceMs ?? null, this.#clock.nowMs());
   }

@@ -7,6 +7,7 @@ import { type AccessRules, loopbackHosts } from '../../controller/api/http/acces
 import { Routes } from '../../controller/api/http/routes.ts';
 import { HttpServer } from '../../controller/api/http/server.ts';
 import { ServingMetrics } from '../../controller/metrics/serving-metrics.ts';
+import type { Readiness } from '../../controller/readiness.ts';
 import type { TextModel } from '../../controller/tokenizer/text-model.ts';
 import { systemClock } from '../../proto/base/clock.ts';
 import { type FakeEngineOptions, FakeGenerationEngine } from './fake-generation-engine.ts';
@@ -18,7 +19,8 @@ export interface HttpTestServer {
   text: TextModel;
   service: GenerationService;
   server: HttpServer;
-  readiness: { ready: boolean; reason: string };
+  /** What is changed in it shows. */
+  readiness: { -readonly [Field in keyof Readiness]: Readiness[Field] };
   close(): Promise<void>;
 }
 
@@ -72,7 +74,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     corsOrigins: [],
     ...options.access,
   };
-  const readiness = { ready: true, reason: '' };
+  const readiness = { ready: true, phase: '', reason: '' };
   const routes = new Routes({
     ...shared,
     service,

@@ -30,12 +30,16 @@ export function checkHost(headers: IncomingHttpHeaders, rules: AccessRules): voi
   );
 }
 
-/** Compares hashes in constant time, so that neither the key's length nor a matching beginning shows. */
-export function checkApiKey(headers: IncomingHttpHeaders, rules: AccessRules): void {
-  if (rules.apiKey === null) return;
+/** True where no key is asked for. Compares hashes in constant time, so that neither the key's length nor a matching beginning shows. */
+export function hasApiKey(headers: IncomingHttpHeaders, { apiKey }: AccessRules): boolean {
+  if (apiKey === null) return true;
   const given = /^Bearer (.+)$/i.exec(headers.authorization ?? '')?.[1] ?? '';
   const hash = (text: string) => createHash('sha256').update(text).digest();
-  if (timingSafeEqual(hash(given), hash(rules.apiKey))) return;
+  return timingSafeEqual(hash(given), hash(apiKey));
+}
+
+export function checkApiKey(headers: IncomingHttpHeaders, rules: AccessRules): void {
+  if (hasApiKey(headers, rules)) return;
   throw new ApiError(
     401,
     'invalid_api_key',

@@ -2,8 +2,9 @@
 import type { Registry } from 'prom-client';
 import type { Clock } from '../../../proto/base/clock.ts';
 import { limits } from '../../limits.ts';
+import type { Readiness } from '../../readiness.ts';
 import type { GenerationService } from '../generation-service.ts';
-import { type AccessRules, checkApiKey } from './access.ts';
+import { type AccessRules, checkApiKey, hasApiKey } from './access.ts';
 import { chatFormat, completionFormat } from './answer-format.ts';
 import { ApiError } from './api-error.ts';
 import { BodyRoom } from './body-room.ts';
@@ -17,8 +18,7 @@ import { parseChatRequest, parseCompletionRequest } from './request-schema.ts';
 export interface RouteOptions {
   service: GenerationService;
   metrics: Registry;
-  /** Ready: a real token went through every rank of the plan being served. The reason says why not. */
-  readiness(): { ready: boolean; reason: string };
+  readiness(): Readiness;
   /** What the dashboard shows. */
   status(): DashboardStatus;
   access: AccessRules;
@@ -94,9 +94,10 @@ export class Routes {
     sendJson(response, 200, modelObject(this.#options.service.modelNamed(id)));
   }
 
-  #ready({ response }: Exchange): void {
-    const { ready, reason } = this.#options.readiness();
-    sendJson(response, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', reason });
+  #ready({ request, response }: Exchange): void {
+    const { ready, phase, reason } = this.#options.readiness();
+    const told = hasApiKey(request.headers, this.#options.access) ? reason : phase;
+    sendJson(response, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', reason: told });
   }
 
   async #metrics({ response }: Exchange): Promise<void> {

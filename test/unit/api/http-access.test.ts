@@ -50,6 +50,22 @@ describe('access', () => {
     }
   });
 
+  it('needs the key for why it is not ready, beyond the phase', async () => {
+    const told = async (headers: Record<string, string> = {}) => {
+      const response = await fetch(`${http.server.url}/ready`, { headers });
+      return [response.status, ((await response.json()) as { reason: string }).reason];
+    };
+    const readiness = { ready: false, phase: 'failed', reason: 'failed: /models/secret is missing' };
+    await start({ access: { apiKey: 'secret' } });
+    Object.assign(http.server.readiness, readiness);
+    expect(await told()).toEqual([503, 'failed']);
+    expect(await told({ authorization: 'Bearer wrong' })).toEqual([503, 'failed']);
+    expect(await told({ authorization: 'Bearer secret' })).toEqual([503, readiness.reason]);
+    await start();
+    Object.assign(http.server.readiness, readiness);
+    expect(await told()).toEqual([503, readiness.reason]);
+  });
+
   it('is given to pages of configured origins only', async () => {
     await start({ access: { corsOrigins: ['https://chat.example'] } });
     const preflight = (origin: string) =>
