@@ -124,7 +124,7 @@ function httpServerOf({ config, tls, generation, metrics, view, clock, logger }:
   };
   const routes = new Routes({
     service: generation,
-    metrics: metrics.registry,
+    metrics,
     readiness: () => view.readiness(),
     status: () => ({ status: view.status(), plan: view.planOrNull() }),
     access,

@@ -8,6 +8,16 @@ interface KvInUse {
   readonly droppedTokens: number;
 }
 
+/** At each bound: how many of the addresses in use, all less than `total`, are less than it. There may be very many. */
+function usedBelow(addresses: Iterable<number>, total: number): Uint32Array {
+  const below = new Uint32Array(total + 1);
+  for (const address of addresses) below[address + 1] = 1;
+  for (let bound = 1; bound <= total; bound += 1) {
+    below[bound] = (below[bound] as number) + (below[bound - 1] as number);
+  }
+  return below;
+}
+
 /** Block tables are the same on all ranks: what differs is where an address lies. A rank without heads has no KV of its own. */
 export function kvOfRanks(group: {
   readonly loop: { readonly scheduler: KvInUse };
@@ -19,9 +29,11 @@ export function kvOfRanks(group: {
   const { residency, workerIds, headGroups, loop } = group;
   const { kvBlockTokens, deviceBlocks, loans } = residency;
   const { addresses, droppedTokens } = loop.scheduler;
-  const [runnable, parked] = [[...addresses.runnable], [...addresses.parked]];
-  const tokensIn = (used: readonly number[], begin: number, end = Number.POSITIVE_INFINITY) =>
-    used.filter((address) => address >= begin && address < end).length * kvBlockTokens;
+  const total = residency.kvBlocks + residency.kvParkedBlocks;
+  const runnable = usedBelow(addresses.runnable, total);
+  const parked = usedBelow(addresses.parked, total);
+  const tokensIn = (used: Uint32Array, begin: number, end = total) =>
+    ((used[end] ?? 0) - (used[begin] ?? 0)) * kvBlockTokens;
   return workerIds.map((workerId, rank) => {
     const held = loans
       .filter(({ holder }) => holder === rank)

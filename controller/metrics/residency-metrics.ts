@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { GaugeSet } from './gauge-set.ts';
 import { SeriesOfWorkers } from './series-of-workers.ts';
 
 /** Tokens of the group's sequences by where one rank's KV of them is; whole blocks. */
@@ -45,8 +46,10 @@ export class ResidencyMetrics {
   readonly #restoreSeconds: Counter<'path'>;
   readonly #remoteSeconds: Counter<'worker'>;
   readonly #remoteWorkers = new SeriesOfWorkers();
+  readonly #shown: GaugeSet<ResidencyGauges>;
+  readonly #kvTokens: Gauge<'worker' | 'state'>;
 
-  constructor(registry: Registry, gauges: () => ResidencyGauges) {
+  constructor(registry: Registry) {
     const registers = [registry];
     const counter = <Label extends string>(name: string, help: string, labelNames: Label[] = []) =>
       new Counter<Label>({ name, help, labelNames, registers });
@@ -82,17 +85,34 @@ export class ResidencyMetrics {
       'Seconds of steps for it: moves away and back on the slowest rank; the share of replayed tokens in a step',
       ['path'],
     );
-    const remoteWorkers = this.#remoteWorkers;
     this.#remoteSeconds = new Counter({
       name: 'hels_kv_remote_seconds_total',
       help: 'Seconds of steps in which a rank exchanged about KV on loan',
       labelNames: ['worker'],
       registers,
-      collect() {
-        remoteWorkers.forgetGone(gauges().workersRegistered, (worker) => this.remove({ worker }));
-      },
     });
-    registerGauges(registers, gauges);
+    this.#shown = gaugesOf(registry);
+    this.#kvTokens = new Gauge({
+      name: 'hels_kv_tokens',
+      help: "Tokens by where a rank's KV of them is: resident, remote, parked (parked_host: of these in host memory) or dropped; held: of other ranks; whole blocks",
+      labelNames: ['worker', 'state'],
+      registers,
+    });
+  }
+
+  /** At a scrape. */
+  show(values: ResidencyGauges): void {
+    this.#shown.show(values);
+    this.#kvTokens.reset();
+    for (const { workerId: worker, parkedInHost, ...tokens } of values.kvOfRanks) {
+      const states = { ...tokens, parked_host: parkedInHost };
+      for (const [state, count] of Object.entries(states)) {
+        this.#kvTokens.set({ worker, state }, count);
+      }
+    }
+    this.#remoteWorkers.forgetGone(values.workersRegistered, (worker) =>
+      this.#remoteSeconds.remove({ worker }),
+    );
   }
 
   /** KV that came back in one step. */
@@ -108,38 +128,18 @@ export class ResidencyMetrics {
   }
 }
 
-function registerGauges(registers: Registry[], gauges: () => ResidencyGauges): void {
-  const gauge = (name: string, help: string, read: (values: ResidencyGauges) => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read(gauges()));
-      },
-    });
-  gauge('hels_kv_parked_blocks_used', 'Parked KV blocks in use', (v) => v.kvParkedBlocksUsed);
-  gauge(
+function gaugesOf(registry: Registry): GaugeSet<ResidencyGauges> {
+  const gauges = new GaugeSet<ResidencyGauges>(registry);
+  gauges.add('hels_kv_parked_blocks_used', 'Parked KV blocks in use', (v) => v.kvParkedBlocksUsed);
+  gauges.add(
     'hels_kv_parked_blocks_total',
     'Parked KV blocks of the plan',
     (v) => v.kvParkedBlocksTotal,
   );
-  gauge(
+  gauges.add(
     'hels_recompute_tax_ratio',
     'Share of the tokens computed in this epoch that had been computed before',
     (v) => v.recomputeTax,
   );
-  new Gauge({
-    name: 'hels_kv_tokens',
-    help: "Tokens by where a rank's KV of them is: resident, remote, parked (parked_host: of these in host memory) or dropped; held: of other ranks; whole blocks",
-    labelNames: ['worker', 'state'],
-    registers,
-    collect() {
-      this.reset();
-      for (const { workerId: worker, parkedInHost, ...tokens } of gauges().kvOfRanks) {
-        const states = { ...tokens, parked_host: parkedInHost };
-        for (const [state, count] of Object.entries(states)) this.set({ worker, state }, count);
-      }
-    },
-  });
+  return gauges;
 }

@@ -1,5 +1,6 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, Histogram, type Registry } from 'prom-client';
 import type { ErrorCode } from '../../proto/domain/errors.ts';
+import { GaugeSet } from './gauge-set.ts';
 import { ReplanMetrics } from './replan-metrics.ts';
 import { type ResidencyGauges, ResidencyMetrics } from './residency-metrics.ts';
 import { SeriesOfWorkers } from './series-of-workers.ts';
@@ -25,7 +26,7 @@ const errorBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 
 /** The metrics of serving. Whoever measures observes; nothing here reads a clock. Seconds throughout. */
 export class ServingMetrics {
-  readonly registry: Registry;
+  readonly contentType: string;
   readonly residency: ResidencyMetrics;
   readonly replans: ReplanMetrics;
   /** Arrival of the request to its first token. */
@@ -46,6 +47,9 @@ export class ServingMetrics {
   readonly prefixQueryTokens: Counter;
   readonly prefixHitTokens: Counter;
   readonly prefixEvictions: Counter;
+  readonly #registry: Registry;
+  readonly #gauges: () => ServingGauges;
+  readonly #shown: GaugeSet<ServingGauges>;
   readonly #requests: Counter<'outcome'>;
   readonly #predictionErrors: Histogram<'worker'>;
   readonly #predictedWorkers = new SeriesOfWorkers();
@@ -55,7 +59,9 @@ export class ServingMetrics {
     const histogram = (name: string, help: string) =>
       new Histogram({ name, help, buckets: latencyBuckets, registers });
     const counter = (name: string, help: string) => new Counter({ name, help, registers });
-    this.registry = registry;
+    this.#registry = registry;
+    this.#gauges = gauges;
+    this.contentType = registry.contentType;
     this.timeToFirstToken = histogram(
       'hels_time_to_first_token_seconds',
       'Arrival of a request to its first token',
@@ -105,22 +111,27 @@ export class ServingMetrics {
       labelNames: ['outcome'],
       registers,
     });
-    const predictedWorkers = this.#predictedWorkers;
     this.#predictionErrors = new Histogram({
       name: 'hels_step_prediction_error_ratio',
       help: "|measured - predicted| / measured of a rank's kernels in one step, by the lines as fitted",
       labelNames: ['worker'],
       buckets: errorBuckets,
       registers,
-      collect() {
-        predictedWorkers.forgetGone(gauges().workersRegistered, (worker) =>
-          this.remove({ worker }),
-        );
-      },
     });
-    this.residency = new ResidencyMetrics(registry, gauges);
+    this.residency = new ResidencyMetrics(registry);
     this.replans = new ReplanMetrics(registry);
-    registerGauges(registers, gauges);
+    this.#shown = gaugesOf(registry);
+  }
+
+  /** All of it in the text format of Prometheus. The gauges are read once: counting KV takes time that those who wait for tokens have not. */
+  async text(): Promise<string> {
+    const values = this.#gauges();
+    this.#shown.show(values);
+    this.residency.show(values);
+    this.#predictedWorkers.forgetGone(values.workersRegistered, (worker) =>
+      this.#predictionErrors.remove({ worker }),
+    );
+    return await this.#registry.metrics();
   }
 
   /** One rank's kernels in one step. */
@@ -134,25 +145,18 @@ export class ServingMetrics {
   }
 }
 
-function registerGauges(registers: Registry[], gauges: () => ServingGauges): void {
-  const gauge = (name: string, help: string, read: (values: ServingGauges) => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read(gauges()));
-      },
-    });
-  gauge('hels_requests_running', 'Sequences being computed', (v) => v.requestsRunning);
-  gauge('hels_requests_waiting', 'Requests in the queue', (v) => v.requestsWaiting);
-  gauge('hels_kv_blocks_used', 'KV blocks in use', (v) => v.kvBlocksUsed);
-  gauge(
+function gaugesOf(registry: Registry): GaugeSet<ServingGauges> {
+  const gauges = new GaugeSet<ServingGauges>(registry);
+  gauges.add('hels_requests_running', 'Sequences being computed', (v) => v.requestsRunning);
+  gauges.add('hels_requests_waiting', 'Requests in the queue', (v) => v.requestsWaiting);
+  gauges.add('hels_kv_blocks_used', 'KV blocks in use', (v) => v.kvBlocksUsed);
+  gauges.add(
     'hels_kv_blocks_cached',
     'KV blocks that nobody uses and that hold a prefix',
     (v) => v.kvBlocksCached,
   );
-  gauge('hels_kv_blocks_total', 'KV blocks of the plan', (v) => v.kvBlocksTotal);
-  gauge('hels_workers_alive', 'Workers that answer heartbeats', (v) => v.workersAlive);
-  gauge('hels_plan_epoch', 'Version of the plan being served', (v) => v.epoch);
+  gauges.add('hels_kv_blocks_total', 'KV blocks of the plan', (v) => v.kvBlocksTotal);
+  gauges.add('hels_workers_alive', 'Workers that answer heartbeats', (v) => v.workersAlive);
+  gauges.add('hels_plan_epoch', 'Version of the plan being served', (v) => v.epoch);
+  return gauges;
 }

@@ -79,7 +79,7 @@ export async function startHttpTestServer(options: HttpTestOptions = {}): Promis
     ...shared,
     service,
     access,
-    metrics: metrics.registry,
+    metrics,
     readiness: () => readiness,
     ...(options.streamQuietMs === undefined ? {} : { streamQuietMs: options.streamQuietMs }),
     ...(options.bodiesBytesMax === undefined ? {} : { bodiesBytesMax: options.bodiesBytesMax }),

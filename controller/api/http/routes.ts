@@ -1,7 +1,7 @@
 /** The endpoints: which path and method does what. */
-import type { Registry } from 'prom-client';
 import type { Clock } from '../../../proto/base/clock.ts';
 import { limits } from '../../limits.ts';
+import type { ServingMetrics } from '../../metrics/serving-metrics.ts';
 import type { Readiness } from '../../readiness.ts';
 import type { GenerationService } from '../generation-service.ts';
 import { type AccessRules, checkApiKey, hasApiKey } from './access.ts';
@@ -17,7 +17,7 @@ import { parseChatRequest, parseCompletionRequest } from './request-schema.ts';
 
 export interface RouteOptions {
   service: GenerationService;
-  metrics: Registry;
+  metrics: Pick<ServingMetrics, 'text' | 'contentType'>;
   readiness(): Readiness;
   /** What the dashboard shows. */
   status(): DashboardStatus;
@@ -102,7 +102,7 @@ export class Routes {
 
   async #metrics({ response }: Exchange): Promise<void> {
     const { metrics } = this.#options;
-    sendText(response, 200, await metrics.metrics(), metrics.contentType);
+    sendText(response, 200, await metrics.text(), metrics.contentType);
   }
 
   async #generate(exchange: Exchange, endpoint: 'chat' | 'completion'): Promise<void> {

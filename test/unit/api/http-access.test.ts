@@ -55,7 +55,11 @@ describe('access', () => {
       const response = await fetch(`${http.server.url}/ready`, { headers });
       return [response.status, ((await response.json()) as { reason: string }).reason];
     };
-    const readiness = { ready: false, phase: 'failed', reason: 'failed: /models/secret is missing' };
+    const readiness = {
+      ready: false,
+      phase: 'failed',
+      reason: 'failed: /models/secret is missing',
+    };
     await start({ access: { apiKey: 'secret' } });
     Object.assign(http.server.readiness, readiness);
     expect(await told()).toEqual([503, 'failed']);

@@ -65,8 +65,7 @@ function measurement(
 }
 
 test('KV that comes back is told by path, with its share of the seconds', async () => {
-  const registry = new Registry();
-  const metrics = new ServingMetrics(registry, () => gauges);
+  const metrics = new ServingMetrics(new Registry(), () => gauges);
   const loads: number[] = [];
   const tracker = {
     observe: ({ decodeTokens }: { decodeTokens: number }) => loads.push(decodeTokens),
@@ -87,7 +86,7 @@ test('KV that comes back is told by path, with its share of the seconds', async 
   observer.resumed(0.3);
   expect(loads).toEqual([2, 2, 2]);
   expect(steps).toEqual([0, 0.5, 0, 0.25, 0.75]);
-  const text = await registry.metrics();
+  const text = await metrics.text();
   for (const line of [
     'hels_kv_restored_tokens_total{path="reload"} 32',
     'hels_kv_restored_tokens_total{path="replay"} 5',
@@ -113,8 +112,7 @@ test('KV that comes back is told by path, with its share of the seconds', async 
 });
 
 test('counts go on where those of another scheduler begin anew', async () => {
-  const registry = new Registry();
-  const metrics = new ServingMetrics(registry, () => gauges);
+  const metrics = new ServingMetrics(new Registry(), () => gauges);
   let counts = { ...new Scheduler(limitsOf()).counts, computedTokens: 10 };
   const kvPaths = { step: () => undefined };
   const observer = new ServingObserver(metrics, {} as never, () => counts, ['w'], kvPaths);
@@ -123,19 +121,18 @@ test('counts go on where those of another scheduler begin anew', async () => {
   observer.countsEnd();
   counts = { ...counts, computedTokens: 3 };
   observer.step(measurement({}));
-  expect(await registry.metrics()).toContain('hels_tokens_computed_total 15');
+  expect(await metrics.text()).toContain('hels_tokens_computed_total 15');
 });
 
 test('workers that have gone leave no series behind', async () => {
-  const registry = new Registry();
   let workersRegistered = ['w-a', 'w-b'];
-  const metrics = new ServingMetrics(registry, () => ({ ...gauges, workersRegistered }));
+  const metrics = new ServingMetrics(new Registry(), () => ({ ...gauges, workersRegistered }));
   for (const worker of workersRegistered) {
     metrics.error(worker, 0.1);
     metrics.residency.remote(worker, 1);
   }
   const seriesOf = async (worker: string) =>
-    (await registry.metrics()).split('\n').filter((line) => line.includes(`worker="${worker}"`));
+    (await metrics.text()).split('\n').filter((line) => line.includes(`worker="${worker}"`));
   expect(await seriesOf('w-a')).not.toEqual([]);
   workersRegistered = ['w-b'];
   expect(await seriesOf('w-a')).toEqual([]);
