@@ -15,6 +15,7 @@ import {
   engineDevice,
   measureDevice,
 } from './device.ts';
+import { NewestRun } from './newest-run.ts';
 import { Registration } from './registration.ts';
 import { WorkerServer } from './server.ts';
 import { Shard } from './shard.ts';
@@ -52,6 +53,7 @@ export class Daemon {
       return describeDevice(config.device, atStart, { ...now, memoryAvailableBytes });
     };
     const device = () => ({ ...measured(0), implementation });
+    const measuring = new NewestRun();
     this.#options = options;
     this.#shard = new Shard({
       workerId: identity.workerId,
@@ -62,6 +64,7 @@ export class Daemon {
       memoryFreeBytes: (heldBytes) => measured(heldBytes).memoryFreeBytes,
       hostBytes: config.device.hostBytes,
       loadEngine,
+      measuringEnded: () => measuring.idle(),
       modelDigest,
       nowMs: () => performance.now(),
     });
@@ -70,6 +73,7 @@ export class Daemon {
       workerHandlers({
         identity,
         shard: this.#shard,
+        measuring,
         probe: this.#probe,
         describeDevice: device,
         engineDevice: engineDevice(config.device),

@@ -14,6 +14,11 @@ interface Run {
 export class NewestRun {
   #current: Run | null = null;
 
+  /** Resolves when no run has the device or waits for it. */
+  async idle(): Promise<void> {
+    while (this.#current !== null) await this.#current.ended;
+  }
+
   /** `body` calls `requireNewest` before each part of its work; it throws stale-fence, naming both, once a newer run has come. */
   async run(fence: Fence, body: (requireNewest: () => void) => Promise<void>): Promise<void> {
     const previous = this.#current;

@@ -5,12 +5,14 @@ import type { ProfileRequest__Output } from '../../proto/gen/hels/v1/ProfileRequ
 import type { EngineOptions } from '../binding/engine-types.ts';
 import type { Profiler } from '../binding/native.ts';
 import type { DeviceDescription } from './device.ts';
-import { NewestRun } from './newest-run.ts';
+import type { NewestRun } from './newest-run.ts';
 import type { Shard } from './shard.ts';
 import { fenceOf, modelSpecOf } from './wire.ts';
 
 export interface ProfilingPorts {
   shard: Pick<Shard, 'refuseProfile'>;
+  /** All runs on the device. */
+  measuring: NewestRun;
   describeDevice(): DeviceDescription;
   engineDevice: Pick<EngineOptions, 'device' | 'multiprocessors'>;
   openProfiler(model: ModelSpec, options: EngineOptions): Profiler;
@@ -30,11 +32,10 @@ export type Profile = (
 
 /** A caller who goes away stops its run after the point being measured; a newer run ends it there. */
 export function profiler(ports: ProfilingPorts): Profile {
-  const device = new NewestRun();
   return async (request, send, cancelled) => {
     const fence = fenceOf(request);
     ports.shard.refuseProfile(fence);
-    await device.run(fence, async (requireNewest) => {
+    await ports.measuring.run(fence, async (requireNewest) => {
       const { model, options } = openingOf(ports, request);
       const native = ports.openProfiler(model, options);
       const stops = () => {

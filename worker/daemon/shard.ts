@@ -48,6 +48,8 @@ export interface ShardDependencies {
   /** Budget of host memory for parked KV. */
   hostBytes: number;
   loadEngine(request: LoadRequest): Promise<Engine>;
+  /** Resolves when nothing is measured here; what is, ends at its next point once a shard is prepared. */
+  measuringEnded(): Promise<void>;
   modelDigest(directory: string): Promise<string>;
   /** Monotonic. */
   nowMs(): number;
@@ -272,6 +274,8 @@ export class Shard {
     this.#refuseSuperseded(fence);
     onProgress(`checking the files of ${plan.modelPath}`);
     await this.#checkDigest(plan);
+    // The buffers of a point are memory that the plan counts on.
+    await this.#dependencies.measuringEnded();
     const engine = await this.#engineFor(fence, load, plan, predecessor, onProgress);
     try {
       const { ranks, rank } = load.shard;

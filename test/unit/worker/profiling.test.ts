@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { MeasuredPoint } from '../../../proto/gen/hels/v1/MeasuredPoint.ts';
 import type { ProfileRequest__Output } from '../../../proto/gen/hels/v1/ProfileRequest.ts';
+import { NewestRun } from '../../../worker/daemon/newest-run.ts';
 import { profiler } from '../../../worker/daemon/profiling.ts';
 import { smallModel } from '../profiler/models.ts';
 
@@ -34,6 +35,7 @@ async function measure({ points, roundsMax, budgetMs, secondsOf, ...given }: Giv
   const events: MeasuredPoint[] = [];
   const run = profiler({
     shard: { refuseProfile: given.refuse ?? (() => {}) },
+    measuring: new NewestRun(),
     describeDevice: () => ({
       threads: 1,
       speed: 1,

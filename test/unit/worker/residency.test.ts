@@ -45,6 +45,7 @@ async function loadOf(plan: ShardPlan__Output, hostBytes: number, workerId = 'w'
       const engine = { openCollective: async () => '', report: async () => report };
       return engine as unknown as Engine;
     },
+    measuringEnded: async () => undefined,
     modelDigest: async () => 'd',
     nowMs: () => 0,
   });

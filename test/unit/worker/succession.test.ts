@@ -4,6 +4,7 @@ import type { PrepareRequest__Output } from '../../../proto/gen/hels/v1/PrepareR
 import type { ShardPlan__Output } from '../../../proto/gen/hels/v1/ShardPlan.ts';
 import type { KvMigration } from '../../../worker/binding/engine-types.ts';
 import type { Engine, LoadRequest } from '../../../worker/binding/native.ts';
+import { NewestRun } from '../../../worker/daemon/newest-run.ts';
 import { Shard } from '../../../worker/daemon/shard.ts';
 import { shardPlan } from '../../support/shard-plan.ts';
 
@@ -75,6 +76,7 @@ const planOf = (changes: Partial<ShardPlan__Output> = {}) =>
 class World {
   readonly engines: FakeEngine[] = [];
   readonly heldBytes: number[] = [];
+  readonly measuring = new NewestRun();
   readonly shard: Shard;
 
   constructor(device = 'cpu') {
@@ -94,6 +96,7 @@ class World {
         this.engines.push(engine);
         return engine as unknown as Engine;
       },
+      measuringEnded: () => this.measuring.idle(),
       modelDigest: async (directory) => (directory === '/other' ? 'e' : 'd'),
       nowMs: () => 0,
     });
@@ -201,6 +204,25 @@ describe('the epoch that a Prepare names', () => {
     expect(world.first.closed).toBe(false);
     expect(world.engines).toHaveLength(1);
   });
+});
+
+it('what is measured ends, and its memory is free, before a shard is given any', async () => {
+  const world = new World();
+  let end = () => {};
+  const measured = world.measuring.run(fence(1), () => {
+    return new Promise((resolve) => {
+      end = resolve;
+    });
+  });
+  const loading = world.prepare(2, null);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect([world.shard.state.phase, world.heldBytes]).toEqual(['preparing', []]);
+  // Whoever measures asks before each point.
+  expect(() => world.shard.refuseProfile(fence(1))).toThrow('loading a shard');
+  end();
+  await measured;
+  await loading;
+  expect(world.heldBytes).toEqual([0]);
 });
 
 describe('no engine is left over', () => {
