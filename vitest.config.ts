@@ -1,5 +1,10 @@
 import { defineConfig } from 'vitest/config';
 
+// Threads inherit it: they run TypeScript source, which Node.js itself cannot.
+const execArgv = [
+  '--import',
+  new URL('./test/support/typescript-loader.mjs', import.meta.url).href,
+];
 const common = { testTimeout: 20_000, hookTimeout: 120_000 };
 
 export default defineConfig({
@@ -11,6 +16,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'parts',
+          execArgv,
           include: ['test/{unit,property,contract,golden,robustness,sim,commands}/**/*.test.ts'],
         },
       },

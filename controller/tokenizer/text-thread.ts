@@ -1,17 +1,15 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
+import { startThread } from '../../proto/base/job-thread.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import { limits } from '../limits.ts';
 import type { TextAnswer, TextJob, TextThreadData } from './text-jobs.ts';
 
 export interface TextThreadOptions {
-  /** Flags of the thread's runtime; null = those of the process. Tests run the entry from its TypeScript source. */
-  execArgv: string[] | null;
   jobTimeoutMs: number;
   startTimeoutMs: number;
 }
 
 export const textThreadDefaults: TextThreadOptions = {
-  execArgv: null,
   jobTimeoutMs: limits.textJobTimeoutMs,
   startTimeoutMs: limits.textThreadStartTimeoutMs,
 };
@@ -90,12 +88,9 @@ export class TextThread {
   }
 
   #start(): Worker {
-    // The source has the extension .ts, the built program .js.
-    const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-    const worker = new Worker(new URL(`./text-thread-main${extension}`, import.meta.url), {
+    const worker = startThread('text-thread-main', import.meta.url, {
       workerData: this.#data,
       resourceLimits: { maxOldGenerationSizeMb: limits.textThreadHeapMiB },
-      ...(this.#options.execArgv === null ? {} : { execArgv: this.#options.execArgv }),
     });
     worker.on('message', (answer: TextAnswer) => {
       if (worker !== this.#worker) return;
@@ -109,7 +104,6 @@ export class TextThread {
         new HelsError('internal', `the tokenizer thread broke: ${reason}`, { cause }),
       );
     });
-    worker.unref();
     return worker;
   }
 

@@ -1,9 +1,9 @@
 /** The files of a Hugging Face model directory: which are there, one digest over all that change an answer, and one over the weights. */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { HelsError } from '../domain/errors.ts';
+import { sha256Of } from './file-hash.ts';
 
 export interface ModelFiles {
   /** Absolute. */
@@ -116,15 +116,12 @@ async function hashFile(file: string): Promise<FileHash> {
   const before = await identify(file);
   const known = hashes.get(file);
   if (known?.identity === before.identity) return known;
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 20 })) {
-    hash.update(chunk as Buffer);
-  }
+  const sha256 = await sha256Of(file, before.size);
   const after = await identify(file);
   if (after.identity !== before.identity) {
     throw invalid(file, 'changed while it was read; wait until the model is completely written');
   }
-  const result = { ...after, sha256: hash.digest('hex') };
+  const result = { ...after, sha256 };
   if (hashes.size >= hashesMax) hashes.clear();
   hashes.set(file, result);
   return result;

@@ -2,12 +2,12 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test, vi } from 'vitest';
+import { TextModel } from '../../controller/tokenizer/text-model.ts';
 import { readModelFiles } from '../../proto/base/model-files.ts';
 import { config, cut, weightsName, write, writeLength } from '../support/broken-models.ts';
 import { bundledModel } from '../support/daemons.ts';
 import { ScratchModels, shortGolden } from '../support/golden-models.ts';
 import { helsctl } from '../support/helsctl.ts';
-import { loadTextModel } from '../support/text-model.ts';
 
 // Each test runs helsctl, two Node programs: seconds on a busy machine.
 vi.setConfig({ testTimeout: 60_000 });
@@ -87,7 +87,7 @@ describe('tokenizer.json', () => {
       message: expect.stringContaining(`${join(directory, 'tokenizer.json')} is missing`) as string,
     };
     await expect(readModelFiles(directory)).rejects.toMatchObject(refusal);
-    await expect(loadTextModel(directory)).rejects.toMatchObject({ code: 'model-invalid' });
+    await expect(TextModel.load(directory)).rejects.toMatchObject({ code: 'model-invalid' });
     const { tokenizerFile } = await readModelFiles(directory, { tokenizer: 'optional' });
     expect(tokenizerFile).toBeNull();
   });
@@ -98,7 +98,7 @@ describe('tokenizer.json', () => {
     ['without a decoder', '{"model": {"type": "BPE"}, "added_tokens": []}', '"decoder"'],
   ])('%s: refused, naming the file', async (_, text, reason) => {
     const directory = served(write('tokenizer.json', text));
-    await expect(loadTextModel(directory)).rejects.toMatchObject({
+    await expect(TextModel.load(directory)).rejects.toMatchObject({
       code: 'model-invalid',
       message: expect.stringMatching(new RegExp(`tokenizer.json.*${reason}`)) as string,
     });

@@ -1,12 +1,12 @@
 /** An HTTP server for each test of a file, with one text model for all, and what the tests ask of it. */
 import { afterAll, afterEach, beforeAll } from 'vitest';
-import type { TextModel } from '../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../controller/tokenizer/text-model.ts';
 import {
   type HttpTestOptions,
   type HttpTestServer,
   startHttpTestServer,
 } from './http-test-server.ts';
-import { loadTextModel, tokenizerFixture } from './text-model.ts';
+import { tokenizerFixture } from './text-model.ts';
 
 export const json = { 'content-type': 'application/json' };
 export const completion = { model: 'fake', prompt: 'Hels', max_tokens: 8, temperature: 0 };
@@ -19,7 +19,7 @@ export function useHttpServer() {
   let text: TextModel;
   let server: HttpTestServer;
   beforeAll(async () => {
-    text = await loadTextModel(tokenizerFixture('byte-level'));
+    text = await TextModel.load(tokenizerFixture('byte-level'));
   });
   afterAll(() => text.close());
   afterEach(() => server.close());

@@ -8,10 +8,10 @@ import { Routes } from '../../controller/api/http/routes.ts';
 import { HttpServer } from '../../controller/api/http/server.ts';
 import { ServingMetrics } from '../../controller/metrics/serving-metrics.ts';
 import type { Readiness } from '../../controller/readiness.ts';
-import type { TextModel } from '../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../controller/tokenizer/text-model.ts';
 import { systemClock } from '../../proto/base/clock.ts';
 import { type FakeEngineOptions, FakeGenerationEngine } from './fake-generation-engine.ts';
-import { loadTextModel, tokenizerFixture } from './text-model.ts';
+import { tokenizerFixture } from './text-model.ts';
 
 export interface HttpTestServer {
   url: string;
@@ -43,7 +43,7 @@ function readableTokens(text: TextModel): number[] {
 }
 
 export async function startHttpTestServer(options: HttpTestOptions = {}): Promise<HttpTestServer> {
-  const text = options.text ?? (await loadTextModel(tokenizerFixture('byte-level')));
+  const text = options.text ?? (await TextModel.load(tokenizerFixture('byte-level')));
   const engine = new FakeGenerationEngine({ alphabet: readableTokens(text), ...options.engine });
   const modelId = options.modelId === undefined ? 'fake' : options.modelId;
   const metrics = new ServingMetrics(new Registry(), () => ({

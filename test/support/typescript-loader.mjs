@@ -1,5 +1,5 @@
-// Lets a worker thread of a test run TypeScript source on Node 20: vitest transforms modules in its own thread only. Given to the
-// thread by --import; the hooks thread, where modules are loaded, imports this file again for `load` alone.
+// Lets worker threads run TypeScript source on Node 20: vitest transforms modules in its own thread only. Given to the process by
+// --import, which they inherit; the hooks thread, where modules are loaded, imports this file again for `load` alone.
 import { readFile } from 'node:fs/promises';
 import { register } from 'node:module';
 

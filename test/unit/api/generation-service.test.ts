@@ -8,15 +8,15 @@ import type {
   PreparedText,
   TextEvent,
 } from '../../../controller/api/generation-service.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import type { FakeEngineOptions } from '../../support/fake-generation-engine.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 import { request, serviceOver } from './generation-setting.ts';
 
 let text: TextModel;
 beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
+  text = await TextModel.load(tokenizerFixture('byte-level'));
 });
 afterAll(() => text.close());
 
@@ -310,7 +310,7 @@ describe('a failure', () => {
     const directory = mkdtempSync(join(tmpdir(), 'hels-text-'));
     cpSync(tokenizerFixture('byte-level'), directory, { recursive: true });
     writeFileSync(join(directory, 'config.json'), '{"vocab_size": 3}');
-    const fewRows = await loadTextModel(directory);
+    const fewRows = await TextModel.load(directory);
     try {
       expect(fewRows.strayTokenIds).toHaveLength(296);
       const { service, engine } = setUp({}, fewRows);
@@ -364,7 +364,7 @@ describe('the space before the first word', () => {
   let words: TextModel;
   let whole: number[];
   beforeAll(async () => {
-    words = await loadTextModel(tokenizerFixture('byte-fallback'));
+    words = await TextModel.load(tokenizerFixture('byte-fallback'));
     whole = await words.encode('the cat sat', true);
   });
   afterAll(() => words.close());

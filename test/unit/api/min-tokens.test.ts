@@ -5,14 +5,14 @@ import {
   parseChatRequest,
   parseCompletionRequest,
 } from '../../../controller/api/http/request-schema.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import type { FakeEngineOptions } from '../../support/fake-generation-engine.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 import { request, serviceOver } from './generation-setting.ts';
 
 let text: TextModel;
 beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
+  text = await TextModel.load(tokenizerFixture('byte-level'));
 });
 afterAll(() => text.close());
 

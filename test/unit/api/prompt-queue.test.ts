@@ -1,12 +1,12 @@
 /** What waits to be read is left when its caller leaves. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 import { request, serviceOver } from './generation-setting.ts';
 
 let text: TextModel;
 beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
+  text = await TextModel.load(tokenizerFixture('byte-level'));
 });
 afterAll(() => text.close());
 

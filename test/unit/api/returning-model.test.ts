@@ -1,13 +1,13 @@
 /** Requests that come while the model that served is brought up again. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 import { request, serviceOver } from './generation-setting.ts';
 
 let text: TextModel;
 beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
+  text = await TextModel.load(tokenizerFixture('byte-level'));
 });
 afterAll(() => text.close());
 

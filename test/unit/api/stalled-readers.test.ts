@@ -13,7 +13,7 @@ import { EventStream } from '../../../controller/api/http/event-stream.ts';
 import { type Exchange, sendText } from '../../../controller/api/http/exchange.ts';
 import type { Routes } from '../../../controller/api/http/routes.ts';
 import { HttpServer } from '../../../controller/api/http/server.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { systemClock } from '../../../proto/base/clock.ts';
 import type { GenerateEvent } from '../../../proto/gen/hels/v1/GenerateEvent.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
@@ -21,7 +21,7 @@ import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { channelOptions, HelsService } from '../../../proto/rpc/definitions.ts';
 import { fromServiceError } from '../../../proto/rpc/status.ts';
 import { startHttpTestServer } from '../../support/http-test-server.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 
 const stallMs = 1000;
 const deadlineMs = 3000;
@@ -128,7 +128,7 @@ describe('a gRPC client', () => {
   let server: GrpcServer | null = null;
   let client: InstanceType<typeof HelsService> | null = null;
   beforeAll(async () => {
-    text = await loadTextModel(tokenizerFixture('byte-level'));
+    text = await TextModel.load(tokenizerFixture('byte-level'));
   });
   afterEach(async () => {
     client?.close();

@@ -10,18 +10,18 @@ import {
 import type { GenerationServiceOptions } from '../../../controller/api/generation-service.ts';
 import { helsHandlers, type OperationsPort } from '../../../controller/api/grpc/hels-service.ts';
 import { GrpcServer } from '../../../controller/api/grpc/server.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { systemClock } from '../../../proto/base/clock.ts';
 import type { HelsHandlers } from '../../../proto/gen/hels/v1/Hels.ts';
 import type { RegistryHandlers } from '../../../proto/gen/hels/v1/Registry.ts';
 import { serverCredentials } from '../../../proto/rpc/credentials.ts';
 import type { FakeEngineOptions } from '../../support/fake-generation-engine.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 import { serviceOver } from '../api/generation-setting.ts';
 
 export let text: TextModel;
 beforeAll(async () => {
-  text = await loadTextModel(tokenizerFixture('byte-level'));
+  text = await TextModel.load(tokenizerFixture('byte-level'));
 });
 afterAll(() => text.close());
 

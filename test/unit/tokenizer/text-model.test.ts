@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { limits } from '../../../controller/limits.ts';
-import type { TextModel } from '../../../controller/tokenizer/text-model.ts';
+import { TextModel } from '../../../controller/tokenizer/text-model.ts';
 import { tokenText } from '../../../controller/tokenizer/token-bytes.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import { loadTextModel, tokenizerFixture } from '../../support/text-model.ts';
+import { tokenizerFixture } from '../../support/text-model.ts';
 
 const family = '\u{1F468}\u200D\u{1F469}\u200D\u{1F467}';
 const texts = [
@@ -21,7 +21,7 @@ const texts = [
 const models: Record<string, TextModel> = {};
 beforeAll(async () => {
   for (const name of ['byte-level', 'byte-fallback'] as const) {
-    models[name] = await loadTextModel(tokenizerFixture(name));
+    models[name] = await TextModel.load(tokenizerFixture(name));
   }
 });
 afterAll(() => Promise.all(Object.values(models).map((model) => model.close())));
@@ -187,7 +187,7 @@ describe('a model directory', () => {
     ['tokenizer_config.json', '{"chat_template": 7}', /chat_template: must be a text/],
     ['chat_template.jinja', '{% if %}', /chat_template\.jinja: is not a template/],
   ])('with a wrong %s (%s) is refused by name', async (file, text, message) => {
-    await expect(loadTextModel(withFiles({ [file]: text }, 'byte-level'))).rejects.toMatchObject({
+    await expect(TextModel.load(withFiles({ [file]: text }, 'byte-level'))).rejects.toMatchObject({
       code: 'model-invalid',
       message: expect.stringMatching(message),
     });
@@ -195,14 +195,14 @@ describe('a model directory', () => {
 
   it('without tokenizer.json is refused by name', async () => {
     directory = mkdtempSync(join(tmpdir(), 'hels-text-'));
-    await expect(loadTextModel(directory)).rejects.toMatchObject({
+    await expect(TextModel.load(directory)).rejects.toMatchObject({
       code: 'model-invalid',
       message: expect.stringContaining('tokenizer.json: is missing'),
     });
   });
 
   it('without a chat template serves texts, and says so to a chat', async () => {
-    const model = await loadTextModel(withFiles({ 'tokenizer_config.json': '{}' }, 'byte-level'));
+    const model = await TextModel.load(withFiles({ 'tokenizer_config.json': '{}' }, 'byte-level'));
     await expect(model.renderChat([{ role: 'user', content: 'Hi' }])).rejects.toMatchObject({
       code: 'request-invalid',
       message: expect.stringContaining('no chat template'),
@@ -214,7 +214,7 @@ describe('a model directory', () => {
   it('with a template that never ends fails that chat only', async () => {
     const template =
       '{% for a in range(100000) %}{% for b in range(100000) %}{% set c = b %}{% endfor %}{% endfor %}';
-    const model = await loadTextModel(
+    const model = await TextModel.load(
       withFiles({ 'chat_template.jinja': template }, 'byte-level'),
       {
         jobTimeoutMs: 300,
