@@ -29,6 +29,7 @@ import { DeploymentState } from './deployment/deployment-state.ts';
 import { DrainService } from './deployment/drain-service.ts';
 import { watchMembers } from './deployment/member-events.ts';
 import { Newcomers } from './deployment/newcomers.ts';
+import { planThread } from './deployment/plan-thread.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
 import { ReplanLog } from './deployment/replan-log.ts';
@@ -74,8 +75,12 @@ interface Operating {
 /** What people can ask for, and what the controller does by itself. */
 async function operationsOf({ term, coordinator, registry, state, view, ...ports }: Operating) {
   const { engine, tracker, replans, events, clock, log } = ports;
+  const plans = planThread();
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
-  const replanner = new ReplanService({ coordinator, log: replans, refine, clock });
+  const replanner = new ReplanService({
+    ...{ coordinator, log: replans, refine },
+    makePlan: (request) => plans.run(request),
+  });
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });

@@ -17,7 +17,7 @@ import { beganServing, decideReplan, isWorthIt, type ReplanState } from './repla
 import type { Proposal } from './replan-proposal.ts';
 import type { ReplanService } from './replan-service.ts';
 
-/** Planning takes milliseconds; a decision takes half a minute. */
+/** A plan takes up to a second of another core; a decision takes half a minute. */
 const lookIntervalMs = 5_000;
 
 /** Whether the controller plans anew by itself for this deployment: a split by hand or another policy is what somebody wants to see. */
@@ -72,8 +72,8 @@ export class AutoReplan {
   #epoch = 0;
   #roomLook = neverLooked;
   #steps = 0;
-  /** A re-plan is on its way; another would be of the same moment. */
-  #beginning = false;
+  /** It plans, or a re-plan is on its way; another would be of the same moment. */
+  #busy = false;
 
   constructor(options: AutoReplanOptions) {
     this.#options = options;
@@ -92,11 +92,18 @@ export class AutoReplan {
       const untilMs = Math.max(holdUntilMs, this.#restUntilMs(nowMs));
       this.#state = { sinceMs, holdUntilMs: untilMs };
     }
-    if (!plansAnew(request) || this.#beginning) return;
+    if (plansAnew(request) && !this.#busy) void this.#look(request, nowMs);
+  }
+
+  /** Never rejects. */
+  async #look(request: DeploymentRequest, nowMs: number): Promise<void> {
+    this.#busy = true;
     try {
-      if (this.#isTime(request, nowMs)) void this.#begin();
+      if (await this.#isTime(request, nowMs)) await this.#begin();
     } catch (error) {
       this.#stays(error);
+    } finally {
+      this.#busy = false;
     }
   }
 
@@ -110,33 +117,27 @@ export class AutoReplan {
     return this.#rest.untilMs;
   }
 
-  #isTime(request: DeploymentRequest, nowMs: number): boolean {
+  async #isTime(request: DeploymentRequest, nowMs: number): Promise<boolean> {
     const { steps } = this.#options.served() ?? { steps: this.#steps };
-    const found = steps === this.#steps ? null : this.#candidate(request);
+    const isServed = steps !== this.#steps;
     this.#steps = steps;
+    const found = isServed ? await this.#candidate(request) : null;
     const { state, replan } = decideReplan(this.#state, found?.value ?? null, nowMs);
     this.#state = state;
     return replan;
   }
 
-  /** Never rejects. Reading changed files can take minutes: what is applied is proposed after it, if it still pays then. */
+  /** Reading changed files can take minutes: what is applied is proposed after it, if it still pays then. */
   async #begin(): Promise<void> {
     const { replanner, coordinator } = this.#options;
-    this.#beginning = true;
-    try {
-      await replanner.checkFiles();
-      const { request, phase } = coordinator.group;
-      this.#roomLook = neverLooked;
-      if (request === null || phase !== 'ready' || !plansAnew(request)) return;
-      const found = this.#candidate(request);
-      if (found === null || !isWorthIt(found.value)) return;
-      // Its end is told by the log of re-plans.
-      await replanner.apply(found.proposal, 'load');
-    } catch (error) {
-      this.#stays(error);
-    } finally {
-      this.#beginning = false;
-    }
+    await replanner.checkFiles();
+    const { request, phase } = coordinator.group;
+    this.#roomLook = neverLooked;
+    if (request === null || phase !== 'ready' || !plansAnew(request)) return;
+    const found = await this.#candidate(request);
+    if (found === null || !isWorthIt(found.value)) return;
+    // Its end is told by the log of re-plans.
+    await replanner.apply(found.proposal, 'load');
   }
 
   /** No split fits the load of this moment, a request does not fit the new one, files changed. Anything else is a fault of ours, and no reason to stop serving. */
@@ -148,13 +149,14 @@ export class AutoReplan {
   }
 
   /** Where there is less room for KV than the deployment is for, after a loss mostly: a plan with clearly more, worth any move; null: there is none. */
-  #roomier(request: DeploymentRequest, loaded: LoadedGroup): Candidate | null {
+  async #roomier(request: DeploymentRequest, loaded: LoadedGroup): Promise<Candidate | null> {
     const { replanner, clock } = this.#options;
     const now = kvTokensOf(loaded.shardPlan);
     const { epoch, untilMs, found } = this.#roomLook;
     if (now >= promisedTokens(loaded, request)) return null;
     if (epoch === this.#epoch && clock.nowMs() < untilMs) return found;
-    const proposal = replanner.propose({ policy: '', ranks: [], workload: null, settles: true });
+    const wish = { policy: '', ranks: [], workload: null, settles: true };
+    const proposal = await replanner.propose(wish);
     const isMore = kvTokensOf(proposal.made.shardPlan) >= moreRoomMin * now;
     const value = { gainPerSecond: Number.POSITIVE_INFINITY, seconds: 0 };
     this.#roomLook = {
@@ -166,18 +168,18 @@ export class AutoReplan {
   }
 
   /** The best plan at the load that is served, and what it is worth; null: no load, no other plan, or one with too little room for KV. */
-  #candidate(request: DeploymentRequest): Candidate | null {
+  async #candidate(request: DeploymentRequest): Promise<Candidate | null> {
     const { replanner, served, coordinator } = this.#options;
     const now = served();
     const loaded = coordinator.serving?.loaded;
     if (now === null || loaded === undefined) return null;
-    const roomier = this.#roomier(request, loaded);
+    const roomier = await this.#roomier(request, loaded);
     if (roomier !== null) return roomier;
     const point = workloadAt(now.load);
     if (point === null) return null;
     const sizes = { prefillChunk: 0, outputTokens: 0 };
     const workload = { ...sizes, ...request.workload, ...point };
-    const proposal = replanner.propose({ policy: '', ranks: [], workload });
+    const proposal = await replanner.propose({ policy: '', ranks: [], workload });
     const { made, equal } = proposal;
     if (equal || !holdsPromise(loaded, request, made.shardPlan)) return null;
     const pause = replanner.pauseOf(proposal);

@@ -1,4 +1,4 @@
-/** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure apart from timing the solver. */
+/** What a re-plan would be: the served model planned anew from the lines as refined in service. Pure; whoever proposes makes the plan. */
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ModelSpec } from '../../proto/domain/model-spec.ts';
 import type { PlanInput } from '../../proto/domain/plan.ts';
@@ -10,7 +10,7 @@ import { type LoadedGroup, policyOf, workloadOf } from './deployment-run.ts';
 import { type EngineSizes, engineSizesOf, largerSizes } from './engine-sizes.ts';
 import type { GroupWorker } from './group-worker.ts';
 import { deviceKindsOf } from './kv-migration.ts';
-import { type MadePlan, makePlan, type PlanRequest } from './make-plan.ts';
+import type { MadePlan, PlanRequest } from './make-plan.ts';
 import { plannedRanksOf } from './plan-report.ts';
 import { reservedAnew } from './reserved-bytes.ts';
 
@@ -49,7 +49,11 @@ export interface Proposing {
   readonly available: readonly GroupWorker[];
   /** The lines as refined in service. */
   readonly refine: (devices: readonly ProfiledDevice[]) => ProfiledDevice[];
-  readonly nowMs: () => number;
+}
+
+/** A re-plan but for its plan, which is to be made of `planRequest`. */
+export interface ReplanDraft extends Pick<Proposal, 'request' | 'planRequest' | 'fitted'> {
+  readonly proposing: Proposing;
 }
 
 /** The deployment as it is to be from now on. */
@@ -166,15 +170,19 @@ function planRequestOf(
   return { planRequest, fitted };
 }
 
-/** Throws plan-infeasible and config-invalid as a deployment does. */
-export function proposeReplan(proposing: Proposing): Proposal {
-  const { loaded, wish, nowMs } = proposing;
-  const former = loaded.planRequest;
-  const request = wishedRequest(proposing.request, wish);
-  const reached = reachedNow(proposing);
-  const { planRequest, fitted } = planRequestOf(proposing, request, new Set(reached.keys()));
+/** Throws config-invalid as a deployment does. */
+export function draftReplan(proposing: Proposing): ReplanDraft {
+  const request = wishedRequest(proposing.request, proposing.wish);
+  const there = new Set(reachedNow(proposing).keys());
+  const { planRequest, fitted } = planRequestOf(proposing, request, there);
   requireCandidates(request.ranks, proposing.available, planRequest.devices);
-  const made = makePlan(planRequest, nowMs);
+  return { proposing, request, planRequest, fitted };
+}
+
+export function proposalOf(draft: ReplanDraft, made: MadePlan): Proposal {
+  const { proposing, request, planRequest, fitted } = draft;
+  const { loaded } = proposing;
+  const reached = reachedNow(proposing);
   const workers = made.shardPlan.ranks.flatMap(({ workerId }) => reached.get(workerId) ?? []);
   const candidates = loaded.candidates.map((one) => reached.get(one.id) ?? one);
   return {
@@ -186,7 +194,8 @@ export function proposeReplan(proposing: Proposing): Proposal {
     workers,
     equal:
       placesOf(made.shardPlan) === placesOf(loaded.shardPlan) &&
-      slotTokensOf(request, former.model) === slotTokensOf(proposing.request, former.model),
+      slotTokensOf(request, planRequest.model) ===
+        slotTokensOf(proposing.request, planRequest.model),
     currentSeconds: secondsOf(made.input, loaded.shardPlan),
     plannedSeconds: secondsOf(made.input, made.shardPlan),
   };

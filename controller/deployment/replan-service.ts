@@ -1,14 +1,15 @@
 /** Re-plans as the API asks for them: the proposal first, then progress, then what became of it. */
-import type { Clock } from '../../proto/base/clock.ts';
 import { modelDigest } from '../../proto/base/model-files.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import type { Coordinator } from './coordinator.ts';
+import type { MadePlan, PlanRequest } from './make-plan.ts';
 import type { ReplanLog } from './replan-log.ts';
 import {
+  draftReplan,
   type Proposal,
   type Proposing,
-  proposeReplan,
+  proposalOf,
   type ReplanWish,
 } from './replan-proposal.ts';
 import { predictedPauseOf, type ReplanTrigger } from './replanning.ts';
@@ -18,7 +19,8 @@ export interface ReplanServiceOptions {
   log: ReplanLog;
   /** Devices with their lines as refined in service. */
   refine: Proposing['refine'];
-  clock: Clock;
+  /** Beside the event loop; throws plan-infeasible and config-invalid. */
+  makePlan: (request: PlanRequest) => Promise<MadePlan>;
 }
 
 export class ReplanService {
@@ -28,18 +30,25 @@ export class ReplanService {
     this.#options = options;
   }
 
-  /** What a re-plan would be now. Throws not-ready unless a model is served undisturbed; plan-infeasible, config-invalid as a deployment. */
-  propose(wish: ReplanWish): Proposal {
-    const { coordinator, refine, clock } = this.#options;
+  /** What a re-plan would be now. Throws not-ready unless a model is served undisturbed, until the plan is made; plan-infeasible, config-invalid as a deployment. */
+  async propose(wish: ReplanWish): Promise<Proposal> {
+    const { coordinator, refine, makePlan } = this.#options;
     const { phase, request, detail } = coordinator.group;
     const { serving } = coordinator;
     if (phase !== 'ready' || serving === null || request === null) {
       const why = detail === '' ? phase : `${phase}: ${detail}`;
       throw new HelsError('not-ready', `a re-plan needs a model that is being served; now: ${why}`);
     }
+    const { loaded } = serving;
     const available = coordinator.availableWorkers();
-    const nowMs = () => clock.nowMs();
-    return proposeReplan({ loaded: serving.loaded, request, wish, available, refine, nowMs });
+    const draft = draftReplan({ loaded, request, wish, available, refine });
+    const made = await makePlan(draft.planRequest);
+    const { group } = coordinator;
+    const isSame = coordinator.serving?.loaded === loaded && group.request === request;
+    if (!isSame || group.phase !== 'ready') {
+      throw new HelsError('not-ready', 'what is served has changed while it was planned anew');
+    }
+    return proposalOf(draft, made);
   }
 
   /** Seconds for which the requests would wait or be computed again. */
@@ -70,7 +79,7 @@ export class ReplanService {
   async *run(wish: ReplanWish): AsyncGenerator<ReplanEvent, void, undefined> {
     const { coordinator } = this.#options;
     await this.checkFiles();
-    const proposal = this.propose(wish);
+    const proposal = await this.propose(wish);
     const current = coordinator.report();
     const { equal, made, currentSeconds, plannedSeconds } = proposal;
     const told = {

@@ -33,7 +33,7 @@ describe('the controller that looks by itself', () => {
     const auto = new AutoReplan({
       coordinator: { group, serving: { loaded: serving } },
       replanner: {
-        propose: (wish) => {
+        propose: async (wish) => {
           wishes.push(wish);
           return propose(wish, { refine: slower(state.times), loaded: serving });
         },

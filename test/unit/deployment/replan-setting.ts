@@ -5,8 +5,9 @@ import { smallestSizes } from '../../../controller/deployment/engine-sizes.ts';
 import type { GroupWorker } from '../../../controller/deployment/group-worker.ts';
 import { makePlan, type PlanRequest } from '../../../controller/deployment/make-plan.ts';
 import {
+  draftReplan,
   type Proposal,
-  proposeReplan,
+  proposalOf,
   type ReplanWish,
 } from '../../../controller/deployment/replan-proposal.ts';
 import type { ProfiledDevice } from '../../../controller/profiler/plan-input.ts';
@@ -82,6 +83,10 @@ export const slower = (times: number) => (devices: readonly ProfiledDevice[]) =>
 
 export function propose(wish: Partial<ReplanWish>, changes: object = {}): Proposal {
   const asIs = (devices: readonly ProfiledDevice[]) => [...devices];
-  const proposing = { loaded, request, available, refine: asIs, nowMs: () => 0 };
-  return proposeReplan({ ...proposing, wish: { ...nothing, ...wish }, ...changes });
+  const proposing = { loaded, request, available, refine: asIs };
+  const draft = draftReplan({ ...proposing, wish: { ...nothing, ...wish }, ...changes });
+  return proposalOf(
+    draft,
+    makePlan(draft.planRequest, () => 0),
+  );
 }
