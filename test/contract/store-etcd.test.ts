@@ -23,6 +23,7 @@ storeContract('etcd', {
     return openAt(contractServer.url);
   },
   openBeside: async () => openAt(contractServer.url),
+  leaseRunsOut: (ttlMs) => contractServer.leaseRunsOut(ttlMs),
 });
 
 describe('etcd store when etcd or the way to it fails', () => {
@@ -146,7 +147,12 @@ describe('etcd store when etcd or the way to it fails', () => {
     const store = open(server.url);
     const start = await store.transact([], [put('/long', 'start')]);
     const watch = follow(store, '/long', start.applied ? start.revision : 0);
-    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    // As long as this.
+    await open(link.url).get('/long');
+    const late = open(link.url);
+    link.freeze();
+    await expect(late.get('/long')).rejects.toMatchObject({ code: 'unreachable' });
+    link.resume();
     await store.transact([], [put('/long', 'late')]);
     await watch.until(1);
     expect(watch.values).toEqual(['late']);

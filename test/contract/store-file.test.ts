@@ -38,6 +38,7 @@ storeContract('file', {
     return FileStore.open(current());
   },
   openBeside: null,
+  leaseRunsOut: null,
 });
 
 describe('file store on the disk', () => {

@@ -5,4 +5,5 @@ storeContract('memory', {
   open: async () => new MemoryStore(),
   reopen: null,
   openBeside: null,
+  leaseRunsOut: null,
 });

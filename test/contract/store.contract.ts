@@ -16,6 +16,8 @@ export interface StoreHarness {
   reopen: ((store: Store) => Promise<Store>) | null;
   /** A second store on the same data beside the first; null: one at a time. */
   openBeside: (() => Promise<Store>) | null;
+  /** Resolves when a lease that nobody keeps alive has run out after so long; null: leases run out with the process alone. */
+  leaseRunsOut: ((ttlMs: number) => Promise<void>) | null;
 }
 
 const waitMs = 15_000;
@@ -185,7 +187,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
         const store = await open();
         const lease = await store.grantLease(ttlMs);
         const from = await write(store, { ...put(`${at}l`, 'held'), lease } as Write);
-        await new Promise((resolve) => setTimeout(resolve, ttlMs + 500));
+        await harness.leaseRunsOut?.(ttlMs);
         expect(await store.get(`${at}l`)).toMatchObject({ value: 'held' });
         expect(lease.lost.aborted).toBe(false);
         const deleted = take(store, `${at}l`, from, 1);
@@ -243,11 +245,15 @@ export function storeContract(name: string, harness: StoreHarness): void {
         const first = await within(waitMs, 'first', campaign(store, 'first', never));
         expect(await first.write([], [put(`${at}state`, 'of the first')])).toBe(true);
         let led = false;
-        const next = campaign(beside, 'second', never).then((leadership) => {
+        let wait: (leader: string) => void = () => undefined;
+        const waits = new Promise<string>((resolve) => {
+          wait = resolve;
+        });
+        const next = campaign(beside, 'second', never, wait).then((leadership) => {
           led = true;
           return leadership;
         });
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        expect(await within(waitMs, 'the wait of the second', waits)).toBe('first');
         expect(led).toBe(false);
         await first.resign();
         const second = await within(waitMs, 'second', next);

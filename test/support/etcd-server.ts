@@ -87,9 +87,22 @@ export class EtcdServer {
 
   /** Forgets the history up to `revision`. */
   async compact(revision: number): Promise<void> {
-    const body = JSON.stringify({ revision: String(revision) });
-    const response = await fetch(`${this.url}/v3/kv/compaction`, { method: 'POST', body });
-    if (!response.ok) throw new Error(`compaction: ${await response.text()}`);
+    await this.#ask('kv/compaction', { revision: String(revision) });
+  }
+
+  /** Resolves when a lease of so long that nobody keeps alive has run out. */
+  async leaseRunsOut(ttlMs: number): Promise<void> {
+    const { ID } = await this.#ask('lease/grant', { TTL: ttlMs / 1000 });
+    await eventually(10 * ttlMs, 'the end of the lease', async () => {
+      return (await this.#ask('lease/timetolive', { ID })).TTL === '-1';
+    });
+  }
+
+  async #ask(what: string, fields: object): Promise<{ ID?: string; TTL?: string }> {
+    const body = JSON.stringify(fields);
+    const response = await fetch(`${this.url}/v3/${what}`, { method: 'POST', body });
+    if (!response.ok) throw new Error(`${what}: ${await response.text()}`);
+    return (await response.json()) as { ID?: string; TTL?: string };
   }
 
   async stop(): Promise<void> {

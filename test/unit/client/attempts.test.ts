@@ -35,12 +35,13 @@ describe('a call that nobody has answered', () => {
 
   it('fails at once when there is one address', async () => {
     const { standby } = await pair();
-    const beganMs = performance.now();
+    // Whatever waited for a moment would wait for ever.
+    vi.useFakeTimers({ toFake: ['setTimeout'] });
+    ends.push(() => void vi.useRealTimers());
     await expect(collect(clientOf([standby]).generate(input))).rejects.toMatchObject({
       code: 'unreachable',
       message: expect.stringMatching(/^nothing answers at [^;]*$/),
     });
-    expect(performance.now() - beganMs).toBeLessThan(2_000);
   });
 
   it('does not wait for a host that says nothing', async () => {

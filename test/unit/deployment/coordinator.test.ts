@@ -209,8 +209,12 @@ describe('a deployment', () => {
     await undeployed;
     await expect(ended).rejects.toThrow('undeployed');
     expect(coordinator.group).toMatchObject({ phase: 'empty' });
-    // The answer of Connect is on its way.
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    // On the same connection the answer of Connect comes before those of the next deployment.
+    worker.connect = null;
+    const next = follow(coordinator.deploy(request, 1_000, never));
+    await eventually(10_000, 'the next one connects', () => worker.connect !== null);
+    await coordinator.undeploy(bundledModelId);
+    await expect(next.ended).rejects.toThrow('undeployed');
     expect(openGroup).not.toHaveBeenCalled();
   });
 });
@@ -281,9 +285,9 @@ describe('what another controller served', () => {
   it('serves on over the workers that are there once no more of them come', async () => {
     const { coordinator, registry } = await setUp();
     const worker = await new LoadingWorker('a').joins(registry);
-    coordinator.restore({ ...request, workersMin: 2 }, 300);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(coordinator.group).toMatchObject({ phase: 'deploying', detail: 'waiting' });
+    coordinator.restore({ ...request, workersMin: 2 }, 1_000);
+    const waiting = { phase: 'deploying', detail: 'waiting' };
+    await expect.poll(() => coordinator.group, { timeout: 10_000 }).toMatchObject(waiting);
     await eventually(10_000, 'it loads', () => worker.loading === 1);
   });
 });

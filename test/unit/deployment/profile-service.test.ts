@@ -1,4 +1,5 @@
 /** Profiling for people: when it is refused, and when it ends. */
+import { setImmediate } from 'node:timers/promises';
 import { expect, it, vi } from 'vitest';
 import { type Group, initialGroup } from '../../../controller/cluster/group.ts';
 import { ProfileService } from '../../../controller/deployment/profile-service.ts';
@@ -72,7 +73,8 @@ it('ends with its caller: the worker that measures hears of it, and no other beg
     return measure(request, deadlineMs, onProgress);
   });
   await expect(run(leaves.signal)).rejects.toMatchObject({ code: 'cancelled' });
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  // Of what went on nothing waits for anything but turns.
+  await setImmediate();
   expect(told).toMatchObject([{ message: 'left' }]);
   expect(calls.profiled).toEqual([]);
 });

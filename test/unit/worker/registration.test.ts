@@ -1,11 +1,14 @@
 import * as grpc from '@grpc/grpc-js';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { sleep } from '../../../proto/base/clock.ts';
 import type { Logger } from '../../../proto/base/log.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { RegistryService } from '../../../proto/rpc/definitions.ts';
 import { toServiceError } from '../../../proto/rpc/status.ts';
 import { Registration } from '../../../worker/daemon/registration.ts';
 import { eventually } from '../../support/deadline.ts';
+
+vi.mock('../../../proto/base/clock.ts', { spy: true });
 
 /** A registry on loopback that a test can take away and bring back. */
 class FakeController {
@@ -58,6 +61,9 @@ class FakeController {
 describe('registration', () => {
   const waitMs = 15_000;
   const ends: (() => Promise<void> | void)[] = [];
+  beforeEach(() => {
+    vi.mocked(sleep).mockClear();
+  });
   afterEach(async () => {
     for (const end of ends.splice(0).reverse()) await end();
   });
@@ -120,7 +126,9 @@ describe('registration', () => {
     await reached(controller, 'heartbeat', 1);
     controller.stop();
     await eventually(waitMs, 'the warning', () => warnings.length > 0);
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    const { calls } = vi.mocked(sleep).mock;
+    const failures = calls.length;
+    await eventually(waitMs, 'more attempts', () => calls.length >= failures + 2);
     expect(warnings).toHaveLength(1);
     const beats = controller.count('heartbeat');
     await controller.start();
@@ -176,12 +184,10 @@ describe('registration', () => {
     ends.push(() => controller.stop());
     const { registration } = register(controller);
     ends.push(() => registration.stop('test'));
-    await reached(controller, 'register', 1);
-    const startMs = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    const passedMs = performance.now() - startMs;
-    // Told to come back at once, it comes every 50 ms; the time between answer and test is allowed for.
-    expect(controller.count('heartbeat')).toBeLessThanOrEqual(passedMs / 50 + 4);
+    await reached(controller, 'heartbeat', 3);
+    // Told to come back at once, it waits each time.
+    const waits = vi.mocked(sleep).mock.calls.map(([ms]) => ms);
+    expect(waits.slice(0, 3)).toEqual([50, 50, 50]);
   });
 
   it('stops within its deadlines although nobody answers', async () => {
