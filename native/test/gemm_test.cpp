@@ -340,6 +340,31 @@ TEST_P(GemmForms, FixedPointNamesTheFirstRowOutOfRange) {
   }
 }
 
+TEST_P(GemmForms, FixedPointWritesItsColumnsOnly) {
+  const Weights weights(GetParam(), 20, 16);
+  const std::vector<float> x = randomValues(3 * 16, 8);
+  std::vector<std::unique_ptr<Gemm>> products;
+  for (const Isa isa : isas()) products.push_back(makeChainGemm(1, isa));
+  products.push_back(makeOneDnnGemm(1));
+  for (const auto& gemm : products) {
+    for (const int64_t depth : {0, 16}) {
+      const Packed packed = pack(*gemm, weights, 0, 20, 0, depth);
+      std::vector<int64_t> first(3 * 24, 5), second(3 * 24, 7);
+      for (auto* sums : {&first, &second}) {
+        ASSERT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data(), 16, 3, 8, sums->data(), 24), -1);
+      }
+      for (int64_t i = 0; i < 3 * 24; ++i) {
+        const auto at = static_cast<size_t>(i);
+        if (i % 24 >= 20) {
+          EXPECT_EQ(first[at], 5) << gemm->implementation() << " depth " << depth;
+        } else {
+          EXPECT_EQ(first[at], depth == 0 ? 0 : second[at]) << gemm->implementation() << " depth " << depth;
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GemmForms, testing::ValuesIn(kForms), [](const auto& info) {
   return std::string(dataTypeName(info.param.type)) + (info.param.inputs == Inputs::kBf16      ? "_pairs"
                                                        : info.param.inputs == Inputs::kTwoBf16 ? "_two_terms"

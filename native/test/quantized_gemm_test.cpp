@@ -160,7 +160,7 @@ TEST_P(QuantizedGemms, EqualsPlainChains) {
     for (const Isa isa : isas()) {
       const auto gemm = makeChainGemm(2, isa);
       const Packed packed = weights.pack(*gemm, inputs, 0, 150, 0, depth);
-      for (const int64_t rows : {1, 2, 3, 4, 7, 8, 15, 17, 35}) {
+      for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 35}) {
         if (isa == Isa::kPortable && rows > 3) continue;  // its tiles are one row high: weights as they are, or widened
         const std::vector<float> y = multiply(*gemm, packed, x, rows);
         ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
@@ -228,10 +228,32 @@ TEST_P(QuantizedGemms, TinyInputsHaveOneSetOfBits) {
   for (const Isa isa : isas()) {
     const auto gemm = makeChainGemm(2, isa);
     const Packed packed = weights.pack(*gemm, inputs, 0, 70, 0, depth);
-    for (const int64_t rows : {1, 2, 3, 8, 20}) {
+    for (const int64_t rows : {1, 2, 3, 8, 12, 16, 20}) {
       const std::vector<float> y = multiply(*gemm, packed, x, rows);
       ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
           << isaName(isa) << " rows " << rows;
+    }
+  }
+}
+
+TEST_P(QuantizedGemms, RowOutOfRangeIsNamedAndHarmsNoOther) {
+  const auto [quantization, inputs] = GetParam();
+  const int64_t depth = 96, granule = 32, rows = 10;
+  const Weights weights(quantization, 70, depth, granule);
+  const std::vector<float> good = randomValues(rows * depth, 8);
+  for (const Isa isa : isas()) {
+    const auto gemm = makeChainGemm(1, isa);
+    const Packed packed = weights.pack(*gemm, inputs, 0, 70, 0, depth);
+    const std::vector<float> expected = multiply(*gemm, packed, good, rows);
+    for (const float bad : {NAN, INFINITY}) {
+      std::vector<float> x = good;
+      x[static_cast<size_t>(7 * depth + 40)] = bad;
+      std::vector<int64_t> sums(static_cast<size_t>(rows * 70));
+      EXPECT_EQ(gemm->multiplyFixedPoint(packed.matrix, x.data(), depth, rows, granule, sums.data(), 70), 7)
+          << isaName(isa) << bad;
+      std::vector<float> y = multiply(*gemm, packed, x, rows);
+      std::copy_n(expected.begin() + 7 * 70, 70, y.begin() + 7 * 70);
+      EXPECT_EQ(y, expected) << isaName(isa) << bad;
     }
   }
 }

@@ -79,8 +79,8 @@ class ChainGemm final : public Gemm {
     const Operand operand = operandOf(matrix, x, xStride, rows, granuleDepth);
     LeastItem badRow;
     forPanelGroups(matrix, rows, [&](int64_t panel, int64_t panels) {
-      // Blocks of equal height, to within a row or a tile: a last block of a few rows would go to kernels that take
-      // more panels.
+      // Blocks of equal height, to within a row or a tile (the least is 18 of 66 rows): a last block of a few rows
+      // would go to kernels that take more panels.
       const int64_t blocks = divCeil(rows, kRowBlock);
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t row = firstOfBlock(rows, block, blocks);

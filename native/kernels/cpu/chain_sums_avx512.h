@@ -1,16 +1,9 @@
 // The chains of a tile in AVX-512 registers, from and to memory. Include only where HELS_X86 is defined.
 #pragma once
 
-#include <immintrin.h>
-
+#include "kernels/cpu/avx512_intrinsics.h"
 #include "kernels/cpu/chain_tile.h"
 #include "kernels/cpu/packed_matrix.h"
-
-// GCC 12's own avx512fintrin.h passes deliberately undefined registers.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
 
 namespace hels::avx512 {
 

@@ -1,7 +1,7 @@
 // The chain kernels for bf16 inputs with the processor's tiles (AMX): one instruction takes a block of 32 inputs of up
 // to 16 rows for the 16 columns of a panel. Measured to round as chain_tile.h says; the self-check at load compares it
 // with the portable kernels on every machine that has it.
-#include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/chain_tile.h"
 
 #ifdef HELS_X86
 
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/chain_sums_avx512.h"
 #include "kernels/cpu/narrow_blocks.h"
 #include "kernels/cpu/vector_avx2.h"
@@ -34,7 +35,10 @@ inline void prefetchRows(const float* target, int64_t stride) {
 }
 
 void beginTiles() { currentShapes = {}; }
-void endTiles() { asm volatile("tilerelease"); }
+void endTiles() {
+  currentShapes = {};
+  asm volatile("tilerelease");
+}
 
 /// A short block of the panels, filled up with zeros.
 struct ShortBlock {
@@ -271,10 +275,11 @@ ChainTileSet makeSet() {
   set.end = endTiles;
   for (int rows = 1; rows <= kTileRowsMax; ++rows) {
     const bool tall = rows > kTileRows;
-    set.panels[kTilePairs][rows - 1] = set.panels[kTileScaled][rows - 1] = tall ? 2 : kPanelsMax;
+    set.panels[kTilePairs][rows - 1] = tall ? 2 : kPanelsMax;
     set.wide[kTilePairs][rows - 1] = tall ? tile<2> : tile<kPanelsMax>;
     set.single[kTilePairs][rows - 1] = tile<1>;
-    set.wide[kTileScaled][rows - 1] = tall ? scaledTile<2> : scaledTile<kPanelsMax>;
+    set.panels[kTileScaled][rows - 1] = 2;
+    set.wide[kTileScaled][rows - 1] = scaledTile<2>;
     set.single[kTileScaled][rows - 1] = scaledTile<1>;
   }
   addFewRowsKernels(set);

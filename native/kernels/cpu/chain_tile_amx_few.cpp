@@ -1,6 +1,6 @@
 // The chain kernels for few rows with quantised weights, with the processor's tiles: weights are widened while the
 // tiles multiply those before. A product of a block is a tile's, which begins at +0; what it adds to a chain is scaled.
-#include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/chain_tile.h"
 
 #ifdef HELS_X86
 
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "kernels/cpu/chain_sums_avx512.h"
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/vector_avx2.h"
 #include "kernels/cpu/widen_integers_avx512.h"
 
@@ -56,6 +56,7 @@ class WidenedBlocks {
 
   float* target(int row, int panel) const { return a_.c + row * a_.cStride + panel * kPanelColumns; }
 
+  static_assert(kGroupInputs == kBlockInputs);
   const std::byte* group(int64_t block, int panel) const {
     return a_.panel + panel * a_.panelStrideBytes + block * groupBytes(quantization, kGroupInputs);
   }

@@ -2,18 +2,11 @@
 // defined.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstdint>
 
+#include "kernels/cpu/avx512_intrinsics.h"
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/vector_avx2.h"
-
-// GCC 12's own avx512fintrin.h passes deliberately undefined registers.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
 
 namespace hels::avx512 {
 

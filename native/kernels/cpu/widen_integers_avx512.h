@@ -1,13 +1,12 @@
 // Integers of quantised weights as bf16, with AVX-512. Include only where HELS_X86 is defined.
 #pragma once
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include "base/quantization.h"
+#include "kernels/cpu/avx512_intrinsics.h"
 #include "kernels/cpu/packed_matrix.h"
 
 namespace hels::avx512 {
