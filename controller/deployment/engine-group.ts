@@ -7,6 +7,7 @@ import type { MeasuredSteps } from './plan-report.ts';
 /** A loaded group in the engine: warmed up, if nobody waits for it, then attached to the APIs, until closed. Its requests outlive its epoch. */
 export interface EngineGroup {
   warmUp(sequences: number): Promise<MeasuredSteps>;
+  /** Throws what has ended it, be it now, by the requests that waited. */
   attach(): void;
   /** Requests wait for it: of an epoch that has ended, or newcomers since. */
   readonly isAwaited: boolean;

@@ -98,6 +98,7 @@ class ServedGroup implements EngineGroup {
   }
 
   attach(): void {
+    this.#refuseOver();
     const { shardPlan, numericsClass } = this.#group;
     if (!this.#attached) this.#surroundings.tracker.begin(this.#group);
     this.#tellDiffering();
@@ -118,6 +119,12 @@ class ServedGroup implements EngineGroup {
         contextTokensMax: this.#loop.scheduler.contextTokensMax,
       },
     });
+    this.#refuseOver();
+  }
+
+  /** The requests that waited may have ended the loop as they were handed to it, before anybody could be told that it serves. */
+  #refuseOver(): void {
+    if (this.#loop.failure !== null) throw this.#loop.failure;
   }
 
   /** Once, and again when a re-plan makes it others. */

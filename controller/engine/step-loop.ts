@@ -23,7 +23,7 @@ import type {
 import type { SampledToken__Output } from '../../proto/gen/hels/v1/SampledToken.ts';
 import type { StepResponse__Output } from '../../proto/gen/hels/v1/StepResponse.ts';
 import { type HandOver, type KeptRoom, nothingKept } from '../scheduler/hand-over.ts';
-import { refuseRequest } from '../scheduler/refuse-request.ts';
+import { refuseLessRoom, refuseRequest } from '../scheduler/refuse-request.ts';
 import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/scheduler.ts';
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
 import type { AsyncQueue } from './async-queue.ts';
@@ -89,6 +89,11 @@ export class StepLoop {
     return this.#steps;
   }
 
+  /** What ended it; null while it goes on. */
+  get failure(): HelsError | null {
+    return this.#failure;
+  }
+
   /** Steps sent and not answered by the rank of this worker. */
   outstanding(workerId: string): boolean {
     return this.#exchange.outstanding(workerId);
@@ -99,13 +104,7 @@ export class StepLoop {
    * request that is here could not go on there.
    */
   reserve(kvTokens: number): void {
-    const lengthMax = Math.max(0, ...this.#scheduler.requests.map((request) => request.lengthMax));
-    if (lengthMax > kvTokens) {
-      throw new HelsError(
-        'plan-infeasible',
-        `a request that is being served may come to ${lengthMax} tokens; the new plan holds KV of ${kvTokens}`,
-      );
-    }
+    refuseLessRoom(this.#scheduler.requests, kvTokens);
     this.#reservedTokens = kvTokens;
   }
 

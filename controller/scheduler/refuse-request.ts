@@ -32,3 +32,16 @@ export function refuseRequest(request: GenerationRequest, room: SequenceRoom): v
     { field: 'max_tokens' },
   );
 }
+
+/** Throws plan-infeasible when one of those that are served may come to more than KV of so many tokens. */
+export function refuseLessRoom(
+  requests: readonly { readonly lengthMax: number }[],
+  kvTokens: number,
+): void {
+  const lengthMax = Math.max(0, ...requests.map((request) => request.lengthMax));
+  if (lengthMax <= kvTokens) return;
+  throw new HelsError(
+    'plan-infeasible',
+    `a request that is being served may come to ${lengthMax} tokens; the new plan holds KV of ${kvTokens}`,
+  );
+}

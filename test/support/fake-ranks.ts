@@ -1,5 +1,5 @@
 /** Rank streams without workers: what the step loop sent is kept, and the test decides when and what each rank answers. */
-
+import { EventEmitter } from 'node:events';
 import type { OpenRankStream, RankListener } from '../../controller/engine/rank-stream.ts';
 import { nothingKept } from '../../controller/scheduler/hand-over.ts';
 import type { StepPlan } from '../../controller/scheduler/scheduler.ts';
@@ -116,5 +116,20 @@ export function responseOf(
     error: null,
     logits: Buffer.alloc(0),
     ...fields,
+  };
+}
+
+/** A worker's stub whose step stream is the rank's. */
+export function stubOf(rank: FakeRank) {
+  return {
+    steps: () => {
+      const call = new EventEmitter();
+      const stream = rank.open({
+        response: (response) => call.emit('data', response),
+        ended: (error) => call.emit('error', error),
+      });
+      const close = () => stream.close();
+      return Object.assign(call, { write: stream.send, end: close, cancel: () => undefined });
+    },
   };
 }

@@ -1,13 +1,19 @@
 /** The coordinator over workers that are real servers and compute nothing: deployments that do not come to serve. */
 import * as grpc from '@grpc/grpc-js';
+import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
 import { Coordinator } from '../../../controller/deployment/coordinator.ts';
 import { DeploymentState } from '../../../controller/deployment/deployment-state.ts';
 import type { EngineGroup, OpenEngineGroup } from '../../../controller/deployment/engine-group.ts';
 import { nothingMeasured } from '../../../controller/deployment/plan-report.ts';
+import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
 import { WorkerRegistry } from '../../../controller/deployment/worker-registry.ts';
+import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts';
+import { openGroupWith } from '../../../controller/engine/open-group.ts';
+import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
+import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
 import { campaign } from '../../../controller/store/leadership.ts';
 import { MemoryStore } from '../../../controller/store/memory-store.ts';
 import { TextModel } from '../../../controller/tokenizer/text-model.ts';
@@ -19,6 +25,8 @@ import type { WorkerHandlers } from '../../../proto/gen/hels/v1/Worker.ts';
 import { WorkerService } from '../../../proto/rpc/definitions.ts';
 import { bundledModel, bundledModelId } from '../../support/daemons.ts';
 import { eventually } from '../../support/deadline.ts';
+import { FakeRank, stubOf } from '../../support/fake-ranks.ts';
+import { requestOf } from '../../support/generation-requests.ts';
 import { requestFor } from '../cluster/trace.ts';
 
 const request = { ...requestFor(''), modelPath: bundledModel, workersMin: 1 };
@@ -116,7 +124,7 @@ async function setUp() {
     () => store.close(),
     () => coordinator.close(new HelsError('draining', 'over')),
   );
-  return { coordinator, registry, state, openGroup };
+  return { coordinator, registry, state, openGroup, clock, log };
 }
 
 /** What the caller of a deployment sees: the phases, then how it ended. */
@@ -290,4 +298,42 @@ describe('what another controller served', () => {
     await expect.poll(() => coordinator.group, { timeout: 10_000 }).toMatchObject(waiting);
     await eventually(10_000, 'it loads', () => worker.loading === 1);
   });
+});
+
+it('a loop that fails as it is attached serves nothing: the attempt has failed, and the request waits for the next', async () => {
+  const { coordinator, registry, openGroup, clock, log } = await setUp();
+  const engine = new SwitchingEngine(clock, () => undefined);
+  const metrics = new ServingMetrics(new Registry(), () => ({}) as never);
+  const events = new ClusterEvents(clock, log);
+  const tracker = new PredictionTracker(clock, events, { error: () => undefined });
+  const open = openGroupWith({ engine, metrics, tracker, events, clock, log }, () => request);
+  const overFakes: OpenEngineGroup = (loaded, ...rest) => {
+    const ranks = loaded.workers.map(({ id }) => new FakeRank(id, 16));
+    const workers = loaded.workers.map((worker, rank) => ({
+      ...worker,
+      client: { stub: stubOf(ranks[rank] as FakeRank) },
+    }));
+    return open({ ...loaded, workers } as unknown as typeof loaded, ...rest);
+  };
+  openGroup.mockImplementation((...group) => {
+    const former = overFakes(group[0], group[1], () => undefined);
+    former.attach();
+    engine.generate(requestOf('waits', 3, 3), never);
+    void former.close(new HelsError('worker-lost', 'gone'));
+    vi.spyOn(Scheduler.prototype, 'schedule').mockImplementation(() => {
+      throw new TypeError('no such thing');
+    });
+    return overFakes(...group);
+  });
+  const worker = await new LoadingWorker('a', true).joins(registry);
+  coordinator.restore(request, Number.POSITIVE_INFINITY);
+  await eventually(10_000, 'the worker connects', () => worker.connect !== null);
+  worker.connect?.();
+  await eventually(10_000, 'it is over', () => coordinator.group.phase !== 'deploying');
+  expect(coordinator.group).toMatchObject({
+    phase: 'waiting',
+    detail: 'a fault of the controller: no such thing',
+  });
+  expect(coordinator.serving).toBeNull();
+  expect([engine.serving, engine.held]).toEqual([null, 1]);
 });

@@ -1,5 +1,4 @@
 /** The engine of a group over ranks without workers: whether a token went through them, and who sends one when nobody is left. */
-import { EventEmitter } from 'node:events';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts';
@@ -11,7 +10,7 @@ import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import { nothingKept } from '../../../controller/scheduler/hand-over.ts';
 import { createLogger } from '../../../proto/base/log.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
-import { FakeRank } from '../../support/fake-ranks.ts';
+import { FakeRank, stubOf } from '../../support/fake-ranks.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import { answerAll, answerStep, read, turn } from '../../support/step-loop-setting.ts';
 import { loaded, request } from '../deployment/replan-setting.ts';
@@ -22,21 +21,6 @@ beforeEach(() => {
 afterEach(() => {
   vi.useRealTimers();
 });
-
-/** A worker's stub whose step stream is the rank's. */
-function stubOf(rank: FakeRank) {
-  return {
-    steps: () => {
-      const call = new EventEmitter();
-      const stream = rank.open({
-        response: (response) => call.emit('data', response),
-        ended: (error) => call.emit('error', error),
-      });
-      const close = () => stream.close();
-      return Object.assign(call, { write: stream.send, end: close, cancel: () => undefined });
-    },
-  };
-}
 
 function setUp() {
   let nowMs = 100;
