@@ -122,7 +122,7 @@ class ServedGroup implements EngineGroup {
     this.#refuseOver();
   }
 
-  /** The requests that waited may have ended the loop as they were handed to it, before anybody could be told that it serves. */
+  /** The requests that are handed to the loop may end it, before anybody could be told that it serves. */
   #refuseOver(): void {
     if (this.#loop.failure !== null) throw this.#loop.failure;
   }
@@ -200,11 +200,14 @@ class ServedGroup implements EngineGroup {
     const epoch = epochOptionsOf(group, this.#deployment(), this.#kvPaths.tracker);
     const rebase = () => this.#loop.rebase(epoch, room);
     const rebased = idle ? this.#observer.unasked(rebase) : rebase();
+    // Awaited below, unless the loop is over: that takes nothing over, and whoever waits is for the next one.
+    rebased.catch(() => undefined);
+    this.#refuseOver();
     // What the first steps of the new epoch compute is planned already, and not kept.
     const kept = computedIn(this.#loop) - this.#loop.scheduler.counts.computedTokens;
     this.#group = group;
-    if (this.#attached) this.attach();
     this.#surroundings.tracker.rebase(group);
+    if (this.#attached) this.attach();
     await rebased;
     await proof;
     return Math.max(0, before - kept);

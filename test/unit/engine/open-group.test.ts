@@ -8,6 +8,7 @@ import { SwitchingEngine } from '../../../controller/engine/generation-engine.ts
 import { openGroupWith } from '../../../controller/engine/open-group.ts';
 import { ServingMetrics } from '../../../controller/metrics/serving-metrics.ts';
 import { nothingKept } from '../../../controller/scheduler/hand-over.ts';
+import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
 import { createLogger } from '../../../proto/base/log.ts';
 import { HelsError } from '../../../proto/domain/errors.ts';
 import { FakeRank, stubOf } from '../../support/fake-ranks.ts';
@@ -62,7 +63,8 @@ function setUp() {
     (await metrics.requestQueue.get()).values.find(({ metricName }) =>
       metricName?.endsWith('_count'),
     )?.value ?? 0;
-  return { events, metrics, logged, ranks, group, ask, sleep, made, overRanks, openOver, queued };
+  const over = { made, overRanks, openOver };
+  return { engine, events, metrics, logged, ranks, group, ask, sleep, ...over, queued };
 }
 
 describe('a group that serves without a warm-up', () => {
@@ -214,4 +216,20 @@ it('a fault of ours ends the epoch, and the log says where it was', async () => 
       expect.objectContaining({ error, stack: expect.stringContaining('open-group.test.ts') }),
     ],
   ]);
+});
+
+it('a fault of ours on the way to other ranks attaches nothing: who was not computed waits for the next epoch', async () => {
+  const { engine, group, ranks, ask, made, overRanks } = setUp();
+  group.attach();
+  ask('a');
+  answerAll({ ranks });
+  await group.pause();
+  const late = read(ask('late'));
+  vi.spyOn(Scheduler.prototype, 'schedule').mockImplementationOnce(() => {
+    throw new TypeError('no such thing');
+  });
+  const rebased = group.rebase(overRanks(made(), ['x', 'y']), nothingKept);
+  await expect(rebased).rejects.toMatchObject({ code: 'internal' });
+  expect([engine.serving, engine.held]).toEqual([null, 1]);
+  expect(late).toEqual([]);
 });
