@@ -62,8 +62,8 @@ export class JobThread<Job, Answer> {
     const settled = new AbortController();
     const { signal } = settled;
     worker.ref();
-    worker.postMessage(job);
     try {
+      worker.postMessage(job);
       const broke = once(worker, 'exit', { signal }).then(() => {
         throw new HelsError('internal', 'the thread of the job has ended');
       });

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { threadId } from 'node:worker_threads';
+import { threadId, Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { sha256Of } from '../../../proto/base/file-hash.ts';
 import { JobThread } from '../../../proto/base/job-thread.ts';
@@ -49,6 +49,18 @@ describe('jobs on a thread of their own', () => {
     expect(broken).toMatchObject({ reason: { message: expect.stringContaining(message) } });
     expect(next).toMatchObject({ status: 'fulfilled' });
     expect(next).not.toMatchObject({ value: id });
+  });
+
+  it('that cannot be sent leave the thread idle, and the next one runs', async () => {
+    const thread = open();
+    await thread.run('id');
+    const [held, idle] = (['ref', 'unref'] as const).map((name) =>
+      vi.spyOn(Worker.prototype, name),
+    );
+    await expect(thread.run((() => 1) as never)).rejects.toThrow('could not be cloned');
+    expect(idle?.mock.calls).toEqual(held?.mock.calls);
+    vi.restoreAllMocks();
+    expect(await thread.run('id')).toBeGreaterThan(0);
   });
 
   it('end when the thread is closed', async () => {
