@@ -31,8 +31,8 @@ export class HttpServer {
   readonly #server: http.Server;
   /** Requests under way, those that came before drain(). */
   readonly #running = new Set<AbortController>();
-  /** The newest answer on a connection. */
-  readonly #answers = new WeakMap<Duplex, http.ServerResponse>();
+  /** The answers on a connection that are not over: requests may come one behind the other. */
+  readonly #answers = new WeakMap<Duplex, Set<http.ServerResponse>>();
   #draining = false;
   #idle: (() => void) | null = null;
 
@@ -61,11 +61,10 @@ export class HttpServer {
     // With an expectation that nobody knows: it is ignored, where Node.js would refuse without a body.
     this.#server.on('request', serve).on('checkExpectation', serve);
     this.#server.on('clientError', (error, socket) => {
-      const answering = this.#answers.get(socket);
-      refuseMalformed(error, socket, {
-        requestId: options.chance.requestId(),
-        answering: answering?.headersSent === true && !answering.writableFinished,
-      });
+      const begun = ({ headersSent, writableFinished }: http.ServerResponse) =>
+        headersSent && !writableFinished;
+      const answering = [...(this.#answers.get(socket) ?? [])].some(begun);
+      refuseMalformed(error, socket, { requestId: options.chance.requestId(), answering });
     });
   }
 
@@ -112,7 +111,8 @@ export class HttpServer {
 
   async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const abort = new AbortController();
-    this.#answers.set(request.socket, response);
+    const answers = this.#answers.get(request.socket) ?? new Set();
+    this.#answers.set(request.socket, answers.add(response));
     const exchange: Exchange = {
       request,
       response,
@@ -123,6 +123,7 @@ export class HttpServer {
     };
     const deadline = startRequestDeadline(abort);
     response.once('close', () => {
+      answers.delete(response);
       if (!response.writableFinished) {
         abort.abort(new HelsError('cancelled', 'the client went away'));
       }

@@ -74,14 +74,20 @@ it('an expectation that nobody knows is ignored', async () => {
   expect(await answerTo(asked)).toMatch(/^HTTP\/1\.1 200 .*x-request-id: /is);
 });
 
-it('an answer that has begun is cut, not followed by another', async () => {
+it.each([
+  ['', 'nonsense\r\n\r\n'],
+  [
+    ', when it is what the next request goes on with',
+    'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n',
+  ],
+])('an answer that has begun is cut, not followed by another%s', async (_, malformed) => {
   await http.start({ engine: { tokenDelayMs: 5 } });
   const body = JSON.stringify({ ...completion, max_tokens: 400, ignore_eos: true, stream: true });
   const socket = connect(Number(new URL(http.server.url).port), '127.0.0.1');
   let answer = '';
   const closed = new Promise((resolve) => socket.once('close', resolve));
   socket.on('data', (data) => {
-    if (answer === '') socket.write('nonsense\r\n\r\n');
+    if (answer === '') socket.write(malformed);
     answer += data.toString();
   });
   socket.write(
