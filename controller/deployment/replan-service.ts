@@ -32,6 +32,20 @@ export class ReplanService {
 
   /** What a re-plan would be now. Throws not-ready unless a model is served undisturbed, until the plan is made; plan-infeasible, config-invalid as a deployment. */
   async propose(wish: ReplanWish): Promise<Proposal> {
+    const { coordinator } = this.#options;
+    const { request } = coordinator.group;
+    for (;;) {
+      const proposal = await this.#tryPropose(wish);
+      if (proposal !== null) return proposal;
+      // Another plan may have come and serve the same; whoever wants another request is the newer wish.
+      if (coordinator.group.phase !== 'ready' || coordinator.group.request !== request) {
+        throw new HelsError('not-ready', 'what is served has changed while it was planned anew');
+      }
+    }
+  }
+
+  /** null: what is served has changed meanwhile. */
+  async #tryPropose(wish: ReplanWish): Promise<Proposal | null> {
     const { coordinator, refine, makePlan } = this.#options;
     const { phase, request, detail } = coordinator.group;
     const { serving } = coordinator;
@@ -45,10 +59,7 @@ export class ReplanService {
     const made = await makePlan(draft.planRequest);
     const { group } = coordinator;
     const isSame = coordinator.serving?.loaded === loaded && group.request === request;
-    if (!isSame || group.phase !== 'ready') {
-      throw new HelsError('not-ready', 'what is served has changed while it was planned anew');
-    }
-    return proposalOf(draft, made);
+    return isSame && group.phase === 'ready' ? proposalOf(draft, made) : null;
   }
 
   /** Seconds for which the requests would wait or be computed again. */

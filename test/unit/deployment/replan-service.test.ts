@@ -22,6 +22,7 @@ it('a plan is made on a thread as it would be here', async () => {
 });
 
 function planning() {
+  let asked = 0;
   let done: (made: MadePlan) => void = () => undefined;
   const coordinator = {
     group: { ...initialGroup(1), phase: 'ready', request },
@@ -34,11 +35,13 @@ function planning() {
     refine: (devices) => [...devices],
     makePlan: () =>
       new Promise((resolve) => {
+        asked += 1;
         done = resolve;
       }),
   });
   const proposal = service.propose(nothing);
-  return { coordinator, proposal, made: () => done(propose({}).made) };
+  const made = () => done(propose({}).made);
+  return { coordinator, proposal, made, asked: () => asked };
 }
 
 it('what is served is proposed for as it was when the planning began', async () => {
@@ -49,7 +52,6 @@ it('what is served is proposed for as it was when the planning began', async () 
 
 it.each([
   ['another plan comes', { group: { ...initialGroup(1), phase: 'replanning', request } }],
-  ['others may be used', { serving: { loaded: { ...loaded } } }],
   [
     'it is to be another',
     { group: { ...initialGroup(1), phase: 'ready', request: { ...request } } },
@@ -62,4 +64,13 @@ it.each([
     code: 'not-ready',
     message: 'what is served has changed while it was planned anew',
   });
+});
+
+it('it is planned once more when another plan serves the same meanwhile', async () => {
+  const { coordinator, proposal, made, asked } = planning();
+  Object.assign(coordinator, { serving: { loaded: { ...loaded } } });
+  made();
+  await expect.poll(asked).toBe(2);
+  made();
+  expect(await proposal).toEqual(propose({}));
 });
