@@ -28,6 +28,7 @@ import { Scheduler, type SchedulerLimits, type StepPlan } from '../scheduler/sch
 import { StepPipeline } from '../scheduler/step-pipeline.ts';
 import type { AsyncQueue } from './async-queue.ts';
 import { Caller, type EpochEnded } from './caller.ts';
+import { isOurFault, ourFault } from './our-fault.ts';
 import { StepExchange } from './step-exchange.ts';
 import type { EpochOptions, StepLoopOptions } from './step-loop-options.ts';
 import { measurementOf } from './step-measurement.ts';
@@ -213,8 +214,9 @@ export class StepLoop {
     const callers = [...this.#callers];
     this.#callers.clear();
     for (const [id, caller] of callers) {
-      // Ranks that never answered, without a warm-up even: no request is to blame, but one that is known to be.
-      if (id !== requestId && (this.#steps === 0 || requestId !== null)) caller.named = false;
+      // Ranks that never answered, without a warm-up even: no request is to blame, but one that is known to be. A fault of ours may be any's.
+      const isNobodys = this.#steps === 0 && !isOurFault(error);
+      if (id !== requestId && (isNobodys || requestId !== null)) caller.named = false;
       this.#guard(() => this.#endWait(caller));
       caller.epochEnded(error);
     }
@@ -226,8 +228,7 @@ export class StepLoop {
     try {
       work();
     } catch (error) {
-      const message = `a fault of the controller: ${toHelsError(error).message}`;
-      this.fail(new HelsError('internal', message, { cause: error }));
+      this.fail(ourFault(error));
     }
   }
 

@@ -6,6 +6,7 @@ import type { Clock } from '../../proto/base/clock.ts';
 import { type ErrorCode, HelsError } from '../../proto/domain/errors.ts';
 import { limits } from '../limits.ts';
 import type { Caller, EpochEnded } from './caller.ts';
+import { isOurFault } from './our-fault.ts';
 import type { StepLoop } from './step-loop.ts';
 
 interface Held {
@@ -36,13 +37,16 @@ export class Survivors {
     return this.#held.length;
   }
 
-  /** For one request over this model and weights. One that epoch after epoch computes until its end, without a token, may be what ends them. */
+  /**
+   * For one request over this model and weights. One that epoch after epoch computes until its end, without a token, may be what ends
+   * them; so may one that is there, in no step yet, whenever there is a fault of ours.
+   */
   keeperOf(modelId: string, weights: string): EpochEnded {
     let given = 0;
     let barren = 0;
     return (caller, error) => {
       if (caller.tokensGiven > given) barren = 0;
-      else if (caller.named) barren += 1;
+      else if (caller.named || isOurFault(error)) barren += 1;
       given = caller.tokensGiven;
       const isFinal = caller.named && finalCodes.has(error.code);
       if (this.#closedBy !== null || isFinal || barren > limits.barrenEpochsMax) {

@@ -1,11 +1,13 @@
 /** Faults of ours, thrown in the loop: each ends the epoch and its requests, and never reaches the socket or timer that called. */
-import { afterEach, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { Survivors } from '../../../controller/engine/survivors.ts';
 import { Scheduler } from '../../../controller/scheduler/scheduler.ts';
 import { requestOf } from '../../support/generation-requests.ts';
 import {
   answerAll,
   answerStep,
   expectOneFailure,
+  read,
   rebase,
   setUp,
   submit,
@@ -87,4 +89,34 @@ it('of who hears of the counts, on the way to other ranks', async () => {
   await boundary;
   await expect(rebase(test, 0).rebased).rejects.toMatchObject(told);
   await expectOver(test, streams);
+});
+
+describe('a request that may go on elsewhere', () => {
+  function submitted(given: Parameters<typeof setUp>[0] = {}) {
+    const survivors = new Survivors({ nowMs: () => 0, unixMs: () => 0 }, () => undefined);
+    const keeper = survivors.keeperOf('m', 'the same');
+    const { loop } = setUp(given);
+    const events = read(loop.submit(requestOf('a', 5, 9), new AbortController().signal, keeper));
+    return { survivors, events };
+  }
+
+  it('waits for the next epoch when no step has named it, and ends with the third such fault in a row', async () => {
+    vi.spyOn(Scheduler.prototype, 'schedule').mockImplementation(fault);
+    const { survivors, events } = submitted();
+    const held = [survivors.count];
+    for (let epoch = 0; epoch < 2; epoch += 1) {
+      survivors.goOn(setUp().loop, 'the same');
+      held.push(survivors.count);
+    }
+    await turn();
+    expect(held).toEqual([1, 1, 0]);
+    expectOneFailure(events, told);
+  });
+
+  it('ends with a fault in the first step that names it', async () => {
+    const { survivors, events } = submitted({ observer: { started: fault } });
+    await turn();
+    expect(survivors.count).toBe(0);
+    expectOneFailure(events, told);
+  });
 });
