@@ -39,8 +39,8 @@ export interface Member {
   progress: number;
   /** When `progress` last grew, or when there was nothing to do. */
   lastProgressMs: number;
-  /** The life whose place it took; null: none was there. */
-  replaced: string | null;
+  /** The last lives whose place it and those before it took, the newest last. */
+  replaced: readonly string[];
 }
 
 export interface Membership {
@@ -104,11 +104,14 @@ export function availableMembers({ members, drained }: Membership): Member[] {
   return [...members.values()].filter(({ id, state }) => state === 'alive' && !drained.has(id));
 }
 
+/** Lives of one worker that are known to be over. */
+const livesMax = 8;
+
 const hostOf = (address: string) => address.slice(0, address.lastIndexOf(':'));
 
 /**
  * Why a worker may not register now, in words; null: it may. Two processes of one name would end each other's life for ever: a live one keeps
- * its name from other hosts, and on its own host, where the newer is the restarted one, from the life whose place it took.
+ * its name from other hosts, and on its own host, where the newer is the restarted one, from the lives whose place it took.
  */
 export function refusalOf(
   membership: Membership,
@@ -120,7 +123,7 @@ export function refusalOf(
   if (known === undefined || known.incarnation === incarnation) return null;
   if (known.state !== 'alive' || nowMs - known.lastHeartbeatMs > suspectMs) return null;
   const elsewhere = hostOf(known.address) !== hostOf(address);
-  if (!elsewhere && known.replaced !== incarnation) return null;
+  if (!elsewhere && !known.replaced.includes(incarnation)) return null;
   return `worker '${id}' is alive at ${known.address}: two workers have this name; give the one at ${address} another --id, or stop one of them`;
 }
 
@@ -204,7 +207,7 @@ function register(
     lastHeartbeatMs: nowMs,
     progress: 0,
     lastProgressMs: nowMs,
-    replaced: known?.incarnation ?? null,
+    replaced: known === undefined ? [] : [...known.replaced, known.incarnation].slice(-livesMax),
   };
   // The same life registering again (after the controller forgot to answer) changes nothing for its group.
   if (known?.incarnation === worker.incarnation) {

@@ -132,6 +132,13 @@ describe('two workers of one name', () => {
     expect(refused).toEqual(['a0']);
   });
 
+  it('on one host, three of them: the newest stays', () => {
+    const { members, effects, refused } = fight(['host-a:1', 'host-a:2', 'host-a:3'], 60_000);
+    expect(members).toMatchObject([{ incarnation: 'a2' }]);
+    expect(effects.filter(({ type }) => type === 'worker-joined')).toHaveLength(3);
+    expect(refused).toEqual(['a0', 'a1']);
+  });
+
   const held = run([register(0, 'a', 'a1', 'host-a:1'), heartbeat(1_000, 'a1', 0)]).membership;
   const refusal = (nowMs: number, life: string, address: string, membership = held) =>
     refusalOf(membership, register(nowMs, 'a', life, address), limits);
