@@ -15,6 +15,7 @@ import type { HeldKv, KeptRoom } from '../scheduler/hand-over.ts';
 import { epochOptionsOf, type KvChoices } from './epoch-options.ts';
 import type { SwitchingEngine } from './generation-engine.ts';
 import { KvPathObserver } from './kv-path-observer.ts';
+import { isOurFault } from './our-fault.ts';
 import { sha256PrefixHash } from './prefix-hash.ts';
 import { ServingObserver } from './serving-observer.ts';
 import { StepLoop } from './step-loop.ts';
@@ -41,7 +42,6 @@ const headGroupsOf = ({ headGroups }: ShardPlan__Output['ranks'][number]) =>
 const weightsOf = ({ weightsDigest, shardPlan: { model, numerics } }: LoadedGroup) =>
   JSON.stringify([weightsDigest, model?.quantization, numerics]);
 
-/** Of a fault of ours; what else ends an epoch says where it is from. */
 const stackOf = (cause: unknown) => (cause instanceof Error ? cause.stack : undefined);
 
 /** Positions whose KV is there or in a step under way, of all requests. */
@@ -84,7 +84,10 @@ class ServedGroup implements EngineGroup {
       observer: this.#observer,
       onFailed: (error) => {
         const { epoch } = this.#group.shardPlan;
-        log.error('epoch failed', { epoch, error: error.message, stack: stackOf(error.cause) });
+        // What else ends an epoch is told as an event, with what follows.
+        if (isOurFault(error)) {
+          log.error('epoch failed', { epoch, error: error.message, stack: stackOf(error.cause) });
+        }
         engine.detach(this.#loop);
         onFailed(error);
       },

@@ -218,6 +218,15 @@ it('a fault of ours ends the epoch, and the log says where it was', async () => 
   ]);
 });
 
+it('the loss of a rank is no error in the log: an event tells of it', async () => {
+  const { group, ranks, ask, logged } = setUp();
+  group.attach();
+  ask('a');
+  ranks[0]?.break(new HelsError('worker-lost', 'gone'));
+  await turn();
+  expect(logged).not.toHaveBeenCalled();
+});
+
 it('a fault of ours on the way to other ranks attaches nothing: who was not computed waits for the next epoch', async () => {
   const { engine, group, ranks, ask, made, overRanks } = setUp();
   group.attach();
