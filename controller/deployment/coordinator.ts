@@ -195,9 +195,8 @@ export class Coordinator {
     }
   }
 
-  /** Brings back what was deployed last, unless somebody deployed since; waits as long as it takes, or until `settleMs` after the last worker came. */
+  /** Before anybody can deploy: brings back what was deployed last. Waits as long as it takes, or until `settleMs` after the last worker came. */
   restore(request: DeploymentRequest, settleMs: number): void {
-    if (this.#group.request !== null) return;
     this.#inherited = { ...nothingInherited(), settleMs };
     this.#dispatch({ type: 'deploy', request, attended: false });
   }

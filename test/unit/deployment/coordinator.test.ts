@@ -279,17 +279,6 @@ describe('a store that takes nothing', () => {
 });
 
 describe('what another controller served', () => {
-  it('does not take the place of what somebody has deployed since', async () => {
-    const { coordinator, registry } = await setUp();
-    const worker = await new LoadingWorker('a').joins(registry);
-    const { ended } = follow(coordinator.deploy(request, 1_000, never));
-    await eventually(10_000, 'the worker loads', () => worker.loading === 1);
-    coordinator.restore({ ...request, modelId: 'of before' }, Number.POSITIVE_INFINITY);
-    expect(coordinator.group).toMatchObject({ request, epoch: 5 });
-    await coordinator.undeploy(bundledModelId);
-    await expect(ended).rejects.toThrow('undeployed');
-  });
-
   it('serves on over the workers that are there once no more of them come', async () => {
     const { coordinator, registry } = await setUp();
     const worker = await new LoadingWorker('a').joins(registry);
