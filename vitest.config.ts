@@ -5,7 +5,7 @@ const execArgv = [
   '--import',
   new URL('./test/support/typescript-loader.mjs', import.meta.url).href,
 ];
-const common = { testTimeout: 20_000, hookTimeout: 120_000 };
+const common = { testTimeout: 20_000, hookTimeout: 120_000, execArgv };
 
 export default defineConfig({
   test: {
@@ -16,7 +16,6 @@ export default defineConfig({
         test: {
           ...common,
           name: 'parts',
-          execArgv,
           include: ['test/{unit,property,contract,golden,robustness,sim,commands}/**/*.test.ts'],
         },
       },
