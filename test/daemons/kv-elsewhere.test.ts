@@ -232,13 +232,16 @@ it('goes over to KV on another worker, with blocks of another size, while reques
   try {
     const { client } = test.cluster;
     await test.deploy({ ranks, workload });
+    // Long enough for both plans: the first of them starts the thread that makes them.
+    const askLong = (index: number) =>
+      collect(client.generate({ prompt: `Longer ${index}:` }, { ...options, maxTokens: 300 }));
     const alone = [];
-    for (const index of [0, 1, 2, 3]) alone.push((await ask(client, index)).tokenIds);
-    const together = Promise.all([0, 1, 2, 3].map((index) => ask(client, index)));
+    for (const index of [0, 1, 2, 3]) alone.push((await askLong(index)).tokenIds);
+    const together = Promise.all([0, 1, 2, 3].map(askLong));
     const plans = [];
     for (const split of [ranks, ranks.map((rank) => ({ ...rank, headGroups: 4 }))]) {
-      const options = { ranks: split, workload: { allowRemoteKv: true } };
-      for await (const event of client.replan(options)) {
+      const wish = { ranks: split, workload: { allowRemoteKv: true } };
+      for await (const event of client.replan(wish)) {
         if (event.type === 'done') plans.push(event);
       }
     }
