@@ -67,15 +67,15 @@ export class DirectoryLock {
     }
   }
 
-  /** Throws stale-fence when another process has taken over, which this one stood still for. */
+  /** Throws stale-fence when the lock is another's, or gone: another may have come and left while this one stood still. */
   check(): void {
-    if (readText(this.#file) !== this.#text) throw this.#taken();
+    this.#requireOwn(readText(this.#file));
   }
 
   /** To be called every `lockRefreshMs`. Throws as check(). */
   async refresh(nowUnixMs: number): Promise<void> {
     const text = await readFile(this.#file, 'utf8').catch(nullWithoutFile);
-    if (text !== this.#text) throw this.#taken();
+    this.#requireOwn(text);
     await utimes(this.#file, nowUnixMs / 1_000, nowUnixMs / 1_000);
   }
 
@@ -83,9 +83,13 @@ export class DirectoryLock {
     if (readText(this.#file) === this.#text) rmSync(this.#file, { force: true });
   }
 
-  #taken(): HelsError {
-    const message = `another process took ${this.#directory} over while this one stood still`;
-    return new HelsError('stale-fence', message);
+  #requireOwn(text: string | null): void {
+    if (text === this.#text) return;
+    const message =
+      text === null
+        ? `${this.#file} is gone: another process may have written here since; never remove it while a controller runs`
+        : `another process took ${this.#directory} over while this one stood still`;
+    throw new HelsError('stale-fence', message);
   }
 }
 

@@ -67,6 +67,14 @@ it('is touched by its holder', async () => {
   expect(statSync(lock).mtimeMs).toBe(nowMs + 5_000);
 });
 
+it('that is gone is no longer ours, for another process may have come and left', async () => {
+  const held = DirectoryLock.take(directory, nowMs);
+  rmSync(lock);
+  const gone = { code: 'stale-fence', message: expect.stringContaining('store.lock is gone') };
+  expect(() => held.check()).toThrow(expect.objectContaining(gone));
+  await expect(held.refresh(nowMs)).rejects.toMatchObject(gone);
+});
+
 it('is not given back, nor touched, by a process that stood still while another one took it over', async () => {
   const held = DirectoryLock.take(directory, nowMs);
   lockElsewhere(nowMs);
