@@ -34,22 +34,34 @@ export function serveJobs<Job, Answer>(does: (job: Job) => Answer | Promise<Answ
   });
 }
 
-/** One job at a time, in order. The thread starts with the first, and a new one after it broke; idle, it keeps no process from ending. */
+/** With the one that runs. */
+const jobsMax = 16;
+
+/** One job at a time, in order, `jobsMax` at once. The thread starts with the first, and a new one after it broke; idle, it keeps no process from ending. */
 export class JobThread<Job, Answer> {
   readonly #start: () => Worker;
   #worker: Worker | null = null;
   #turn: Promise<unknown> = Promise.resolve();
+  #jobs = 0;
 
   /** As for startThread; the entry calls serveJobs. */
   constructor(entry: string, beside: string) {
     this.#start = () => startThread(entry, beside);
   }
 
-  /** Throws what the job throws: a HelsError, or an Error with the message alone. */
-  run(job: Job): Promise<Answer> {
-    const answer = this.#turn.then(() => this.#ask(job));
+  /** Throws what the job throws: a HelsError, or an Error with the message alone; overloaded when too many wait. */
+  async run(job: Job): Promise<Answer> {
+    if (this.#jobs === jobsMax) {
+      throw new HelsError('overloaded', `${jobsMax} jobs wait for this one's thread; try again`);
+    }
+    this.#jobs += 1;
+    const answer = this.#turn
+      .then(() => this.#ask(job))
+      .finally(() => {
+        this.#jobs -= 1;
+      });
     this.#turn = answer.catch(() => undefined);
-    return answer;
+    return await answer;
   }
 
   /** Ends the job that runs. */

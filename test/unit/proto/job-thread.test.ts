@@ -29,6 +29,15 @@ describe('jobs on a thread of their own', () => {
     expect(second).toBe(first);
   });
 
+  it('are refused when too many wait, and taken again when one is done', async () => {
+    const thread = open();
+    const jobs = Array.from({ length: 17 }, () => thread.run('id'));
+    const ends = await Promise.allSettled(jobs);
+    expect(ends.map(({ status }) => status === 'fulfilled').indexOf(false)).toBe(16);
+    expect(ends[16]).toMatchObject({ reason: { code: 'overloaded' } });
+    expect(await thread.run('id')).toBeGreaterThan(0);
+  });
+
   it('throw here what they throw there, and the next one runs', async () => {
     const thread = open();
     const id = await thread.run('id');
