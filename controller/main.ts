@@ -29,7 +29,7 @@ import { DeploymentState } from './deployment/deployment-state.ts';
 import { DrainService } from './deployment/drain-service.ts';
 import { watchMembers } from './deployment/member-events.ts';
 import { Newcomers } from './deployment/newcomers.ts';
-import { planThread } from './deployment/plan-thread.ts';
+import { type MakePlan, planThread } from './deployment/plan-thread.ts';
 import { PredictionTracker } from './deployment/prediction-tracker.ts';
 import { ProfileService } from './deployment/profile-service.ts';
 import { ReplanLog } from './deployment/replan-log.ts';
@@ -60,6 +60,7 @@ interface Controller {
 
 interface Operating {
   term: number;
+  makePlan: MakePlan;
   coordinator: Coordinator;
   registry: WorkerRegistry;
   state: DeploymentState;
@@ -74,13 +75,9 @@ interface Operating {
 
 /** What people can ask for, and what the controller does by itself. */
 async function operationsOf({ term, coordinator, registry, state, view, ...ports }: Operating) {
-  const { engine, tracker, replans, events, clock, log } = ports;
-  const plans = planThread();
+  const { makePlan, engine, tracker, replans, events, clock, log } = ports;
   const refine: Proposing['refine'] = (devices) => tracker.refine(devices);
-  const replanner = new ReplanService({
-    ...{ coordinator, log: replans, refine },
-    makePlan: (request) => plans.run(request),
-  });
+  const replanner = new ReplanService({ coordinator, log: replans, refine, makePlan });
   const served = () => tracker.served();
   const looks = { served, lastTrouble: () => replans.trouble };
   const autoReplan = new AutoReplan({ coordinator, replanner, ...looks, clock, log });
@@ -157,11 +154,14 @@ async function startController(
   const state = new DeploymentState(store, leadership);
   const lastEpoch = await state.lastEpoch();
   const replans = new ReplanLog((...event) => events.tell(...event), metrics.replans);
+  const plans = planThread();
+  const makePlan: MakePlan = (request) => plans.run(request);
   const coordinator: Coordinator = new Coordinator({
     term,
     lastEpoch,
     registry,
     store: state,
+    makePlan,
     openGroup: openGroupWith({ engine, metrics, tracker, events, clock, log }, () =>
       nextRequest(coordinator.group),
     ),
@@ -183,7 +183,7 @@ async function startController(
   });
 
   const decided = { term, coordinator, registry, state, view, engine, tracker, replans, events };
-  const { operations, tick } = await operationsOf({ ...decided, clock, log });
+  const { operations, tick } = await operationsOf({ ...decided, makePlan, clock, log });
   const grpcServer = new GrpcServer(
     helsHandlers(generation, operations, () => clock.nowMs()),
     registryHandlers(registry),

@@ -17,7 +17,7 @@ import { beganServing, decideReplan, isWorthIt, type ReplanState } from './repla
 import type { Proposal } from './replan-proposal.ts';
 import type { ReplanService } from './replan-service.ts';
 
-/** A plan takes a part of it, of another core (plan-thread.ts); a decision takes half a minute. */
+/** Much longer than a plan takes (plan-thread.ts), much shorter than a decision, which takes half a minute. */
 const lookIntervalMs = 5_000;
 
 /** Whether the controller plans anew by itself for this deployment: a split by hand or another policy is what somebody wants to see. */

@@ -7,6 +7,7 @@ import type { DeploymentRequest } from '../cluster/group.ts';
 import type { ClusterEvents } from './cluster-events.ts';
 import type { OpenEngineGroup } from './engine-group.ts';
 import type { MeasurementStore } from './measurement-store.ts';
+import type { MakePlan } from './plan-thread.ts';
 import type { ReplanLog } from './replan-log.ts';
 import type { WorkerRegistry } from './worker-registry.ts';
 
@@ -24,6 +25,8 @@ export interface CoordinatorOptions {
   lastEpoch: number;
   registry: WorkerRegistry;
   store: DeploymentStore & MeasurementStore;
+  /** While another model is served. */
+  makePlan: MakePlan;
   openGroup: OpenEngineGroup;
   replans: ReplanLog;
   events: ClusterEvents;

@@ -63,10 +63,10 @@ export class Coordinator {
     const save = (request: DeploymentRequest | null) => options.store.saveDeployment(request);
     this.#remembered = new Remembered(save, 'the deployment', options);
     this.#group = initialGroup(options.lastEpoch);
-    const { registry, store, clock } = options;
+    const { registry, store, makePlan } = options;
     const serves = () => isServing(this.#group);
     const available = () => this.availableWorkers();
-    this.#ahead = new DeployAhead({ registry, store, clock, serves, available });
+    this.#ahead = new DeployAhead({ registry, store, makePlan, serves, available });
   }
 
   get group(): Group {

@@ -2,7 +2,6 @@
  * What can be known of a deployment while what is served goes on: whether its files are whole, workers enough are there and a split of the
  * kind that is asked for can hold it. Only one is looked at: a later one takes its place.
  */
-import type { Clock } from '../../proto/base/clock.ts';
 import { HelsError, toHelsError } from '../../proto/domain/errors.ts';
 import type { DeployEvent } from '../../proto/gen/hels/v1/DeployEvent.ts';
 import type { PlanReport } from '../../proto/gen/hels/v1/PlanReport.ts';
@@ -17,9 +16,10 @@ import {
 } from './deployment-run.ts';
 import { engineSizesOf } from './engine-sizes.ts';
 import type { GroupWorker } from './group-worker.ts';
-import { makePlan } from './make-plan.ts';
+import type { PlanRequest } from './make-plan.ts';
 import type { MeasurementStore } from './measurement-store.ts';
 import { PhaseChannel } from './phase-channel.ts';
+import type { MakePlan } from './plan-thread.ts';
 import { storedLinks } from './probe-links.ts';
 import { type ProfileRun, storedProfile } from './profile-workers.ts';
 import { readServedFiles, type ServedFiles } from './served-files.ts';
@@ -30,7 +30,7 @@ const workersTimeoutMsDefault = 60_000;
 export interface DeployAheadOptions {
   registry: Pick<WorkerRegistry, 'waitForAvailable'>;
   store: MeasurementStore;
-  clock: Clock;
+  makePlan: MakePlan;
   /** Something is served, which the deployment would disturb. */
   serves: () => boolean;
   /** Those that a plan may use now. */
@@ -47,27 +47,26 @@ const anyLine = [{ perHeadGroup: 1e-3, perFfnColumn: 1e-6, perVocabRow: 1e-7 }];
 const noLink = { constant: 0, perToken: 0 };
 
 /**
- * Throws plan-infeasible and config-invalid as the deployment would, where that is certain: of devices whose memory is all free, with the
- * lines that it would be planned with where they matter. null: the worker was never measured for such steps.
+ * What there is no plan for if there is none for the deployment: of devices whose memory is all free, with the lines that it would be planned
+ * with where they matter. `fit` null: the worker was never measured for such steps; returns null where nothing is certain then.
  */
-export function requirePlan(
+export function planRequestAhead(
   request: DeploymentRequest,
   files: ServedFiles,
   measured: readonly { worker: Pick<GroupWorker, 'id' | 'device'>; fit: Fit | null }[],
   links: Awaited<ReturnType<typeof storedLinks>>,
-  nowMs: () => number,
-): void {
+): PlanRequest | null {
   const isMeasured = links !== null && measured.every(({ fit }) => fit !== null);
   const parks = measured.some(({ worker }) => worker.device.hostMemoryBytes > 0);
   const byMemoryAlone = request.ranks.length > 0 || (choosesFreely(request) && !parks);
-  if (!byMemoryAlone && !isMeasured) return;
+  if (!byMemoryAlone && !isMeasured) return null;
   const reserved = reservedForOf(request, files.spec, measured.length);
   const devices = measured.map(({ worker: { id, device }, fit }) => {
     const idle = { id, device: { ...device, memoryFreeBytes: device.memoryBytes } };
     const lines = fit ?? { decode: anyLine, prefill: anyLine };
     return profiledDevice(idle, lines, links?.get(id) ?? noLink, reserved);
   });
-  makePlan(planRequestFor(0, request, files, devices, false), nowMs);
+  return planRequestFor(0, request, files, devices, false);
 }
 
 /** What the caller of a deployment gets that `by` takes the place of. */
@@ -142,7 +141,7 @@ export class DeployAhead {
     timeoutMs: number,
     signal: AbortSignal,
   ): AsyncGenerator<DeployEvent, void, undefined> {
-    const { registry, store, clock, available } = this.#options;
+    const { registry, store, makePlan, available } = this.#options;
     const { workersMin } = request;
     if (available().length < workersMin) {
       const message = `for ${workersMin} workers; what is served goes on meanwhile`;
@@ -159,6 +158,7 @@ export class DeployAhead {
       }),
     );
     const links = await storedLinks(workers, model, store);
-    requirePlan(request, files, measured, links, () => clock.nowMs());
+    const planRequest = planRequestAhead(request, files, measured, links);
+    if (planRequest !== null) await makePlan(planRequest);
   }
 }

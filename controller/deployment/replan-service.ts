@@ -3,7 +3,7 @@ import { modelDigest } from '../../proto/base/model-files.ts';
 import { HelsError } from '../../proto/domain/errors.ts';
 import type { ReplanEvent } from '../../proto/gen/hels/v1/ReplanEvent.ts';
 import type { Coordinator } from './coordinator.ts';
-import type { MadePlan, PlanRequest } from './make-plan.ts';
+import type { MakePlan } from './plan-thread.ts';
 import type { ReplanLog } from './replan-log.ts';
 import {
   draftReplan,
@@ -19,8 +19,8 @@ export interface ReplanServiceOptions {
   log: ReplanLog;
   /** Devices with their lines as refined in service. */
   refine: Proposing['refine'];
-  /** Beside the event loop; throws plan-infeasible and config-invalid. */
-  makePlan: (request: PlanRequest) => Promise<MadePlan>;
+  /** Throws plan-infeasible and config-invalid. */
+  makePlan: MakePlan;
 }
 
 export class ReplanService {

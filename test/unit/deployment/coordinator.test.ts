@@ -6,6 +6,7 @@ import { ClusterEvents } from '../../../controller/deployment/cluster-events.ts'
 import { Coordinator } from '../../../controller/deployment/coordinator.ts';
 import { DeploymentState } from '../../../controller/deployment/deployment-state.ts';
 import type { EngineGroup, OpenEngineGroup } from '../../../controller/deployment/engine-group.ts';
+import { makePlan } from '../../../controller/deployment/make-plan.ts';
 import { nothingMeasured } from '../../../controller/deployment/plan-report.ts';
 import { PredictionTracker } from '../../../controller/deployment/prediction-tracker.ts';
 import { ReplanLog } from '../../../controller/deployment/replan-log.ts';
@@ -114,6 +115,7 @@ async function setUp() {
   const observer = { replanned: () => undefined, replanFailed: () => undefined };
   const coordinator = new Coordinator({
     ...{ term, lastEpoch: 4, registry, store: state, clock, log },
+    makePlan: async (planRequest) => makePlan(planRequest, () => 0),
     openGroup,
     replans: new ReplanLog(() => undefined, observer),
     events: new ClusterEvents(clock, log),

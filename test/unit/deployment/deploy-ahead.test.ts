@@ -1,7 +1,8 @@
 /** What a deployment is refused for before what is served makes room for it. */
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { DeploymentRequest } from '../../../controller/cluster/group.ts';
-import { DeployAhead, requirePlan } from '../../../controller/deployment/deploy-ahead.ts';
+import { DeployAhead, planRequestAhead } from '../../../controller/deployment/deploy-ahead.ts';
+import { makePlan } from '../../../controller/deployment/make-plan.ts';
 import type { ServedFiles } from '../../../controller/deployment/served-files.ts';
 import { WorkerRegistry } from '../../../controller/deployment/worker-registry.ts';
 import { TextModel } from '../../../controller/tokenizer/text-model.ts';
@@ -25,22 +26,24 @@ const worker = (id: string, memoryBytes: number, hostMemoryBytes = 0) => ({
   },
 });
 
-function judge(changes: Partial<DeploymentRequest>, memoryBytes = 512 * MiB): void {
-  const measured = ['a', 'b'].map((id) => ({ worker: worker(id, memoryBytes), fit: null }));
-  requirePlan({ ...request, ...changes }, files, measured, null, () => 0);
+/** Of workers that nobody has measured. Throws as the deployment would; whether it was certain. */
+function judgeOn(workers: ReturnType<typeof worker>[], changes: Partial<DeploymentRequest>) {
+  const measured = workers.map((one) => ({ worker: one, fit: null }));
+  const ahead = planRequestAhead({ ...request, ...changes }, files, measured, null);
+  if (ahead !== null) makePlan(ahead, () => 0);
+  return ahead !== null;
+}
+
+function judge(changes: Partial<DeploymentRequest>, memoryBytes = 512 * MiB): boolean {
+  return judgeOn([worker('a', memoryBytes), worker('b', memoryBytes)], changes);
 }
 
 it('leaves it to the attempt whether all ranks of a split that nobody knows yet have room for KV that waits', () => {
-  const measured = [worker('a', 16 * MiB, 64 * MiB), worker('b', 6 * MiB)].map((one) => ({
-    ...{ worker: one, fit: null },
-  }));
   const workload = { sequences: 6, contextTokens: 256, prefillChunk: 0, outputTokens: 0 };
-  const asked = { ...request, workload, policy: 'hels' };
-  expect(() => requirePlan(asked, files, measured, null, () => 0)).not.toThrow();
-  const alone = measured.map(({ worker: one, fit }) => {
-    return { worker: { ...one, device: { ...one.device, hostMemoryBytes: 0 } }, fit };
-  });
-  expect(() => requirePlan(asked, files, alone, null, () => 0)).toThrow('no split fits');
+  const asked = { workload, policy: 'hels' };
+  const short = worker('b', 6 * MiB);
+  expect(judgeOn([worker('a', 16 * MiB, 64 * MiB), short], asked)).toBe(false);
+  expect(() => judgeOn([worker('a', 16 * MiB), short], asked)).toThrow('no split fits');
 });
 
 const byHand = (a: number, b: number, second = 'b') => ({
@@ -52,7 +55,7 @@ const byHand = (a: number, b: number, second = 'b') => ({
 
 it('refuses a split by hand that is none of the model', () => {
   const { headGroups } = smallModel;
-  judge(byHand(headGroups - 1, 1));
+  expect(judge(byHand(headGroups - 1, 1))).toBe(true);
   expect(() => judge(byHand(headGroups - 1, 0))).toThrow(`the model has ${headGroups} head groups`);
   expect(() => judge(byHand(headGroups - 1, 1, 'c'))).toThrow("worker 'c' is not registered");
 });
@@ -60,11 +63,11 @@ it('refuses a split by hand that is none of the model', () => {
 it('refuses what fits no memory, were it all free, and nothing else', () => {
   const workload = { sequences: 1024, contextTokens: 64, prefillChunk: 0, outputTokens: 0 };
   for (const policy of ['', 'hels', 'optimal']) {
-    judge({ policy });
+    expect(judge({ policy })).toBe(true);
     expect(() => judge({ policy, workload }, 64 * MiB)).toThrow('no split fits');
   }
   // Whether these fit depends on lines that nobody has measured.
-  judge({ policy: 'compute', workload }, 64 * MiB);
+  expect(judge({ policy: 'compute', workload }, 64 * MiB)).toBe(false);
   expect(() => judge({ policy: 'fastest' })).toThrow("policy: 'fastest' is not one of");
 });
 
@@ -83,7 +86,8 @@ function setUp(serves: boolean) {
   const registry = new WorkerRegistry(1, systemClock, log, () => undefined);
   const store = { loadMeasurement: async () => null, saveMeasurement: async () => undefined };
   const ahead = new DeployAhead({
-    ...{ registry, store, clock: systemClock },
+    ...{ registry, store },
+    makePlan: async (planRequest) => makePlan(planRequest, () => 0),
     serves: () => serves,
     available: () => [],
   });
