@@ -262,10 +262,12 @@ async function run(): Promise<void> {
     leadership = await campaign(store, name, stopping.signal, (leader) =>
       log.info('another controller leads; waiting for its end', { leader }),
     );
-    leadership.lost.addEventListener('abort', () => {
+    const { lost } = leadership;
+    lost.addEventListener('abort', () => {
       if (stopping.signal.aborted) return;
       // Another one may lead already: what we would decide now could contradict it.
-      log.error('leadership lost; stopping');
+      const { message } = toHelsError(lost.reason);
+      log.error('leadership lost; stopping', { error: message });
       process.exit(1);
     });
     controller = await startController(config, identities, store, leadership, log);

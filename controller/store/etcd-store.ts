@@ -142,7 +142,9 @@ export class EtcdStore implements Store {
     const sentMs = this.#clock.nowMs();
     const lease = this.#client.lease(ttlSeconds);
     const trusted = new TrustedLease(lease, new LeaseTrust(ttlSeconds * 1000, this.#clock, sentMs));
-    this.#closing.signal.addEventListener('abort', () => trusted.end(), { once: true });
+    this.#closing.signal.addEventListener('abort', () => trusted.end('the store is closed'), {
+      once: true,
+    });
     return trusted.granted(await this.#call(() => lease.grant()));
   }
 
@@ -182,7 +184,7 @@ class TrustedLease {
       this.#watch();
     });
     // The client may tell it twice.
-    lease.on('lost', () => this.end());
+    lease.on('lost', () => this.end('etcd has ended it'));
     this.#watch();
   }
 
@@ -191,7 +193,7 @@ class TrustedLease {
       id,
       lost: this.#lost.signal,
       revoke: async () => {
-        this.end();
+        this.end('it was given back');
         await this.#lease.revoke().catch(() => undefined);
       },
     };
@@ -201,15 +203,15 @@ class TrustedLease {
   #watch(): void {
     clearTimeout(this.#timer);
     if (this.#lost.signal.aborted) return;
-    if (this.#trust.isOver) this.end();
+    if (this.#trust.isOver) this.end('etcd has not renewed it in time');
     else this.#timer = setTimeout(() => this.#watch(), Math.ceil(this.#trust.remainingMs));
   }
 
   /** Idempotent. */
-  end(): void {
+  end(why: string): void {
     clearTimeout(this.#timer);
     if (this.#lost.signal.aborted) return;
     this.#lease.release();
-    this.#lost.abort();
+    this.#lost.abort(new HelsError('stale-fence', `the lease is over: ${why}`));
   }
 }

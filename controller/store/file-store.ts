@@ -101,7 +101,8 @@ export class FileStore extends MemoryStore {
       await this.#lock.refresh(nowUnixMs);
     } catch (error) {
       // A disk that is full or slow takes nothing over.
-      if (this.#open && toHelsError(error).code === 'stale-fence') this.endLeases();
+      const why = toHelsError(error);
+      if (this.#open && why.code === 'stale-fence') this.endLeases(why);
     }
   }
 

@@ -8,7 +8,7 @@ export interface Leadership {
   readonly term: number;
   /** Another controller led until now. */
   readonly succeeds: boolean;
-  /** Aborts when the leadership may be over, or a write has found that it is; stop deciding at once. */
+  /** Aborts, with why, when the leadership may be over, or a write has found that it is; stop deciding at once. */
   readonly lost: AbortSignal;
   /** Writes only while this term leads; throws stale-fence otherwise. False: a condition of the caller's did not hold. */
   write(conditions: readonly Condition[], writes: readonly Write[]): Promise<boolean>;
@@ -61,7 +61,7 @@ async function untilFree(
 
 function leadershipOf(store: Store, term: number, lease: Lease, succeeds: boolean): Leadership {
   const lost = new AbortController();
-  lease.lost.addEventListener('abort', () => lost.abort(), { once: true });
+  lease.lost.addEventListener('abort', () => lost.abort(lease.lost.reason), { once: true });
   return {
     term,
     succeeds,
@@ -70,7 +70,7 @@ function leadershipOf(store: Store, term: number, lease: Lease, succeeds: boolea
       try {
         return await writeFenced(store, term, conditions, writes);
       } catch (error) {
-        if (error instanceof HelsError && error.code === 'stale-fence') lost.abort();
+        if (error instanceof HelsError && error.code === 'stale-fence') lost.abort(error);
         throw error;
       }
     },

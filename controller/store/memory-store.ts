@@ -73,20 +73,20 @@ export class MemoryStore implements Store {
         if (!this.#leases.delete(id)) return;
         const changes = this.state.keysOfLease(id).map((key) => ({ key, value: null }));
         if (changes.length > 0) this.#commit(changes);
-        lost.abort();
+        lost.abort(new HelsError('stale-fence', 'the lease was given back'));
       },
     };
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    this.endLeases();
+    this.endLeases(new HelsError('stale-fence', 'the store is closed'));
     this.#wake();
   }
 
   /** Their holders learn that they hold nothing any more. */
-  protected endLeases(): void {
-    for (const lost of this.#leases.values()) lost.abort();
+  protected endLeases(why: HelsError): void {
+    for (const lost of this.#leases.values()) lost.abort(why);
   }
 
   /** Called before the changes are visible; throwing keeps them from happening. */

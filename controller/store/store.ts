@@ -29,7 +29,7 @@ export type WatchEvent =
 /** A claim that ends unless it is kept alive; keys put under it end with it. */
 export interface Lease {
   readonly id: string;
-  /** Aborts when the lease may be over: by our own clock and before the store lets it go. Idempotent for those who listen. */
+  /** Aborts, with why, when the lease may be over: by our own clock and before the store lets it go. Idempotent for those who listen. */
   readonly lost: AbortSignal;
   revoke(): Promise<void>;
 }

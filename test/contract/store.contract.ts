@@ -221,6 +221,7 @@ export function storeContract(name: string, harness: StoreHarness): void {
         const lease = await store.grantLease(ttlMs);
         await store.close();
         await within(1_000, 'lost', aborted(lease.lost));
+        expect(lease.lost.reason).toMatchObject({ code: 'stale-fence' });
       });
     });
 

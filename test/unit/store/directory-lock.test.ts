@@ -107,5 +107,6 @@ it('ends a lease without a write, too', async () => {
   const told = new Promise((resolve) => lost.addEventListener('abort', resolve));
   vi.advanceTimersByTime(lockRefreshMs);
   await told;
+  expect(lost.reason.message).toContain('another process took');
   await store.close();
 });

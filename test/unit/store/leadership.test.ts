@@ -60,6 +60,7 @@ it('is lost when a write of it finds that another one leads', async () => {
   await store.transact([], [{ type: 'put', key: keys.election, value: 'b' }]);
   await expect(leadership.write([], [put])).rejects.toMatchObject({ code: 'stale-fence' });
   expect(heard).toHaveBeenCalledOnce();
+  expect(leadership.lost.reason.message).toMatch(/^term \d+ no longer leads/);
 });
 
 it('is lost when the store itself says so, and not when the store does not answer', async () => {
@@ -71,5 +72,5 @@ it('is lost when the store itself says so, and not when the store does not answe
   expect(leadership.lost.aborted).toBe(false);
   transact.mockRejectedValueOnce(new HelsError('stale-fence', 'taken over'));
   await expect(leadership.write([], [put])).rejects.toMatchObject({ code: 'stale-fence' });
-  expect(leadership.lost.aborted).toBe(true);
+  expect(leadership.lost.reason).toMatchObject({ message: 'taken over' });
 });
